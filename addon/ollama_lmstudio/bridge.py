@@ -1,0 +1,432 @@
+"""The addon: mitmproxy's hooks in the order of their life, each a switch. No JSON is touched here.
+
+A client's request is answered here or rewritten into a call to LM Studio, whose answer is translated while it streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+from mitmproxy import ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.mode_specs import ReverseMode
+
+from . import access, internals, options, routes, startup
+from .endpoints import base, passthrough
+from .lmstudio.cache import CatalogCache
+from .lmstudio.client import Client
+from .lmstudio.errors import LMStudioError, LMStudioUnreachable, scrub
+from .ollama import wire
+from .ollama.errors import OllamaError
+
+logger = logging.getLogger(__name__)
+
+# A client waits no longer than this for the head of a streamed answer that LM Studio has begun: then it is a 200.
+HOLD_SECONDS = 20
+# LM Studio closes a connection that was idle for 5 s.
+IDLE_SECONDS = 4
+# Mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
+SILENCE_SECONDS = 3600
+# A request that is turned away is not read to its end if it is larger.
+TURNED_AWAY_BYTES = 65536
+
+EVENT_STREAM = "text/event-stream"
+HOP_BY_HOP = (
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a flow while it lives. `extra` are the headers that its answer carries whatever it is."""
+
+    arrived: int
+    method: str
+    path: str
+    query: str
+    http10: bool
+    extra: base.Headers = ()
+    outcome: base.Call | base.Relay | None = None
+    started: bool = False
+    """Whether the head of a translated answer is on its way to the client."""
+    fed: bool = False
+    """Whether the translation has had all of LM Studio's answer."""
+
+
+class Bridge:
+    """Make mitmproxy speak Ollama's API in front of LM Studio."""
+
+    def __init__(self) -> None:
+        self._clock = base.Clock()
+        self._exchanges: dict[str, Exchange] = {}
+        self._idle_since: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._error_pages = internals.ErrorPages()
+        self._start = startup.Startup()
+        self.services: base.Services
+        self.upstream: options.Upstream
+        self.gate: access.Gate
+
+    # Life
+
+    def load(self, loader: Loader) -> None:
+        """Add the options."""
+        startup.add_options(loader)
+        self._error_pages.install(_error_page)
+        self._start.watch_log()
+
+    def configure(self, updated: Iterable[str]) -> None:
+        """Take the options; an OptionsError names the one that is wrong."""
+        if not options.NAMES.intersection(updated):
+            return
+        try:
+            settings = options.parse({name: getattr(ctx.options, name) for name in options.NAMES})
+        except ValueError as e:
+            raise exceptions.OptionsError(str(e)) from None
+        self.upstream = self._start.upstream(settings)
+        self.gate = access.Gate.make(
+            settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
+        )
+        if hasattr(self, "services"):
+            self.services.client.close_soon()
+        client = Client(str(self.upstream), settings.lmstudio_token or None, verify=not ctx.options.ssl_insecure)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        self.services = base.Services(settings, client, catalog, self._clock)
+        self._start.take_over(settings, self.upstream)
+        internals.allow_silence(SILENCE_SECONDS)
+
+    def running(self) -> None:
+        """Serve, and say in the log what a person should know."""
+        self._spawn(self._start.serve(self.services))
+
+    def done(self) -> None:
+        """Stop everything of ours; this runs on every reload too."""
+        for task in self._tasks:
+            task.cancel()
+        self._start.stop()
+        self._error_pages.remove()
+        if hasattr(self, "services"):
+            self.services.client.close_soon()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task in the background failed: %s", error, exc_info=error)
+
+    # Flows
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Look who asks, before the body is read."""
+        if not _is_ours(flow):
+            return
+        request = flow.request
+        path, _, query = request.path.partition("?")
+        exchange = Exchange(self._clock.monotonic(), request.method, path, query, request.http_version == "HTTP/1.0")
+        self._exchanges[flow.id] = exchange
+        flow.metadata["ollama_path"] = path
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        host, origin = request.host_header or "", headers.get("origin", "")
+        turned_away = access.check(self.gate, request.method, host, headers, routes.allowed_methods(path))
+        for name in SECRET_HEADERS:
+            request.headers.pop(name, None)
+        if turned_away is not None:
+            self._turn_away(flow, turned_away, host)
+            return
+        if origin and not access.is_same_origin(origin, host):
+            exchange.extra = access.cors_headers(self.gate, origin)
+
+    def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
+        if answer.status == 403 and not self.gate.allows_host(host):
+            logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
+        self._answer(flow, answer)
+        length = flow.request.headers.get("content-length", "")
+        if "transfer-encoding" in flow.request.headers or (length.isdecimal() and int(length) > TURNED_AWAY_BYTES):
+            # Otherwise mitmproxy would read all of the body first.
+            if internals.write_last(flow, _raw(answer, ())):
+                flow.kill()
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Answer a request, or make it the call to LM Studio."""
+        exchange = self._exchanges.get(flow.id)
+        if exchange is None or flow.response or flow.error or not flow.live:
+            return
+        try:
+            outcome = await self._outcome(flow, exchange)
+        except (OllamaError, LMStudioError) as e:
+            outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
+        except Exception:
+            logger.exception("%s %s failed", exchange.method, exchange.path)
+            outcome = base.Answer.error(500, "internal error of the proxy, see its log")
+        if isinstance(outcome, base.Answer):
+            self._answer(flow, outcome, exchange.extra)
+            return
+        exchange.outcome = outcome
+        await self._drop_idle(flow)
+        self._send(flow, exchange, outcome)
+
+    async def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> base.Outcome:
+        found = routes.find(exchange.method, exchange.path, exchange.query)
+        if isinstance(found, base.Answer):
+            return found
+        incoming = base.Incoming(
+            exchange.method,
+            exchange.path,
+            exchange.query,
+            {name.lower(): value for name, value in flow.request.headers.items()},
+            flow.request.raw_content or b"",
+            exchange.arrived,
+        )
+        return await found(incoming, self.services)
+
+    def _answer(self, flow: http.HTTPFlow, answer: base.Answer, extra: base.Headers = ()) -> None:
+        """Answer here. A HEAD gets the head alone."""
+        flow.response = http.Response.make(answer.status, answer.body, _headers(answer, extra))
+        if answer.status == 204:
+            flow.response.headers.pop("content-length", None)
+        elif flow.request.method == "HEAD":
+            flow.response.raw_content = b""
+            flow.response.headers["Content-Length"] = str(len(answer.body))
+
+    def _send(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
+        """Make the request the call to LM Studio."""
+        request, upstream = flow.request, self.upstream
+        request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
+        request.http_version = "HTTP/1.1"
+        request.path = upstream.prefix + outcome.path + (f"?{exchange.query}" if exchange.query else "")
+        if isinstance(outcome, base.Call):
+            flow.metadata["ollama_model"] = outcome.asked
+            request.method = "POST"
+            agent = request.headers.get("user-agent", "")
+            request.headers = http.Headers(content_type="application/json", accept=f"{EVENT_STREAM}, application/json")
+            if agent:
+                request.headers["User-Agent"] = agent
+        else:
+            for name in (*HOP_BY_HOP, "if-none-match", "origin", "access-control-request-method"):
+                request.headers.pop(name, None)
+        request.headers["Accept-Encoding"] = "identity"
+        request.headers["Host"] = upstream.authority
+        if self.services.settings.lmstudio_token:
+            request.headers["Authorization"] = f"Bearer {self.services.settings.lmstudio_token}"
+        if outcome.body or request.raw_content:
+            request.raw_content = outcome.body
+            request.headers["Content-Length"] = str(len(outcome.body))
+
+    async def _drop_idle(self, flow: http.HTTPFlow) -> None:
+        since = self._idle_since.pop(flow.client_conn.id, None)
+        if since is not None and time.monotonic() - since > IDLE_SECONDS:
+            await internals.drop_idle(flow)
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Choose how LM Studio's answer goes on: as it comes, translated as it comes, or translated when it is whole."""
+        _mask(flow)
+        exchange = self._exchanges.get(flow.id)
+        if exchange is None or exchange.outcome is None or flow.response is None:
+            return
+        if isinstance(exchange.outcome, base.Relay):
+            self._relay(flow, exchange)
+            return
+        if flow.response.status_code != 200 or not _is_event_stream(flow.response):
+            return
+        translation = exchange.outcome.translation
+        if translation.streaming:
+            await self._begin(flow, exchange, translation)
+        else:
+            await self._collect(flow, exchange, translation)
+
+    def _relay(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        assert flow.response is not None
+        chunked = "chunked" in flow.response.headers.get("transfer-encoding", "")
+        for name in (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers"):
+            flow.response.headers.pop(name, None)
+        for name, value in exchange.extra:
+            flow.response.headers.add(name, value)
+        if chunked and not exchange.http10:
+            flow.response.headers["Transfer-Encoding"] = "chunked"
+        elif chunked:
+            flow.response.headers["Connection"] = "close"
+        flow.response.stream = True
+        exchange.started = True
+
+    async def _begin(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
+        """Hold the head of the answer until its first event, so that an error can still have a status of its own."""
+        failed = False
+
+        def begun(arrived: internals.Arrived) -> bool:
+            nonlocal failed
+            told, error = translation.failure(arrived.body)
+            failed = error is not None
+            return told
+
+        arrived = await internals.hold(flow, self._clock.monotonic, begun, HOLD_SECONDS)
+        if failed or (arrived is not None and arrived.over and not (arrived.ended_at and begun(arrived))):
+            return  # gone, or an error: the response or the error hook tells it
+        if failed:
+            return
+        assert flow.response is not None
+        flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
+        if exchange.http10:
+            flow.response.headers["Connection"] = "close"
+        else:
+            flow.response.headers["Transfer-Encoding"] = "chunked"
+        flow.response.stream = self._streamer(flow, exchange, translation)
+        exchange.started = True
+
+    def _streamer(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> Any:
+        """Give the function that turns what mitmproxy reads into what it writes. It never returns an empty `bytes`."""
+        clock, loop = self._clock.monotonic, asyncio.get_running_loop()
+
+        def translate(data: bytes) -> list[bytes]:
+            try:
+                lines = translation.feed(data, clock()) if data else translation.flush(clock())
+            except Exception:
+                logger.exception("the translation of %s failed", exchange.path)
+                lines = translation.abort(LMStudioError(500, "internal error of the proxy, see its log"))
+            if data and translation.failed:
+                # LM Studio may go on; the client's body ends with the error line.
+                loop.call_soon(internals.write_last, flow, b"" if exchange.http10 else b"0\r\n\r\n")
+            return [b"".join(lines)] if lines else []
+
+        return translate
+
+    async def _collect(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
+        """Take all of a stream, with the times at which it came, for a client that wants one object."""
+        arrived = await internals.hold(
+            flow, self._clock.monotonic, lambda arrived: False
+        )
+        if arrived is None or not arrived.ended_at:
+            return
+        for at, data in arrived.data:
+            translation.feed(data, at)
+        translation.flush(arrived.ended_at)
+        exchange.fed = True
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """Translate an answer that was not translated while it came."""
+        exchange = self._exchanges.pop(flow.id, None)
+        if exchange is None or flow.response is None:
+            return
+        call = exchange.outcome
+        if isinstance(call, base.Call) and not exchange.started:
+            translation, now = call.translation, self._clock.monotonic()
+            body = flow.response.raw_content or b""
+            if exchange.fed:
+                pass
+            elif flow.response.status_code == 200 and _is_event_stream(flow.response):
+                translation.feed(body, now)
+                translation.flush(now)
+            else:
+                translation.whole(flow.response.status_code, flow.response.headers.get("content-type", ""), body, now)
+            self._answer(flow, translation.answer(), exchange.extra)
+        self._over(flow, exchange)
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        """Tell a client that LM Studio is gone, in words that it understands."""
+        _mask(flow)
+        exchange = self._exchanges.pop(flow.id, None)
+        if exchange is None:
+            return
+        if exchange.outcome is not None and flow.client_conn.connected:
+            self._tell(flow, exchange, exchange.outcome)
+        self._over(flow, exchange)
+
+    def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
+        error = self._upstream_error(flow)
+        if isinstance(outcome, base.Relay):
+            if not exchange.started:
+                message = scrub(error.message, self.services.secrets)
+                internals.write_last(flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra))
+            return
+        lines = outcome.translation.abort(error)
+        if not exchange.started:
+            internals.write_last(flow, _raw(outcome.translation.answer(), exchange.extra))
+        elif exchange.http10:
+            internals.write_last(flow, b"".join(lines))
+        else:
+            internals.write_last(flow, b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + b"0\r\n\r\n")
+
+    def _upstream_error(self, flow: http.HTTPFlow) -> LMStudioError:
+        if flow.server_conn.timestamp_tcp_setup is None:
+            return LMStudioUnreachable(str(self.upstream))
+        if flow.response is not None:
+            return LMStudioError(502, "LM Studio closed the connection before its answer was finished")
+        detail = flow.error.msg if flow.error else ""
+        return LMStudioError(502, f"LM Studio closed the connection before it answered ({detail})")
+
+    def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        if exchange.outcome is None:
+            return
+        self._idle_since[flow.client_conn.id] = time.monotonic()
+        if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
+            self._spawn(self._finish(exchange.outcome))
+
+    async def _finish(self, call: base.Call) -> None:
+        assert call.finished is not None
+        try:
+            await call.finished()
+        except LMStudioError as e:
+            logger.warning("after %s: %s", call.asked, e.message)
+
+    def client_disconnected(self, client: Any) -> None:
+        """Forget a client."""
+        self._idle_since.pop(client.id, None)
+
+
+def _is_ours(flow: http.HTTPFlow) -> bool:
+    return isinstance(flow.client_conn.proxy_mode, ReverseMode) and not flow.is_replay
+
+
+def _is_event_stream(response: http.Response) -> bool:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM
+
+
+def _mask(flow: http.HTTPFlow) -> None:
+    """Take LM Studio's token out of the flow once it is sent."""
+    if "authorization" in flow.request.headers:
+        flow.request.headers["Authorization"] = "Bearer ***"
+
+
+def _date() -> base.Headers:
+    return (("Date", formatdate(usegmt=True)),)
+
+
+def _headers(answer: base.Answer, extra: base.Headers) -> http.Headers:
+    content_type = (("Content-Type", answer.content_type),) if answer.content_type else ()
+    return http.Headers(_fields((*answer.headers, *extra, *content_type, *_date())))
+
+
+def _fields(headers: base.Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+def _raw(answer: base.Answer, extra: base.Headers) -> bytes:
+    """Write a whole answer as bytes, for a connection that ends with it."""
+    headers = _headers(answer, (*extra, ("Content-Length", str(len(answer.body))), ("Connection", "close")))
+    reason = http.status_codes.RESPONSES.get(answer.status, "")
+    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, reason.encode())
+    return head + bytes(headers) + b"\r\n" + answer.body
+
+
+def _error_page(status: int, message: str) -> bytes:
+    """Give what mitmproxy itself has to say as Ollama's error."""
+    return _raw(base.Answer(status, wire.dumps({"error": message})), ())

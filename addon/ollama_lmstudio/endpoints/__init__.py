@@ -1,0 +1,1 @@
+"""The endpoints: one module each, between Ollama's wire and LM Studio's."""

@@ -1,0 +1,149 @@
+"""What every endpoint is given and what it gives back. No mitmproxy here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..lmstudio.cache import CatalogCache
+from ..lmstudio.client import Client
+from ..lmstudio.errors import LMStudioError
+from ..ollama import wire
+from ..options import Settings
+
+JSON = "application/json; charset=utf-8"
+PLAIN_JSON = "application/json"
+NDJSON = "application/x-ndjson"
+TEXT = "text/plain"
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A client's request, as it came. `path` has no query; `arrived` is in ns of the monotonic clock."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    arrived: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer to the client. Without a content type none is sent, as Ollama does for empty bodies."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Headers = ()
+
+    @classmethod
+    def json(cls, value: object, *, status: int = 200, content_type: str = JSON) -> Answer:
+        """Answer with a JSON value."""
+        return cls(status, wire.dumps(value), content_type)
+
+    @classmethod
+    def error(cls, status: int, message: str, *, content_type: str = JSON) -> Answer:
+        """Answer with Ollama's error object."""
+        return cls.json({"error": message}, status=status, content_type=content_type)
+
+
+class Translation(Protocol):
+    """Turn LM Studio's answer into the client's. Times are ns of the monotonic clock; nothing here ever raises.
+
+    A translation is used in one of two ways. A streaming client gets what `feed` and `flush` return as it comes. For
+    any other, all of LM Studio's answer is fed first, and `answer` then tells status and body.
+    """
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the client wants lines as they come."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer ended with an error."""
+
+    def failure(self, data: bytes) -> tuple[bool, LMStudioError | None]:
+        """Look at the first bytes of a stream: whether they tell how it begins, and the error if they do."""
+
+    def feed(self, data: bytes, at: int) -> list[bytes]:
+        """Take bytes of LM Studio's stream; give whole lines."""
+
+    def flush(self, at: int) -> list[bytes]:
+        """Take the end of LM Studio's stream; give the last lines."""
+
+    def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
+        """Take an answer of LM Studio's that is not a stream."""
+
+    def abort(self, error: LMStudioError) -> list[bytes]:
+        """Take that LM Studio is gone; give the error line, unless the answer was whole."""
+
+    def answer(self) -> Answer:
+        """Give the answer as one body."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call to LM Studio that answers the client's request, and how its answer is translated.
+
+    `model` is the id that LM Studio is asked for, `asked` what the client called it.
+    """
+
+    path: str
+    body: bytes
+    translation: Translation
+    model: str = ""
+    asked: str = ""
+    finished: Callable[[], Awaitable[None]] | None = None
+    """What is left to do when the answer has ended, also when the client left."""
+
+
+@dataclass(slots=True)
+class Relay:
+    """A request that goes to LM Studio as it is, but for its body's model name."""
+
+    path: str
+    body: bytes
+
+
+Outcome = Answer | Call | Relay
+
+
+class Clock:
+    """The clocks, to be handed to what needs them: ns each."""
+
+    def monotonic(self) -> int:
+        """Give a time that only grows, for durations."""
+        return time.perf_counter_ns()
+
+    def wall(self) -> int:
+        """Give the time since the epoch, for dates."""
+        return time.time_ns()
+
+
+@dataclass(slots=True)
+class Services:
+    """What endpoints share: the settings, LM Studio's client and its model list, the clocks."""
+
+    settings: Settings
+    client: Client
+    catalog: CatalogCache
+    clock: Clock = field(default_factory=Clock)
+    mentioned: set[str] = field(default_factory=set)
+    """What has been said once in the log already."""
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a model is loaded."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be told to anybody."""
+        return tuple(s for s in (self.settings.lmstudio_token, self.settings.api_key) if s)
+
+
+Endpoint = Callable[[Incoming, Services], Awaitable[Outcome]]

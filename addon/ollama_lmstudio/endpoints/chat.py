@@ -1,0 +1,68 @@
+"""`POST /api/chat` -> `/v1/chat/completions`."""
+
+from __future__ import annotations
+
+from ..ollama import errors
+from ..ollama.options import check_options
+from ..ollama.requests import ChatRequest
+from . import inference, lifecycle, mapping
+from .base import Answer, Call, Incoming, Services
+from .stream import CHAT, Wishes
+
+
+async def chat(incoming: Incoming, services: Services) -> Answer | Call:
+    """Answer a chat; without messages, load or unload the model. Checks come in Ollama's order."""
+    request = ChatRequest.decode(incoming.body)
+    request.check_top_logprobs()
+    if not request.model:
+        raise errors.model_required()
+    found = await inference.find_model(request.model, services)
+    model = found.model
+    if not request.messages and request.keep_alive is not None and request.keep_alive.unload:
+        return await lifecycle.unload_answer(CHAT, request.model, model, services)
+    inference.check_thinking(request.think, request.model, model, services)
+    if model.type == "embedding":
+        raise errors.chat_unsupported(request.model)
+    if request.tools and model.capabilities_known and model.tools is False:
+        raise errors.tools_unsupported(inference.canonical_name(request.model))
+    options = check_options(request.options)
+    given = {**options.known, **options.unknown}
+    request.check_format()
+    if not request.messages:
+        return await lifecycle.load_answer(CHAT, request.model, found, request.keep_alive, given, services)
+    await lifecycle.prepare(found, request.keep_alive, given, services)
+    mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
+    response_format = request.format if request.format is not None else given.get("format")
+    messages = inference.with_system(mapping.messages_to_lmstudio(request.messages), given.get("system"))
+    body = inference.chat_body(
+        found,
+        messages,
+        mapped,
+        response_format=response_format,
+        tools=request.tools,
+        tool_choice=request.extras.get("tool_choice"),
+        think=request.think,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+        keep_alive=request.keep_alive,
+    )
+    inference.mention_dropped(mapped.dropped, services)
+    wishes = Wishes(
+        streaming=request.stream,
+        hide_thinking=request.think is False,
+        expects_json="response_format" in body,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+    )
+    return inference.make_call(
+        mapping.CHAT_COMPLETIONS,
+        body,
+        found,
+        request.model,
+        incoming,
+        services,
+        CHAT,
+        wishes,
+        split_think=request.think is not False and inference.thinks(model, services) is not False,
+        finished=lifecycle.afterwards(found, request.keep_alive, services),
+    )

@@ -1,0 +1,156 @@
+"""`POST /api/embed` and the older `POST /api/embeddings` -> `/v1/embeddings`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..lmstudio import errors as lm_errors
+from ..lmstudio.resolve import Resolution
+from ..ollama import chunks, errors, wire
+from ..ollama.durations import KeepAlive
+from ..ollama.options import check_options
+from ..ollama.requests import EmbeddingRequest, EmbedRequest
+from . import inference, lifecycle, mapping
+from .base import Answer, Call, Incoming, Services
+
+# LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every time.
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+Vectors = list[list[float]]
+
+
+def count_tokens(texts: Sequence[str]) -> int:
+    """Estimate the tokens of texts, from below."""
+    return sum(len(_WORDS.findall(text)) for text in texts)
+
+
+def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
+    """Cut a vector to its first dimensions, if that is fewer, and scale it to length 1, as Ollama does."""
+    if 0 < dimensions < len(vector):
+        vector = vector[:dimensions]
+    length = math.sqrt(math.fsum(x * x for x in vector))
+    return [x / length for x in vector] if length else list(vector)
+
+
+class EmbedTranslation:
+    """Translate the answer of `/v1/embeddings`; `build` makes the client's object of the vectors."""
+
+    streaming = False
+    failed = False
+
+    def __init__(self, count: int, build: Callable[[Vectors, int], dict[str, Any]], services: Services, status: int | None) -> None:
+        self._count = count
+        self._build = build
+        self._secrets = services.secrets
+        self._status = status
+        self._answer = Answer.error(502, "LM Studio did not answer")
+
+    def failure(self, data: bytes) -> tuple[bool, lm_errors.LMStudioError | None]:
+        """Say that there is nothing to see yet: embeddings come as one body."""
+        return True, None
+
+    def feed(self, data: bytes, at: int) -> list[bytes]:
+        """Ignore a stream: there is none."""
+        return []
+
+    def flush(self, at: int) -> list[bytes]:
+        """Ignore a stream: there is none."""
+        return []
+
+    def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
+        """Take the vectors, in the order of the inputs."""
+        vectors = _vectors(body, self._count) if status == 200 else None
+        if vectors is None:
+            self.abort(lm_errors.error_from_response(status, content_type, body, self._secrets))
+            return
+        try:
+            self._answer = Answer.json(self._build(vectors, at))
+        except ValueError:
+            self._answer = Answer.error(400, errors.embedding_not_finite().message)
+
+    def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
+        """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
+        status = self._status if self._status and not isinstance(error, lm_errors.LMStudioUnreachable) else error.status
+        self._answer = Answer.error(status, lm_errors.scrub(error.message, self._secrets))
+        return []
+
+    def answer(self) -> Answer:
+        """Give the answer as one body."""
+        return self._answer
+
+
+def _vectors(body: bytes, count: int) -> Vectors | None:
+    """Read the vectors of an answer, in the order of their indexes; None if they are not all there."""
+    try:
+        data = json.loads(body)["data"]
+        rows = sorted(data, key=lambda row: row["index"])
+        vectors = [[float(x) for x in row["embedding"]] for row in rows]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return vectors if len(vectors) == count else None
+
+
+async def embed(incoming: Incoming, services: Services) -> Answer | Call:
+    """Embed one text or several; none loads the model."""
+    request = EmbedRequest.decode(incoming.body)
+    texts = request.texts()
+    if not request.model:
+        raise errors.model_not_found(request.model)
+    found = await inference.find_model(request.model, services, errors.embedding_model_not_found)
+    if not texts:
+        await lifecycle.ensure_loaded(found, services)
+        return Answer.json({"model": request.model, "embeddings": []})
+    limit = _context_length(found)
+    count = count_tokens(texts)
+    if request.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
+        raise errors.input_too_long()
+
+    loaded = services.clock.monotonic() - incoming.arrived
+
+    def build(vectors: Vectors, at: int) -> dict[str, Any]:
+        normalised = [wire.Vector(normalise(vector, request.dimensions)) for vector in vectors]
+        return chunks.embed_answer(request.model, normalised, max(at - incoming.arrived, 1), max(loaded, 1), count)
+
+    return _call(texts, build, found, request.model, request.keep_alive, request.options, services, None)
+
+
+async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
+    """Embed one text, the way Ollama did at first: the vector as the model gives it."""
+    request = EmbeddingRequest.decode(incoming.body)
+    if not request.model:
+        raise errors.model_required()
+    found = await inference.find_model(request.model, services, errors.embedding_model_not_found)
+    if not request.prompt:
+        await lifecycle.ensure_loaded(found, services)
+        return Answer.json({"embedding": []})
+
+    def build(vectors: Vectors, at: int) -> dict[str, Any]:
+        return chunks.embeddings_answer(vectors[0])
+
+    return _call([request.prompt], build, found, request.model, request.keep_alive, request.options, services, 500)
+
+
+def _context_length(found: Resolution) -> int | None:
+    loaded = next((i.context_length for i in found.model.instances if i.context_length), None)
+    return loaded or found.model.max_context_length
+
+
+def _call(
+    texts: list[str],
+    build: Callable[[Vectors, int], dict[str, Any]],
+    found: Resolution,
+    name: str,
+    keep_alive: KeepAlive | None,
+    options: dict[str, Any] | None,
+    services: Services,
+    status: int | None,
+) -> Call:
+    check_options(options)
+    body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(keep_alive)}
+    translation = EmbedTranslation(len(texts), build, services, status)
+    finished = lifecycle.afterwards(found, keep_alive, services)
+    return Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name, finished=finished)

@@ -1,0 +1,146 @@
+"""`POST /api/generate` -> `/v1/chat/completions`, or `/v1/completions` where no template may be applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..lmstudio.resolve import Resolution
+from ..ollama import errors
+from ..ollama.options import check_options
+from ..ollama.requests import GenerateRequest
+from . import fim, inference, lifecycle, mapping
+from .base import Answer, Call, Incoming, Services
+from .context import Turn, pack, unpack
+from .stream import GENERATE, Wishes
+
+
+async def generate(incoming: Incoming, services: Services) -> Answer | Call:
+    """Complete a prompt; without one, load or unload the model. Checks come in Ollama's order."""
+    request = GenerateRequest.decode(incoming.body)
+    request.check_top_logprobs()
+    if not request.model:
+        raise errors.model_not_found(request.model)
+    found = await inference.find_model(request.model, services)
+    model = found.model
+    if not request.prompt and request.keep_alive is not None and request.keep_alive.unload:
+        return await lifecycle.unload_answer(GENERATE, request.model, model, services)
+    request.check_raw()
+    inference.check_thinking(request.think, request.model, model, services)
+    if model.type == "embedding":
+        raise errors.generate_unsupported(request.model)
+    template = fim.template_for(model) if request.suffix else None
+    if request.suffix and template is None:
+        raise errors.insert_unsupported(inference.canonical_name(request.model))
+    options = check_options(request.options)
+    given = {**options.known, **options.unknown}
+    request.check_format()
+    if not request.prompt and not request.suffix:
+        return await lifecycle.load_answer(GENERATE, request.model, found, request.keep_alive, given, services)
+    await lifecycle.prepare(found, request.keep_alive, given, services)
+
+    if template is not None:
+        return _completion(request, template(request.prompt, request.suffix), found, given, incoming, services, [])
+    system = request.system or given.get("system") or ""
+    earlier = _earlier(request, services)
+    policy = services.settings.generate_endpoint
+    if request.raw or (policy == "completions" and not request.images):
+        prompt = request.prompt
+        if not request.raw:
+            prompt = "\n\n".join([*([system] if system else []), *(turn.content for turn in earlier), prompt])
+        return _completion(request, prompt, found, given, incoming, services, earlier)
+    return _chat(request, system, earlier, found, given, incoming, services)
+
+
+def _earlier(request: GenerateRequest, services: Services) -> list[Turn]:
+    """Give the turns that `context` holds; that of a real Ollama cannot be read."""
+    turns = unpack(request.context) if request.context else []
+    if turns is None:
+        inference.mention_dropped(["way to read the context of another server"], services)
+    return turns or []
+
+
+def _chat(
+    request: GenerateRequest,
+    system: str,
+    earlier: list[Turn],
+    found: Resolution,
+    given: dict[str, Any],
+    incoming: Incoming,
+    services: Services,
+) -> Call:
+    """Ask as a chat of one turn, so that LM Studio applies the model's template, as Ollama does."""
+    mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
+    if request.template:
+        mapped.dropped.append("template")
+    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in earlier]
+    messages = inference.with_system(messages, system)
+    messages.append({"role": "user", "content": mapping.content_to_lmstudio(request.prompt, request.images)})
+    body = inference.chat_body(
+        found,
+        messages,
+        mapped,
+        response_format=request.format if request.format is not None else given.get("format"),
+        think=request.think,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+        keep_alive=request.keep_alive,
+    )
+    inference.mention_dropped(mapped.dropped, services)
+    return _call(mapping.CHAT_COMPLETIONS, body, request, found, incoming, services, earlier)
+
+
+def _completion(
+    request: GenerateRequest,
+    prompt: str,
+    found: Resolution,
+    given: dict[str, Any],
+    incoming: Incoming,
+    services: Services,
+    earlier: list[Turn],
+) -> Call:
+    """Ask for the bare completion of a prompt."""
+    if request.images:
+        raise errors.OllamaError(400, "LM Studio has no images in raw prompts")
+    mapped = mapping.options_to_lmstudio(given, request.extras, mapping.COMPLETIONS)
+    for name, value in (("format", request.format), ("logprobs", request.logprobs)):
+        if value:
+            mapped.dropped.append(f"{name} for raw prompts")
+    body = inference.completion_body(found, prompt, mapped, request.keep_alive)
+    inference.mention_dropped(mapped.dropped, services)
+    return _call(mapping.COMPLETIONS, body, request, found, incoming, services, earlier)
+
+
+def _call(
+    path: str,
+    body: dict[str, Any],
+    request: GenerateRequest,
+    found: Resolution,
+    incoming: Incoming,
+    services: Services,
+    earlier: list[Turn],
+) -> Call:
+    def context(answer: str) -> list[int]:
+        return pack([*earlier, Turn("user", request.prompt), Turn("assistant", answer)])
+
+    # What comes from a raw prompt is the model's text as it is.
+    split = request.think is not False and not request.raw and inference.thinks(found.model, services) is not False
+    wishes = Wishes(
+        streaming=request.stream,
+        hide_thinking=request.think is False,
+        expects_json="response_format" in body,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+    )
+    return inference.make_call(
+        path,
+        body,
+        found,
+        request.model,
+        incoming,
+        services,
+        GENERATE,
+        wishes,
+        split_think=split,
+        context=None if request.raw else context,
+        finished=lifecycle.afterwards(found, request.keep_alive, services),
+    )

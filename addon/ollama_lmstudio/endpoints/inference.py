@@ -1,0 +1,178 @@
+"""What the endpoints that ask a model share: finding it, what it can do, its life, the translator."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..lmstudio import errors as lm_errors
+from ..lmstudio.catalog import Model
+from ..lmstudio.resolve import Resolution
+from ..ollama import errors, names
+from ..ollama.durations import KeepAlive
+from ..ollama.errors import OllamaError
+from . import mapping
+from .base import Call, Incoming, Services
+from .context import Turn
+from .stream import Shape, Timeline, Translator, Wishes
+
+logger = logging.getLogger(__name__)
+
+NotFound = Callable[[str], OllamaError]
+
+
+async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Resolution:
+    """Find the model that a client means.
+
+    Raises OllamaError: 400 for a name that can be none, 403 for one of ollama.com's models, `not_found` for one that LM Studio
+    does not have; LMStudioError when LM Studio cannot say.
+    """
+    if names.is_cloud(name):
+        raise errors.cloud_disabled("remote model is unavailable")
+    # A key of LM Studio's may hold an `@`, which Ollama's grammar has no place for.
+    if "@" not in name:
+        names.parse_name(name)
+    base, _ = names.split_source(name)
+    found = await services.catalog.resolve(base)
+    if found is None:
+        raise not_found(name)
+    return found
+
+
+def canonical_name(name: str) -> str:
+    """Give the full name that Ollama uses in some of its errors."""
+    try:
+        return names.parse_name(name).canonical
+    except OllamaError:
+        return name
+
+
+def knows_thinking(services: Services) -> bool:
+    """Whether this LM Studio tells which models think; versions before 0.4.8 do not."""
+    catalog = services.catalog.last
+    return catalog is not None and any(model.reasoning for model in catalog.models)
+
+
+def thinks(model: Model, services: Services) -> bool | None:
+    """Whether a model thinks; None where LM Studio does not say."""
+    if model.reasoning is not None:
+        return any(option != "off" for option in model.reasoning.allowed_options)
+    return False if model.capabilities_known and knows_thinking(services) else None
+
+
+def check_thinking(think: bool | str | None, name: str, model: Model, services: Services) -> None:
+    """Refuse `think` for a model that cannot, as Ollama does."""
+    if think and thinks(model, services) is False:
+        raise errors.thinking_unsupported(name)
+
+
+def mention_dropped(dropped: Sequence[str], services: Services) -> None:
+    """Name once in the log what LM Studio has nothing for."""
+    for name in dropped:
+        if name not in services.mentioned:
+            services.mentioned.add(name)
+            logger.info("LM Studio has no %s: accepted, not sent (said once)", name)
+
+
+def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:
+    """Give a finite `keep_alive` as LM Studio's `ttl`, in whole seconds."""
+    if keep_alive is None or keep_alive.forever or keep_alive.unload:
+        return {}
+    return {"ttl": math.ceil(keep_alive.seconds)}
+
+
+def chat_body(
+    found: Resolution,
+    messages: list[dict[str, Any]],
+    mapped: mapping.Mapped,
+    *,
+    response_format: Any = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+    tool_choice: Any = None,
+    think: bool | str | None = None,
+    logprobs: bool = False,
+    top_logprobs: int = 0,
+    keep_alive: KeepAlive | None = None,
+) -> dict[str, Any]:
+    """Build the body for `/v1/chat/completions`: always a stream, always with usage."""
+    body: dict[str, Any] = {
+        "model": found.id,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **mapped.body,
+    }
+    if tools:
+        offered = mapping.tools_to_lmstudio(tools)
+        if tool_choice is not None:
+            body["tool_choice"], offered = mapping.tool_choice_to_lmstudio(tool_choice, offered)
+        body["tools"] = offered
+        # With a schema beside them the model writes what looks like the schema and calls no tool.
+        if response_format is not None:
+            mapped.dropped.append("format together with tools")
+    elif response_format is not None:
+        body["response_format"] = mapping.format_to_lmstudio(response_format)
+    effort = mapping.think_to_lmstudio(think, found.model)
+    if effort is not None:
+        body["reasoning_effort"] = effort
+    if logprobs:
+        body |= {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {"logprobs": True}
+    return body | ttl(keep_alive)
+
+
+def completion_body(found: Resolution, prompt: str, mapped: mapping.Mapped, keep_alive: KeepAlive | None) -> dict[str, Any]:
+    """Build the body for `/v1/completions`, which applies no template."""
+    return {
+        "model": found.id,
+        "prompt": prompt,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **mapped.body,
+        **ttl(keep_alive),
+    }
+
+
+def with_system(messages: list[dict[str, Any]], system: object) -> list[dict[str, Any]]:
+    """Put a system message first, unless there is one or the text is empty."""
+    if not isinstance(system, str) or not system or any(message["role"] == "system" for message in messages):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def make_call(
+    path: str,
+    body: dict[str, Any],
+    found: Resolution,
+    name: str,
+    incoming: Incoming,
+    services: Services,
+    shape: Shape,
+    wishes: Wishes,
+    *,
+    split_think: bool,
+    context: Callable[[str], list[int]] | None = None,
+    finished: Callable[[], Any] | None = None,
+) -> Call:
+    """Make the call to LM Studio and the translator of its answer."""
+    settings, clock = services.settings, services.clock
+    now = clock.monotonic()
+    translation = Translator(
+        shape,
+        name,
+        wishes,
+        Timeline(arrived=incoming.arrived, forwarded=now, load=now - incoming.arrived),
+        wall_offset=clock.wall() - now,
+        max_event_size=settings.max_buffer_size,
+        recover=settings.enable_chunk_recovery,
+        split_think=split_think,
+        context=context,
+        scrub=lambda text: lm_errors.scrub(text, services.secrets),
+    )
+    return Call(path, mapping.dumps(body), translation, model=found.id, asked=name, finished=finished)
+
+
+def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """Give the turns of a conversation that has text only."""
+    return [Turn(message["role"], message["content"]) for message in messages if isinstance(message["content"], str)]

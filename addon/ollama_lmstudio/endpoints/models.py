@@ -1,0 +1,95 @@
+"""How a model of LM Studio's looks in Ollama's lists. What LM Studio does not know is derived, stable, and said so here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from ..lmstudio.catalog import Model
+from ..lmstudio.resolve import ollama_name
+from . import fim
+from .base import Services
+from .inference import thinks
+
+# LM Studio tells no dates: every model has the same one, so that the list keeps its order.
+MODIFIED_AT = datetime(2025, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+_PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
+_SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def display_name(model: Model) -> str:
+    """Give the name that clients see."""
+    return ollama_name(model.key)
+
+
+def size(model: Model) -> int:
+    """Give the bytes on disk; 0 where LM Studio does not say."""
+    return model.size_bytes or 0
+
+
+def capabilities(model: Model, services: Services) -> list[str]:
+    """Give what a model can do, of the words that Ollama knows."""
+    if model.type == "embedding":
+        return ["embedding"]
+    can = {
+        "completion": True,
+        "tools": model.tools is not False if not model.capabilities_known else bool(model.tools),
+        "insert": fim.template_for(model) is not None,
+        "vision": bool(model.vision),
+        "thinking": thinks(model, services) is True,
+    }
+    return [capability for capability, has in can.items() if has]
+
+
+def digest(model: Model, services: Services) -> str:
+    """Give 64 hexadecimal digits, derived: the same for a model as long as what it is and can do stays the same.
+
+    Clients take it for the model's identity, and keep what they learnt of it under this name.
+    """
+    identity = "\n".join([model.key, str(model.size_bytes), str(model.quantization), *capabilities(model, services)])
+    return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
+
+
+def family(model: Model) -> str:
+    """Give the architecture; for embedding models, of which LM Studio does not tell it, the one clients know them by."""
+    if model.architecture:
+        return model.architecture
+    if model.type == "embedding":
+        return "nomic-bert" if "nomic" in model.key.lower() else "bert"
+    return "unknown"
+
+
+def parameter_count(model: Model) -> int | None:
+    """Give the number of parameters: `26B-A4B` has 26 billion, of which 4 are active."""
+    match = _PARAMETERS.search(model.params or "")
+    return round(float(match[1]) * _SCALE[match[2].upper()]) if match else None
+
+
+def details(model: Model) -> dict[str, Any]:
+    """Give the `details` that all of Ollama's lists have; never a null."""
+    return {
+        "parent_model": "",
+        "format": model.format or "gguf",
+        "family": family(model),
+        "families": [family(model)],
+        "parameter_size": model.params or "unknown",
+        "quantization_level": model.quantization or "unknown",
+    }
+
+
+def tag_entry(model: Model, services: Services) -> dict[str, Any]:
+    """Give one entry of /api/tags."""
+    name = display_name(model)
+    length = {"context_length": model.max_context_length} if model.max_context_length else {}
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": MODIFIED_AT,
+        "size": size(model),
+        "digest": digest(model, services),
+        "details": {**details(model), **length},
+        "capabilities": capabilities(model, services),
+    }

@@ -1,0 +1,91 @@
+"""`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs. Only the model's name is mapped; no other byte changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from json.decoder import scanstring
+
+from ..lmstudio.errors import LMStudioError, scrub
+from ..ollama.errors import OllamaError
+from .base import PLAIN_JSON, Answer, Incoming, Relay, Services
+from .inference import find_model
+
+# Here a model is named that need not be on disk, or by the id of an instance.
+UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
+    """Send a request on, with LM Studio's key for the model's name."""
+    span = None if incoming.path.startswith(UNRESOLVED) else model_span(incoming.body)
+    if span is None:
+        return Relay(incoming.path, incoming.body)
+    text, start, end = span
+    name = json.loads(text[start:end])
+    try:
+        found = await find_model(name, services)
+    except (OllamaError, LMStudioError) as e:
+        return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
+    body = text[:start] + json.dumps(found.id, ensure_ascii=False) + text[end:]
+    return Relay(incoming.path, body.encode("utf-8", "surrogateescape"))
+
+
+def model_span(body: bytes) -> tuple[str, int, int] | None:
+    """Find the value of the object's `model`: the text, and from where to where the string stands in it.
+
+    None for a body without one, also for one that is not JSON: LM Studio is to say so, not we.
+    """
+    if b'"model"' not in body:
+        return None
+    text = body.decode("utf-8", "surrogateescape")
+    found = None
+    try:
+        at = _skip(text, 0)
+        if text[at : at + 1] != "{":
+            return None
+        at = _skip(text, at + 1)
+        while text[at : at + 1] == '"':
+            key, at = scanstring(text, at + 1)
+            at = _skip(text, at)
+            if text[at : at + 1] != ":":
+                return None
+            start = _skip(text, at + 1)
+            value, end = _DECODER.raw_decode(text, start)
+            if key == "model":
+                found = (text, start, end) if isinstance(value, str) and value else None
+            at = _skip(text, end)
+            if text[at : at + 1] != ",":
+                break
+            at = _skip(text, at + 1)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # the pattern matches nothing too
+    return match.end()
+
+
+# What an error of each API calls itself, by status.
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES |= {503: "overloaded_error"}
+
+
+def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Answer:
+    """Give an error in the shape of the API that a path belongs to."""
+    if path.startswith("/v1/messages"):
+        error = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
+        return Answer.json({"type": "error", "error": error}, status=status, content_type=PLAIN_JSON)
+    code = "model_not_found" if status == 404 else None
+    if path.startswith("/v1/"):
+        kind = _OPENAI_TYPES.get(status, "api_error")
+    else:
+        kind = "invalid_request" if status < 500 else "internal_error"
+    error_object = {"message": message, "type": kind, "param": parameter, "code": code}
+    return Answer.json({"error": error_object}, status=status, content_type=PLAIN_JSON)

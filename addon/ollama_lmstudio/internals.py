@@ -1,0 +1,191 @@
+"""The few touches of mitmproxy's private API, each with a fallback that loses only a refinement.
+
+They are written for mitmproxy 11.0.2 to 12 and pinned by tests on both. Everything that is not found where it is looked for is
+taken as not being there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mitmproxy import ctx, http
+from mitmproxy.proxy import server as proxy_server
+
+try:
+    from mitmproxy.proxy.layers import http as http_layers
+    from mitmproxy.proxy.layers.http import _http1
+except ImportError:  # pragma: no cover - a mitmproxy to come
+    http_layers = None  # type: ignore[assignment]
+    _http1 = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+ErrorPage = Callable[[int, str], bytes]
+
+
+def connections() -> dict[Any, Any]:
+    """Give the live client connections by their id."""
+    found = getattr(ctx.master.addons.get("proxyserver"), "connections", None)
+    return found if isinstance(found, dict) else {}
+
+
+# 1. Errors that mitmproxy itself answers are HTML pages of one function.
+
+
+class ErrorPages:
+    """Replace mitmproxy's HTML error pages with another function's bytes, until removed."""
+
+    def __init__(self) -> None:
+        self._original: Any = None
+
+    def install(self, page: ErrorPage) -> bool:
+        """Replace the pages; False if this mitmproxy makes them elsewhere."""
+        if not hasattr(_http1, "make_error_response"):
+            return False
+        self._original = self._original or _http1.make_error_response
+        _http1.make_error_response = lambda status_code, message="": page(int(status_code), str(message))
+        return True
+
+    def remove(self) -> None:
+        """Put mitmproxy's own pages back."""
+        if self._original is not None:
+            _http1.make_error_response = self._original
+            self._original = None
+
+
+# 2. The client's connection takes bytes even when LM Studio is gone, as long as the error hook runs.
+
+
+def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
+    """Write the last bytes to a flow's client and close its connection; False if it cannot be reached or has left."""
+    try:
+        writer = connections()[flow.client_conn.id].transports[flow.client_conn].writer
+        if writer is None or writer.is_closing():
+            return False
+        writer.write(data)
+        writer.close()
+    except (KeyError, AttributeError, OSError, RuntimeError):
+        return False
+    return True
+
+
+# 3. What LM Studio sends while the responseheaders hook waits piles up in a queue of the flow's stream.
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What has come while the answer was held: bytes with their times (ns), and how it ended, if it did."""
+
+    data: list[tuple[int, bytes]] = field(default_factory=list)
+    ended_at: int = 0
+    server_gone: bool = False
+    client_gone: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return bool(self.ended_at) or self.server_gone or self.client_gone
+
+    @property
+    def body(self) -> bytes:
+        """All bytes so far."""
+        return b"".join(data for _, data in self.data)
+
+
+class _WatchedQueue(deque[Any]):
+    """A queue of events that tells what is put into it. Nothing is taken out: the events reach the stream afterwards."""
+
+    def __init__(self, events: deque[Any], clock: Callable[[], int]) -> None:
+        super().__init__(events)
+        self.arrived = Arrived()
+        self.changed = asyncio.Event()
+        self._clock = clock
+        for event in events:
+            self._note(event)
+
+    def append(self, event: Any) -> None:
+        super().append(event)
+        self._note(event)
+        self.changed.set()
+
+    def _note(self, event: Any) -> None:
+        if isinstance(event, http_layers.ResponseData):
+            self.arrived.data.append((self._clock(), event.data))
+        elif isinstance(event, http_layers.ResponseEndOfMessage):
+            self.arrived.ended_at = self._clock()
+        elif isinstance(event, http_layers.ResponseProtocolError):
+            self.arrived.server_gone = True
+        elif isinstance(event, http_layers.RequestProtocolError):
+            self.arrived.client_gone = True
+
+
+async def hold(
+    flow: http.HTTPFlow, clock: Callable[[], int], enough: Callable[[Arrived], bool], timeout: float | None = None
+) -> Arrived | None:
+    """Wait in the responseheaders hook until enough of the answer has come, or all of it, or `timeout` seconds have passed.
+
+    None if this mitmproxy cannot tell: the answer is then not held.
+    """
+    stream = _stream_of(flow)
+    if stream is None:
+        return None
+    queue = _WatchedQueue(stream._paused_event_queue, clock)
+    stream._paused_event_queue = queue
+    try:
+        async with asyncio.timeout(timeout):
+            while not queue.arrived.over and not enough(queue.arrived):
+                queue.changed.clear()
+                await queue.changed.wait()
+    except TimeoutError:
+        pass
+    return queue.arrived
+
+
+def _stream_of(flow: http.HTTPFlow) -> Any | None:
+    """Find the stream of a flow that is paused in a hook."""
+    try:
+        for layer in connections()[flow.client_conn.id].layer.context.layers:
+            if isinstance(layer, http_layers.HttpLayer):
+                for stream in layer.streams.values():
+                    if getattr(stream, "flow", None) is flow and stream._paused is not None:
+                        return stream if isinstance(stream._paused_event_queue, deque) else None
+    except (KeyError, AttributeError):
+        pass
+    return None
+
+
+# 4. mitmproxy ends connections on which nothing moves for ten minutes; a long prompt may take LM Studio longer.
+
+
+def allow_silence(seconds: int) -> None:
+    """Let connections be silent for this long."""
+    if "tcp_timeout" in ctx.options:
+        if ctx.options.tcp_timeout < seconds:
+            ctx.options.update(tcp_timeout=seconds)
+    elif isinstance(getattr(proxy_server, "TCP_TIMEOUT", None), int):
+        proxy_server.TCP_TIMEOUT = max(proxy_server.TCP_TIMEOUT, seconds)
+
+
+# 5. A connection to LM Studio that was idle may be closed by it in the moment that we use it again.
+
+
+async def drop_idle(flow: http.HTTPFlow) -> None:
+    """Close the connection to LM Studio that a client's earlier request left, so that the next one gets its own."""
+    try:
+        transports = connections()[flow.client_conn.id].transports
+        idle = [io.writer for connection, io in transports.items() if connection is not flow.client_conn]
+        for writer in idle:
+            if writer is not None:
+                writer.close()
+        # The reader has to see the end before a new request is routed: a few turns of the loop.
+        for _ in range(20):
+            if len(transports) <= 1:
+                break
+            await asyncio.sleep(0)
+    except (KeyError, AttributeError, OSError, RuntimeError):
+        return

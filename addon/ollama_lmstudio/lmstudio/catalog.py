@@ -1,0 +1,321 @@
+"""LM Studio's model list, in whichever of its three shapes the server speaks.
+
+The shape decides, not the path that was asked: unknown routes of LM Studio answer 200 too.
+Every field but the key is optional and lenient, so that one odd value costs that value and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    Field,
+    StrictBool,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+ModelType = Literal["llm", "embedding"]
+Source = Literal["v1", "v0", "openai"]
+
+EMBEDDING_PREFIX: Final = "text-embedding-"
+"""What LM Studio itself puts before the key of an embedding model."""
+
+MODEL_TYPES: Final[Mapping[str | None, ModelType]] = {
+    "llm": "llm",
+    "vlm": "llm",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+}
+
+
+class NotACatalog(ValueError):  # noqa: N818
+    """Raised when a JSON value is not a model list in any of LM Studio's shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A model in memory, under the id that `unload` wants (case matters).
+
+    `remaining_ttl_seconds` is None for an instance without a TTL, and on servers that do not tell.
+    """
+
+    id: str
+    context_length: int | None = None
+    remaining_ttl_seconds: float | None = None
+    config: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The values LM Studio takes as `reasoning` (or `reasoning_effort`) for a model."""
+
+    allowed_options: tuple[str, ...] = ()
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model that LM Studio has on disk; None is "LM Studio did not say".
+
+    `capabilities_known` is False when the entry has no `capabilities`: `tools` and `reasoning` are then
+    unknown, not absent. `state` is what `/api/v0/models` calls it (`loaded`, `not-loaded`, `loading`).
+    `raw` is the entry as LM Studio sent it.
+    """
+
+    key: str
+    type: ModelType = "llm"
+    publisher: str | None = None
+    display_name: str | None = None
+    architecture: str | None = None
+    quantization: str | None = None
+    bits_per_weight: float | None = None
+    size_bytes: int | None = None
+    params: str | None = None
+    max_context_length: int | None = None
+    format: str | None = None
+    description: str | None = None
+    vision: bool | None = None
+    tools: bool | None = None
+    reasoning: Reasoning | None = None
+    capabilities_known: bool = False
+    instances: tuple[Instance, ...] = ()
+    variants: tuple[str, ...] = ()
+    selected_variant: str | None = None
+    state: str | None = None
+    raw: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def loaded(self) -> bool:
+        return bool(self.instances)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All models in LM Studio's order, the shape they came in, and why entries were left out."""
+
+    models: tuple[Model, ...] = ()
+    source: Source = "v1"
+    skipped: tuple[str, ...] = ()
+
+
+def parse_catalog(payload: object) -> Catalog:
+    """Read a parsed model list: `{"models": [...]}` (0.4), or `{"data": [...]}` (0.3.6, and OpenAI's).
+
+    An entry without a usable key is skipped and named in `skipped`.
+    Raises NotACatalog when there is no such list, or when no entry of it is usable.
+    """
+    body = payload if isinstance(payload, Mapping) else {}
+    if isinstance(rows := body.get("models"), list):
+        catalog = _parse_rows("v1", rows)
+    elif isinstance(rows := body.get("data"), list):
+        is_v0 = any(isinstance(row, Mapping) and ("type" in row or "state" in row) for row in rows)
+        catalog = _parse_rows("v0" if is_v0 else "openai", rows)
+    else:
+        raise NotACatalog("neither 'models' nor 'data' is a list")
+    if rows and not catalog.models:
+        raise NotACatalog(f"no usable entry: {catalog.skipped[0]}")
+    return catalog
+
+
+def model_type(key: str, type_name: str | None = None) -> ModelType:
+    """Tell what a model is for by LM Studio's type, or by its key where the type says nothing."""
+    by_key: ModelType = "embedding" if bare_key(key).lower().startswith(EMBEDDING_PREFIX) else "llm"
+    return MODEL_TYPES.get(type_name, by_key)
+
+
+def bare_key(key: str) -> str:
+    """Cut the publisher off a key: `openai/gpt-oss-20b` is `gpt-oss-20b`."""
+    return key.partition("/")[2] or key
+
+
+# The entries as they come over the wire.
+
+T = TypeVar("T")
+
+
+def _none_if_wrong(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+Lenient = Annotated[T | None, WrapValidator(_none_if_wrong)]
+LenientList = Annotated[list[Lenient[T]] | None, WrapValidator(_none_if_wrong)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Key = Annotated[StrictStr, StringConstraints(pattern=r"\S")]
+
+
+class _V1Quantization(BaseModel):
+    name: Lenient[StrictStr] = None
+    bits_per_weight: Lenient[Number] = None
+
+
+class _V1Config(BaseModel):
+    context_length: Lenient[Count] = None
+
+
+class _V1Instance(BaseModel):
+    id: Key
+    config: Lenient[dict[StrictStr, object]] = None
+    remaining_ttl_seconds: Lenient[Number] = None
+
+    def to_instance(self) -> Instance:
+        config = self.config or {}
+        return Instance(
+            id=self.id,
+            context_length=_V1Config.model_validate(config).context_length,
+            remaining_ttl_seconds=self.remaining_ttl_seconds,
+            config=config,
+        )
+
+
+class _V1Reasoning(BaseModel):
+    allowed_options: LenientList[StrictStr] = None
+    default: Lenient[StrictStr] = None
+
+    def to_reasoning(self) -> Reasoning:
+        return Reasoning(_present(self.allowed_options), self.default)
+
+
+class _V1Capabilities(BaseModel):
+    vision: Lenient[StrictBool] = None
+    trained_for_tool_use: Lenient[StrictBool] = None
+    reasoning: Lenient[_V1Reasoning] = None
+
+
+class _V1Entry(BaseModel):
+    key: Key
+    type: Lenient[StrictStr] = None
+    publisher: Lenient[StrictStr] = None
+    display_name: Lenient[StrictStr] = None
+    architecture: Lenient[StrictStr] = None
+    quantization: Lenient[_V1Quantization] = None
+    size_bytes: Lenient[Count] = None
+    params_string: Lenient[StrictStr] = None
+    loaded_instances: LenientList[_V1Instance] = None
+    max_context_length: Lenient[Count] = None
+    format: Lenient[StrictStr] = None
+    capabilities: Lenient[_V1Capabilities] = None
+    description: Lenient[StrictStr] = None
+    variants: LenientList[Key] = None
+    selected_variant: Lenient[Key] = None
+
+    def to_model(self) -> Model:
+        quantization = self.quantization or _V1Quantization()
+        capabilities = self.capabilities or _V1Capabilities()
+        reasoning = capabilities.reasoning
+        return Model(
+            key=self.key,
+            type=model_type(self.key, self.type),
+            publisher=self.publisher,
+            display_name=self.display_name,
+            architecture=self.architecture,
+            quantization=quantization.name,
+            bits_per_weight=quantization.bits_per_weight,
+            size_bytes=self.size_bytes,
+            params=self.params_string,
+            max_context_length=self.max_context_length,
+            format=self.format,
+            description=self.description,
+            vision=capabilities.vision,
+            tools=capabilities.trained_for_tool_use,
+            reasoning=reasoning.to_reasoning() if reasoning else None,
+            capabilities_known=self.capabilities is not None,
+            instances=tuple(entry.to_instance() for entry in _present(self.loaded_instances)),
+            variants=_present(self.variants),
+            selected_variant=self.selected_variant,
+        )
+
+
+class _V0Entry(BaseModel):
+    id: Key
+    type: Lenient[StrictStr] = None
+    publisher: Lenient[StrictStr] = None
+    arch: Lenient[StrictStr] = None
+    compatibility_type: Lenient[StrictStr] = None
+    quantization: Lenient[StrictStr] = None
+    state: Lenient[StrictStr] = None
+    max_context_length: Lenient[Count] = None
+    loaded_context_length: Lenient[Count] = None
+    capabilities: LenientList[StrictStr] = None
+
+    def to_model(self) -> Model:
+        key, is_further_instance = _split_instance(self.id)
+        loaded = self.state == "loaded" or (self.state is None and is_further_instance)
+        return Model(
+            key=key,
+            type=model_type(key, self.type),
+            publisher=self.publisher,
+            architecture=self.arch,
+            quantization=self.quantization,
+            max_context_length=self.max_context_length,
+            format=self.compatibility_type,
+            vision=None if self.type is None else self.type == "vlm",
+            tools=None if self.capabilities is None else "tool_use" in self.capabilities,
+            capabilities_known=self.capabilities is not None,
+            instances=(Instance(self.id, self.loaded_context_length),) if loaded else (),
+            state=self.state,
+        )
+
+
+class _OpenAIEntry(BaseModel):
+    id: Key
+
+    def to_model(self) -> Model:
+        key, is_further_instance = _split_instance(self.id)
+        instances = (Instance(self.id),) if is_further_instance else ()
+        return Model(key=key, type=model_type(key), instances=instances)
+
+
+_ENTRIES: Final[Mapping[Source, type[_V1Entry | _V0Entry | _OpenAIEntry]]] = {
+    "v1": _V1Entry,
+    "v0": _V0Entry,
+    "openai": _OpenAIEntry,
+}
+_KEY_FIELDS: Final[Mapping[Source, str]] = {"v1": "key", "v0": "id", "openai": "id"}
+
+_FURTHER_INSTANCE: Final = re.compile(r"(?P<key>.*\S):[0-9]+", re.DOTALL)
+
+
+def _split_instance(row_id: str) -> tuple[str, bool]:
+    """Split `key:2`, the id of a further instance of `key`; the older lists have rows of that kind."""
+    match = _FURTHER_INSTANCE.fullmatch(row_id)
+    return (match["key"], True) if match else (row_id, False)
+
+
+def _present(values: list[T | None] | None) -> tuple[T, ...]:
+    return tuple(value for value in values or () if value is not None)
+
+
+def _parse_rows(source: Source, rows: list[dict[str, object]]) -> Catalog:
+    entry_model = _ENTRIES[source]
+    models: dict[str, Model] = {}
+    skipped = []
+    for number, row in enumerate(rows):
+        try:
+            entry = entry_model.model_validate(row)
+        except ValidationError:
+            skipped.append(f"entry {number} has no usable {_KEY_FIELDS[source]}")
+            continue
+        model = replace(entry.to_model(), raw=row)
+        first = models.get(model.key)
+        models[model.key] = _merge(first, model, _KEY_FIELDS[source]) if first else model
+    return Catalog(tuple(models.values()), source, tuple(skipped))
+
+
+def _merge(first: Model, further: Model, key_field: str) -> Model:
+    """Join two rows of one key: all their instances, and what the row says that is not an instance's."""
+    described = first if first.raw[key_field] == first.key else further
+    instances = {instance.id: instance for instance in (*first.instances, *further.instances)}
+    state = "loaded" if "loaded" in (first.state, further.state) else described.state
+    return replace(described, instances=tuple(instances.values()), state=state)

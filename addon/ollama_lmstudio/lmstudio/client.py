@@ -1,0 +1,288 @@
+"""Calls to LM Studio that the bridge makes on its own: the model list, load, unload, download.
+
+Nothing but LMStudioError leaves this module, and no message holds the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from .catalog import Catalog, NotACatalog, parse_catalog
+from .errors import (
+    MASK,
+    LMStudioError,
+    LMStudioTimeout,
+    LMStudioUnreachable,
+    error_from_response,
+    scrub,
+    unexpected_success,
+)
+
+logger = logging.getLogger(__name__)
+
+CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", "/v1/models")
+"""The model lists of LM Studio 0.4, of 0.3.6 and of older versions, the richest first."""
+CATALOG_PATH_SECONDS: Final = 600.0
+"""How long an older list is asked for first: LM Studio may have been updated in the meantime."""
+
+CONNECT_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 10.0
+KEEPALIVE_SECONDS: Final = 4.0
+"""LM Studio closes a connection that was idle for 5 s; one that is reused later may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One call as it went over the wire, for showing: secrets are masked, times are seconds since the epoch.
+
+    `status` is None, and the response empty, when no answer came; `error` then says why.
+    """
+
+    method: str
+    url: str
+    request_headers: tuple[tuple[str, str], ...]
+    request_body: bytes
+    status: int | None
+    response_headers: tuple[tuple[str, str], ...]
+    response_body: bytes
+    started: float
+    ended: float
+    error: str | None
+
+
+class Client:
+    """Talk to the LM Studio at a URL (http or https, with or without a path prefix).
+
+    Connections are opened in the event loop that makes the first call, and belong to it.
+    Every call raises LMStudioError: LMStudioUnreachable if nothing listens, LMStudioTimeout if no answer comes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = ANSWER_SECONDS,
+        connect_timeout: float = CONNECT_SECONDS,
+        verify: ssl.SSLContext | bool = True,
+        on_exchange: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
+
+        `on_exchange` is called after every call, repeated ones too, also if the call failed.
+        """
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._verify = verify
+        self._on_exchange = on_exchange
+        self._secrets = tuple(secret for secret in (token, urlsplit(url).password) if secret)
+        self._shown_url = scrub(self.url, self._secrets)
+        self._http: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._catalog_path = CATALOG_PATHS[0]
+        self._catalog_path_until = 0.0
+
+    async def catalog(self) -> Catalog:
+        """Read the model list from the richest of the three endpoints that this LM Studio has."""
+        first_error: LMStudioError | None = None
+        for path in self._catalog_paths():
+            response = await self._send("GET", path)
+            try:
+                catalog = parse_catalog(self._read(response, ("models", "data")))
+            except NotACatalog as exc:
+                error = LMStudioError(502, f"LM Studio's answer to GET {path} is not a model list: {exc}")
+            except LMStudioError as exc:
+                if not response.is_success and response.status_code not in _NO_SUCH_ENDPOINT:
+                    raise
+                error = exc
+            else:
+                if path != self._catalog_path:
+                    self._catalog_path = path
+                    self._catalog_path_until = time.monotonic() + CATALOG_PATH_SECONDS
+                return catalog
+            first_error = first_error or error
+        message = first_error.message if first_error else ""
+        raise LMStudioError(502, f"There is no model list of LM Studio at {self._shown_url}. {message}")
+
+    async def load(
+        self, model: str, context_length: int | None = None, *, timeout: float
+    ) -> dict[str, object]:
+        """Load a model, again if it is loaded already, and return what LM Studio tells about the instance.
+
+        LM Studio answers when the model is loaded. After `timeout` seconds LMStudioTimeout is raised.
+        """
+        body: dict[str, object] = {"model": model}
+        if context_length is not None:
+            body["context_length"] = context_length
+        response = await self._send("POST", "/api/v1/models/load", body, timeout=timeout)
+        return self._read(response, ("instance_id",))
+
+    async def unload(self, instance_id: str) -> None:
+        """Unload an instance; LM Studio wants its exact id, and ends what it is generating."""
+        response = await self._send("POST", "/api/v1/models/unload", {"instance_id": instance_id})
+        self._read(response, ("instance_id",))
+
+    async def download(self, model: str, quantization: str | None = None) -> dict[str, object]:
+        """Start a download and return its job: `status`, and `job_id` unless that is `already_downloaded`.
+
+        `model` is a catalog id or a full Hugging Face URL; `quantization` goes with a URL only.
+        """
+        body: dict[str, object] = {"model": model}
+        if quantization is not None:
+            body["quantization"] = quantization
+        return self._read(await self._send("POST", "/api/v1/models/download", body), ("status",))
+
+    async def download_status(self, job_id: str) -> dict[str, object]:
+        """Ask how far a download is (`status`, `downloaded_bytes`, `total_size_bytes`, ...)."""
+        path = f"/api/v1/models/download/status/{quote(job_id, safe='')}"
+        return self._read(await self._send("GET", path), ("status",))
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls fail."""
+        self._closed = True
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
+
+    def close_soon(self) -> None:
+        """Close all connections from code that cannot wait, in the event loop that they belong to."""
+        self._closed = True
+        http, self._http = self._http, None
+        if http is not None and self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(http.aclose(), self._loop)
+
+    def _catalog_paths(self) -> Iterable[str]:
+        if self._catalog_path != CATALOG_PATHS[0] and time.monotonic() >= self._catalog_path_until:
+            self._catalog_path = CATALOG_PATHS[0]
+        return dict.fromkeys((self._catalog_path, *CATALOG_PATHS))
+
+    def _connections(self) -> httpx.AsyncClient:
+        if self._closed:
+            raise LMStudioError(503, "The connection to LM Studio has been closed.")
+        if self._http is None:
+            self._loop = asyncio.get_running_loop()
+            self._http = httpx.AsyncClient(
+                verify=self._verify,
+                timeout=httpx.Timeout(None, connect=self._connect_timeout),
+                limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+                follow_redirects=False,
+                trust_env=False,
+            )
+        return self._http
+
+    async def _send(
+        self, method: str, path: str, body: dict[str, object] | None = None, *, timeout: float | None = None
+    ) -> httpx.Response:
+        """Send a request and read the whole answer; a GET whose connection was dropped is sent once more."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            return await self._send_once(method, path, body, seconds)
+        except _ConnectionDropped:
+            if method != "GET":
+                raise
+        return await self._send_once(method, path, body, seconds)
+
+    async def _send_once(
+        self, method: str, path: str, body: dict[str, object] | None, seconds: float
+    ) -> httpx.Response:
+        http = self._connections()
+        request = self._request(method, path, body)
+        response: httpx.Response | None = None
+        problem: str | None = "cancelled"
+        started = time.time()
+        try:
+            async with asyncio.timeout(seconds):
+                response = await http.send(request)
+            problem = None
+        except (TimeoutError, httpx.HTTPError) as exc:
+            error = self._error_of(exc, f"{method} {path}", seconds)
+            problem = error.message
+            raise error from exc
+        finally:
+            self._show(request, response, started, problem)
+        return response
+
+    def _request(self, method: str, path: str, body: dict[str, object] | None) -> httpx.Request:
+        headers = {"Accept": b"application/json"}
+        if self._token:
+            headers["Authorization"] = b"Bearer " + self._token.encode()
+        if body is None:
+            return httpx.Request(method, self.url + path, headers=headers)
+        headers["Content-Type"] = b"application/json"
+        return httpx.Request(method, self.url + path, headers=headers, content=json.dumps(body).encode())
+
+    def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
+        reason = scrub(str(exc), self._secrets)
+        if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
+            return LMStudioUnreachable(self._shown_url, reason)
+        if isinstance(exc, TimeoutError):
+            return LMStudioTimeout(what, seconds)
+        if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
+            return _ConnectionDropped(502, f"LM Studio closed the connection before it had answered {what}.")
+        return LMStudioError(502, f"{what} could not be sent to LM Studio: {reason}")
+
+    def _read(self, response: httpx.Response, wanted: tuple[str, ...]) -> dict[str, object]:
+        """Return the object that a success holds, if it has one of the wanted keys; raise what else it is."""
+        try:
+            body = json.loads(response.content)
+        except (ValueError, RecursionError):
+            body = None
+        if body is None or not response.is_success:
+            content_type = response.headers.get("Content-Type", "")
+            raise error_from_response(response.status_code, content_type, response.content, self._secrets)
+        if error := unexpected_success(body, wanted, self._secrets):
+            raise error
+        found: dict[str, object] = body
+        return found
+
+    def _show(
+        self, request: httpx.Request, response: httpx.Response | None, started: float, problem: str | None
+    ) -> None:
+        if self._on_exchange is None:
+            return
+        exchange = Exchange(
+            method=request.method,
+            url=self._masked(str(request.url).encode()).decode(),
+            request_headers=self._masked_headers(request.headers),
+            request_body=self._masked(request.content),
+            status=response.status_code if response else None,
+            response_headers=self._masked_headers(response.headers) if response else (),
+            response_body=self._masked(response.content) if response else b"",
+            started=started,
+            ended=time.time(),
+            error=problem,
+        )
+        try:
+            self._on_exchange(exchange)
+        except Exception:
+            logger.exception("a call to LM Studio could not be shown")
+
+    def _masked(self, data: bytes) -> bytes:
+        text = data.decode("utf-8", "surrogateescape")
+        return scrub(text, self._secrets).encode("utf-8", "surrogateescape")
+
+    def _masked_headers(self, headers: httpx.Headers) -> tuple[tuple[str, str], ...]:
+        return tuple(
+            (name.decode("latin-1"), MASK if name.lower() == b"authorization" else value.decode("latin-1"))
+            for name, value in headers.raw
+        )
+
+
+_NO_SUCH_ENDPOINT: Final = frozenset({404, 405})
+
+
+class _ConnectionDropped(LMStudioError):  # noqa: N818
+    """The connection ended before the answer did."""

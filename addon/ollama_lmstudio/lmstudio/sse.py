@@ -1,0 +1,105 @@
+"""Server-sent events, sans-I/O.
+
+Bytes go in as the network cut them, events come out whole. The rules cited are those of the WHATWG HTML standard,
+section 9.2.6, "Interpreting an event stream". Only LF, CR and CRLF end a line, and lines are cut as bytes, so a
+character that two reads share is never seen in halves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+# A CR at the end of what has arrived may be the first half of a CRLF: it ends a line only once more is known.
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
+
+
+class EventTooLargeError(Exception):
+    """One event holds more bytes than allowed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class Event(NamedTuple):
+    """One event: its type (empty for the default, `message`) and its data lines, joined by LF."""
+
+    type: str
+    data: str
+
+
+class Decoder:
+    """Decode a stream of events.
+
+    `feed` takes bytes cut anywhere and yields the events they complete; `flush` yields the one that the end of the
+    stream left without its blank line. Both raise EventTooLargeError, after the events before it, when the lines of one
+    event hold more than `max_event_size` bytes, wherever the network cut them; the decoder is of no use then.
+    """
+
+    __slots__ = ("_bom_done", "_buffer", "_data", "_max", "_size", "_type")
+
+    def __init__(self, max_event_size: int) -> None:
+        self._max = max_event_size
+        self._buffer = b""
+        self._type = ""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._bom_done = False
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Take more bytes; yield the events that are complete."""
+        buffer = self._buffer + data if self._buffer else data
+        if not self._bom_done:
+            # "If the stream starts with a BOM, it must be ignored."
+            if len(buffer) < len(BOM) and BOM.startswith(buffer):
+                self._buffer = buffer
+                return
+            self._bom_done = True
+            buffer = buffer.removeprefix(BOM)
+        # The common case is LF only; the pattern is needed as soon as a CR is about.
+        lines = buffer.split(b"\n") if b"\r" not in buffer else _LINE_END.split(buffer)
+        self._buffer = lines.pop()
+        for line in lines:
+            if line:
+                self._take(line)
+            elif self._data:
+                yield self._event()
+            else:
+                self._reset()
+        if self._size + len(self._buffer) - self._buffer.endswith(b"\r") > self._max:
+            raise EventTooLargeError(self._max)
+
+    def flush(self) -> Iterator[Event]:
+        """Take the end of the stream; yield the event that it cut short."""
+        rest, self._buffer = self._buffer.removesuffix(b"\r"), b""
+        if rest:
+            self._take(rest)
+        if self._data:
+            yield self._event()
+
+    def _take(self, line: bytes) -> None:
+        self._size += len(line)
+        if self._size > self._max:
+            raise EventTooLargeError(self._max)
+        name, _, value = line.partition(b":")
+        # "If value starts with a U+0020 SPACE character, remove it from value."
+        if name == b"data":
+            self._data.append(value[1:] if value[:1] == b" " else value)
+        elif name == b"event":
+            self._type = (value[1:] if value[:1] == b" " else value).decode("utf-8", "replace")
+        # Comments (no name), `id`, `retry` and unknown fields mean nothing here.
+
+    def _event(self) -> Event:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        event = Event(self._type, data.decode("utf-8", "replace"))
+        self._reset()
+        return event
+
+    def _reset(self) -> None:
+        """Start the next event; one without data is none, its type is forgotten."""
+        self._data = []
+        self._type = ""
+        self._size = 0

@@ -1,0 +1,1 @@
+"""Ollama's wire: what its clients send and what they must get, in its own words."""

@@ -1,0 +1,141 @@
+"""The bodies of Ollama's answers, keys in Ollama's order.
+
+Keys that Ollama leaves out when they are empty are left out here too: clients break on null.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .wire import Vector
+
+JSONObject = dict[str, Any]
+
+_ID_CHARACTERS = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Hold the measurements of an answer: durations in nanoseconds, counts in tokens; 0 is not known."""
+
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+def chat_message(
+    content: str = "",
+    thinking: str = "",
+    tool_calls: Sequence[JSONObject] = (),
+    role: str = "assistant",
+) -> JSONObject:
+    """Build the `message` of a chat answer."""
+    message: JSONObject = {"role": role, "content": content}
+    return message | _present(thinking=thinking, tool_calls=list(tool_calls))
+
+
+def chat_chunk(
+    model: str,
+    created_at: str,
+    message: JSONObject,
+    done: bool = False,
+    done_reason: str | None = None,
+    logprobs: Sequence[JSONObject] = (),
+    metrics: Metrics | None = None,
+) -> JSONObject:
+    """Build one line of `/api/chat`, or its whole answer. `model` is the name as the client wrote it."""
+    chunk = {"model": model, "created_at": created_at, "message": message, "done": done}
+    return chunk | _present(done_reason=done_reason, logprobs=list(logprobs)) | _measured(metrics)
+
+
+def generate_chunk(
+    model: str,
+    created_at: str,
+    response: str = "",
+    thinking: str = "",
+    done: bool = False,
+    done_reason: str | None = None,
+    context: Sequence[int] = (),
+    logprobs: Sequence[JSONObject] = (),
+    metrics: Metrics | None = None,
+    tool_calls: Sequence[JSONObject] = (),
+) -> JSONObject:
+    """Build one line of `/api/generate`, or its whole answer. Unlike in a chat, `logprobs` come last."""
+    chunk: JSONObject = {"model": model, "created_at": created_at, "response": response}
+    return (
+        chunk
+        | _present(thinking=thinking)
+        | {"done": done}
+        | _present(done_reason=done_reason, context=list(context))
+        | _measured(metrics)
+        | _present(tool_calls=list(tool_calls), logprobs=list(logprobs))
+    )
+
+
+def chat_load(model: str, created_at: str) -> JSONObject:
+    """Build the answer to a chat without messages, which only loads the model."""
+    return chat_chunk(model, created_at, chat_message(), done=True, done_reason="load")
+
+
+def chat_unload(model: str, created_at: str) -> JSONObject:
+    """Build the answer to a chat without messages and with a `keep_alive` of 0."""
+    return chat_chunk(model, created_at, chat_message(), done=True, done_reason="unload")
+
+
+def generate_load(model: str, created_at: str) -> JSONObject:
+    """Build the answer to an empty prompt, which only loads the model."""
+    return generate_chunk(model, created_at, done=True, done_reason="load")
+
+
+def generate_unload(model: str, created_at: str) -> JSONObject:
+    """Build the answer to an empty prompt with a `keep_alive` of 0."""
+    return generate_chunk(model, created_at, done=True, done_reason="unload")
+
+
+def embed_answer(
+    model: str,
+    embeddings: Sequence[Vector],
+    total_duration: int = 0,
+    load_duration: int = 0,
+    prompt_eval_count: int = 0,
+) -> JSONObject:
+    """Build the answer of `/api/embed`; durations in nanoseconds."""
+    answer: JSONObject = {"model": model, "embeddings": list(embeddings)}
+    return answer | _present(
+        total_duration=total_duration, load_duration=load_duration, prompt_eval_count=prompt_eval_count
+    )
+
+
+def embeddings_answer(embedding: Sequence[float]) -> JSONObject:
+    """Build the answer of the older `/api/embeddings`; its numbers are 64 bit floats."""
+    return {"embedding": list(embedding)}
+
+
+def progress(status: str, digest: str = "", total: int = 0, completed: int = 0) -> JSONObject:
+    """Build one line of pull, push or create; `total` and `completed` are bytes."""
+    return {"status": status} | _present(digest=digest, total=total, completed=completed)
+
+
+def tool_call(call_id: str, index: int, name: str, arguments: JSONObject) -> JSONObject:
+    """Build one tool call; the order of the arguments is kept."""
+    return {"id": call_id, "function": {"index": index, "name": name, "arguments": arguments}}
+
+
+def new_call_id() -> str:
+    """Invent the id of a tool call."""
+    return "call_" + "".join(random.choices(_ID_CHARACTERS, k=8))
+
+
+def _present(**values: Any) -> JSONObject:
+    return {key: value for key, value in values.items() if value}
+
+
+def _measured(metrics: Metrics | None) -> JSONObject:
+    return _present(**asdict(metrics)) if metrics else {}

@@ -1,0 +1,425 @@
+"""Go's JSON decoder: the types a body must have, and the words in which Go says that it has not.
+
+A body is parsed by the standard library into a tree in which an object is a list of pairs (`Pairs`), because
+duplicate keys matter to Go. A `GoType` then turns a part of the tree into a Python value, as `json.Unmarshal`
+would.
+
+There are two ways for that to fail. A value of the wrong type is noted, decoding goes on, and the first such
+problem is reported at the end (`Decoding.save`). An error of a type that decodes itself ends decoding at once
+(an exception), and so comes before any problem noted earlier.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+from collections.abc import Callable, Mapping
+from json import JSONDecoder
+from typing import Any, NoReturn, Protocol
+
+from . import errors
+from .errors import OllamaError
+from .scanner import syntax_error
+
+# Go stops at 10000, but Python's parser and writers are recursive and would run out of stack long before.
+# No real request comes near this.
+MAX_DEPTH = 256
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_NOT_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}]+', re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+# Integers with more digits than any float has are not even read.
+_MAX_DIGITS = 300
+
+
+class Pairs(list[tuple[str, Any]]):
+    """Hold the members of a JSON object, duplicates too."""
+
+
+class Number(float):
+    """Hold a JSON number that is not a plain integer, and how it was written."""
+
+    literal: str
+
+    def __new__(cls, literal: str) -> Number:
+        number = super().__new__(cls, literal)
+        number.literal = literal
+        return number
+
+
+class GoTypeError(Exception):
+    """Say that a value cannot be stored in a Go type; the place is filled in on the way out."""
+
+    def __init__(self, kind: str, go_type: str) -> None:
+        super().__init__(kind, go_type)
+        self.kind = kind
+        self.go_type = go_type
+        self.struct = ""
+        self.field = ""
+
+    def __str__(self) -> str:
+        place = f"struct field {self.struct}.{self.field}" if self.struct or self.field else "value"
+        return f"json: cannot unmarshal {self.kind} into Go {place} of type {self.go_type}"
+
+
+class Decoding:
+    """Know where in a body decoding is, and the first problem so far."""
+
+    def __init__(self) -> None:
+        self.struct = ""
+        self.path: list[str] = []
+        self.first: Exception | None = None
+
+    def save(self, problem: Exception) -> None:
+        """Note a problem; only the first one counts."""
+        if self.first is None:
+            if isinstance(problem, GoTypeError):
+                self.place(problem)
+            self.first = problem
+
+    def refuse(self, value: Any, go_type: str, kind: str | None = None) -> None:
+        """Note that `value` is of the wrong type."""
+        self.save(GoTypeError(kind or _kind(value), go_type))
+
+    def place(self, problem: GoTypeError) -> None:
+        """Put the current place before the one that `problem` knows: the outermost struct names it."""
+        if self.struct:
+            problem.struct = self.struct
+            problem.field = ".".join([*self.path, problem.field] if problem.field else self.path)
+
+
+class GoType(Protocol):
+    """Decode one Go type."""
+
+    name: str
+
+    def zero(self) -> Any:
+        """Return the value of a field that was not sent."""
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        """Return the Python value, or `KEEP` if the field keeps the one it has (null, or a problem)."""
+
+
+KEEP = object()
+
+
+class Scalar:
+    """Decode a string or a bool."""
+
+    def __init__(self, name: str, python_type: type) -> None:
+        self.name = name
+        self.zero = python_type
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if type(value) is self.zero:
+            return value
+        if value is not None:
+            decoding.refuse(value, self.name)
+        return KEEP
+
+
+class Integer:
+    """Decode an integer of a certain width; a number with a point or an exponent is none."""
+
+    def __init__(self, name: str, low: int, high: int) -> None:
+        self.name = name
+        self.range = range(low, high + 1)
+
+    def zero(self) -> int:
+        return 0
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if type(value) is int and value in self.range:
+            return value
+        if type(value) is int or isinstance(value, Number):
+            decoding.refuse(value, self.name, f"number {_literal(value)}")
+        elif value is not None:
+            decoding.refuse(value, self.name)
+        return KEEP
+
+
+class Anything:
+    """Decode any JSON value into plain Python: dict, list, str, int, float, bool, None."""
+
+    name = "interface {}"
+
+    def zero(self) -> None:
+        return None
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if isinstance(value, Pairs):
+            return {key: self.decode(item, decoding) for key, item in value}
+        if isinstance(value, list):
+            return [self.decode(item, decoding) for item in value]
+        if isinstance(value, Number):
+            if math.isinf(value):
+                decoding.refuse(value, "float64", f"number {value.literal}")
+            return float(value)
+        return value
+
+
+class Pointer:
+    """Decode a value that may be null, which is then `nil`."""
+
+    def __init__(self, inner: GoType, nil: Any = None) -> None:
+        self.name = inner.name
+        self.inner = inner
+        self.nil = nil
+
+    def zero(self) -> Any:
+        return self.nil
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        return self.nil if value is None else self.inner.decode(value, decoding)
+
+
+class Slice:
+    """Decode an array of one type into a list; null is an empty one."""
+
+    def __init__(self, inner: GoType, name: str | None = None) -> None:
+        self.name = name or f"[]{inner.name}"
+        self.inner = inner
+
+    def zero(self) -> list[Any]:
+        return []
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if value is None:
+            return []
+        if not isinstance(value, list) or isinstance(value, Pairs):
+            decoding.refuse(value, self.name)
+            return KEEP
+        items = [self.inner.decode(item, decoding) for item in value]
+        return [self.inner.zero() if item is KEEP else item for item in items]
+
+
+class Dictionary:
+    """Decode an object with values of one type into a dict; null is `nil`."""
+
+    def __init__(self, inner: GoType) -> None:
+        self.name = f"map[string]{inner.name}"
+        self.inner = inner
+
+    def zero(self) -> None:
+        return None
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Pairs):
+            decoding.refuse(value, self.name)
+            return KEEP
+        items = {key: self.inner.decode(item, decoding) for key, item in value}
+        return {key: self.inner.zero() if item is KEEP else item for key, item in items.items()}
+
+
+class Struct:
+    """Decode an object with named fields.
+
+    `build` gets the values of all fields by their JSON names, and those of unknown keys. A key that differs
+    from a field's name only in case is that field's, too; the last of several wins.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fields: Mapping[str, GoType],
+        build: Callable[[dict[str, Any], dict[str, Any]], Any],
+    ) -> None:
+        self.struct = name
+        self.name = f"api.{name}"
+        self.fields = dict(fields)
+        self.build = build
+
+    def zero(self) -> Any:
+        return self.build({key: go_type.zero() for key, go_type in self.fields.items()}, {})
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if value is None:
+            return KEEP
+        if not isinstance(value, Pairs):
+            decoding.refuse(value, self.name)
+            return KEEP
+        values = {key: go_type.zero() for key, go_type in self.fields.items()}
+        extras: dict[str, Any] = {}
+        outer = decoding.struct
+        for key, item in value:
+            name = self.field(key)
+            if name is None:
+                extras[key] = ANYTHING.decode(item, decoding)
+                continue
+            # Left as they are when an exception passes: it is placed by them.
+            decoding.struct = self.struct
+            decoding.path.append(name)
+            result = self.fields[name].decode(item, decoding)
+            decoding.path.pop()
+            decoding.struct = outer
+            if result is not KEEP:
+                values[name] = result
+        return self.build(values, extras)
+
+    def field(self, key: str) -> str | None:
+        """Return the name of the field that `key` stands for."""
+        if key in self.fields:
+            return key
+        folded = _fold(key)
+        return next((name for name in self.fields if name.lower() == folded), None)
+
+
+class Custom:
+    """Decode with a function of its own, whose errors end decoding at once."""
+
+    def __init__(self, name: str, function: Callable[[Any], Any], zero: Callable[[], Any]) -> None:
+        self.name = name
+        self.function = function
+        self.zero = zero
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        return self.function(value)
+
+
+STRING = Scalar("string", str)
+BOOL = Scalar("bool", bool)
+INT = Integer("int", -(2**63), 2**63 - 1)
+UINT8 = Integer("uint8", 0, 255)
+ANYTHING = Anything()
+OBJECT = Dictionary(ANYTHING)
+
+
+def unmarshal(go_type: GoType, value: Any) -> Any:
+    """Decode a tree on its own, as a nested call of json.Unmarshal would.
+
+    Raises GoTypeError or OllamaError.
+    """
+    decoding = Decoding()
+    try:
+        result = go_type.decode(value, decoding)
+    except GoTypeError as problem:
+        decoding.place(problem)
+        raise
+    if decoding.first is not None:
+        raise decoding.first
+    return go_type.zero() if result is KEEP else result
+
+
+def decode(go_type: GoType, body: bytes) -> tuple[Any, str]:
+    """Decode the body of a request; return the value and the text it was decoded from.
+
+    Bytes after the first JSON value are ignored, null counts as `{}`, invalid UTF-8 and lone surrogates
+    become U+FFFD. Raises OllamaError (400) with the text that Ollama answers with.
+    """
+    text = body.decode("utf-8", _REPLACE)
+    tree = _parse(body, text)
+    try:
+        return unmarshal(go_type, tree), text
+    except GoTypeError as problem:
+        raise errors.bad_body(str(problem)) from None
+
+
+def member_text(text: str, name: str) -> str:
+    """Return the JSON text of a member of the object in `text`, which must have been decoded before."""
+    found = ""
+    at = _skip_space(text, 0) + 1
+    while text[at := _skip_space(text, at)] != "}":
+        if text[at] == ",":
+            at = _skip_space(text, at + 1)
+        key, at = _PARSER.raw_decode(text, at)
+        start = _skip_space(text, _skip_space(text, at) + 1)
+        _, at = _PARSER.raw_decode(text, start)
+        if _fold(key) == name:
+            found = text[start:at]
+    return found
+
+
+def _parse(body: bytes, text: str) -> Any:
+    start = _skip_space(text, 0)
+    if start == len(text):
+        raise errors.missing_request_body()
+    # Python would read the 5 of `5.x` and stop; whether it was right to do so is not worth knowing.
+    if text[start] not in '{["' or _depth(body) > MAX_DEPTH:
+        _explain(body)
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+    try:
+        tree, _ = _PARSER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        _explain(body)
+        raise OllamaError(400, "invalid character '{' exceeded max depth") from None
+    return tree
+
+
+def _explain(body: bytes) -> None:
+    problem = syntax_error(body, MAX_DEPTH)
+    if problem is not None:
+        raise errors.bad_body(problem) from None
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep the brackets of `body` nest, or less than is allowed if it has only few."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for bracket in _NOT_BRACKETS.sub(b"", body):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _integer(literal: str) -> int | Number:
+    return int(literal) if len(literal) <= _MAX_DIGITS else Number(literal)
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise ValueError(literal)
+
+
+_PARSER = JSONDecoder(
+    object_pairs_hook=Pairs,
+    parse_int=_integer,
+    parse_float=Number,
+    parse_constant=_refuse_constant,
+)
+
+
+def _skip_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # it matches nothing, too
+    return match.end()
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Put one U+FFFD for each byte that is not UTF-8, as Go does; Python's own handler puts fewer."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+_REPLACE = "ollama_lmstudio.replace"
+codecs.register_error(_REPLACE, _replace)
+
+
+def _fold(key: str) -> str:
+    """Fold case as Go does for the names of fields: the long s is an s (and the Kelvin sign a k)."""
+    return key.lower().replace("ſ", "s")
+
+
+def _kind(value: Any) -> str:
+    return _KINDS[type(value)]
+
+
+_KINDS: dict[type, str] = {
+    str: "string",
+    bool: "bool",
+    int: "number",
+    Number: "number",
+    list: "array",
+    Pairs: "object",
+}
+
+
+def _literal(value: int | Number) -> str:
+    return value.literal if isinstance(value, Number) else str(value)

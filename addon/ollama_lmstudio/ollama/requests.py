@@ -1,0 +1,484 @@
+"""The bodies that Ollama's endpoints take.
+
+`decode` does what Ollama's own decoding does: types, `think`, `keep_alive`, images, tool arguments. Whatever
+Ollama checks later, after it has looked up the model, is a `check_...` method or `options.check_options`.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Self
+
+from . import errors
+from .decode import (
+    ANYTHING,
+    BOOL,
+    INT,
+    KEEP,
+    OBJECT,
+    STRING,
+    UINT8,
+    Custom,
+    Decoding,
+    Dictionary,
+    GoType,
+    Pairs,
+    Pointer,
+    Slice,
+    Struct,
+    decode,
+    member_text,
+    unmarshal,
+)
+from .durations import KeepAlive, parse_keep_alive
+
+JSONObject = dict[str, Any]
+
+_THINK_LEVELS = ("high", "medium", "low", "max")
+_MAX_TOP_LOGPROBS = 20
+
+
+# The types that decode themselves.
+
+
+class _Content:
+    """Decode the text of a message; the AI SDK sends `[]` with images, which Ollama itself refuses."""
+
+    name = STRING.name
+    zero = str
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        return "" if value == [] and not isinstance(value, Pairs) else STRING.decode(value, decoding)
+
+
+class _Image:
+    """Decode base64 text or a list of bytes, as Go does.
+
+    The AI SDK sends an object of bytes, `{"0": 137, "1": 80}`, which Ollama itself refuses.
+    """
+
+    name = "api.ImageData"
+    zero = bytes
+    _BYTES = Slice(UINT8, name)
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        if isinstance(value, Pairs) and all(key == str(index) for index, (key, _) in enumerate(value)):
+            value = [item for _, item in value]
+        if not isinstance(value, str):
+            items = self._BYTES.decode(value, decoding)
+            return items if items is KEEP else bytes(items)
+        data = value.encode().replace(b"\r", b"").replace(b"\n", b"")
+        try:
+            return binascii.a2b_base64(data, strict_mode=True)
+        except binascii.Error:
+            decoding.save(errors.illegal_base64(str(_illegal_base64_at(value.encode()))))
+            return KEEP
+
+
+def _illegal_base64_at(data: bytes) -> int:
+    """Return the place at which Go's decoder would stop; newlines count, though it skips them."""
+    letters = [(at, byte) for at, byte in enumerate(data) if byte not in b"\r\n"]
+    for index, (at, byte) in enumerate(letters):
+        if byte in _BASE64:
+            continue
+        place = index % 4
+        if byte != ord("=") or place < 2:
+            return at
+        rest = letters[index + 1 :]
+        if place == 2:
+            if not rest:
+                return len(data)
+            if rest[0][1] != ord("="):
+                return rest[0][0] - 1
+            rest = rest[1:]
+        return rest[0][0]
+    # The last group is cut short; Go names the place where the first missing letter would begin the group.
+    return len(data) - len(letters) % 4
+
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def _think(value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise errors.invalid_think_type()
+    if value not in _THINK_LEVELS:
+        raise errors.invalid_think_value(value)
+    return value
+
+
+def _arguments(value: Any) -> JSONObject:
+    if value is not None and not isinstance(value, Pairs):
+        raise errors.malformed_object()
+    return unmarshal(ANYTHING, value) or {}
+
+
+_KEEP_ALIVE = Pointer(
+    Custom("api.Duration", lambda value: parse_keep_alive(unmarshal(ANYTHING, value)), lambda: None)
+)
+_THINK = Pointer(Custom("api.ThinkValue", _think, lambda: None))
+_IMAGES = Slice(_Image())
+_STREAM = Pointer(BOOL, nil=True)
+_FLAG = Pointer(BOOL)
+
+
+class _Format:
+    """Decode a `format` of any type; whether it is one is checked later."""
+
+    name = "json.RawMessage"
+
+    def zero(self) -> None:
+        return None
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        return None if value == "" else ANYTHING.decode(value, decoding)
+
+
+_FORMAT = _Format()
+
+
+# Messages.
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """Hold a call that the model made earlier; `arguments` keep their order."""
+
+    id: str = ""
+    index: int = 0
+    name: str = ""
+    arguments: JSONObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Hold one message; the role is in lower case, and may be any text."""
+
+    role: str = ""
+    content: str = ""
+    thinking: str = ""
+    images: list[bytes] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+_TOOL_CALL_FUNCTION = Struct(
+    "ToolCallFunction",
+    {"index": INT, "name": STRING, "arguments": Custom("api.ToolCallFunctionArguments", _arguments, dict)},
+    lambda values, _: values,
+)
+_TOOL_CALL = Struct(
+    "ToolCall",
+    {"id": STRING, "function": _TOOL_CALL_FUNCTION},
+    lambda values, _: ToolCall(id=values["id"], **values["function"]),
+)
+# Ollama decodes a message through an alias of its type, and its error texts show it.
+_MESSAGE_ALIAS = Struct(
+    "Alias",
+    {
+        "role": STRING,
+        "content": _Content(),
+        "thinking": STRING,
+        "images": _IMAGES,
+        "tool_calls": Slice(_TOOL_CALL),
+        "tool_name": STRING,
+        "tool_call_id": STRING,
+    },
+    lambda values, _: Message(**values | {"role": values["role"].lower()}),
+)
+_MESSAGES = Slice(Custom("api.Message", lambda value: unmarshal(_MESSAGE_ALIAS, value), Message))
+
+
+# Tools. They are checked as Ollama's structs, but kept as they were sent: Ollama drops what its structs do
+# not have (`default`, `$ref`, `additionalProperties`), which LM Studio can use.
+
+
+class _Checked(Struct):
+    def __init__(self, name: str, fields: dict[str, GoType]) -> None:
+        super().__init__(name, fields, lambda values, extras: {})
+
+    def decode(self, value: Any, decoding: Decoding) -> Any:
+        checked = super().decode(value, decoding)
+        return checked if checked is KEEP else ANYTHING.decode(value, decoding)
+
+
+def _check_properties(value: Any) -> None:
+    if not isinstance(value, Pairs):
+        raise errors.malformed_object()
+    for _, item in value:
+        unmarshal(_PROPERTY, item)
+
+
+def _check_property_type(value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        unmarshal(_STRINGS, value)
+
+
+_STRINGS = Slice(STRING)
+_PROPERTIES = Pointer(Custom("api.ToolPropertiesMap", _check_properties, lambda: None))
+_PROPERTY = _Checked(
+    "ToolProperty",
+    {
+        "type": Custom("api.PropertyType", _check_property_type, lambda: None),
+        "items": ANYTHING,
+        "description": STRING,
+        "enum": Slice(ANYTHING),
+        "properties": _PROPERTIES,
+        "required": _STRINGS,
+    },
+)
+_PROPERTY.fields["anyOf"] = Slice(_PROPERTY)
+
+_TOOLS = Slice(
+    _Checked(
+        "Tool",
+        {
+            "type": STRING,
+            "items": ANYTHING,
+            "function": _Checked(
+                "ToolFunction",
+                {
+                    "name": STRING,
+                    "description": STRING,
+                    "parameters": _Checked(
+                        "ToolFunctionParameters",
+                        {
+                            "type": STRING,
+                            "$defs": ANYTHING,
+                            "items": ANYTHING,
+                            "required": _STRINGS,
+                            "properties": _PROPERTIES,
+                        },
+                    ),
+                },
+            ),
+        },
+    ),
+    name="api.Tools",
+)
+
+
+# Requests.
+
+
+# A field's annotation carries its Go type, and its JSON name where that is no Python name.
+String = Annotated[str, STRING]
+Bool = Annotated[bool, BOOL]
+Int = Annotated[int, INT]
+Stream = Annotated[bool, Pointer(BOOL, nil=True)]
+Flag = Annotated[bool | None, Pointer(BOOL)]
+AnyValue = Annotated[Any, ANYTHING]
+Object = Annotated[JSONObject | None, OBJECT]
+Files = Annotated[dict[str, str] | None, Dictionary(STRING)]
+Images = Annotated[list[bytes], _IMAGES]
+Messages = Annotated[list[Message], _MESSAGES]
+MaybeKeepAlive = Annotated[KeepAlive | None, _KEEP_ALIVE]
+
+
+@cache
+def _struct(name: str) -> Struct:
+    request: type[Request] = globals()[name]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Hold the body of a request; `extras` are the keys that Ollama does not know."""
+
+    extras: JSONObject = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Decode a body. Raises OllamaError (400) with the text that Ollama answers with."""
+        struct: Struct = _struct(cls)
+        request, text = decode(struct, body)
+        settled: Self = request.settle(text)
+        return settled
+
+    def settle(self, text: str) -> Self:
+        """Complete the request from the `text` it was decoded from."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelRequest(Request):
+    """A request that names its model in `model`, or in `name` as it once was."""
+
+    model: str = field(**_wire(STRING))
+    name: str = field(**_wire(STRING))
+
+    def settle(self, text: str) -> Self:
+        return self if self.model else replace(self, model=self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunRequest(Request):
+    """What chat and generate have in common."""
+
+    model: str = field(**_wire(STRING))
+    stream: bool = field(**_wire(_STREAM))
+    format: JSONObject | str | None = field(**_wire(_FORMAT))
+    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
+    options: JSONObject | None = field(**_wire(OBJECT))
+    think: bool | str | None = field(**_wire(_THINK))
+    truncate: bool | None = field(**_wire(_FLAG))
+    shift: bool | None = field(**_wire(_FLAG))
+    debug_render_only: bool = field(**_wire(BOOL, "_debug_render_only"))
+    logprobs: bool = field(**_wire(BOOL))
+    top_logprobs: int = field(**_wire(INT))
+    format_text: str = ""  # the JSON of a `format` that is none
+
+    def settle(self, text: str) -> Self:
+        if self.format is None or self.format == "json" or isinstance(self.format, dict):
+            return self
+        return replace(self, format_text=member_text(text, "format"))
+
+    def check_top_logprobs(self) -> None:
+        """Check the range of `top_logprobs`; Ollama does so first. Raises OllamaError (400)."""
+        if not 0 <= self.top_logprobs <= _MAX_TOP_LOGPROBS:
+            raise errors.top_logprobs_range()
+
+    def check_format(self) -> None:
+        """Check that `format` is absent, `"json"` or an object; Ollama does so last.
+
+        Raises OllamaError (500).
+        """
+        if self.format_text:
+            raise errors.invalid_format(self.format_text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest(_RunRequest):
+    """The body of POST /api/chat. `tools` are as they were sent."""
+
+    messages: list[Message] = field(**_wire(_MESSAGES))
+    tools: list[JSONObject] = field(**_wire(_TOOLS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest(_RunRequest):
+    """The body of POST /api/generate."""
+
+    prompt: str = field(**_wire(STRING))
+    suffix: str = field(**_wire(STRING))
+    system: str = field(**_wire(STRING))
+    template: str = field(**_wire(STRING))
+    context: list[int] = field(**_wire(Slice(INT)))
+    raw: bool = field(**_wire(BOOL))
+    images: list[bytes] = field(**_wire(_IMAGES))
+
+    def check_raw(self) -> None:
+        """Check that `raw` stands without template, system and context. Raises OllamaError (400)."""
+        if self.raw and (self.template or self.system or self.context):
+            raise errors.raw_conflict()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest(Request):
+    """The body of POST /api/embed."""
+
+    model: str = field(**_wire(STRING))
+    input: Any = field(**_wire(ANYTHING))
+    truncate: bool | None = field(**_wire(_FLAG))
+    dimensions: int = field(**_wire(INT))
+    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
+    options: JSONObject | None = field(**_wire(OBJECT))
+
+    def inputs(self) -> list[str]:
+        """Return the texts to embed; none means that the model is only to be loaded.
+
+        Raises OllamaError (400) for what is neither text nor a list of texts; Ollama checks this before it
+        looks for the model.
+        """
+        match self.input:
+            case None | "":
+                return []
+            case str(text):
+                return [text]
+            case list(texts) if all(isinstance(text, str) for text in texts):
+                return texts
+            case _:
+                raise errors.invalid_input_type()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRequest(Request):
+    """The body of POST /api/embeddings."""
+
+    model: str = field(**_wire(STRING))
+    prompt: str = field(**_wire(STRING))
+    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
+    options: JSONObject | None = field(**_wire(OBJECT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowRequest(_ModelRequest):
+    """The body of POST /api/show."""
+
+    system: str = field(**_wire(STRING))
+    template: str = field(**_wire(STRING))
+    verbose: bool = field(**_wire(BOOL))
+    options: JSONObject | None = field(**_wire(OBJECT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRequest(Request):
+    """The body of POST /api/copy."""
+
+    source: str = field(**_wire(STRING))
+    destination: str = field(**_wire(STRING))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRequest(_ModelRequest):
+    """The body of DELETE /api/delete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TransferRequest(_ModelRequest):
+    stream: bool = field(**_wire(_STREAM))
+    insecure: bool = field(**_wire(BOOL))
+    username: str = field(**_wire(STRING))
+    password: str = field(repr=False, **_wire(STRING))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest(_TransferRequest):
+    """The body of POST /api/pull."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushRequest(_TransferRequest):
+    """The body of POST /api/push."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest(_ModelRequest):
+    """The body of POST /api/create. `quantize` is also taken from its old name, `quantization`."""
+
+    stream: bool = field(**_wire(_STREAM))
+    from_: str = field(**_wire(STRING, "from"))
+    files: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
+    adapters: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
+    draft_files: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
+    template: str = field(**_wire(STRING))
+    license: Any = field(**_wire(ANYTHING))
+    system: str = field(**_wire(STRING))
+    parameters: JSONObject | None = field(**_wire(OBJECT))
+    messages: list[Message] = field(**_wire(_MESSAGES))
+    quantize: str = field(**_wire(STRING))
+    quantization: str = field(**_wire(STRING))
+    draft_quantize: str = field(**_wire(STRING))
+    renderer: str = field(**_wire(STRING))
+    parser: str = field(**_wire(STRING))
+    requires: str = field(**_wire(STRING))
+    info: JSONObject | None = field(**_wire(OBJECT))
+    remote_host: str = field(**_wire(STRING))
+
+    def settle(self, text: str) -> Self:
+        # Slotted dataclasses are made anew, which leaves the short form of super() behind.
+        request = super(CreateRequest, self).settle(text)
+        return request if request.quantize else replace(request, quantize=request.quantization)

@@ -1,0 +1,339 @@
+"""The options: one table, one frozen `Settings` object.
+
+mitmproxy's options are the settings; there is no second system. `OPTIONS` names each option once, with its default,
+its help and the function that turns the text a person wrote into the value the code uses. `parse()` runs the table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+
+APP_NAME = "ollama-lmstudio-proxy"
+DEFAULT_LISTEN_PORT = 11434
+DEFAULT_LMSTUDIO_PORT = {"http": 80, "https": 443}
+
+LogLevel = Literal["error", "warn", "info", "debug"]
+LOG_LEVELS: tuple[LogLevel, ...] = ("error", "warn", "info", "debug")
+GENERATE_ENDPOINTS = ("auto", "completions", "chat")
+NUM_CTX_POLICIES = ("ignore", "load")
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The address to serve on."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where LM Studio answers: `scheme://host:port` and the path prefix of every request, without a final slash."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_LMSTUDIO_PORT[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """`scheme://host:port`, the port always named."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every option, parsed. Field names are the options' names."""
+
+    listen: Listen
+    lmstudio_url: Upstream
+    load_timeout_seconds: int
+    model_resolution_cache_ttl_seconds: int
+    max_buffer_size: int
+    enable_chunk_recovery: bool
+    lmstudio_token: str
+    api_key: str
+    allowed_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    ollama_version: str
+    generate_endpoint: str
+    num_ctx: str
+    state_dir: Path
+    demo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its mitmproxy type and default, and `parse`, which raises ValueError for a wrong value."""
+
+    name: str
+    typespec: type
+    default: Any
+    help: str
+    parse: Callable[[Any], Any]
+    choices: Sequence[str] | None = None
+    shown_default: str = ""
+    environment: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+def parse_listen(text: str) -> Listen:
+    """Parse `host:port`, `[v6]:port`, `:port` or `port`."""
+    text = text.strip()
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"\d{1,5}", port) or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{text!r} is not host:port")
+    host = host.removeprefix("[").removesuffix("]")
+    if ":" in host and not _is_ipv6(host):
+        raise ValueError(f"{text!r} is not host:port")
+    return Listen(host or "0.0.0.0", int(port))
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except OSError:
+        return False
+    return True
+
+
+def parse_url(text: str) -> Upstream:
+    """Parse LM Studio's address; a trailing slash does not matter."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError as e:
+        raise ValueError(f"{text!r} is not a URL: {e}") from None
+    if parts.scheme not in DEFAULT_LMSTUDIO_PORT or not parts.hostname:
+        raise ValueError(f"{text!r} is not a URL such as http://localhost:1234")
+    if parts.username or parts.password:
+        raise ValueError("the URL must not hold a password: use lmstudio_token")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text!r} must end with a path")
+    return Upstream(
+        parts.scheme,
+        parts.hostname,
+        DEFAULT_LMSTUDIO_PORT[parts.scheme] if port is None else port,
+        parts.path.rstrip("/"),
+    )
+
+
+def _positive(value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{value} is not a positive number")
+    return value
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{value} is negative")
+    return value
+
+
+def _buffer_size(value: int) -> int:
+    if value < 1024:
+        raise ValueError(f"{value} bytes are too few for one event of LM Studio's: give 1024 or more")
+    return value
+
+
+def _header_value(value: str) -> str:
+    value = value.strip()
+    if not value.isascii() or not value.isprintable():
+        raise ValueError("the value cannot be sent in a header")
+    return value
+
+
+def _version(value: str) -> str:
+    if not _VERSION.fullmatch(value):
+        raise ValueError(f"{value!r} is not of the form X.Y.Z, which clients compare")
+    return value
+
+
+def _words(value: Sequence[str]) -> tuple[str, ...]:
+    """Split at commas too: an environment variable holds a list that way."""
+    return tuple(word.strip() for item in value for word in item.split(",") if word.strip())
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _directory(value: str) -> Path:
+    if value:
+        return Path(value).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return Path(base) / APP_NAME if Path(base).is_absolute() else Path(platformdirs.user_cache_dir(APP_NAME, False))
+    except (OSError, RuntimeError):
+        return Path(tempfile.gettempdir()) / APP_NAME
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def environment(names: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Give the first of these variables that is set and not empty, else an empty string."""
+    return next((environ[name] for name in names if environ.get(name)), "")
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("listen", str, "0.0.0.0:11434", "Address to serve on.", parse_listen, metavar="HOST:PORT"),
+    Option(
+        "lmstudio_url",
+        str,
+        "http://localhost:1234",
+        "LM Studio's server; https and a path prefix work.",
+        parse_url,
+        metavar="URL",
+    ),
+    Option(
+        "load_timeout_seconds",
+        int,
+        15,
+        "How long an explicit load of a model may take before the client gets a 503; LM Studio goes on loading.",
+        _positive,
+        metavar="N",
+    ),
+    Option(
+        "model_resolution_cache_ttl_seconds",
+        int,
+        300,
+        "How long LM Studio's model list is trusted to resolve names; a name not in it always refreshes it once.",
+        _not_negative,
+        metavar="N",
+    ),
+    Option(
+        "max_buffer_size",
+        int,
+        262144,
+        "Most bytes one event of LM Studio's stream may hold; past it the stream ends with an error line.",
+        _buffer_size,
+        metavar="BYTES",
+    ),
+    Option(
+        "enable_chunk_recovery",
+        bool,
+        False,
+        "Try to repair an event of LM Studio's stream whose JSON is broken, instead of ending with an error line.",
+        _same,
+    ),
+    Option(
+        "lmstudio_token",
+        str,
+        "",
+        "Token sent to LM Studio. The client's own Authorization header never is.",
+        _header_value,
+        environment=("LMSTUDIO_TOKEN", "LM_API_TOKEN"),
+        metavar="TOKEN",
+    ),
+    Option(
+        "api_key",
+        str,
+        "",
+        "When set, clients need it as `Authorization: Bearer` or `x-api-key`.",
+        _header_value,
+        environment=("OLLAMA_API_KEY",),
+        metavar="KEY",
+    ),
+    Option(
+        "allowed_origins",
+        Sequence[str],  # type: ignore[arg-type]
+        [],
+        "Origins of web pages that may ask, added to Ollama's own list; each may hold one `*`.",
+        _words,
+        environment=("OLLAMA_ORIGINS",),
+        metavar="ORIGIN",
+    ),
+    Option(
+        "allowed_hosts",
+        Sequence[str],  # type: ignore[arg-type]
+        [],
+        "Host names that clients may use for this server, added to the local ones.",
+        _words,
+        metavar="NAME",
+    ),
+    Option("ollama_version", str, "0.33.0", "What /api/version says.", _version, metavar="X.Y.Z"),
+    Option(
+        "generate_endpoint",
+        str,
+        "auto",
+        "Where /api/generate goes: auto (chat, but raw and suffix to completions), completions, chat.",
+        _one_of(GENERATE_ENDPOINTS),
+        choices=GENERATE_ENDPOINTS,
+    ),
+    Option(
+        "num_ctx",
+        str,
+        "ignore",
+        "With load, an explicit load of a model uses the request's num_ctx; a loaded model is never reloaded for it.",
+        _one_of(NUM_CTX_POLICIES),
+        choices=NUM_CTX_POLICIES,
+    ),
+    Option(
+        "state_dir",
+        str,
+        "",
+        "Directory for virtual_models.json and blobs/.",
+        _directory,
+        shown_default="the user's cache directory",
+        metavar="DIR",
+    ),
+    Option("demo", bool, False, "Serve from the built-in stand-in for LM Studio, for a first look.", _same),
+)
+
+NAMES = frozenset(option.name for option in OPTIONS)
+
+
+def default_of(option: Option, environ: Mapping[str, str]) -> Any:
+    """Give an option's default: what its environment variable holds, else what the table says."""
+    value = environment(option.environment, environ)
+    if not value:
+        return option.default
+    return [value] if option.typespec == Sequence[str] else value
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Parse the values of all options; ValueError names the option that is wrong."""
+    parsed = {}
+    for option in OPTIONS:
+        try:
+            parsed[option.name] = option.parse(values[option.name])
+        except ValueError as e:
+            raise ValueError(f"{option.name}: {e}") from None
+    return Settings(**parsed)

@@ -1,0 +1,97 @@
+"""The routes: one table from method and path to the endpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .endpoints import base, chat, embed, generate, health, passthrough, ps, show, tags, version
+
+# The order in which Ollama's router names methods.
+METHODS = ("HEAD", "GET", "POST", "DELETE")
+
+NOT_FOUND = base.Answer(404, b"404 page not found", base.TEXT)
+
+# What goes to LM Studio as it comes.
+PASSTHROUGH = ("/v1/", "/api/v0/", "/api/v1/")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path, its endpoint by method, and what it becomes, for the README."""
+
+    path: str
+    endpoints: Mapping[str, base.Endpoint]
+    becomes: str
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """The methods, as `Allow` names them."""
+        return tuple(method for method in METHODS if method in self.endpoints)
+
+
+def _get(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+    return {"GET": endpoint}
+
+
+def _get_and_head(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+    return {"GET": endpoint, "HEAD": endpoint}
+
+
+def _post(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+    return {"POST": endpoint}
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("/", _get_and_head(version.root), "answered here: `Ollama is running`"),
+    Route("/api/version", _get_and_head(version.version), "answered here: the option `ollama_version`"),
+    Route("/api/status", _get(version.status), "answered here: no cloud"),
+    Route("/health", _get_and_head(health.health), "200 with details when LM Studio answers, 503 when not"),
+    Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list"),
+    Route("/api/ps", _get(ps.ps), "LM Studio's loaded instances"),
+    Route("/api/show", _post(show.show), "LM Studio's model list; loads nothing"),
+    Route("/api/chat", _post(chat.chat), "`POST /v1/chat/completions`"),
+    Route("/api/generate", _post(generate.generate), "`POST /v1/chat/completions` or `/v1/completions`"),
+    Route("/api/embed", _post(embed.embed), "`POST /v1/embeddings`, vectors scaled to length 1"),
+    Route("/api/embeddings", _post(embed.embeddings), "`POST /v1/embeddings`"),
+)
+_BY_PATH: Mapping[str, Route] = {route.path: route for route in ROUTES}
+
+_DOUBLE_SLASH = re.compile(r"//+")
+
+
+def is_passthrough(path: str) -> bool:
+    """Whether a path is one of LM Studio's own."""
+    return path.startswith(PASSTHROUGH)
+
+
+def allowed_methods(path: str) -> tuple[str, ...]:
+    """Give the methods that a path takes; empty for a path that does not exist."""
+    route = _BY_PATH.get(path)
+    return route.allow if route else ()
+
+
+def find(method: str, path: str, query: str = "") -> base.Endpoint | base.Answer:
+    """Give the endpoint of a request, or Ollama's answer where there is none: a redirect, 404 or 405."""
+    route = _BY_PATH.get(path)
+    if route is not None:
+        endpoint = route.endpoints.get(method)
+        return endpoint or base.Answer(405, b"405 method not allowed", base.TEXT, (("Allow", ", ".join(route.allow)),))
+    if is_passthrough(path):
+        return passthrough.passthrough
+    return _redirect(method, path, query) or NOT_FOUND
+
+
+def _redirect(method: str, path: str, query: str) -> base.Answer | None:
+    """Send a path with a slash too many to the one that exists."""
+    clean = _DOUBLE_SLASH.sub("/", path)
+    if clean == path:
+        clean = path.rstrip("/")
+    if clean == path or not (clean in _BY_PATH or is_passthrough(clean)):
+        return None
+    location = f"{clean}?{query}" if query else clean
+    if "//" in path or method == "GET":
+        body = f'<a href="{clean}">Moved Permanently</a>.\n\n'.encode() if method in ("GET", "HEAD") else b""
+        return base.Answer(301, body, "text/html; charset=utf-8", (("Location", location),))
+    return base.Answer(307, b"", "", (("Location", location),))

@@ -1,0 +1,184 @@
+"""Starting: the options, the mode that mitmproxy serves in, the stand-in, and what is said in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import http.client
+import logging
+import os
+import socket
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.addonmanager import Loader
+
+from . import options
+from .endpoints.base import Services
+from .lmstudio.errors import LMStudioError
+
+logger = logging.getLogger(__name__)
+
+# Mitmproxy's own mode, with which it starts when nobody says otherwise.
+REGULAR = ["regular"]
+REGULAR_PORT = 8080
+SERVER_LOGGER = "mitmproxy.addons.proxyserver"
+
+
+def add_options(loader: Loader) -> None:
+    """Add the table's options to mitmproxy's."""
+    for option in options.OPTIONS:
+        default = options.default_of(option, os.environ)
+        loader.add_option(option.name, option.typespec, default, option.help, option.choices)
+
+
+class _ServerLog(logging.Filter):
+    """Watch what mitmproxy says of its servers while this addon starts.
+
+    Where it had begun to serve in its own mode before the script was loaded, the failure of that is nobody's concern. A port
+    that is taken is explained.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = 0
+        self.starting = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if record.levelno < logging.ERROR:
+            return True
+        if self.starting and (not message or f":{REGULAR_PORT} with" in message):
+            return self.port == REGULAR_PORT and bool(message)
+        if self.port and f":{self.port} with" in message and is_ollama(self.port):
+            record.msg = (
+                f"{message}\nAn Ollama server answers on port {self.port} already. Stop it, or serve on another port: "
+                f"--set listen=127.0.0.1:{self.port + 1}"
+            )
+            record.args = ()
+        return True
+
+
+def is_ollama(port: int) -> bool:
+    """Whether an Ollama server answers on a port of this machine; asked only when the port is taken."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=0.5)
+    try:
+        connection.request("GET", "/")
+        return b"Ollama is running" in connection.getresponse().read(100)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class Startup:
+    """Bring mitmproxy into the mode that serves Ollama's clients."""
+
+    def __init__(self) -> None:
+        self._log = _ServerLog()
+        self._mode = ""
+        self._demo_socket: socket.socket | None = None
+        self._demo: Any = None
+
+    def watch_log(self) -> None:
+        """Begin to watch what mitmproxy says of its servers."""
+        logging.getLogger(SERVER_LOGGER).addFilter(self._log)
+
+    def upstream(self, settings: options.Settings) -> options.Upstream:
+        """Give where LM Studio is; with `demo`, where the stand-in will answer."""
+        if not settings.demo:
+            self._close_demo()
+            return settings.lmstudio_url
+        if self._demo_socket is None and self._demo is None:
+            self._demo_socket = socket.socket()
+            self._demo_socket.bind(("127.0.0.1", 0))
+        port = self._demo_socket.getsockname()[1] if self._demo_socket else self._demo.port
+        return options.Upstream("http", "127.0.0.1", port)
+
+    def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
+        """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""
+        wanted = mode_spec(settings, upstream)
+        changes: dict[str, Any] = {}
+        if list(ctx.options.mode) in (REGULAR, [self._mode]) and list(ctx.options.mode) != [wanted]:
+            self._mode = wanted
+            changes["mode"] = [wanted]
+        # With an eager connection a client gets nothing at all while LM Studio is down.
+        if ctx.options.connection_strategy != "lazy":
+            changes["connection_strategy"] = "lazy"
+        # The Host header is what a rebound name is recognised by.
+        if not ctx.options.keep_host_header:
+            changes["keep_host_header"] = True
+        self._log.port = settings.listen.port if ctx.options.listen_port is None else ctx.options.listen_port
+        if changes:
+            ctx.options.update(**changes)
+
+    async def serve(self, services: Services) -> None:
+        """Serve in the mode that was set, also where mitmproxy began in another, and say how things are."""
+        proxyserver = ctx.master.addons.get("proxyserver")
+        try:
+            if ctx.options.server and proxyserver is not None and not await proxyserver.setup_servers():
+                raise SystemExit(1)
+        finally:
+            self._log.starting = False
+        self._report_unknown_options()
+        await self._start_demo()
+        await _report(services, demo=self._demo is not None)
+
+    def stop(self) -> None:
+        """Stop the stand-in and the watch over the log."""
+        logging.getLogger(SERVER_LOGGER).removeFilter(self._log)
+        self._close_demo()
+
+    def _close_demo(self) -> None:
+        if self._demo_socket is not None:
+            self._demo_socket.close()
+            self._demo_socket = None
+        if self._demo is not None:
+            _stopping.add(task := asyncio.get_running_loop().create_task(self._demo.stop()))
+            task.add_done_callback(_stopping.discard)
+            self._demo = None
+
+    async def _start_demo(self) -> None:
+        if self._demo_socket is None:
+            return
+        from lmstudio_sim.demo import demo_sim
+
+        sock, self._demo_socket = self._demo_socket, None
+        self._demo = demo_sim()
+        await self._demo.start(sock=sock)
+
+    @staticmethod
+    def _report_unknown_options() -> None:
+        for name in ctx.options.deferred:
+            near = difflib.get_close_matches(name, [*options.NAMES, *ctx.options.keys()], 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            logger.warning("--set %s: there is no such option%s", name, hint)
+
+
+# The stand-in is stopped in the background: these tasks must not be forgotten.
+_stopping: set[asyncio.Task[None]] = set()
+
+
+def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
+    """Give mitmproxy's mode; an address given with `-p` or `--listen-host` wins over `listen`."""
+    listen = settings.listen
+    if ctx.options.listen_port is None and not ctx.options.listen_host:
+        return f"reverse:{upstream.origin}@{listen}"
+    port = listen.port if ctx.options.listen_port is None else ctx.options.listen_port
+    return f"reverse:{upstream.origin}@{options.Listen(ctx.options.listen_host or listen.host, port)}"
+
+
+async def _report(services: Services, *, demo: bool) -> None:
+    settings = services.settings
+    if not settings.listen.is_loopback and not settings.api_key:
+        logger.info("Serving on %s without a key: everybody on this network can use it (option api_key).", settings.listen)
+    if demo:
+        logger.info("DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model.")
+    try:
+        catalog = await services.catalog.refresh()
+    except LMStudioError as e:
+        logger.warning("%s", e.message)
+        return
+    logger.info("%d models at %s.", len(catalog.models), services.client.url)
+    for skipped in catalog.skipped:
+        logger.warning("LM Studio lists a model that cannot be used: %s", skipped)
