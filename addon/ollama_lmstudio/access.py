@@ -1,7 +1,7 @@
 """Who may come in: the Host and Origin headers and the key. Pure functions and one frozen object, no mitmproxy.
 
-The rules for origins are Ollama's. The rules for hosts are stricter: names that the public could own are refused on every
-address, since a web page whose name leads here could otherwise read and use the models (DNS rebinding).
+The rules for origins are Ollama's. The rules for hosts are stricter: names that the public could own are refused on
+every address, since a web page whose name leads here could otherwise read and use the models (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from .endpoints.base import Answer, Headers
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 DEFAULT_ORIGINS: tuple[str, ...] = (
-    *(origin for host in _LOCAL_HOSTS for origin in (f"http://{host}", f"https://{host}", f"http://{host}:*", f"https://{host}:*")),
+    *(
+        origin
+        for host in _LOCAL_HOSTS
+        for origin in (f"http://{host}", f"https://{host}", f"http://{host}:*", f"https://{host}:*")
+    ),
     "app://*",
     "file://*",
     "tauri://*",
@@ -67,7 +71,12 @@ class Gate:
     def make(cls, origins: Iterable[str], hosts: Iterable[str], api_key: str, *, loopback: bool) -> Gate:
         """Add what the options allow to what is always allowed."""
         own = {name.lower() for name in (socket.gethostname(), socket.getfqdn())}
-        return cls((*origins, *DEFAULT_ORIGINS), frozenset(own | {split_host(host) for host in hosts}), api_key, loopback)
+        return cls(
+            (*origins, *DEFAULT_ORIGINS),
+            frozenset(own | {split_host(host) for host in hosts}),
+            api_key,
+            loopback,
+        )
 
     def allows_host(self, host: str) -> bool:
         """Whether a Host header names this server and nothing that the public could own."""
@@ -91,7 +100,8 @@ class Gate:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-        return any([hmac.compare_digest(key.encode(), self.api_key.encode()) for key in given])
+        # Both are compared, whatever the first says.
+        return True in [hmac.compare_digest(key.encode(), self.api_key.encode()) for key in given]
 
 
 def _is_address(name: str) -> bool:

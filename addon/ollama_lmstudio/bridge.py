@@ -11,6 +11,7 @@ import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import ctx, exceptions, http
@@ -101,7 +102,10 @@ class Bridge:
             raise exceptions.OptionsError(str(e)) from None
         self.upstream = self._start.upstream(settings)
         self.gate = access.Gate.make(
-            settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
+            settings.allowed_origins,
+            settings.allowed_hosts,
+            settings.api_key,
+            loopback=settings.listen.is_loopback,
         )
         if hasattr(self, "services"):
             self.services.client.close_soon()
@@ -161,10 +165,10 @@ class Bridge:
             logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
         self._answer(flow, answer)
         length = flow.request.headers.get("content-length", "")
-        if "transfer-encoding" in flow.request.headers or (length.isdecimal() and int(length) > TURNED_AWAY_BYTES):
-            # Otherwise mitmproxy would read all of the body first.
-            if internals.write_last(flow, _raw(answer, ())):
-                flow.kill()
+        large = "transfer-encoding" in flow.request.headers or (length.isdecimal() and int(length) > TURNED_AWAY_BYTES)
+        # Otherwise mitmproxy would read all of the body first.
+        if large and internals.write_last(flow, _raw(answer, ())):
+            flow.kill()
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer a request, or make it the call to LM Studio."""
@@ -238,7 +242,7 @@ class Bridge:
             await internals.drop_idle(flow)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Choose how LM Studio's answer goes on: as it comes, translated as it comes, or translated when it is whole."""
+        """Choose how LM Studio's answer goes on: as it is, translated as it comes, or translated when it is whole."""
         _mask(flow)
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome is None or flow.response is None:
@@ -279,10 +283,8 @@ class Bridge:
             return told
 
         arrived = await internals.hold(flow, self._clock.monotonic, begun, HOLD_SECONDS)
-        if failed or (arrived is not None and arrived.over and not (arrived.ended_at and begun(arrived))):
-            return  # gone, or an error: the response or the error hook tells it
-        if failed:
-            return
+        if failed or (arrived is not None and (arrived.server_gone or arrived.client_gone) and not begun(arrived)):
+            return  # an error, or gone: the response or the error hook tells it
         assert flow.response is not None
         flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
         if exchange.http10:
@@ -311,9 +313,7 @@ class Bridge:
 
     async def _collect(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
         """Take all of a stream, with the times at which it came, for a client that wants one object."""
-        arrived = await internals.hold(
-            flow, self._clock.monotonic, lambda arrived: False
-        )
+        arrived = await internals.hold(flow, self._clock.monotonic, lambda arrived: False)
         if arrived is None or not arrived.ended_at:
             return
         for at, data in arrived.data:
@@ -355,7 +355,9 @@ class Bridge:
         if isinstance(outcome, base.Relay):
             if not exchange.started:
                 message = scrub(error.message, self.services.secrets)
-                internals.write_last(flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra))
+                internals.write_last(
+                    flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra)
+                )
             return
         lines = outcome.translation.abort(error)
         if not exchange.started:
@@ -397,7 +399,8 @@ def _is_ours(flow: http.HTTPFlow) -> bool:
 
 
 def _is_event_stream(response: http.Response) -> bool:
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
 def _mask(flow: http.HTTPFlow) -> None:
@@ -422,7 +425,7 @@ def _fields(headers: base.Headers) -> list[tuple[bytes, bytes]]:
 def _raw(answer: base.Answer, extra: base.Headers) -> bytes:
     """Write a whole answer as bytes, for a connection that ends with it."""
     headers = _headers(answer, (*extra, ("Content-Length", str(len(answer.body))), ("Connection", "close")))
-    reason = http.status_codes.RESPONSES.get(answer.status, "")
+    reason = HTTPStatus(answer.status).phrase
     head = b"HTTP/1.1 %d %s\r\n" % (answer.status, reason.encode())
     return head + bytes(headers) + b"\r\n" + answer.body
 

@@ -1,7 +1,7 @@
 """The few touches of mitmproxy's private API, each with a fallback that loses only a refinement.
 
-They are written for mitmproxy 11.0.2 to 12 and pinned by tests on both. Everything that is not found where it is looked for is
-taken as not being there.
+They are written for mitmproxy 11.0.2 to 12 and pinned by tests on both. Everything that is not found where it is looked
+for is taken as not being there.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Arrived:
 
 
 class _WatchedQueue(deque[Any]):
-    """A queue of events that tells what is put into it. Nothing is taken out: the events reach the stream afterwards."""
+    """Tell what is put into a queue of events. Nothing is taken out: the events reach the stream afterwards."""
 
     def __init__(self, events: deque[Any], clock: Callable[[], int]) -> None:
         super().__init__(events)
@@ -125,9 +125,13 @@ class _WatchedQueue(deque[Any]):
 
 
 async def hold(
-    flow: http.HTTPFlow, clock: Callable[[], int], enough: Callable[[Arrived], bool], timeout: float | None = None
+    flow: http.HTTPFlow,
+    clock: Callable[[], int],
+    enough: Callable[[Arrived], bool],
+    timeout: float | None = None,
 ) -> Arrived | None:
-    """Wait in the responseheaders hook until enough of the answer has come, or all of it, or `timeout` seconds have passed.
+    """Wait in the responseheaders hook until enough of the answer has come, or all of it, or `timeout` seconds have
+    passed.
 
     None if this mitmproxy cannot tell: the answer is then not held.
     """
@@ -152,8 +156,8 @@ def _stream_of(flow: http.HTTPFlow) -> Any | None:
         for layer in connections()[flow.client_conn.id].layer.context.layers:
             if isinstance(layer, http_layers.HttpLayer):
                 for stream in layer.streams.values():
-                    if getattr(stream, "flow", None) is flow and stream._paused is not None:
-                        return stream if isinstance(stream._paused_event_queue, deque) else None
+                    if getattr(stream, "flow", None) is flow and stream._paused:
+                        return stream
     except (KeyError, AttributeError):
         pass
     return None

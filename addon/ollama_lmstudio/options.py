@@ -97,7 +97,7 @@ class Option:
     """One option: its mitmproxy type and default, and `parse`, which raises ValueError for a wrong value."""
 
     name: str
-    typespec: type
+    typespec: Any
     default: Any
     help: str
     parse: Callable[[Any], Any]
@@ -273,7 +273,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "allowed_origins",
-        Sequence[str],  # type: ignore[arg-type]
+        Sequence[str],
         [],
         "Origins of web pages that may ask, added to Ollama's own list; each may hold one `*`.",
         _words,
@@ -282,7 +282,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "allowed_hosts",
-        Sequence[str],  # type: ignore[arg-type]
+        Sequence[str],
         [],
         "Host names that clients may use for this server, added to the local ones.",
         _words,

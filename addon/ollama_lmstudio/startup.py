@@ -35,8 +35,8 @@ def add_options(loader: Loader) -> None:
 class _ServerLog(logging.Filter):
     """Watch what mitmproxy says of its servers while this addon starts.
 
-    Where it had begun to serve in its own mode before the script was loaded, the failure of that is nobody's concern. A port
-    that is taken is explained.
+    Where it had begun to serve in its own mode before the script was loaded, the failure of that is nobody's concern. A
+    port that is taken is explained.
     """
 
     def __init__(self) -> None:
@@ -171,9 +171,14 @@ def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
 async def _report(services: Services, *, demo: bool) -> None:
     settings = services.settings
     if not settings.listen.is_loopback and not settings.api_key:
-        logger.info("Serving on %s without a key: everybody on this network can use it (option api_key).", settings.listen)
+        logger.info(
+            "Serving on %s without a key: everybody on this network can use it (option api_key).",
+            settings.listen,
+        )
     if demo:
-        logger.info("DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model.")
+        logger.info(
+            "DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model."
+        )
     try:
         catalog = await services.catalog.refresh()
     except LMStudioError as e:

@@ -1,8 +1,8 @@
 """The `context` of /api/generate: the earlier turns, packed into integers.
 
 Ollama's `context` is the tokens of the conversation so far, opaque to clients, which send back what they got. LM Studio
-gives no tokens, so the turns themselves are packed: JSON in UTF-8, three bytes an integer, behind a mark and the number of
-bytes.
+gives no tokens, so the turns themselves are packed: JSON in UTF-8, three bytes an integer, behind a mark and the number
+of bytes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from ..ollama.requests import EmbeddingRequest, EmbedRequest
 from . import inference, lifecycle, mapping
 from .base import Answer, Call, Incoming, Services
 
-# LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every time.
+# LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every
+# time.
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 Vectors = list[list[float]]
@@ -42,7 +43,13 @@ class EmbedTranslation:
     streaming = False
     failed = False
 
-    def __init__(self, count: int, build: Callable[[Vectors, int], dict[str, Any]], services: Services, status: int | None) -> None:
+    def __init__(
+        self,
+        count: int,
+        build: Callable[[Vectors, int], dict[str, Any]],
+        services: Services,
+        status: int | None,
+    ) -> None:
         self._count = count
         self._build = build
         self._secrets = services.secrets
@@ -97,7 +104,7 @@ def _vectors(body: bytes, count: int) -> Vectors | None:
 async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     """Embed one text or several; none loads the model."""
     request = EmbedRequest.decode(incoming.body)
-    texts = request.texts()
+    texts = request.inputs()
     if not request.model:
         raise errors.model_not_found(request.model)
     found = await inference.find_model(request.model, services, errors.embedding_model_not_found)

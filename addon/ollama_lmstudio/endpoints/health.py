@@ -10,7 +10,10 @@ from .base import Answer, Incoming, Services
 async def health(incoming: Incoming, services: Services) -> Answer:
     """Ask LM Studio for its models now; 200 when it answers, 503 when not."""
     started = services.clock.monotonic()
-    details: dict[str, object] = {"lmstudio_url": str(services.settings.lmstudio_url), "proxy_version": __version__}
+    details: dict[str, object] = {
+        "lmstudio_url": str(services.settings.lmstudio_url),
+        "proxy_version": __version__,
+    }
     try:
         catalog = await services.catalog.refresh()
     except LMStudioError as e:

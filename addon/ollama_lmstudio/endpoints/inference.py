@@ -26,8 +26,8 @@ NotFound = Callable[[str], OllamaError]
 async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Resolution:
     """Find the model that a client means.
 
-    Raises OllamaError: 400 for a name that can be none, 403 for one of ollama.com's models, `not_found` for one that LM Studio
-    does not have; LMStudioError when LM Studio cannot say.
+    Raises OllamaError: 400 for a name that can be none, 403 for one of ollama.com's models, `not_found` for one that LM
+    Studio does not have; LMStudioError when LM Studio cannot say.
     """
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model is unavailable")
@@ -122,7 +122,9 @@ def chat_body(
     return body | ttl(keep_alive)
 
 
-def completion_body(found: Resolution, prompt: str, mapped: mapping.Mapped, keep_alive: KeepAlive | None) -> dict[str, Any]:
+def completion_body(
+    found: Resolution, prompt: str, mapped: mapping.Mapped, keep_alive: KeepAlive | None
+) -> dict[str, Any]:
     """Build the body for `/v1/completions`, which applies no template."""
     return {
         "model": found.id,

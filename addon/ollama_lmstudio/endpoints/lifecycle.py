@@ -1,7 +1,7 @@
 """The life of a model: loading, keeping, unloading.
 
-LM Studio loads on demand, so almost nothing is loaded from here: only what a client asks to have loaded without a prompt, to be
-kept for ever, or loaded with its `num_ctx`.
+LM Studio loads on demand, so almost nothing is loaded from here: only what a client asks to have loaded without a
+prompt, to be kept for ever, or loaded with its `num_ctx`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ async def unload(model: Model, services: Services) -> None:
     services.catalog.invalidate()
 
 
-async def prepare(found: Resolution, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services) -> None:
+async def prepare(
+    found: Resolution, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
+) -> None:
     """Load before a request what LM Studio's loading on demand would not load the right way."""
     context_length = _context_length(options, services)
-    if (keep_alive is not None and keep_alive.forever) or context_length is not None:
-        if not found.model.loaded:
-            await ensure_loaded(found, services, context_length)
+    wanted = context_length is not None or (keep_alive is not None and keep_alive.forever)
+    if wanted and not found.model.loaded:
+        await ensure_loaded(found, services, context_length)
 
 
 def afterwards(
@@ -69,7 +71,12 @@ def _context_length(options: Mapping[str, Any], services: Services) -> int | Non
 
 
 async def load_answer(
-    shape: Shape, name: str, found: Resolution, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
+    shape: Shape,
+    name: str,
+    found: Resolution,
+    keep_alive: KeepAlive | None,
+    options: Mapping[str, Any],
+    services: Services,
 ) -> Answer:
     """Load the model for a request without a prompt."""
     await ensure_loaded(found, services, _context_length(options, services))
@@ -84,4 +91,6 @@ async def unload_answer(shape: Shape, name: str, model: Model, services: Service
 
 def _answer(shape: Shape, name: str, reason: str, services: Services) -> Answer:
     created_at = times.rfc3339(services.clock.wall())
-    return Answer.json(shape.build(name, created_at, content="", thinking="", tool_calls=[], done=True, done_reason=reason))
+    return Answer.json(
+        shape.build(name, created_at, content="", thinking="", tool_calls=[], done=True, done_reason=reason)
+    )

@@ -1,4 +1,6 @@
-"""What Ollama's requests become for LM Studio: options, messages, tools, format, think, images. Tables and pure functions."""
+"""What Ollama's requests become for LM Studio: options, messages, tools, format, think, images. Tables and pure
+functions.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ OPTION_TO_LMSTUDIO: tuple[tuple[str, str], ...] = (
 )
 
 # Keys of OpenAI's kind that LM Studio knows, taken from `options` or the top level as they are.
-OPENAI_KEYS = frozenset({"draft_model", "max_completion_tokens", "parallel_tool_calls", "preset", "reasoning_effort", "user"})
+OPENAI_KEYS = frozenset(
+    {"draft_model", "max_completion_tokens", "parallel_tool_calls", "preset", "reasoning_effort", "user"}
+)
 
 _SAMPLING = frozenset(key for _, key in OPTION_TO_LMSTUDIO)
 
@@ -129,7 +133,7 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     parameters = function.get("parameters")
     if parameters is not None:
         parameters = _without_nulls(parameters if isinstance(parameters, Mapping) else {})
-        function["parameters"] = {"type": "object", "properties": {}, **parameters, **{"type": "object"}}
+        function["parameters"] = {"type": "object", "properties": {}} | parameters | {"type": "object"}
         if not isinstance(function["parameters"]["properties"], Mapping):
             function["parameters"]["properties"] = {}
     return {"type": "function", "function": function}
@@ -140,7 +144,9 @@ def _without_nulls(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tool_choice_to_lmstudio(choice: Any, tools: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
-    """Give tool_choice and the tools to offer. LM Studio takes strings only: one named function is the only one offered."""
+    """Give tool_choice and the tools to offer. LM Studio takes strings only: one named function is the only one
+    offered.
+    """
     if isinstance(choice, Mapping):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -190,7 +196,9 @@ def image_type(data: bytes) -> str:
 
 
 def image_to_lmstudio(data: bytes) -> dict[str, Any]:
-    """Give an image as a part of a message; OllamaError 400 for a kind that LM Studio refuses and that cannot be converted."""
+    """Give an image as a part of a message; OllamaError 400 for a kind that LM Studio refuses and that cannot be
+    converted.
+    """
     media_type = image_type(data)
     if media_type in LMSTUDIO_IMAGE_TYPES:
         pass
@@ -199,14 +207,19 @@ def image_to_lmstudio(data: bytes) -> dict[str, Any]:
     else:
         # LM Studio tells by the label whether it looks at the bytes at all; its own word on them is the honest one.
         media_type = "image/png"
-    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"}}
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"},
+    }
 
 
 def _to_png(data: bytes, media_type: str) -> bytes:
     try:
         from PIL import Image
     except ImportError:
-        message = f"LM Studio takes PNG and JPEG images, not {media_type}: to have them converted, install the extra `images`"
+        message = (
+            f"LM Studio takes PNG and JPEG images, not {media_type}: to have them converted, install the extra `images`"
+        )
         raise OllamaError(400, message) from None
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -223,9 +236,9 @@ ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 def messages_to_lmstudio(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Give the conversation as LM Studio's validator takes it.
 
-    Every tool call gets an id, and every tool result the id of the call it answers: by `tool_call_id`, then by the tool's
-    name, then by position, since clients send any of these or none. Roles that LM Studio does not know count as the user.
-    Images of a tool's result, which it refuses there, follow as the user's.
+    Every tool call gets an id, and every tool result the id of the call it answers: by `tool_call_id`, then by the
+    tool's name, then by position, since clients send any of these or none. Roles that LM Studio does not know count as
+    the user. Images of a tool's result, which it refuses there, follow as the user's.
     """
     pairing = _Pairing()
     result: list[dict[str, Any]] = []

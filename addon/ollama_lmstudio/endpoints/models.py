@@ -1,4 +1,6 @@
-"""How a model of LM Studio's looks in Ollama's lists. What LM Studio does not know is derived, stable, and said so here."""
+"""How a model of LM Studio's looks in Ollama's lists. What LM Studio does not know is derived, stable, and said so
+here.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def digest(model: Model, services: Services) -> str:
 
 
 def family(model: Model) -> str:
-    """Give the architecture; for embedding models, of which LM Studio does not tell it, the one clients know them by."""
+    """Give the architecture; for embedding models, of which LM Studio tells none, the one clients know them by."""
     if model.architecture:
         return model.architecture
     if model.type == "embedding":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
 
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
@@ -48,7 +47,7 @@ def model_span(body: bytes) -> tuple[str, int, int] | None:
             return None
         at = _skip(text, at + 1)
         while text[at : at + 1] == '"':
-            key, at = scanstring(text, at + 1)
+            key, at = _DECODER.raw_decode(text, at)
             at = _skip(text, at)
             if text[at : at + 1] != ":":
                 return None
@@ -73,7 +72,12 @@ def _skip(text: str, at: int) -> int:
 
 # What an error of each API calls itself, by status.
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
-_ANTHROPIC_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
 _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 
 

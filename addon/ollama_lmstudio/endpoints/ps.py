@@ -11,7 +11,7 @@ from .models import details, digest, display_name, size
 
 
 async def ps(incoming: Incoming, services: Services) -> Answer:
-    """List the loaded models, the one that stays longest first. A model loaded twice is one entry, as its name is one."""
+    """List the loaded models, the one that stays longest first; a model loaded twice is one entry."""
     catalog = await services.catalog.refresh()
     now = services.clock.wall()
     loaded = [(_expires(model), model) for model in catalog.models if model.instances]

@@ -11,8 +11,8 @@ from .base import Answer, Incoming, Services
 from .inference import find_model
 from .models import MODIFIED_AT, capabilities, details, display_name, family, parameter_count
 
-# Not a template that anything runs: LM Studio applies the model's own, and does not tell it. Clients search this text for
-# what a model can do.
+# Not a template that anything runs: LM Studio applies the model's own, and does not tell it. Clients search this text
+# for what a model can do.
 TEMPLATE = "{{- if .System }}{{ .System }}{{ end }}{{ .Prompt }}"
 TEMPLATE_TOOLS = "{{- if .Tools }}{{ .Tools }}{{ end }}"
 TEMPLATE_SUFFIX = "{{- if .Suffix }}{{ .Suffix }}{{ end }}"
@@ -68,7 +68,8 @@ def _modelfile(name: str, model: Model) -> str:
 def model_info(model: Model, basename: str, *, verbose: bool = False) -> dict[str, Any]:
     """Give the facts as Ollama's flat keys, and LM Studio's own under `lmstudio.`.
 
-    The one key that ends in `context_length` is the loaded instance's, if there is one: it is what a prompt may have now.
+    The one key that ends in `context_length` is the loaded instance's, if there is one: it is what a prompt may have
+    now.
     """
     architecture = family(model)
     loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
@@ -77,7 +78,7 @@ def model_info(model: Model, basename: str, *, verbose: bool = False) -> dict[st
     info |= {f"{architecture}.context_length": length} if length else {}
     count = parameter_count(model)
     info |= {"general.parameter_count": count} if count else {}
-    facts = {
+    facts: dict[str, Any] = {
         "lmstudio.key": model.key,
         "lmstudio.publisher": model.publisher,
         "lmstudio.format": model.format,

@@ -1,4 +1,4 @@
-"""The stream translator: LM Studio's answer in, Ollama's lines or one object out. Chat and generate share it, sans-I/O."""
+"""The stream translator, sans-I/O: LM Studio's answer in, Ollama's lines or one object out, for chat and generate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ class Shape:
 
 
 def _chat_object(
-    model: str, created_at: str, *, content: str, thinking: str, tool_calls: list[Any], context: object = (), **rest: Any
+    model: str,
+    created_at: str,
+    *,
+    content: str,
+    thinking: str,
+    tool_calls: list[Any],
+    context: object = (),
+    **rest: Any,
 ) -> dict[str, Any]:
     return chunks.chat_chunk(model, created_at, chunks.chat_message(content, thinking, tool_calls), **rest)
 
@@ -171,7 +178,8 @@ class Translator:
     def answer(self) -> Answer:
         """Give the answer as one object; for an answer that failed, the error with its status.
 
-        A stream that fails before its first line has another Content-Type than an error of one object, as Ollama has it.
+        A stream that fails before its first line has another Content-Type than an error of one object, as Ollama has
+        it.
         """
         if self.error is not None:
             content_type = PLAIN_JSON if self.streaming else JSON
@@ -218,7 +226,14 @@ class Translator:
             timeline.last = at
         return lines if self.streaming else []
 
-    def _text(self, told: list[str], opening: str, part: lm.Content | lm.Reasoning, created_at: str, lines: list[bytes]) -> None:
+    def _text(
+        self,
+        told: list[str],
+        opening: str,
+        part: lm.Content | lm.Reasoning,
+        created_at: str,
+        lines: list[bytes],
+    ) -> None:
         told.append(part.text)
         logprobs = ""
         if part.logprobs and self._wishes.logprobs:
@@ -247,7 +262,9 @@ class Translator:
             "context": self._context("".join(self.told.content)) if self._context else (),
         }
         if self._wishes.streaming:
-            lines.append(wire.line(self._object(at, content="", thinking="", tool_calls=[], logprobs=(), **self._final)))
+            lines.append(
+                wire.line(self._object(at, content="", thinking="", tool_calls=[], logprobs=(), **self._final))
+            )
 
     def _answer_from_thoughts(self, created_at: str, lines: list[bytes]) -> None:
         """Where a model put its whole answer into its thoughts, give it as the answer.
@@ -275,7 +292,7 @@ def _is_json(text: str) -> bool:
 
 
 def logprob_to_ollama(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
-    """Give LM Studio's entry as Ollama has it: bytes from the token if there are none, the top list only if asked for."""
+    """Give LM Studio's entry as Ollama has it: bytes always, the top list only if it was asked for."""
     token = entry.get("token")
     token = token if isinstance(token, str) else ""
     result: dict[str, Any] = {"token": token, "logprob": entry.get("logprob", 0)}
@@ -290,7 +307,8 @@ def logprob_to_ollama(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
 
 
 def metrics(timeline: Timeline, ended: int, usage: Mapping[str, Any], stats: Mapping[str, Any]) -> chunks.Metrics:
-    """Give the counts LM Studio tells and the durations of our clock, in ns; its `stats` are preferred where it sends any.
+    """Give the counts LM Studio tells and the durations of our clock, in ns; its `stats` are preferred where it sends
+    any.
 
     What was not measured is 0, and Ollama's writer leaves zeros out.
     """

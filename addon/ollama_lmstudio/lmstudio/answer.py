@@ -1,10 +1,10 @@
 """LM Studio's answer to a chat or a completion, sans-I/O: bytes in, parts of the answer out.
 
-`AnswerReader` reads the stream; `read_whole` reads the one JSON object that a server may send all the same. Both give the
-same parts: text, reasoning, complete tool calls, and one end or one failure, after which nothing comes.
+`AnswerReader` reads the stream; `read_whole` reads the one JSON object that a server may send all the same. Both give
+the same parts: text, reasoning, complete tool calls, and one end or one failure, after which nothing comes.
 
-Reasoning reaches us in three forms: `reasoning` (gpt-oss), `reasoning_content` (all others), or `<think>` at the start of the
-text when LM Studio's "separate reasoning_content" setting is off. All three become `Reasoning`.
+Reasoning reaches us in three forms: `reasoning` (gpt-oss), `reasoning_content` (all others), or `<think>` at the start
+of the text when LM Studio's "separate reasoning_content" setting is off. All three become `Reasoning`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ Part = Content | Reasoning | ToolCall | End | Failure
 class ThinkSplitter:
     """Split `<think>...</think>` from the start of a text that comes in pieces.
 
-    White space before the tag and after the closing one is dropped. A text that does not begin with the tag passes unchanged.
+    White space before the tag and after the closing one is dropped. A text that does not begin with the tag passes
+    unchanged.
     """
 
     __slots__ = ("_held", "_state")
@@ -180,8 +181,8 @@ class _PartialCall:
 class ToolCallAssembler:
     """Put tool calls together from the fragments of a stream.
 
-    A fragment without a name continues the call at its index, whatever id it carries: LM Studio's versions and parsers have
-    sent fragments with empty names, empty ids and a new id each.
+    A fragment without a name continues the call at its index, whatever id it carries: LM Studio's versions and parsers
+    have sent fragments with empty names, empty ids and a new id each.
     """
 
     __slots__ = ("_at", "_calls")
@@ -241,13 +242,10 @@ def _text(mapping: Mapping[str, Any], key: str) -> str:
 class AnswerReader:
     """Read the SSE stream of `/v1/chat/completions` or `/v1/completions`.
 
-    `feed` takes bytes cut anywhere, `flush` the end of the stream; both give parts and never raise. `max_event_size` is in
-    bytes. With `recover`, an event whose JSON is broken is repaired if it can be. With `split_think`, `<think>` at the start
-    of the text is reasoning.
+    `feed` takes bytes cut anywhere, `flush` the end of the stream; both give parts and never raise. `max_event_size` is
+    in bytes. With `recover`, an event whose JSON is broken is repaired if it can be. With `split_think`, `<think>` at
+    the start of the text is reasoning.
     """
-
-    __slots__ = ("_calls", "_content", "_decoder", "_finish", "_logprobs", "_over", "_reasoning", "_recover")
-    __slots__ += ("_splitter", "_stats", "_usage", "started")
 
     def __init__(self, *, max_event_size: int, recover: bool = False, split_think: bool = True) -> None:
         self._decoder = sse.Decoder(max_event_size)
@@ -278,7 +276,10 @@ class AnswerReader:
             if self._finish:
                 self._end(parts)
             else:
-                self._fail(parts, errors.LMStudioError(502, "LM Studio ended the stream before its answer was finished"))
+                self._fail(
+                    parts,
+                    errors.LMStudioError(502, "LM Studio ended the stream before its answer was finished"),
+                )
         return parts
 
     def _read(self, events: Iterator[sse.Event], parts: list[Part], *, at_end: bool) -> None:
@@ -290,9 +291,7 @@ class AnswerReader:
                 if self._over:
                     return
         except sse.EventTooLargeError as e:
-            message = (
-                f"LM Studio sent an event of more than {e.limit} bytes; the option max_buffer_size sets how many are allowed"
-            )
+            message = f"LM Studio sent an event of more than {e.limit} bytes; the option max_buffer_size sets the limit"
             self._fail(parts, errors.LMStudioError(502, message))
 
     def _take(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
@@ -308,7 +307,10 @@ class AnswerReader:
                 return  # nothing, or cut short: the missing end is what will be told
             chunk = repair.loads(data) if self._recover else None
             if chunk is None:
-                self._fail(parts, errors.LMStudioError(502, f"LM Studio sent an event that is not JSON: {data[:200]}"))
+                self._fail(
+                    parts,
+                    errors.LMStudioError(502, f"LM Studio sent an event that is not JSON: {data[:200]}"),
+                )
                 return
         if not isinstance(chunk, dict):
             return
@@ -418,10 +420,9 @@ def read_whole(answer: Mapping[str, Any], *, split_think: bool = True) -> list[P
     reader = AnswerReader(max_event_size=0, split_think=split_think)
     message = choice.get("message")
     delta = dict(message) if isinstance(message, dict) else {"content": choice.get("text")}
-    if isinstance(delta.get("tool_calls"), list):
-        delta["tool_calls"] = [
-            {**call, "index": index} for index, call in enumerate(delta["tool_calls"]) if isinstance(call, dict)
-        ]
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list):
+        delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(calls) if isinstance(call, dict)]
     parts: list[Part] = []
     finish = choice.get("finish_reason") or DEFAULT_FINISH
     reader._chunk({**answer, "choices": [{**choice, "delta": delta, "finish_reason": finish}]}, parts)

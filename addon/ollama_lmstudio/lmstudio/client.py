@@ -64,7 +64,8 @@ class Client:
     """Talk to the LM Studio at a URL (http or https, with or without a path prefix).
 
     Connections are opened in the event loop that makes the first call, and belong to it.
-    Every call raises LMStudioError: LMStudioUnreachable if nothing listens, LMStudioTimeout if no answer comes.
+    Every call raises LMStudioError: LMStudioUnreachable if nothing listens, LMStudioTimeout if no answer
+    comes in time.
     """
 
     def __init__(
@@ -80,14 +81,18 @@ class Client:
         """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
 
         `on_exchange` is called after every call, repeated ones too, also if the call failed.
+        Raises ValueError if `url` is not an http or https URL.
         """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"not an http or https URL: {url}")
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._verify = verify
         self._on_exchange = on_exchange
-        self._secrets = tuple(secret for secret in (token, urlsplit(url).password) if secret)
+        self._secrets = tuple(secret for secret in (token, parts.password) if secret)
         self._shown_url = scrub(self.url, self._secrets)
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,7 +204,7 @@ class Client:
         self, method: str, path: str, body: dict[str, object] | None, seconds: float
     ) -> httpx.Response:
         http = self._connections()
-        request = self._request(method, path, body)
+        request = self._request(http, method, path, body)
         response: httpx.Response | None = None
         problem: str | None = "cancelled"
         started = time.time()
@@ -215,14 +220,16 @@ class Client:
             self._show(request, response, started, problem)
         return response
 
-    def _request(self, method: str, path: str, body: dict[str, object] | None) -> httpx.Request:
-        headers = {"Accept": b"application/json"}
+    def _request(
+        self, http: httpx.AsyncClient, method: str, path: str, body: dict[str, object] | None
+    ) -> httpx.Request:
+        headers = [(b"Accept", b"application/json")]
         if self._token:
-            headers["Authorization"] = b"Bearer " + self._token.encode()
+            headers.append((b"Authorization", b"Bearer " + self._token.encode()))
         if body is None:
-            return httpx.Request(method, self.url + path, headers=headers)
-        headers["Content-Type"] = b"application/json"
-        return httpx.Request(method, self.url + path, headers=headers, content=json.dumps(body).encode())
+            return http.build_request(method, self.url + path, headers=headers)
+        headers.append((b"Content-Type", b"application/json"))
+        return http.build_request(method, self.url + path, headers=headers, content=json.dumps(body).encode())
 
     def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
         reason = scrub(str(exc), self._secrets)

@@ -11,7 +11,8 @@ _CLOSERS = {"{": "}", "[": "]"}
 
 
 def loads(text: str) -> Any | None:
-    """Read an object from text that surrounds it with noise, ends too early, or has trailing commas or raw control characters.
+    """Read an object from text that surrounds it with noise, ends too early, or has trailing commas or raw control
+    characters.
 
     Returns None where that does not help. Values are never made up: what is missing at the end is only closed.
     """

@@ -7,10 +7,8 @@ Ollama checks later, after it has looked up the model, is a `check_...` method o
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from . import errors
 from .decode import (
@@ -123,8 +121,6 @@ _KEEP_ALIVE = Pointer(
 )
 _THINK = Pointer(Custom("api.ThinkValue", _think, lambda: None))
 _IMAGES = Slice(_Image())
-_STREAM = Pointer(BOOL, nil=True)
-_FLAG = Pointer(BOOL)
 
 
 class _Format:
@@ -281,9 +277,6 @@ Messages = Annotated[list[Message], _MESSAGES]
 MaybeKeepAlive = Annotated[KeepAlive | None, _KEEP_ALIVE]
 
 
-@cache
-def _struct(name: str) -> Struct:
-    request: type[Request] = globals()[name]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Hold the body of a request; `extras` are the keys that Ollama does not know."""
@@ -293,8 +286,7 @@ class Request:
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """Decode a body. Raises OllamaError (400) with the text that Ollama answers with."""
-        struct: Struct = _struct(cls)
-        request, text = decode(struct, body)
+        request, text = decode(_STRUCTS[cls], body)
         settled: Self = request.settle(text)
         return settled
 
@@ -307,8 +299,8 @@ class Request:
 class _ModelRequest(Request):
     """A request that names its model in `model`, or in `name` as it once was."""
 
-    model: str = field(**_wire(STRING))
-    name: str = field(**_wire(STRING))
+    model: String = ""
+    name: String = ""
 
     def settle(self, text: str) -> Self:
         return self if self.model else replace(self, model=self.name)
@@ -318,17 +310,17 @@ class _ModelRequest(Request):
 class _RunRequest(Request):
     """What chat and generate have in common."""
 
-    model: str = field(**_wire(STRING))
-    stream: bool = field(**_wire(_STREAM))
-    format: JSONObject | str | None = field(**_wire(_FORMAT))
-    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
-    options: JSONObject | None = field(**_wire(OBJECT))
-    think: bool | str | None = field(**_wire(_THINK))
-    truncate: bool | None = field(**_wire(_FLAG))
-    shift: bool | None = field(**_wire(_FLAG))
-    debug_render_only: bool = field(**_wire(BOOL, "_debug_render_only"))
-    logprobs: bool = field(**_wire(BOOL))
-    top_logprobs: int = field(**_wire(INT))
+    model: String = ""
+    stream: Stream = True
+    format: Annotated[JSONObject | str | None, _FORMAT] = None
+    keep_alive: MaybeKeepAlive = None
+    options: Object = None
+    think: Annotated[bool | str | None, _THINK] = None
+    truncate: Flag = None
+    shift: Flag = None
+    debug_render_only: Annotated[bool, BOOL, "_debug_render_only"] = False
+    logprobs: Bool = False
+    top_logprobs: Int = 0
     format_text: str = ""  # the JSON of a `format` that is none
 
     def settle(self, text: str) -> Self:
@@ -354,21 +346,21 @@ class _RunRequest(Request):
 class ChatRequest(_RunRequest):
     """The body of POST /api/chat. `tools` are as they were sent."""
 
-    messages: list[Message] = field(**_wire(_MESSAGES))
-    tools: list[JSONObject] = field(**_wire(_TOOLS))
+    messages: Messages = field(default_factory=list)
+    tools: Annotated[list[JSONObject], _TOOLS] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest(_RunRequest):
     """The body of POST /api/generate."""
 
-    prompt: str = field(**_wire(STRING))
-    suffix: str = field(**_wire(STRING))
-    system: str = field(**_wire(STRING))
-    template: str = field(**_wire(STRING))
-    context: list[int] = field(**_wire(Slice(INT)))
-    raw: bool = field(**_wire(BOOL))
-    images: list[bytes] = field(**_wire(_IMAGES))
+    prompt: String = ""
+    suffix: String = ""
+    system: String = ""
+    template: String = ""
+    context: Annotated[list[int], Slice(INT)] = field(default_factory=list)
+    raw: Bool = False
+    images: Images = field(default_factory=list)
 
     def check_raw(self) -> None:
         """Check that `raw` stands without template, system and context. Raises OllamaError (400)."""
@@ -380,12 +372,12 @@ class GenerateRequest(_RunRequest):
 class EmbedRequest(Request):
     """The body of POST /api/embed."""
 
-    model: str = field(**_wire(STRING))
-    input: Any = field(**_wire(ANYTHING))
-    truncate: bool | None = field(**_wire(_FLAG))
-    dimensions: int = field(**_wire(INT))
-    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
-    options: JSONObject | None = field(**_wire(OBJECT))
+    model: String = ""
+    input: AnyValue = None
+    truncate: Flag = None
+    dimensions: Int = 0
+    keep_alive: MaybeKeepAlive = None
+    options: Object = None
 
     def inputs(self) -> list[str]:
         """Return the texts to embed; none means that the model is only to be loaded.
@@ -408,28 +400,28 @@ class EmbedRequest(Request):
 class EmbeddingRequest(Request):
     """The body of POST /api/embeddings."""
 
-    model: str = field(**_wire(STRING))
-    prompt: str = field(**_wire(STRING))
-    keep_alive: KeepAlive | None = field(**_wire(_KEEP_ALIVE))
-    options: JSONObject | None = field(**_wire(OBJECT))
+    model: String = ""
+    prompt: String = ""
+    keep_alive: MaybeKeepAlive = None
+    options: Object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShowRequest(_ModelRequest):
     """The body of POST /api/show."""
 
-    system: str = field(**_wire(STRING))
-    template: str = field(**_wire(STRING))
-    verbose: bool = field(**_wire(BOOL))
-    options: JSONObject | None = field(**_wire(OBJECT))
+    system: String = ""
+    template: String = ""
+    verbose: Bool = False
+    options: Object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRequest(Request):
     """The body of POST /api/copy."""
 
-    source: str = field(**_wire(STRING))
-    destination: str = field(**_wire(STRING))
+    source: String = ""
+    destination: String = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,10 +431,10 @@ class DeleteRequest(_ModelRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TransferRequest(_ModelRequest):
-    stream: bool = field(**_wire(_STREAM))
-    insecure: bool = field(**_wire(BOOL))
-    username: str = field(**_wire(STRING))
-    password: str = field(repr=False, **_wire(STRING))
+    stream: Stream = True
+    insecure: Bool = False
+    username: String = ""
+    password: String = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -459,26 +451,60 @@ class PushRequest(_TransferRequest):
 class CreateRequest(_ModelRequest):
     """The body of POST /api/create. `quantize` is also taken from its old name, `quantization`."""
 
-    stream: bool = field(**_wire(_STREAM))
-    from_: str = field(**_wire(STRING, "from"))
-    files: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
-    adapters: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
-    draft_files: dict[str, str] | None = field(**_wire(Dictionary(STRING)))
-    template: str = field(**_wire(STRING))
-    license: Any = field(**_wire(ANYTHING))
-    system: str = field(**_wire(STRING))
-    parameters: JSONObject | None = field(**_wire(OBJECT))
-    messages: list[Message] = field(**_wire(_MESSAGES))
-    quantize: str = field(**_wire(STRING))
-    quantization: str = field(**_wire(STRING))
-    draft_quantize: str = field(**_wire(STRING))
-    renderer: str = field(**_wire(STRING))
-    parser: str = field(**_wire(STRING))
-    requires: str = field(**_wire(STRING))
-    info: JSONObject | None = field(**_wire(OBJECT))
-    remote_host: str = field(**_wire(STRING))
+    stream: Stream = True
+    from_: Annotated[str, STRING, "from"] = ""
+    files: Files = None
+    adapters: Files = None
+    draft_files: Files = None
+    template: String = ""
+    license: AnyValue = None
+    system: String = ""
+    parameters: Object = None
+    messages: Messages = field(default_factory=list)
+    quantize: String = ""
+    quantization: String = ""
+    draft_quantize: String = ""
+    renderer: String = ""
+    parser: String = ""
+    requires: String = ""
+    info: Object = None
+    remote_host: String = ""
 
     def settle(self, text: str) -> Self:
         # Slotted dataclasses are made anew, which leaves the short form of super() behind.
         request = super(CreateRequest, self).settle(text)
         return request if request.quantize else replace(request, quantize=request.quantization)
+
+
+def _struct(request: type[Request]) -> Struct:
+    """Read the struct of a request from the annotations of its fields."""
+    go_types: dict[str, GoType] = {}
+    attributes: dict[str, str] = {}
+    for attribute, hint in get_type_hints(request, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            _, go_type, *names = get_args(hint)
+            name = names[0] if names else attribute
+            go_types[name] = go_type
+            attributes[name] = attribute
+
+    def build(values: dict[str, Any], extras: JSONObject) -> Request:
+        return request(extras=extras, **{attributes[name]: value for name, value in values.items()})
+
+    return Struct(request.__name__, go_types, build)
+
+
+_STRUCTS: dict[type, Struct] = {
+    request: _struct(request)
+    for request in (
+        ChatRequest,
+        GenerateRequest,
+        EmbedRequest,
+        EmbeddingRequest,
+        ShowRequest,
+        CopyRequest,
+        DeleteRequest,
+        PullRequest,
+        PushRequest,
+        CreateRequest,
+    )
+}
