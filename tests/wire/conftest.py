@@ -1,0 +1,196 @@
+"""A real mitmdump process with the addon, and the stand-in for LM Studio behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from lmstudio_sim import Reasoning, Sim, SimModel, SimThread, embedder
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "addon" / "ollama.py"
+START_SECONDS = 30
+
+CHAT = "llama-3.2-3b-instruct"
+VISION = "google/gemma-3-4b"
+THINKING = "qwen/qwen3-8b"
+NO_TOOLS = "plain"
+CODER = "qwen2.5-coder-7b-instruct"
+EMBEDDER = "text-embedding-nomic-embed-text-v1.5"
+
+
+def models() -> list[SimModel]:
+    """The models that the tests ask for."""
+    return [
+        SimModel(key=CHAT),
+        SimModel(key=VISION, vision=True, publisher="google"),
+        SimModel(key=THINKING, publisher="qwen", reasoning=Reasoning(("off", "on"), "on")),
+        SimModel(key=NO_TOOLS, tools=False),
+        SimModel(key=CODER),
+        embedder(EMBEDDER),
+    ]
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Proxy:
+    """One process of mitmproxy's tools with the addon; `with` starts and stops it."""
+
+    def __init__(
+        self,
+        lmstudio_url: str | None,
+        *arguments: str,
+        options: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
+        tool: str = "mitmdump",
+        script: Path = SCRIPT,
+        state_dir: Path | None = None,
+    ) -> None:
+        self.port = free_port()
+        settings = {"listen": f"127.0.0.1:{self.port}"}
+        if lmstudio_url:
+            settings["lmstudio_url"] = lmstudio_url
+        if state_dir:
+            settings["state_dir"] = str(state_dir)
+        settings |= options or {}
+        self.command: Sequence[str] = [
+            str(Path(sys.executable).parent / tool),
+            "-s",
+            str(script),
+            *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
+            *arguments,
+        ]
+        own = {"OLLAMA_API_KEY", "OLLAMA_ORIGINS", "LMSTUDIO_TOKEN", "LM_API_TOKEN"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in own} | {"PYTHONUNBUFFERED": "1"}
+        self.environment |= environment or {}
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._lines: list[str] = []
+        self._reader: threading.Thread | None = None
+
+    def start(self, *, wait: bool = True) -> Proxy:
+        """Start it; with `wait`, until it answers."""
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environment, text=True, cwd=ROOT
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if wait:
+            self.wait_for(self._answers)
+        return self
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            for line in output:
+                self._lines.append(line)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the process ended:\n{self.log}"
+        try:
+            return httpx.get(f"{self.url}/", trust_env=False).text == "Ollama is running"
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return "".join(self._lines)
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = START_SECONDS) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain; the log:\n{self.log}"
+            time.sleep(0.05)
+
+    def wait_for_log(self, pattern: str, seconds: float = START_SECONDS) -> str:
+        """Wait until the log holds a pattern; give what matched."""
+        self.wait_for(lambda: re.search(pattern, self.log), seconds)
+        found = re.search(pattern, self.log)
+        assert found is not None
+        return found[0]
+
+    def stop(self) -> int:
+        """End it as a service manager would; give its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self._reader:
+                self._reader.join(5)
+        return status
+
+    def client(self, **arguments: Any) -> httpx.Client:
+        """Give a client of this server."""
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=20, **arguments)
+
+    def __enter__(self) -> Proxy:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_sim() -> Iterator[Sim]:
+    with SimThread(models=models()) as sim:
+        yield sim
+
+
+@pytest.fixture(scope="session")
+def shared_proxy(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with Proxy(shared_sim.url, state_dir=tmp_path_factory.mktemp("state")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sim(shared_sim: Sim) -> Iterator[Sim]:
+    """LM Studio, with nothing loaded, nothing scripted, nothing recorded and no faults."""
+    _clear(shared_sim)
+    yield shared_sim
+    _clear(shared_sim)
+    assert not shared_sim.failures
+
+
+def _clear(sim: Sim) -> None:
+    sim.faults.clear()
+    sim.scripts.clear()
+    sim.set(jit=True, auto_evict=True, auth=None, separate_reasoning=True, token_delay=0.0)
+    for instance in sim.instances:
+        sim.unload(instance.id)
+    sim.clear()
+
+
+@pytest.fixture
+def proxy(shared_proxy: Proxy, sim: Sim) -> Proxy:
+    """The addon, in front of `sim`; it knows the model list already."""
+    return shared_proxy
+
+
+@pytest.fixture
+def client(proxy: Proxy, sim: Sim) -> Iterator[httpx.Client]:
+    """A client of the addon, which knows LM Studio's models already."""
+    with proxy.client() as client:
+        client.get("/api/tags").raise_for_status()
+        sim.clear()
+        yield client
