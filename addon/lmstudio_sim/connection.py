@@ -1,7 +1,7 @@
 """One client's connection: h11 reads what comes, and what goes is written as Node.js and Express write it.
 
-h11 is only told of the answers, to keep its state; their bytes are made here, for the order and case of headers and
-for streams that cost one write per chunk.
+h11 is only told of the answers, to keep its state; their bytes are made here, for the order and case of headers
+and for streams that cost one write per chunk.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WRITES_PER_TURN = 32
 class Recorded:
     """A request as it arrived, and what became of it. Times are of `time.monotonic`.
 
-    `json` is None for a body that is none. `ignored` are the top-level keys that LM Studio takes no notice of.
-    `closed` is when the client went away before the answer ended, else None.
+    `json` is None for a body that is none. `ignored` are the top-level keys LM Studio takes no notice of. `closed` is
+    when the client went away before the answer ended, else None.
     """
 
     method: str
@@ -80,12 +80,7 @@ class Exchange:
             headers += [("ETag", tag)]
         else:
             headers += [("Content-Type", content_type), ("Content-Length", str(len(body))), ("ETag", tag)]
-        headers += [("Date", http_date())]
-        if self.close_after:
-            headers += [("Connection", "close")]
-        else:
-            headers += [("Connection", "keep-alive"), ("Keep-Alive", f"timeout={self._connection.keep_alive:g}")]
-        self._begin(status, headers)
+        self._begin(status, [*headers, ("Date", http_date()), *self._persistence()])
         drop = self.fault.disconnect
         if drop:
             self._connection.write(self._take(body[: len(body) // 2]))
@@ -97,6 +92,18 @@ class Exchange:
     async def reply_json(self, status: int, value: Any, *, indent: int = 2, extra: Headers | None = None) -> None:
         """Answer with JSON."""
         await self.reply(status, JSON_TYPE, stringify(value, indent), extra)
+
+    async def reply_empty(self, status: int, extra: Headers) -> None:
+        """Answer without a body."""
+        headers = [("X-Powered-By", "Express"), *extra, ("Content-Length", "0"), ("Date", http_date())]
+        self._begin(status, [*headers, *self._persistence()])
+        self._connection.write(self._take(b""))
+        self._end()
+
+    def _persistence(self) -> Headers:
+        if self.close_after:
+            return [("Connection", "close")]
+        return [("Connection", "keep-alive"), ("Keep-Alive", f"timeout={self._connection.keep_alive:g}")]
 
     def open_stream(self, extra: Headers | None = None) -> None:
         """Begin an answer of SSE; the head goes out with the first bytes or with `flush`."""
@@ -260,6 +267,14 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+    def shut(self) -> None:
+        """Close the connection because the server stops."""
+        if self._exchange:
+            self._exchange.ended = True
+        self.transport.abort()
+        if self.task:
+            self.task.cancel()
 
     # Requests
 

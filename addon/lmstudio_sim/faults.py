@@ -9,8 +9,8 @@ from typing import Any, Literal
 BAD_GATEWAY = (
     502,
     "text/html",
-    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
-    b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
+    b"<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
 )
 ENGINE_ERROR = "Input does not fit in context length."
 
@@ -19,7 +19,7 @@ Match = str | Callable[[Any], bool] | None
 
 @dataclass(frozen=True)
 class MidError:
-    """Fail after `after` tokens; `done` sends `[DONE]` all the same, `old_style` a `data:` line with a string."""
+    """Fail after `after` tokens; `done` sends `[DONE]` all the same, `old_style` a `data:` line with a text."""
 
     after: int = 1
     done: bool = False
@@ -31,8 +31,8 @@ class MidError:
 class Disconnect:
     """Drop the connection after `after` tokens.
 
-    `fin`, `rst`: at once. `mid_line`: in the middle of the next frame. `no_last_chunk`: everything is sent but the
-    chunk that ends the body. `end`: the body ends as it should, with nothing of what should come before.
+    `fin`, `rst`: at once. `mid_line`: in the middle of the next frame. `no_last_chunk`: everything is sent but
+    the chunk that ends the body. `end`: the body ends as it should, with nothing of what should come before.
     `before_headers`: instead of an answer.
     """
 
@@ -44,8 +44,9 @@ class Disconnect:
 class Fault:
     """Things that go wrong with the requests it applies to: inference routes, or exactly `path`, and `match`.
 
-    `times` is how often it strikes, None for always. Times are in seconds. `split` is the most bytes in a write, or
-    the positions in the body to cut at. `stale` closes a kept-alive connection just as the next request arrives.
+    `times` is how often it strikes, None for always. Times are in seconds. `split` is the most bytes in a write,
+    or the positions in the body to cut at. `stale` closes a kept-alive connection just as its next request
+    arrives. `hang` never answers, never goes on after the headers, or never reads the request's body.
     """
 
     path: str | None = None

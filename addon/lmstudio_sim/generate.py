@@ -1,6 +1,6 @@
 """What a model says: scripts and the default answer, turned into the events of one generation.
 
-A script is a list of steps. Each text given to `content` or `reasoning` is one token and one delta on the wire.
+A script is a list of steps. Each text given to `content` or `reasoning` is a token, and a delta on the wire.
 """
 
 from __future__ import annotations
@@ -219,7 +219,12 @@ class Generation:
     """
 
     def __init__(
-        self, steps: Iterable[Step], prompt: Prompt, *, new_call_id: Callable[[], str], room: int | None = None
+        self,
+        steps: Iterable[Step],
+        prompt: Prompt,
+        *,
+        new_call_id: Callable[[], str],
+        room: int | None = None,
     ) -> None:
         self._steps = steps
         self._stop = prompt.stop
@@ -256,7 +261,10 @@ class Generation:
 
     def _spend(self) -> bool:
         """Count a token; False if there is no room for it."""
-        for limit, reason in ((self._limit, "maxPredictedTokensReached"), (self._room, "contextLengthReached")):
+        for limit, reason in (
+            (self._limit, "maxPredictedTokensReached"),
+            (self._room, "contextLengthReached"),
+        ):
             if limit is not None and self.completion_tokens >= limit:
                 self.finish_reason, self.stop_reason = "length", reason
                 return False
@@ -324,8 +332,7 @@ def default_answer(prompt: Prompt, model: SimModel, preamble: str = "") -> list[
     if prompt.tool_results:
         return [words(f"{preamble}The tool answered: {' '.join(prompt.tool_results)}")]
     steps: list[Step] = []
-    thinks = prompt.thinks and model.reasoning is not None
-    if thinks:
+    if prompt.thinks and model.reasoning is not None:
         steps.append(Text("reasoning", tuple(tokenize(f"The user says: {prompt.last_user}\nI will answer that."))))
     if prompt.tools and model.tools and prompt.tool_choice != "none":
         tool = fitting_tool(prompt.tools, prompt.last_user)
@@ -335,6 +342,12 @@ def default_answer(prompt: Prompt, model: SimModel, preamble: str = "") -> list[
     seen = f" I see {prompt.images} image{'s' if prompt.images > 1 else ''}." if prompt.images else ""
     steps.append(words(f"{preamble}You said: {prompt.last_user}{seen}"))
     return steps
+
+
+def fixed_answer(count: int) -> Generator:
+    """Make a generator of answers that have this many tokens."""
+    steps = [Text("content", (" token",) * count)]
+    return lambda prompt, model: steps
 
 
 def fitting_tool(tools: list[JsonObject], request: str) -> JsonObject:
@@ -388,13 +401,13 @@ def example(schema: Any, request: str = "", root: Any = None) -> Any:
         case "null":
             return None
         case _:
-            value = subject(request).ljust(schema.get("minLength", 0), "x")
-            return value[: schema.get("maxLength", len(value))]
+            text = subject(request).ljust(schema.get("minLength", 0), "x")
+            return text[: schema.get("maxLength", len(text))]
 
 
 def subject(request: str) -> str:
-    """Return what a request is about: its last capitalised word that does not begin it, else its last word."""
-    found = re.findall(r"\w+", request)
+    """Return what a request is about: its last capitalised word but the first, else its last word."""
+    found: list[str] = re.findall(r"\w+", request)
     named = [word for word in found[1:] if word[:1].isupper()]
     return (named or found or ["text"])[-1]
 

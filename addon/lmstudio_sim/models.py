@@ -24,8 +24,8 @@ LEVELS_REASONING = Reasoning(("off", "low", "medium", "xhigh", "on"), "xhigh")
 class SimModel:
     """One downloaded model.
 
-    `load_seconds` is how long a load is silent, `load_outcome` how it ends. `granted_context_length` is what the
-    memory guard gives however much was asked for. `capabilities_known=False` leaves `capabilities` out.
+    `load_seconds` is how long a load is silent, `load_outcome` how it ends. `granted_context_length` is what
+    the memory guard gives however much was asked for. `capabilities_known=False` leaves `capabilities` out.
     """
 
     key: str
@@ -120,6 +120,7 @@ FEATURES = {
     "upgrade_ignored": (0, 4, 15),
     "remaining_ttl": (0, 4, 22),
 }
+
 
 @dataclass(frozen=True)
 class Version:

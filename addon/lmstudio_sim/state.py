@@ -1,11 +1,11 @@
-"""What LM Studio knows: models, loaded instances, downloads. No I/O, and no clock but the one it is handed."""
+"""What LM Studio knows: models, loaded instances, downloads. No I/O, no clock but the one it is handed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from .models import SimModel, Version
@@ -14,16 +14,17 @@ from .wire import ApiError, JsonObject, native_error, openai_error
 PARALLEL = 4
 DEFAULT_TTL = 3600.0
 # "The clock says 0" is this moment, for the dates that downloads have.
-EPOCH = datetime(2026, 9, 19, 12, 0, 0, tzinfo=timezone.utc)
+EPOCH = datetime(2026, 9, 19, 12, 0, 0, tzinfo=UTC)
 
 GUARDRAIL = (
-    "Model loading was stopped due to insufficient system resources. Under the current settings, this model requires "
-    "approximately {gigabytes:.2f} GB of memory, and continuing to load it would likely overload your system and cause "
-    "it to freeze. If you think this is incorrect, you can adjust the model loading guardrails in settings."
+    "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
+    "requires approximately {gigabytes:.2f} GB of memory, and continuing to load it would likely overload your "
+    "system and cause it to freeze. If you think this is incorrect, you can adjust the model loading "
+    "guardrails in settings."
 )
 OLD_GUARDRAIL = (
-    "Model loading aborted due to insufficient system resources. Overloading the system will likely cause it to freeze. "
-    "If you believe this is a mistake, you can try to change the model loading guardrails in the settings."
+    "Model loading aborted due to insufficient system resources. Overloading the system will likely cause it "
+    "to freeze. If you believe this is a mistake, you can try to change the model loading guardrails in the settings."
 )
 CRASH = "Engine protocol runtime llama-server for {key} exited before becoming healthy. exitCode=1, signal=null"
 ABORT = "Engine protocol startup was aborted"
@@ -49,6 +50,14 @@ class Instance:
     def remaining_ttl(self, now: float) -> float | None:
         """Return the seconds of idleness left, or None without a TTL."""
         return None if self.ttl is None else self.ttl - (now - self.last_used)
+
+
+@dataclass(eq=False)
+class Loading:
+    """A load under way. `problem` is why it will fail, if it will."""
+
+    model: SimModel
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class State:
         jit: bool = True,
         auto_evict: bool = True,
         default_ttl: float = DEFAULT_TTL,
+        abort_concurrent_loads: bool = False,
     ) -> None:
         self.models: dict[str, SimModel] = {model.key: model for model in models}
         self.version = version
@@ -97,14 +107,19 @@ class State:
         self.jit = jit
         self.auto_evict = auto_evict
         self.default_ttl = default_ttl
+        self.abort_concurrent_loads = abort_concurrent_loads
         self.instances: list[Instance] = []
-        self.loading: list[str] = []
+        self.loading: list[Loading] = []
         self.jobs: dict[str, Job] = {}
         self._random = random.Random(0)
         self._started = clock()
         for model in self.models.values():
             if model.loaded:
                 self.add(model)
+
+    def on_disk(self) -> list[SimModel]:
+        """Return the downloaded models."""
+        return list(self.models.values())
 
     # Instances
 
@@ -180,6 +195,34 @@ class State:
             return []
         return [instance for instance in self.loaded() if instance.jit and instance.model.key != model.key]
 
+    # Loads
+
+    def begin_load(self, model: SimModel) -> Loading:
+        """Take note that a load begins; loads of two models at once can abort each other."""
+        loading = Loading(model, self._load_problem(model))
+        others = [other for other in self.loading if other.model.key != model.key]
+        if self.abort_concurrent_loads and others:
+            for aborted in (loading, *others):
+                aborted.problem = ABORT
+        self.loading.append(loading)
+        return loading
+
+    def end_load(self, loading: Loading) -> None:
+        """Take note that a load is over."""
+        self.loading.remove(loading)
+
+    def _load_problem(self, model: SimModel) -> str | None:
+        match model.load_outcome:
+            case "guardrail":
+                text = GUARDRAIL if self.version.has("jit_error_400") else OLD_GUARDRAIL
+                return text.format(gigabytes=model.size_bytes * 1.2 / 1e9)
+            case "crash":
+                return CRASH.format(key=model.key)
+            case "abort":
+                return ABORT
+            case _:
+                return None
+
     # Names
 
     def resolve(self, name: object, kind: Literal["llm", "embedding"]) -> Instance | SimModel:
@@ -198,7 +241,7 @@ class State:
             return instance
         model = self.find(name)
         if model and model.type != kind:
-            raise self.load_failure(name, "Model is not embedding.") if kind == "embedding" else self.unknown(name)
+            raise (self.load_failure(name, "Model is not embedding.") if kind == "embedding" else self.unknown(name))
         if model:
             if instances := self.instances_of(model):
                 return instances[0]
@@ -229,19 +272,6 @@ class State:
         """Make the error for a load on demand that failed."""
         return openai_error(f'Failed to load model "{name}". Error: {reason}', status=self._model_error_status)
 
-    def load_problem(self, model: SimModel) -> str | None:
-        """Return why a load of this model fails, or None if it does not."""
-        match model.load_outcome:
-            case "guardrail":
-                text = GUARDRAIL if self.version.has("jit_error_400") else OLD_GUARDRAIL
-                return text.format(gigabytes=model.size_bytes * 1.2 / 1e9)
-            case "crash":
-                return CRASH.format(key=model.key)
-            case "abort":
-                return ABORT
-            case _:
-                return None
-
     @property
     def _model_error_status(self) -> int:
         return 400 if self.version.has("jit_error_400") else 404
@@ -269,7 +299,8 @@ class State:
         job = self.jobs.get(job_id)
         if job is None:
             raise ApiError(
-                404, {"error": {"type": "job_not_found", "message": f"Download job with id '{job_id}' not found"}}
+                404,
+                {"error": {"type": "job_not_found", "message": f"Download job with id '{job_id}' not found"}},
             )
         plan, elapsed = job.plan, self.clock() - job.started
         fraction, paused = _progress(plan, elapsed)

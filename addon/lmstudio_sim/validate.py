@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from .generate import Prompt
@@ -26,18 +26,47 @@ DATA_URL = re.compile(r"data:image/(?:png|jpeg);base64,(.+)", re.DOTALL)
 # What the engine's decoder reads, by the first bytes.
 IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
-COMMON = ("model", "stream", "stream_options", "ttl", "draft_model", "preset", "lmstudio", "seed", "stop", "logit_bias")
-CHAT_KEYS = frozenset(
-    (*COMMON, *SAMPLING, "messages", "max_tokens", "max_completion_tokens", "tools", "tool_choice")
-    + ("response_format", "reasoning_effort", "logprobs", "top_logprobs")
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
 )
+COMMON = (
+    "model",
+    "stream",
+    "stream_options",
+    "ttl",
+    "draft_model",
+    "preset",
+    "lmstudio",
+    "seed",
+    "stop",
+    "logit_bias",
+)
+CHAT_ONLY = (
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "reasoning_effort",
+    "logprobs",
+    "top_logprobs",
+)
+CHAT_KEYS = frozenset((*COMMON, *SAMPLING, *CHAT_ONLY))
 COMPLETION_KEYS = frozenset((*COMMON, *SAMPLING, "prompt", "max_tokens", "echo"))
 EMBEDDING_KEYS = frozenset(("model", "input", "ttl"))
 
 
 def read_body(body: bytes, *, native: bool = False) -> JsonObject:
-    """Parse the body of a POST. Raises ApiError unless it is a JSON object."""
+    """Parse the body of a POST; none is an empty object. Raises ApiError unless it is a JSON object."""
+    if not body:
+        return {}
     try:
         value = parse_json(body)
     except (ValueError, RecursionError):
@@ -58,6 +87,7 @@ def chat_prompt(body: JsonObject, version: Version) -> Prompt:
     if not isinstance(messages, list | str):
         raise plain_error("[Server Error] _0x48eeaf is not iterable")
     prompt = Prompt(body, messages=len(messages))
+    message: Any
     parts: list[str] = []
     for message in messages:
         text, images = _message(message)
@@ -75,17 +105,18 @@ def chat_prompt(body: JsonObject, version: Version) -> Prompt:
     prompt.schema = _schema(body, version)
     prompt.thinks = _thinks(body, version)
     prompt.top_logprobs = _top_logprobs(body)
-    _limits(prompt, "max_tokens", "max_completion_tokens")
+    set_limits(prompt, "max_tokens", "max_completion_tokens")
     return prompt
 
 
-def _limits(prompt: Prompt, *names: str) -> None:
+def set_limits(prompt: Prompt, *names: str, stop: str = "stop") -> None:
+    """Take over the limits of an answer: its length, under any of these names, and its stop strings."""
     for name in names:
         limit = prompt.body.get(name)
         if isinstance(limit, int | float) and not isinstance(limit, bool):
             prompt.max_tokens = int(limit)
-    stop = prompt.body.get("stop")
-    stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    given = prompt.body.get(stop)
+    stops = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     prompt.stop = tuple(text for text in stops if isinstance(text, str) and text)
 
 
@@ -149,6 +180,12 @@ def javascript_json_error(text: str, problem: ValueError) -> str:
     if problem.msg.startswith("Extra data"):
         return f"Unexpected non-whitespace character after JSON at position {problem.pos}"
     return f"Unexpected token '{text[problem.pos]}', {stringify(text).decode()} is not valid JSON"
+
+
+def check_images(urls: Iterable[Any]) -> None:
+    """Check that images are data URLs of PNG or JPEG, and that the engine can read them. Raises ApiError."""
+    for url in urls:
+        _image(url)
 
 
 def _image(url: Any) -> None:
@@ -228,7 +265,7 @@ def completion_prompt(body: JsonObject) -> Prompt:
     if not isinstance(text, str):
         raise plain_error("'prompt' field is required" if text is None else "'prompt' field must be a string")
     prompt = Prompt(body, text=text, last_user=text, messages=0)
-    _limits(prompt, "max_tokens")
+    set_limits(prompt, "max_tokens")
     return prompt
 
 
@@ -282,7 +319,13 @@ def _wrong_type(expected: str, value: Any, path: Path) -> Iterator[JsonObject]:
     received = zod_type(value)
     if received != expected:
         message = "Required" if received == "undefined" else f"Expected {expected}, received {received}"
-        yield {"code": "invalid_type", "expected": expected, "received": received, "path": path, "message": message}
+        yield {
+            "code": "invalid_type",
+            "expected": expected,
+            "received": received,
+            "path": path,
+            "message": message,
+        }
 
 
 def _wrong_tag(tag: str, value: JsonObject, path: Path) -> Iterator[JsonObject]:
@@ -380,7 +423,7 @@ NATIVE_FIELDS: dict[str, dict[str, Field]] = {
 
 
 def check_native(body: JsonObject, route: str) -> None:
-    """Check a body against the closed set of keys of a native route. Raises ApiError for the first problem."""
+    """Check a body against the closed set of keys of a native route. Raises ApiError."""
     fields = NATIVE_FIELDS[route]
     for name, (kind, required, least, most) in fields.items():
         if name not in body:
@@ -452,7 +495,8 @@ def check_reasoning(body: JsonObject, model: SimModel, version: Version) -> None
         message = f"Model '{model.key}' does not {verb} reasoning configuration."
     elif setting not in model.reasoning.allowed_options:
         allowed = ", ".join(f"'{option}'" for option in model.reasoning.allowed_options)
-        message = f"Reasoning setting '{setting}' is not supported by model '{model.key}'. Supported settings: {allowed}."
+        refused = f"Reasoning setting '{setting}' is not supported by model '{model.key}'."
+        message = f"{refused} Supported settings: {allowed}."
     else:
         return
     raise native_error(message, code="invalid_value", param="reasoning")

@@ -140,7 +140,12 @@ def openai_error(
 
 
 def native_error(
-    message: str, *, code: str | None, param: str | None = None, status: int = 400, kind: str = "invalid_request"
+    message: str,
+    *,
+    code: str | None,
+    param: str | None = None,
+    status: int = 400,
+    kind: str = "invalid_request",
 ) -> ApiError:
     """Make the error object of `/api/v1`; `param` is left out where it is None."""
     error: JsonObject = {"message": message, "type": kind}

@@ -63,17 +63,24 @@ class _Image:
     _BYTES = Slice(UINT8, name)
 
     def decode(self, value: Any, decoding: Decoding) -> Any:
-        if isinstance(value, Pairs) and all(key == str(index) for index, (key, _) in enumerate(value)):
+        if isinstance(value, Pairs) and value and all(key == str(at) for at, (key, _) in enumerate(value)):
             value = [item for _, item in value]
         if not isinstance(value, str):
             items = self._BYTES.decode(value, decoding)
             return items if items is KEEP else bytes(items)
-        data = value.encode().replace(b"\r", b"").replace(b"\n", b"")
+        data = value.encode()
         try:
-            return binascii.a2b_base64(data, strict_mode=True)
+            return _decode_base64(data.replace(b"\r", b"").replace(b"\n", b""))
         except binascii.Error:
-            decoding.save(errors.illegal_base64(str(_illegal_base64_at(value.encode()))))
+            decoding.save(errors.illegal_base64(str(_illegal_base64_at(data))))
             return KEEP
+
+
+def _decode_base64(data: bytes) -> bytes:
+    # Python is strict about everything but the amount of padding.
+    if len(data) % 4 or data.endswith(b"==="):
+        raise binascii.Error
+    return binascii.a2b_base64(data, strict_mode=True)
 
 
 def _illegal_base64_at(data: bytes) -> int:

@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 
-# Python spells a positive exponent with its sign and every exponent with two digits; Go drops the zero.
+# The bounds between which numbers are written without exponent, rounded to 32 bits as Go does.
+_BOUNDS = (1e-6, 1e21)
+_BOUNDS_32 = (array("f", _BOUNDS)[0], array("f", _BOUNDS)[1])
+
+# Python spells an exponent with at least two digits; Go drops a zero in front.
 _EXPONENT_ZERO = re.compile(r"e-0(?=\d)")
 
 
@@ -73,7 +77,7 @@ def float64(number: float) -> str:
     text = float.__repr__(number)
     if text.endswith(".0"):
         return text[:-2]
-    return _exponent(text, number) if "e" in text else text
+    return _exponent(text, number, _BOUNDS) if "e" in text else text
 
 
 def float32(number: float) -> str:
@@ -87,8 +91,8 @@ def float32(number: float) -> str:
 def _float32s(floats: array[float]) -> list[str]:
     """Write 32 bit floats, a whole vector at a time.
 
-    Nine digits always read back, and most numbers need eight or nine. Six are the fewest worth trying: where
-    fewer would do, the rest are zeros, which `g` drops.
+    Nine digits always read back, and most numbers need eight or nine, so only few go through more than one
+    round of the loop.
     """
     texts = [f"{number:.8g}" for number in floats]
     exact = _reads_back(texts, floats)
@@ -96,7 +100,9 @@ def _float32s(floats: array[float]) -> list[str]:
         if not is_exact:
             texts[index] = f"{floats[index]:.9g}"
     candidates = [index for index, is_exact in enumerate(exact) if is_exact]
-    for digits in (7, 6):
+    for digits in range(7, 0, -1):
+        if not candidates:
+            break
         shorter = [f"{floats[index]:.{digits}g}" for index in candidates]
         exact = _reads_back(shorter, [floats[index] for index in candidates])
         kept = [
@@ -108,7 +114,8 @@ def _float32s(floats: array[float]) -> list[str]:
             texts[index] = text
         candidates = [index for index, _ in kept]
     return [
-        _exponent(text, number) if "e" in text else text for text, number in zip(texts, floats, strict=True)
+        _exponent(text, number, _BOUNDS_32) if "e" in text else text
+        for text, number in zip(texts, floats, strict=True)
     ]
 
 
@@ -116,9 +123,13 @@ def _reads_back(texts: Iterable[str], floats: Iterable[float]) -> list[bool]:
     return [back == number for back, number in zip(array("f", map(float, texts)), floats, strict=True)]
 
 
-def _exponent(text: str, number: float) -> str:
-    """Give a number that Python wrote with an exponent the form Go has for it."""
-    if 1e-6 <= abs(number) < 1e21:
+def _exponent(text: str, number: float, bounds: tuple[float, float]) -> str:
+    """Give a number that Python wrote with an exponent the form Go has for it.
+
+    Go writes an exponent only for numbers outside of `bounds`.
+    """
+    low, high = bounds
+    if low <= abs(number) < high:
         return f"{Decimal(text):f}"
     return _EXPONENT_ZERO.sub("e-", text)
 
