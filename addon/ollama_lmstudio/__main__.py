@@ -1,0 +1,7 @@
+"""`python -m ollama_lmstudio` is `ollama-lmstudio-proxy`."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The command line tool: flags become mitmproxy's options."""
+
+from __future__ import annotations
+
+import pytest
+
+from ollama_lmstudio import cli, options
+
+
+def arguments(*given: str) -> list[str]:
+    return cli.command(given, {})[1]
+
+
+def set_options(*given: str) -> list[str]:
+    found = arguments(*given)
+    return [found[i + 1] for i, part in enumerate(found) if part == "--set"]
+
+
+def test_nothing_given() -> None:
+    assert cli.command([], {}) == (False, ["-s", str(cli.script_path()), "--set", "termlog_verbosity=info"])
+
+
+@pytest.mark.parametrize("option", [o for o in options.OPTIONS if o.typespec in (str, int)], ids=lambda o: o.name)
+def test_every_option_is_a_flag_with_dashes_and_underscores(option: options.Option) -> None:
+    value = {"listen": "127.0.0.1:1", "lmstudio_url": "https://h/x", "ollama_version": "1.2.3", "num_ctx": "load"}.get(
+        option.name, "chat" if option.choices else "4096"
+    )
+    for name in (option.name, option.name.replace("_", "-")):
+        assert f"{option.name}={value}" in set_options(f"--{name}", value)
+        assert f"{option.name}={value}" in set_options(f"--{name}={value}")
+
+
+@pytest.mark.parametrize("option", [o for o in options.OPTIONS if o.typespec is bool], ids=lambda o: o.name)
+def test_every_switch_is_a_flag(option: options.Option) -> None:
+    for name in (option.name, option.name.replace("_", "-")):
+        assert f"{option.name}=true" in set_options(f"--{name}")
+        assert f"{option.name}=false" in set_options(f"--no-{name}")
+
+
+def test_lists_are_given_one_by_one() -> None:
+    assert set_options("--allowed_hosts", "a", "--allowed-hosts", "b")[1:] == ["allowed_hosts=a", "allowed_hosts=b"]
+
+
+@pytest.mark.parametrize("flag", ["--log-level", "--log_level"])
+def test_log_level_is_mitmproxys_verbosity(flag: str) -> None:
+    assert set_options(flag, "debug") == ["termlog_verbosity=debug"]
+
+
+def test_web_starts_mitmweb() -> None:
+    assert cli.command(["--web"], {})[0]
+
+
+def test_what_is_not_known_goes_on_to_mitmproxy() -> None:
+    assert (
+        arguments("--flow-detail", "3", "-p", "9", "~u", "chat")[-6:]
+        == ["--flow-detail", "3", "-p", "9", "~u", "chat"][-6:]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--listen", "nowhere"], "--listen: 'nowhere' is not host:port"),
+        (["--lmstudio-url", "ftp://x"], "--lmstudio-url"),
+        (["--load_timeout_seconds", "0"], "--load-timeout-seconds: 0 is not a positive number"),
+        (["--max-buffer-size", "many"], "--max-buffer-size"),
+        (["--num-ctx", "reload"], "invalid choice"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.command(given, {})
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
