@@ -1,0 +1,1 @@
+"""LM Studio's wire: its model list, its names, its answers and its errors."""

@@ -66,7 +66,7 @@ Part = Content | Reasoning | ToolCall | End | Failure
 class ThinkSplitter:
     """Split `<think>...</think>` from the start of a text that comes in pieces.
 
-    White space before the tag and after the closing one is dropped. A text that does not begin with the tag passes
+    White space around the opening tag and after the closing one is dropped. A text that does not begin with the tag passes
     unchanged.
     """
 
@@ -92,8 +92,12 @@ class ThinkSplitter:
             if not rest.startswith(self.OPEN):
                 self._state = "content"
                 return "", text
-            self._state = "think"
-            text = rest.removeprefix(self.OPEN).lstrip("\n")
+            self._state = "opened"
+            text = rest.removeprefix(self.OPEN)
+        if self._state == "opened":
+            text = text.lstrip()
+            if text:
+                self._state = "think"
         thought = ""
         if self._state == "think":
             thought, closed, text = text.partition(self.CLOSE)

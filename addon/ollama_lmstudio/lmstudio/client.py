@@ -77,21 +77,26 @@ class Client:
         connect_timeout: float = CONNECT_SECONDS,
         verify: ssl.SSLContext | bool = True,
         on_exchange: Callable[[Exchange], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
 
         `on_exchange` is called after every call, repeated ones too, also if the call failed.
-        Raises ValueError if `url` is not an http or https URL.
+        Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an http or https URL: {url}")
+        token = (token or "").strip()
+        if not token.isprintable():
+            raise ValueError("a token cannot hold line breaks or other control characters")
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._verify = verify
         self._on_exchange = on_exchange
+        self._clock = clock
         self._secrets = tuple(secret for secret in (token, parts.password) if secret)
         self._shown_url = scrub(self.url, self._secrets)
         self._http: httpx.AsyncClient | None = None
@@ -116,15 +121,13 @@ class Client:
             else:
                 if path != self._catalog_path:
                     self._catalog_path = path
-                    self._catalog_path_until = time.monotonic() + CATALOG_PATH_SECONDS
+                    self._catalog_path_until = self._clock() + CATALOG_PATH_SECONDS
                 return catalog
             first_error = first_error or error
         message = first_error.message if first_error else ""
         raise LMStudioError(502, f"There is no model list of LM Studio at {self._shown_url}. {message}")
 
-    async def load(
-        self, model: str, context_length: int | None = None, *, timeout: float
-    ) -> dict[str, object]:
+    async def load(self, model: str, context_length: int | None = None, *, timeout: float) -> dict[str, object]:
         """Load a model, again if it is loaded already, and return what LM Studio tells about the instance.
 
         LM Studio answers when the model is loaded. After `timeout` seconds LMStudioTimeout is raised.
@@ -170,7 +173,7 @@ class Client:
             asyncio.run_coroutine_threadsafe(http.aclose(), self._loop)
 
     def _catalog_paths(self) -> Iterable[str]:
-        if self._catalog_path != CATALOG_PATHS[0] and time.monotonic() >= self._catalog_path_until:
+        if self._catalog_path != CATALOG_PATHS[0] and self._clock() >= self._catalog_path_until:
             self._catalog_path = CATALOG_PATHS[0]
         return dict.fromkeys((self._catalog_path, *CATALOG_PATHS))
 
@@ -239,21 +242,24 @@ class Client:
             return LMStudioTimeout(what, seconds)
         if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
             return _ConnectionDropped(502, f"LM Studio closed the connection before it had answered {what}.")
-        return LMStudioError(502, f"{what} could not be sent to LM Studio: {reason}")
+        return LMStudioError(502, f"{what} of LM Studio failed: {reason}")
 
     def _read(self, response: httpx.Response, wanted: tuple[str, ...]) -> dict[str, object]:
         """Return the object that a success holds, if it has one of the wanted keys; raise what else it is."""
+        if not response.is_success:
+            raise self._refusal(response)
         try:
             body = json.loads(response.content)
         except (ValueError, RecursionError):
-            body = None
-        if body is None or not response.is_success:
-            content_type = response.headers.get("Content-Type", "")
-            raise error_from_response(response.status_code, content_type, response.content, self._secrets)
+            raise self._refusal(response) from None
         if error := unexpected_success(body, wanted, self._secrets):
             raise error
         found: dict[str, object] = body
         return found
+
+    def _refusal(self, response: httpx.Response) -> LMStudioError:
+        content_type = response.headers.get("Content-Type", "")
+        return error_from_response(response.status_code, content_type, response.content, self._secrets)
 
     def _show(
         self, request: httpx.Request, response: httpx.Response | None, started: float, problem: str | None

@@ -106,9 +106,7 @@ def from_event(value: object, secrets: Iterable[str] = ()) -> LMStudioError:
     return LMStudioError(named, *peeled)
 
 
-def unexpected_success(
-    body: object, wanted_keys: Iterable[str], secrets: Iterable[str] = ()
-) -> LMStudioError | None:
+def unexpected_success(body: object, wanted_keys: Iterable[str], secrets: Iterable[str] = ()) -> LMStudioError | None:
     """Make an error of the parsed JSON of a 2xx that has none of the wanted keys, or return None.
 
     LM Studio answers 200 to unknown routes, so a 200 proves nothing.

@@ -1,0 +1,174 @@
+"""LM Studio's answers: the small machines, and one whole answer instead of a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ollama_lmstudio.lmstudio import answer, repair
+from ollama_lmstudio.lmstudio.answer import Content, End, Failure, Reasoning, ThinkSplitter, ToolCall
+
+THINK: dict[str, tuple[str, tuple[str, str]]] = {
+    "thought and answer": ("<think>hm</think>\n\nHello", ("hm", "Hello")),
+    "white space around": (" \n<think>\nhm\n</think>\n\n Hello ", ("hm\n", "Hello ")),
+    "no thought": ("Hello <think>no</think>", ("", "Hello <think>no</think>")),
+    "nearly the tag": ("<thin air", ("", "<thin air")),
+    "only the beginning of the tag": (" <thi", ("", " <thi")),
+    "empty thought": ("<think></think>x", ("", "x")),
+    "never closed": ("<think>hm </thin", ("hm </thin", "")),
+    "angle brackets in the thought": ("<think>a < b </ c</think>x", ("a < b </ c", "x")),
+    "nothing": ("", ("", "")),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), THINK.values(), ids=THINK)
+def test_think_splitter(text: str, expected: tuple[str, str]) -> None:
+    for pieces in [[text], list(text), *([text[:i], text[i:]] for i in range(len(text)))]:
+        splitter = ThinkSplitter()
+        found = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
+        assert ("".join(r for r, _ in found), "".join(c for _, c in found)) == expected
+
+
+def fragment(
+    index: int | None = 0, call_id: str | None = None, name: str | None = None, arguments: Any = None
+) -> dict[str, Any]:
+    function = {k: v for k, v in (("name", name), ("arguments", arguments)) if v is not None}
+    given = {"index": index, "id": call_id, "function": function}
+    return {k: v for k, v in given.items() if v is not None}
+
+
+ARGS = {"city": "Rome"}
+CALLS: dict[str, tuple[list[list[dict[str, Any]]], list[ToolCall]]] = {
+    "fragmented": (
+        [[fragment(0, "1", "f", "")], [fragment(0, None, None, '{"ci')], [fragment(0, None, None, 'ty":"Rome"}')]],
+        [ToolCall("1", "f", ARGS)],
+    ),
+    "whole": ([[fragment(0, "1", "f", '{"city":"Rome"}')]], [ToolCall("1", "f", ARGS)]),
+    "arguments as an object": ([[fragment(0, "1", "f", ARGS)]], [ToolCall("1", "f", ARGS)]),
+    "encoded twice": ([[fragment(0, "1", "f", json.dumps(json.dumps(ARGS)))]], [ToolCall("1", "f", ARGS)]),
+    "no arguments": ([[fragment(0, "1", "f")]], [ToolCall("1", "f", {})]),
+    "null arguments": ([[fragment(0, "1", "f", "null")]], [ToolCall("1", "f", {})]),
+    "parallel, interleaved": (
+        [
+            [fragment(0, "1", "f", ""), fragment(1, "2", "g", "")],
+            [fragment(1, None, None, "{}"), fragment(0, None, None, '{"a":')],
+            [fragment(0, None, None, "1}")],
+        ],
+        [ToolCall("1", "f", {"a": 1}), ToolCall("2", "g", {})],
+    ),
+    "parallel at one index with ids": (
+        [[fragment(0, "1", "f", "{}")], [fragment(0, "2", "g", "{}")]],
+        [ToolCall("1", "f", {}), ToolCall("2", "g", {})],
+    ),
+    "parallel at one index without ids": (
+        [[fragment(0, None, "f", '{"a":1}')], [fragment(0, None, "f", '{"a":2}')]],
+        [ToolCall("", "f", {"a": 1}), ToolCall("", "f", {"a": 2})],
+    ),
+    "empty names in later fragments": (
+        [[fragment(0, "1", "f", "")], [fragment(0, None, "", '{"a"')], [fragment(0, None, "", ":1}")]],
+        [ToolCall("1", "f", {"a": 1})],
+    ),
+    "a new id and no name each": (
+        [[fragment(0, "1", "f", '{"a"')], [fragment(0, "2", "", ":1")], [fragment(0, "3", "", "}")]],
+        [ToolCall("1", "f", {"a": 1})],
+    ),
+    "the name again in each": (
+        [[fragment(0, "1", "f", '{"a"')], [fragment(0, "1", "f", ":1}")]],
+        [ToolCall("1", "f", {"a": 1})],
+    ),
+    "no index": (
+        [[fragment(None, "1", "f", '{"a"')], [fragment(None, None, None, ":1}")]],
+        [ToolCall("1", "f", {"a": 1})],
+    ),
+    "empty id": ([[fragment(0, "", "f", "{}")]], [ToolCall("", "f", {})]),
+}
+
+
+@pytest.mark.parametrize(("fragments", "calls"), CALLS.values(), ids=CALLS)
+def test_tool_calls_are_put_together(fragments: list[list[dict[str, Any]]], calls: list[ToolCall]) -> None:
+    assembler = answer.ToolCallAssembler()
+    for each in fragments:
+        assembler.feed(each)
+    assert assembler.finish() == calls
+    assert not assembler
+
+
+@pytest.mark.parametrize(
+    ("fragments", "said"),
+    [
+        ([fragment(0, "1", "f", '{"a":')], "arguments that are not JSON"),
+        ([fragment(0, "1", "f", "[1]")], "arguments that are not an object"),
+        ([fragment(0, "1", None, "{}")], "without a name"),
+    ],
+)
+def test_broken_tool_calls_are_told(fragments: list[dict[str, Any]], said: str) -> None:
+    assembler = answer.ToolCallAssembler()
+    assembler.feed(fragments)
+    with pytest.raises(ValueError, match=said):
+        assembler.finish()
+
+
+@pytest.mark.parametrize("junk", [None, "x", [None], [{"function": None}], [{"function": {"name": 1}}]])
+def test_junk_for_tool_calls_does_not_raise(junk: object) -> None:
+    answer.ToolCallAssembler().feed(junk)
+
+
+def whole(message: dict[str, Any], finish: str | None = "stop", **rest: Any) -> list[answer.Part]:
+    return answer.read_whole({"choices": [{"index": 0, "message": message, "finish_reason": finish}], **rest})
+
+
+def test_a_whole_answer() -> None:
+    usage, stats = {"completion_tokens": 3}, {"tokens_per_second": 5}
+    call = {"type": "function", "id": "1", "function": {"name": "f", "arguments": "{}"}}
+    assert whole(
+        {"role": "assistant", "content": "Hi", "reasoning_content": "hm", "tool_calls": [call, {**call, "id": "2"}]},
+        "tool_calls",
+        usage=usage,
+        stats=stats,
+    ) == [
+        Reasoning("hm"),
+        Content("Hi"),
+        ToolCall("1", "f", {}),
+        ToolCall("2", "f", {}),
+        End("tool_calls", usage, stats),
+    ]
+
+
+def test_a_whole_completion() -> None:
+    assert answer.read_whole({"choices": [{"text": "Hi", "finish_reason": "length"}]}) == [
+        Content("Hi"),
+        End("length", {}, {}),
+    ]
+
+
+def test_a_whole_answer_without_choices_is_an_error() -> None:
+    (failure,) = answer.read_whole({"choices": []})
+    assert isinstance(failure, Failure)
+    assert failure.error.status == 502
+
+
+def test_a_whole_answer_with_a_broken_call_is_an_error() -> None:
+    parts = whole({"content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]})
+    assert [type(part) for part in parts] == [Failure]
+
+
+@pytest.mark.parametrize(
+    ("broken", "value"),
+    [
+        ('{"a":1', {"a": 1}),
+        ('{"a":[1,{"b":"x', {"a": [1, {"b": "x"}]}),
+        ('{"a":1,}', {"a": 1}),
+        ('{"a":[1,2,],}', {"a": [1, 2]}),
+        ('noise {"a":1} noise', {"a": 1}),
+        ('{"a":"x\ny"}', {"a": "x\ny"}),
+        ('{"a":"x\\', {"a": "x"}),
+        ("", None),
+        ("[1]", None),
+        ('{"a" 1}', None),
+        ("{" * 100_000, None),
+    ],
+)
+def test_repair(broken: str, value: object) -> None:
+    assert repair.loads(broken) == value

@@ -1,0 +1,276 @@
+"""One read of the model list for all who ask, and never an old answer for a new question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from ollama_lmstudio.lmstudio.cache import MISS_SECONDS, CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Catalog, Model
+from ollama_lmstudio.lmstudio.errors import LMStudioError
+
+TTL = 300.0
+
+
+def catalog(*keys: str) -> Catalog:
+    return Catalog(tuple(map(Model, keys)))
+
+
+class Source:
+    """Answers with one outcome after another, then the last again; each waits until `gate` is open."""
+
+    def __init__(self, *outcomes: Catalog | LMStudioError) -> None:
+        self.outcomes: Sequence[Catalog | LMStudioError] = outcomes
+        self.calls = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def catalog(self) -> Catalog:
+        outcome = self.outcomes[min(self.calls, len(self.outcomes) - 1)]
+        self.calls += 1
+        await self.gate.wait()
+        if isinstance(outcome, LMStudioError):
+            raise outcome
+        return outcome
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Scenario = Callable[[Clock], Awaitable[None]]
+
+
+def run(scenario: Scenario) -> None:
+    asyncio.run(asyncio.wait_for(_await(scenario), 10))
+
+
+async def _await(scenario: Scenario) -> None:
+    await scenario(Clock())
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_list_is_kept_for_its_ttl() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"), catalog("b"))
+        cache = CatalogCache(source, TTL, clock)
+        assert await cache.get() == catalog("a")
+        clock.now += TTL - 1
+        assert await cache.get() == catalog("a")
+        clock.now += 1
+        assert await cache.get() == catalog("b")
+        assert source.calls == 2
+
+    run(scenario)
+
+
+def test_max_age_asks_for_a_younger_list() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"), catalog("b"))
+        cache = CatalogCache(source, TTL, clock)
+        await cache.get()
+        clock.now += 5
+        assert await cache.get(max_age=10) == catalog("a")
+        assert await cache.get(max_age=5) == catalog("b")
+        assert await cache.get(max_age=0) == catalog("b")
+        assert source.calls == 3
+
+    run(scenario)
+
+
+def test_all_who_ask_at_once_share_one_read() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        source.gate.clear()
+        asking = [asyncio.create_task(ask) for ask in (cache.get(), cache.refresh(), cache.get(max_age=0))]
+        await turns()
+        source.gate.set()
+        assert await asyncio.gather(*asking) == [catalog("a")] * 3
+        assert source.calls == 1
+
+    run(scenario)
+
+
+def test_one_who_gives_up_does_not_stop_the_others() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        source.gate.clear()
+        first, second = asyncio.create_task(cache.get()), asyncio.create_task(cache.get())
+        await turns()
+        first.cancel()
+        await turns()
+        assert first.cancelled()
+        source.gate.set()
+        assert await second == catalog("a")
+        assert source.calls == 1
+
+    run(scenario)
+
+
+def test_a_failure_reaches_all_and_is_not_remembered() -> None:
+    async def scenario(clock: Clock) -> None:
+        failure = LMStudioError(503, "down")
+        source = Source(failure, catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        results = await asyncio.gather(cache.get(), cache.get(), return_exceptions=True)
+        assert list(results) == [failure, failure]
+        assert source.calls == 1
+        assert cache.last is None
+        assert cache.resolver is None
+        assert await cache.get() == catalog("a")
+
+    run(scenario)
+
+
+def test_a_failure_that_nobody_waits_for_is_no_complaint_of_the_loop() -> None:
+    async def scenario(clock: Clock) -> None:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        source = Source(LMStudioError(503, "down"))
+        source.gate.clear()
+        cache = CatalogCache(source, TTL, clock)
+        alone = asyncio.create_task(cache.get())
+        await turns()
+        alone.cancel()
+        await turns()
+        source.gate.set()
+        await turns()
+        assert complaints == []
+
+    run(scenario)
+
+
+def test_after_a_failure_the_last_list_is_still_there() -> None:
+    async def scenario(clock: Clock) -> None:
+        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, clock)
+        await cache.get()
+        clock.now += TTL
+        with pytest.raises(LMStudioError, match="down"):
+            await cache.get()
+        assert cache.last == catalog("a")
+        assert cache.resolver is not None
+        assert cache.resolver.resolve("a") is not None
+
+    run(scenario)
+
+
+def test_invalidate_makes_the_next_one_read() -> None:
+    async def scenario(clock: Clock) -> None:
+        cache = CatalogCache(Source(catalog("a"), catalog("b")), TTL, clock)
+        await cache.get()
+        cache.invalidate()
+        assert cache.last == catalog("a")
+        assert await cache.get() == catalog("b")
+
+    run(scenario)
+
+
+def test_a_read_that_began_before_invalidate_is_not_kept() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("old"), catalog("new"))
+        cache = CatalogCache(source, TTL, clock)
+        source.gate.clear()
+        before = asyncio.create_task(cache.get())
+        await turns()
+        cache.invalidate()
+        after = asyncio.create_task(cache.get())
+        await turns()
+        source.gate.set()
+        assert (await before, await after) == (catalog("old"), catalog("new"))
+        assert cache.last == catalog("new")
+        assert source.calls == 2
+
+    run(scenario)
+
+
+def test_a_name_is_resolved_in_the_list_at_hand() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        for _ in range(3):
+            found = await cache.resolve("a:latest")
+            assert found is not None
+            assert found.id == "a"
+            clock.now += 10
+        assert source.calls == 1
+
+    run(scenario)
+
+
+def test_a_miss_looks_once_more() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"), catalog("a", "b"))
+        cache = CatalogCache(source, TTL, clock)
+        await cache.get()
+        clock.now += MISS_SECONDS
+        found = await cache.resolve("b")
+        assert found is not None
+        assert source.calls == 2
+
+    run(scenario)
+
+
+def test_a_miss_in_a_list_just_read_is_final() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        for _ in range(10):
+            assert await cache.resolve("b") is None
+            clock.now += MISS_SECONDS / 20
+        assert source.calls == 1
+        clock.now += MISS_SECONDS
+        assert await cache.resolve("b") is None
+        assert source.calls == 2
+
+    run(scenario)
+
+
+def test_misses_at_the_same_time_share_one_read() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        await cache.get()
+        clock.now += MISS_SECONDS
+        assert await asyncio.gather(*(cache.resolve(f"b{number}") for number in range(20))) == [None] * 20
+        assert source.calls == 2
+
+    run(scenario)
+
+
+def test_a_miss_while_lm_studio_is_down_is_an_error_and_a_hit_is_not() -> None:
+    async def scenario(clock: Clock) -> None:
+        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, clock)
+        await cache.get()
+        clock.now += MISS_SECONDS
+        assert await cache.resolve("a") is not None
+        with pytest.raises(LMStudioError, match="down"):
+            await cache.resolve("b")
+
+    run(scenario)
+
+
+def test_a_name_is_resolved_in_a_list_that_was_invalidated_meanwhile() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a"))
+        cache = CatalogCache(source, TTL, clock)
+        source.gate.clear()
+        asking = asyncio.create_task(cache.resolve("a"))
+        await turns()
+        cache.invalidate()
+        source.gate.set()
+        assert await asking is not None
+        assert cache.last is None
+
+    run(scenario)
