@@ -78,11 +78,14 @@ class Startup:
         self._log = _ServerLog()
         self._mode = ""
         self._demo_socket: socket.socket | None = None
+        self._demo_port = 0
         self._demo: Any = None
 
     def watch_log(self) -> None:
         """Begin to watch what mitmproxy says of its servers."""
         logging.getLogger(SERVER_LOGGER).addFilter(self._log)
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
 
     def upstream(self, settings: options.Settings) -> options.Upstream:
         """Give where LM Studio is; with `demo`, where the stand-in will answer."""
@@ -92,8 +95,10 @@ class Startup:
         if self._demo_socket is None and self._demo is None:
             self._demo_socket = socket.socket()
             self._demo_socket.bind(("127.0.0.1", 0))
-        port = self._demo_socket.getsockname()[1] if self._demo_socket else self._demo.port
-        return options.Upstream("http", "127.0.0.1", port)
+            # Who comes before the stand-in is up waits for it.
+            self._demo_socket.listen()
+            self._demo_port = self._demo_socket.getsockname()[1]
+        return options.Upstream("http", "127.0.0.1", self._demo_port)
 
     def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
         """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""

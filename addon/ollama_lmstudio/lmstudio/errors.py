@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 MAX_DEPTH: Final = 8
@@ -78,11 +79,10 @@ def peel(value: object, secrets: Iterable[str] = ()) -> Peeled:
     return found._replace(message=scrub(found.message, secrets)[:MAX_TEXT])
 
 
-def error_from_response(
-    status: int, content_type: str, body: bytes | str, secrets: Iterable[str] = ()
-) -> LMStudioError:
+def error_from_response(status: int, content_type: str, body: object, secrets: Iterable[str] = ()) -> LMStudioError:
     """Make an error of an answer that is one, whatever its status.
 
+    `body` is bytes, text or parsed JSON.
     4xx and 5xx are kept. 502 stands for what is not the client's doing: a success that holds an error,
     a redirect, an endpoint that this LM Studio lacks, a token that it refuses.
     """
@@ -116,7 +116,7 @@ def unexpected_success(body: object, wanted_keys: Iterable[str], secrets: Iterab
         if any(key in body for key in wanted):
             return None
         if body.get("error"):
-            return error_from_response(200, "application/json", json.dumps(body), secrets)
+            return error_from_response(200, "application/json", body, secrets)
     return LMStudioError(502, f"LM Studio answered with something that has no {' or '.join(wanted)}")
 
 
@@ -147,7 +147,7 @@ _TOKEN: Final = re.compile(r"sk-lm-[\w:*-]+")
 _ECHOED_TOKEN: Final = re.compile(r"(API token provided:\s*)(?:[^*\n]{0,10}\*+|\S+?(?=\.?(?:\s|$)))")
 
 # `[Server Error] ...` is a text.
-_LOOKS_LIKE_JSON: Final = re.compile(r'\s*(?:\{\s*["}]|\[\s*["\[\]{])')
+_LOOKS_LIKE_JSON: Final = re.compile(r'\{\s*["}]|\[\s*["\[\]{]')
 _MAX_INNER_STARTS: Final = 8
 
 
@@ -180,9 +180,8 @@ def _find_in_text(text: str, depth: int) -> Peeled | None:
 
 def _find_inside_text(text: str, depth: int) -> Peeled | None:
     """Find the error that an engine answered with and LM Studio put at the end of a text of its own."""
-    starts = [match.start() for match in _LOOKS_LIKE_JSON.finditer(text)]
-    for start in starts[:_MAX_INNER_STARTS]:
-        if (parsed := _parse(text[start:])) and (found := _find(parsed[0], depth - 1)):
+    for match in islice(_LOOKS_LIKE_JSON.finditer(text), _MAX_INNER_STARTS):
+        if (parsed := _parse(text[match.start() :])) and (found := _find(parsed[0], depth - 1)):
             return found
     return None
 
@@ -217,7 +216,9 @@ def _issue_place(path: object) -> str:
 
 
 def _word(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value else None
+    if isinstance(value, int) and 400 <= value <= 599:
+        return str(value)
+    return value if isinstance(value, str) and value else None
 
 
 def _parse(text: str) -> tuple[object] | None:

@@ -251,6 +251,7 @@ class Struct:
         for key, item in value:
             name = self.field(key)
             if name is None:
+                # Go skips it unread; here a number past all floats is refused, as it could not be passed on.
                 extras[key] = ANYTHING.decode(item, decoding)
                 continue
             # Left as they are when an exception passes: it is placed by them.

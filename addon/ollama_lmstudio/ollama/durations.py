@@ -68,16 +68,15 @@ def parse_duration(text: str) -> int:
         whole, fraction, unit = number.groups(default="")
         if not whole and not fraction:
             raise _invalid("invalid duration", text)
-        if len(whole.lstrip("0")) > len(str(_LIMIT)):
-            raise _invalid("invalid duration", text)
-        if int(whole or "0") > _LIMIT:
+        whole = whole.lstrip("0") or "0"
+        if len(whole) > len(str(_LIMIT)) or int(whole) > _LIMIT:
             raise _invalid("invalid duration", text)
         if not unit:
             raise _invalid("missing unit in duration", text)
         scale = _UNITS.get(unit)
         if scale is None:
             raise ValueError(f"time: unknown unit {_quote(unit)} in duration {_quote(text)}")
-        total += int(whole or "0") * scale + _fraction(fraction, scale)
+        total += int(whole) * scale + _fraction(fraction, scale)
         if total > _LIMIT:
             raise _invalid("invalid duration", text)
         position = number.end()

@@ -72,12 +72,8 @@ image_generation_unsupported = Text(400, "image generation models are not curren
 # Chat and generate.
 top_logprobs_range = Text(400, "top_logprobs must be between 0 and 20")
 raw_conflict = Text(400, "raw mode does not support template, system, or context")
-invalid_think_value = Text(
-    400, 'invalid think value: {:q} (must be "high", "medium", "low", "max", true, or false)'
-)
-invalid_think_type = Text(
-    400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
-)
+invalid_think_value = Text(400, 'invalid think value: {:q} (must be "high", "medium", "low", "max", true, or false)')
+invalid_think_type = Text(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
 illegal_base64 = Text(400, "illegal base64 data at input byte {}")
 malformed_object = Text(400, "Value looks like object, but can't find closing '}}' symbol")
 unsupported_keep_alive = Text(400, "Unsupported type: '{}'")

@@ -123,9 +123,7 @@ def _arguments(value: Any) -> JSONObject:
     return unmarshal(ANYTHING, value) or {}
 
 
-_KEEP_ALIVE = Pointer(
-    Custom("api.Duration", lambda value: parse_keep_alive(unmarshal(ANYTHING, value)), lambda: None)
-)
+_KEEP_ALIVE = Pointer(Custom("api.Duration", lambda value: parse_keep_alive(unmarshal(ANYTHING, value)), lambda: None))
 _THINK = Pointer(Custom("api.ThinkValue", _think, lambda: None))
 _IMAGES = Slice(_Image())
 

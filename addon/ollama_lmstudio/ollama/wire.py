@@ -92,7 +92,7 @@ def _float32s(floats: array[float]) -> list[str]:
     """Write 32 bit floats, a whole vector at a time.
 
     Nine digits always read back, and most numbers need eight or nine, so only few go through more than one
-    round of the loop.
+    round of the loop. (Of all powers of two, four get another last digit than in Go; they read back all the same.)
     """
     texts = [f"{number:.8g}" for number in floats]
     exact = _reads_back(texts, floats)
@@ -105,17 +105,12 @@ def _float32s(floats: array[float]) -> list[str]:
             break
         shorter = [f"{floats[index]:.{digits}g}" for index in candidates]
         exact = _reads_back(shorter, [floats[index] for index in candidates])
-        kept = [
-            pair
-            for pair, is_exact in zip(zip(candidates, shorter, strict=True), exact, strict=True)
-            if is_exact
-        ]
+        kept = [pair for pair, is_exact in zip(zip(candidates, shorter, strict=True), exact, strict=True) if is_exact]
         for index, text in kept:
             texts[index] = text
         candidates = [index for index, _ in kept]
     return [
-        _exponent(text, number, _BOUNDS_32) if "e" in text else text
-        for text, number in zip(texts, floats, strict=True)
+        _exponent(text, number, _BOUNDS_32) if "e" in text else text for text, number in zip(texts, floats, strict=True)
     ]
 
 
