@@ -86,8 +86,13 @@ class Exchange:
             self._connection.write(self._take(body[: len(body) // 2]))
             self.drop(rst=drop.how == "rst")
             return
-        await self._write_pieces(b"" if self.record.method == "HEAD" else body)
-        self._end()
+        body = b"" if self.record.method == "HEAD" else body
+        if self.fault.split is None:
+            self._end(body)
+            await self._connection.drained()
+        else:
+            await self._write_pieces(body)
+            self._end(b"")
 
     async def reply_json(self, status: int, value: Any, *, indent: int = 2, extra: Headers | None = None) -> None:
         """Answer with JSON."""
@@ -97,8 +102,7 @@ class Exchange:
         """Answer without a body."""
         headers = [("X-Powered-By", "Express"), *extra, ("Content-Length", "0"), ("Date", http_date())]
         self._begin(status, [*headers, *self._persistence()])
-        self._connection.write(self._take(b""))
-        self._end()
+        self._end(b"")
 
     def _persistence(self) -> Headers:
         if self.close_after:
@@ -139,10 +143,8 @@ class Exchange:
 
     def end_stream(self) -> None:
         """End a stream as it should."""
-        if self._chunked:
-            self._connection.write(self._pending + LAST_CHUNK)
-            self._pending = b""
-        self._end()
+        head, self._pending = self._pending, b""
+        self._end(head + LAST_CHUNK if self._chunked else head)
 
     def drop(self, *, rst: bool = False) -> None:
         """Close the connection here and now."""
@@ -178,8 +180,10 @@ class Exchange:
             return head + data
         return b"%b%x\r\n%b\r\n" % (head, len(data), data)
 
-    def _end(self) -> None:
+    def _end(self, data: bytes) -> None:
+        """Send the last bytes; by the time the client has them nothing goes on here any more."""
         self.ended = True
+        self._connection.write(self._take(data) if self._pending else data)
         self._connection.answered(self.record.status or 200)
 
 
@@ -237,6 +241,11 @@ class Connection(asyncio.Protocol):
             self._exchange.record.closed = time.monotonic()
         if self.task:
             self.task.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request waits for its answer, or for the rest of it."""
+        return self._exchange is not None and not self._exchange.ended
 
     # What an exchange needs
 

@@ -60,6 +60,12 @@ class SimModel:
         return self.publisher or (first if slash else "lmstudio-community")
 
     @property
+    def names(self) -> frozenset[str]:
+        """What the model is found by, in small letters: its key, with its quantization or not, and its variants."""
+        key = self.key.lower()
+        return frozenset((key, f"{key}@{(self.quantization or '').lower()}", *map(str.lower, self.variants)))
+
+    @property
     def title(self) -> str:
         """The display name: the given one, else made of the key."""
         name = self.key.rpartition("/")[2]

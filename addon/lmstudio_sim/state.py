@@ -151,10 +151,7 @@ class State:
     def find(self, name: str) -> SimModel | None:
         """Find a downloaded model by its key or one of its variants, in any case of letters."""
         folded = name.lower()
-        for model in self.models.values():
-            if folded in (model.key.lower(), *(variant.lower() for variant in model.variants)):
-                return model
-        return None
+        return next((model for model in self.models.values() if folded in model.names), None)
 
     def add(
         self,

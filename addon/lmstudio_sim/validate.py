@@ -131,7 +131,7 @@ def _message(message: Any) -> tuple[str, int]:
     if calls is not None:
         _past_calls(calls)
     content = message.get("content")
-    if content is None and role == "assistant":
+    if content is None and calls:
         return "", 0
     if isinstance(content, str):
         return content, 0
@@ -164,21 +164,42 @@ def _past_calls(calls: Any) -> None:
                 raise plain_error(INVALID_MESSAGES)
 
 
+# How Python's complaint about a JSON text begins, and what V8 says instead.
+JAVASCRIPT_COMPLAINTS = {
+    "Expecting property name": "Expected property name or '}' in JSON",
+    "Expecting ':'": "Expected ':' after property name in JSON",
+    "Extra data": "Unexpected non-whitespace character after JSON",
+}
+JSON_STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+
+
+def _innermost(text: str) -> str:
+    """Return the bracket that is open at the end of a JSON text without strings."""
+    opened = [""]
+    for character in text:
+        if character in "[{":
+            opened.append(character)
+        elif character in "]}":
+            opened.pop()
+    return opened[-1]
+
+
 def javascript_json_error(text: str, problem: ValueError) -> str:
     """Say in V8's words why a text is not JSON."""
-    if not isinstance(problem, json.JSONDecodeError) or problem.pos >= len(text.rstrip()):
-        return "Unexpected end of JSON input" if isinstance(problem, json.JSONDecodeError) else str(problem)
-    place = f"in JSON at position {problem.pos} (line {problem.lineno} column {problem.colno})"
-    if problem.msg.startswith("Expecting property name"):
-        return f"Expected property name or '}}' {place}"
-    if problem.msg.startswith("Expecting ':'"):
-        return f"Expected ':' after property name {place}"
-    if problem.msg.startswith("Expecting ','"):
-        return f"Expected ',' or '}}' after property value {place}"
+    if not isinstance(problem, json.JSONDecodeError):
+        return f"{problem}, {stringify(text).decode()} is not valid JSON"
     if problem.msg.startswith("Unterminated string"):
         return f"Unterminated string in JSON at position {len(text)}"
-    if problem.msg.startswith("Extra data"):
-        return f"Unexpected non-whitespace character after JSON at position {problem.pos}"
+    if problem.pos >= len(text.rstrip()):
+        return "Unexpected end of JSON input"
+    place = f"at position {problem.pos} (line {problem.lineno} column {problem.colno})"
+    if problem.msg.startswith("Expecting ','"):
+        in_array = _innermost(JSON_STRING.sub("", text[: problem.pos])) == "["
+        wanted = "',' or ']' after array element" if in_array else "',' or '}' after property value"
+        return f"Expected {wanted} in JSON {place}"
+    for complaint, message in JAVASCRIPT_COMPLAINTS.items():
+        if problem.msg.startswith(complaint):
+            return f"{message} {place}"
     return f"Unexpected token '{text[problem.pos]}', {stringify(text).decode()} is not valid JSON"
 
 

@@ -165,6 +165,8 @@ JSON = st.recursive(
 @example("9" * 10_000)
 @example(b"\xff\xfe{")
 @example({"error": "\ud800"})
+@example({"error": {"message": "No.", "code": 10**5000}})
+@example("No." + " " * 100_000 + "Really.")
 def test_peel_never_raises_and_always_says_something(value: object) -> None:
     peeled = peel(value)
     assert peeled.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,12 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
-from lmstudio_sim import Reasoning, Sim, SimModel, SimThread, embedder
+
+from lmstudio_sim import Reasoning, Sim, SimDownload, SimModel, SimThread, embedder, gpt_oss
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "addon" / "ollama.py"
@@ -25,9 +29,14 @@ START_SECONDS = 30
 CHAT = "llama-3.2-3b-instruct"
 VISION = "google/gemma-3-4b"
 THINKING = "qwen/qwen3-8b"
+GPT_OSS = "openai/gpt-oss-20b"
 NO_TOOLS = "plain"
 CODER = "qwen2.5-coder-7b-instruct"
 EMBEDDER = "text-embedding-nomic-embed-text-v1.5"
+UNSCALED_EMBEDDER = "text-embedding-unscaled"
+DOWNLOADABLE = "ibm/granite-4-micro"
+
+HI = [{"role": "user", "content": "hi"}]
 
 
 def models() -> list[SimModel]:
@@ -36,9 +45,11 @@ def models() -> list[SimModel]:
         SimModel(key=CHAT),
         SimModel(key=VISION, vision=True, publisher="google"),
         SimModel(key=THINKING, publisher="qwen", reasoning=Reasoning(("off", "on"), "on")),
+        gpt_oss(GPT_OSS),
         SimModel(key=NO_TOOLS, tools=False),
         SimModel(key=CODER),
         embedder(EMBEDDER),
+        embedder(UNSCALED_EMBEDDER, unit_norm=False, dimensions=16, max_context_length=8),
     ]
 
 
@@ -47,6 +58,75 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def ndjson(response: httpx.Response) -> list[dict[str, Any]]:
+    """Give the lines of a streamed answer; each ends with a newline."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.text.endswith("\n")
+    return [json.loads(line) for line in response.text[:-1].split("\n")]
+
+
+def content_of(lines: Sequence[dict[str, Any]]) -> str:
+    """Give the text of a chat's lines."""
+    return "".join(line["message"]["content"] for line in lines)
+
+
+def thinking_of(lines: Sequence[dict[str, Any]]) -> str:
+    """Give what the model thought in a chat's lines."""
+    return "".join(line["message"].get("thinking", "") for line in lines)
+
+
+@dataclass
+class RawAnswer:
+    """An answer as it went over the wire. `closed` is whether the server closed the connection after it."""
+
+    head: bytes
+    body: bytes
+    closed: bool
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return int(self.head.split(b" ", 2)[1])
+
+    def header(self, name: str) -> str | None:
+        """Give the value of a header, or None."""
+        for line in self.head.decode().split("\r\n")[1:]:
+            key, _, value = line.partition(": ")
+            if key.lower() == name:
+                return value
+        return None
+
+    @property
+    def json(self) -> Any:
+        """The body of an answer with a length."""
+        assert len(self.body) == int(self.header("content-length") or -1)
+        return json.loads(self.body)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The lines of a chunked body that ends as it should, with nothing after its end."""
+        assert self.header("transfer-encoding") == "chunked"
+        rest, body = self.body, b""
+        while True:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            body, end, rest = body + rest[:length], rest[length : length + 2], rest[length + 2 :]
+            assert end == b"\r\n"
+            if not length:
+                break
+        assert rest == b""
+        assert body.endswith(b"\n")
+        return [json.loads(line) for line in body.decode()[:-1].split("\n")]
+
+
+def post_bytes(path: str, body: Any, *, version: str = "1.1", headers: str = "") -> bytes:
+    """Write a POST of JSON."""
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n{headers}\r\n"
+    return head.encode() + data
 
 
 class Proxy:
@@ -103,9 +183,10 @@ class Proxy:
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the process ended:\n{self.log}"
         try:
-            return httpx.get(f"{self.url}/", trust_env=False).text == "Ollama is running"
+            answer = httpx.get(f"{self.url}/", trust_env=False)
         except httpx.TransportError:
             return False
+        return answer.status_code == 401 or answer.text == "Ollama is running"
 
     @property
     def log(self) -> str:
@@ -140,6 +221,29 @@ class Proxy:
                 self._reader.join(5)
         return status
 
+    def connect(self) -> socket.socket:
+        """Open a bare connection to this server."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def raw(self, request: bytes) -> RawAnswer:
+        """Send bytes and read one answer as it goes over the wire."""
+        with self.connect() as sock:
+            sock.sendall(request)
+            data = b""
+            while b"\r\n\r\n" not in data:
+                received = sock.recv(65536)
+                assert received, f"no whole head: {data!r}"
+                data += received
+            head, _, body = data.partition(b"\r\n\r\n")
+            answer = RawAnswer(head, body, closed=False)
+            while not _is_whole(answer):
+                received = sock.recv(65536)
+                if not received:
+                    answer.closed = True
+                    break
+                answer.body += received
+            return answer
+
     def client(self, **arguments: Any) -> httpx.Client:
         """Give a client of this server."""
         return httpx.Client(base_url=self.url, trust_env=False, timeout=20, **arguments)
@@ -151,9 +255,37 @@ class Proxy:
         self.stop()
 
 
+def _is_whole(answer: RawAnswer) -> bool:
+    """Whether an answer that tells where it ends has ended."""
+    length = answer.header("content-length")
+    if length is not None:
+        return len(answer.body) >= int(length)
+    return answer.header("transfer-encoding") == "chunked" and answer.body.endswith(b"0\r\n\r\n")
+
+
+class StartProxy(Protocol):
+    """Start a Proxy that the test does not have to stop."""
+
+    def __call__(self, lmstudio_url: str | None, *arguments: str, wait: bool = True, **settings: Any) -> Proxy: ...
+
+
+@pytest.fixture
+def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
+    """Start processes of their own, with a state directory of their own; what still runs at the end is stopped."""
+    with ExitStack() as stack:
+
+        def start(lmstudio_url: str | None, *arguments: str, wait: bool = True, **settings: Any) -> Proxy:
+            proxy = Proxy(lmstudio_url, *arguments, state_dir=tmp_path / "state", **settings)
+            proxy.start(wait=wait)
+            stack.callback(lambda: proxy.stop() if proxy.process.poll() is None else None)
+            return proxy
+
+        yield start
+
+
 @pytest.fixture(scope="session")
 def shared_sim() -> Iterator[Sim]:
-    with SimThread(models=models()) as sim:
+    with SimThread(models=models(), downloads=[SimDownload(DOWNLOADABLE)]) as sim:
         yield sim
 
 
