@@ -34,6 +34,8 @@ HOLD_SECONDS = 20
 IDLE_SECONDS = 4
 # Mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
 SILENCE_SECONDS = 3600
+# A stream that began with an error is given this long to end.
+LINGER_SECONDS = 1
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
 
@@ -283,9 +285,13 @@ class Bridge:
             return told
 
         arrived = await internals.hold(flow, self._clock.monotonic, begun, HOLD_SECONDS)
-        if failed or (arrived is not None and (arrived.server_gone or arrived.client_gone) and not begun(arrived)):
-            return  # an error, or gone: the response or the error hook tells it
         assert flow.response is not None
+        if failed and arrived is not None:
+            translation.feed(arrived.body, self._clock.monotonic())
+            self._fail(flow, exchange, translation.answer())
+            return
+        if arrived is not None and (arrived.server_gone or arrived.client_gone) and not begun(arrived):
+            return  # the error hook tells it
         flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
         if exchange.http10:
             flow.response.headers["Connection"] = "close"
@@ -293,6 +299,18 @@ class Bridge:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         flow.response.stream = self._streamer(flow, exchange, translation)
         exchange.started = True
+
+    def _fail(self, flow: http.HTTPFlow, exchange: Exchange, answer: base.Answer) -> None:
+        """Answer with an error as soon as LM Studio's stream begins with one, whenever it ends."""
+        assert flow.response is not None
+        flow.response.status_code, flow.response.reason = answer.status, HTTPStatus(answer.status).phrase
+        flow.response.headers = _headers(answer, exchange.extra)
+        flow.response.headers["Content-Length"] = str(len(answer.body))
+        bodies = [answer.body]
+        flow.response.stream = lambda data: [bodies.pop()] if bodies else []
+        exchange.started = True
+        # Only the end of LM Studio's stream frees the connection for the client's next request.
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, flow)
 
     def _streamer(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> Any:
         """Give the function that turns what mitmproxy reads into what it writes. It never returns an empty `bytes`."""
@@ -314,12 +332,14 @@ class Bridge:
     async def _collect(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
         """Take all of a stream, with the times at which it came, for a client that wants one object."""
         arrived = await internals.hold(flow, self._clock.monotonic, lambda arrived: False)
-        if arrived is None or not arrived.ended_at:
+        if arrived is None:
             return
+        # Also where LM Studio went away: its answer may have been whole by then, or have ended with its own error.
         for at, data in arrived.data:
             translation.feed(data, at)
-        translation.flush(arrived.ended_at)
-        exchange.fed = True
+        if arrived.ended_at:
+            translation.flush(arrived.ended_at)
+            exchange.fed = True
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Translate an answer that was not translated while it came."""
@@ -392,6 +412,11 @@ class Bridge:
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""
         self._idle_since.pop(client.id, None)
+
+
+def _end_if_live(flow: http.HTTPFlow) -> None:
+    if flow.live:
+        internals.write_last(flow, b"")
 
 
 def _is_ours(flow: http.HTTPFlow) -> bool:

@@ -59,6 +59,8 @@ def model_span(body: bytes) -> tuple[str, int, int] | None:
             if text[at : at + 1] != ",":
                 break
             at = _skip(text, at + 1)
+        if text[at : at + 1] != "}":
+            return None
     except (ValueError, RecursionError):
         return None
     return found

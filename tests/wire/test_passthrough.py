@@ -1,0 +1,243 @@
+"""LM Studio's own APIs through a real mitmdump: byte for byte, but for the model's name."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.conftest import CHAT, DOWNLOADABLE, HI, THINKING, Proxy
+
+from lmstudio_sim import Sim
+
+CHATS = "/v1/chat/completions"
+# What LM Studio makes up anew for each answer.
+MADE_UP = re.compile(
+    rb'"(?:\w+_)?id": ?"[^"]*"|"system_fingerprint": ?"[^"]*"|"created(?:_at)?": ?\d+|"time_to[^,]*|"tokens_per[^,]*'
+)
+# What differs from one transport to the next.
+TRANSPORT = {"date", "connection", "keep-alive", "transfer-encoding", "etag", "content-length"}
+
+
+def both(
+    client: httpx.Client, sim: Sim, method: str, path: str, **arguments: Any
+) -> tuple[httpx.Response, httpx.Response]:
+    """Ask LM Studio through the proxy and directly."""
+    with httpx.Client(base_url=sim.url, trust_env=False, timeout=20) as direct:
+        return client.request(method, path, **arguments), direct.request(method, path, **arguments)
+
+
+def assert_same(through: httpx.Response, direct: httpx.Response) -> None:
+    """Check that nothing differs but what must."""
+    assert through.status_code == direct.status_code
+    assert MADE_UP.sub(b"*", through.content) == MADE_UP.sub(b"*", direct.content)
+    assert {k: v for k, v in through.headers.items() if k not in TRANSPORT} == {
+        k: v for k, v in direct.headers.items() if k not in TRANSPORT
+    }
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", f"/v1/models/{CHAT}", "/api/v0/models", f"/api/v0/models/{CHAT}", "/api/v1/models"]
+)
+def test_lists(client: httpx.Client, sim: Sim, path: str) -> None:
+    through, direct = both(client, sim, "GET", path)
+    assert_same(through, direct)
+    assert through.content == direct.content
+    assert through.headers["content-length"] == direct.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHATS, {"messages": HI}),
+        (CHATS, {"messages": HI, "stream": True}),
+        (CHATS, {"messages": HI, "stream": True, "stream_options": {"include_usage": True}}),
+        (CHATS, {"messages": [{"role": "user", "content": "é\u2028\U0001f600"}], "stream": True}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/completions", {"prompt": "hi", "stream": True}),
+        ("/v1/embeddings", {"input": "hi", "model": "text-embedding-unscaled"}),
+        ("/v1/responses", {"input": "hi", "stream": True}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 10, "stream": True}),
+        ("/api/v0/chat/completions", {"messages": HI, "stream": True}),
+        ("/api/v1/chat", {"input": "hi", "stream": True}),
+        (CHATS, {"messages": "wrong"}),
+        (CHATS, {"messages": HI, "tools": [{"type": "function", "function": {"name": "x", "parameters": {}}}]}),
+        ("/v1/nothing", {"a": 1}),
+    ],
+)
+def test_answers(client: httpx.Client, sim: Sim, path: str, body: dict[str, Any]) -> None:
+    sim.load(CHAT)
+    through, direct = both(client, sim, "POST", path, json={"model": CHAT} | body)
+    assert_same(through, direct)
+    assert sim.requests[0].body == sim.requests[1].body
+    if body.get("stream"):
+        assert through.headers["content-type"] == "text/event-stream"
+        assert "content-length" not in through.headers
+
+
+def test_a_stream_flows(client: httpx.Client, sim: Sim) -> None:
+    sim.fault(token_delay=0.1)
+    with client.stream("POST", CHATS, json={"model": CHAT, "messages": HI, "stream": True}) as response:
+        times = [time.monotonic() for _ in response.iter_raw()]
+    assert times[-1] - times[0] > 0.2
+
+
+def test_an_upload_in_chunks(client: httpx.Client, sim: Sim) -> None:
+    body = json.dumps({"model": CHAT, "messages": HI}).encode()
+    response = client.post(CHATS, content=iter([body[:9], body[9:]]))
+    assert response.json()["choices"][0]["message"]["content"] == "You said: hi"
+    assert sim.requests[0].body == body
+
+
+# The model's name
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (CHAT, CHAT),
+        (f"{CHAT}:latest", CHAT),
+        (CHAT.upper(), CHAT),
+        ("llama3.2:3b", CHAT),
+        ("qwen3:8b", THINKING),
+        ("qwen3-8b", THINKING),
+        ("gpt-oss:20b", "openai/gpt-oss-20b"),
+        ("registry.ollama.ai/library/qwen3:8b", THINKING),
+    ],
+)
+@pytest.mark.parametrize("path", [CHATS, "/api/v0/chat/completions"])
+def test_the_model_is_found(client: httpx.Client, sim: Sim, path: str, name: str, key: str) -> None:
+    # The bytes around it stay, whatever they look like.
+    before, after = b'{ "a":[1.0, 1e5,"model"],\n"model" : ', b' ,"messages":[{"role":"user","content":"\\u00e9"}]}  '
+    response = client.post(path, content=before + json.dumps(name).encode() + after)
+    assert response.status_code == 200
+    assert response.json()["model"] == key
+    assert sim.requests[0].body == before + json.dumps(key).encode() + after
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHATS, b'{"messages": []}'),
+        (CHATS, b'{"model": "nosuch", broken'),
+        (CHATS, b"not JSON \xff"),
+        (CHATS, b"[1, 2]"),
+        (CHATS, b'{"model": 5}'),
+        (CHATS, b'{"model": null, "messages": [{"role": "user", "content": "hi"}]}'),
+        (CHATS, b'{"x": {"model": "nosuch"}}'),
+        ("/v1/anything", b'{"models": 1}'),
+        (CHATS, b"[" * 100_000),
+    ],
+)
+def test_a_body_without_a_model_is_not_touched(client: httpx.Client, sim: Sim, path: str, body: bytes) -> None:
+    sim.load(CHAT)
+    sim.fault(pre_error=(200, "text/plain", "seen"))
+    client.post(path, content=body)
+    assert [request.body for request in sim.requests] == [body]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "a b", "gpt-oss:120b-cloud", "plai"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_unknown_model(client: httpx.Client, sim: Sim, name: str, stream: bool) -> None:
+    # LM Studio would let the one that is loaded answer.
+    sim.load(CHAT)
+    answers = {
+        path: client.post(path, json={"model": name, "messages": HI, "stream": stream})
+        for path in (CHATS, "/v1/messages", "/api/v1/chat")
+    }
+    assert not any(request.method == "POST" for request in sim.requests)
+    status = answers[CHATS].status_code
+    assert status == {"nosuch": 404, "plai": 404, "a b": 400}.get(name, 403)
+    assert {answer.status_code for answer in answers.values()} == {status}
+    error = answers[CHATS].json()["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    assert error["param"] == "model"
+    assert error["code"] == ("model_not_found" if status == 404 else None)
+    anthropic = answers["/v1/messages"].json()
+    assert list(anthropic) == ["type", "error"]
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == {404: "not_found_error", 403: "permission_error"}.get(
+        status, "invalid_request_error"
+    )
+    assert answers["/api/v1/chat"].json()["error"]["type"] == "invalid_request"
+    if status == 404:
+        assert error["message"] == f"model '{name}' not found"
+
+
+def test_a_download_of_a_model_that_is_not_there(client: httpx.Client, sim: Sim) -> None:
+    response = client.post("/api/v1/models/download", json={"model": DOWNLOADABLE})
+    assert response.status_code == 200
+    assert response.json()["status"] in ("downloading", "already_downloaded")
+    assert sim.requests[-1].json == {"model": DOWNLOADABLE}
+
+
+def test_load_and_unload(client: httpx.Client, sim: Sim) -> None:
+    answer = client.post("/api/v1/models/load", json={"model": "qwen3:8b", "context_length": 4096}).json()
+    assert answer["instance_id"] == THINKING
+    assert sim.instances[0].context_length == 4096
+    assert client.post("/api/v1/models/unload", json={"instance_id": THINKING}).json() == {"instance_id": THINKING}
+    assert not sim.instances
+
+
+# Heads
+
+
+def test_hop_by_hop_headers_stay_here(client: httpx.Client, sim: Sim) -> None:
+    headers = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAMAAABkAAQAAP__",
+        "TE": "trailers",
+        "Proxy-Authorization": "Basic abc",
+        "Proxy-Connection": "keep-alive",
+        "Keep-Alive": "timeout=99",
+        "If-None-Match": "*",
+        "X-Mine": "kept",
+        "User-Agent": "mine/1",
+    }
+    assert client.get("/v1/models", headers=headers).status_code == 200
+    (request,) = sim.requests
+    got = {name.lower(): value for name, value in request.headers}
+    assert (got["x-mine"], got["user-agent"]) == ("kept", "mine/1")
+    assert got["host"] == sim.url.removeprefix("http://")
+    assert not {name.lower() for name in headers} - {"x-mine", "user-agent"} & set(got)
+
+
+def test_status_and_headers_are_kept(client: httpx.Client, sim: Sim) -> None:
+    sim.fault(path="/v1/anything", pre_error=(418, "text/x-tea", b"\x00\xff"))
+    response = client.get("/v1/anything?a=b%20c&d")
+    assert (response.status_code, response.content) == (418, b"\x00\xff")
+    assert response.headers["content-type"] == "text/x-tea"
+    assert response.headers["x-powered-by"] == "Express"
+    assert (sim.requests[0].path, sim.requests[0].query) == ("/v1/anything", "a=b%20c&d")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_methods_are_kept(client: httpx.Client, sim: Sim, method: str) -> None:
+    response = client.request(method, "/v1/models")
+    assert response.text == f'{{"error":"Unexpected endpoint or method. ({method} /v1/models)"}}'
+    assert sim.requests[0].method == method
+
+
+def test_a_head(client: httpx.Client) -> None:
+    response = client.head("/v1/models")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "fault", [{"pings": True, "comments": True}, {"newline": "\r\n", "bom": True}, {"split": 5}, {"no_done": True}]
+)
+def test_a_stream_passes_as_it_is(client: httpx.Client, sim: Sim, fault: dict[str, Any]) -> None:
+    sim.load(CHAT)
+    sim.fault(**fault)
+    body = {"model": CHAT, "messages": HI, "stream": True}
+    assert_same(*both(client, sim, "POST", CHATS, json=body))
+
+
+def test_a_prefix_of_the_path(sim: Sim, proxy: Proxy) -> None:
+    with proxy.client() as client:
+        assert client.get("/v1/").text == '{"error":"Unexpected endpoint or method. (GET /v1/)"}'
+        assert client.get("/v1").status_code == 404
