@@ -286,12 +286,14 @@ class Bridge:
 
         arrived = await internals.hold(flow, self._clock.monotonic, begun, HOLD_SECONDS)
         assert flow.response is not None
-        if failed and arrived is not None:
-            translation.feed(arrived.body, self._clock.monotonic())
-            self._fail(flow, exchange, translation.answer())
-            return
-        if arrived is not None and (arrived.server_gone or arrived.client_gone) and not begun(arrived):
-            return  # the error hook tells it
+        if arrived is not None:
+            told = begun(arrived)
+            if failed:
+                translation.feed(arrived.body, self._clock.monotonic())
+                self._fail(flow, exchange, translation.answer())
+                return
+            if not told and (arrived.server_gone or arrived.client_gone):
+                return  # the error hook tells it
         flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
         if exchange.http10:
             flow.response.headers["Connection"] = "close"
@@ -331,13 +333,21 @@ class Bridge:
 
     async def _collect(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
         """Take all of a stream, with the times at which it came, for a client that wants one object."""
-        arrived = await internals.hold(flow, self._clock.monotonic, lambda arrived: False)
+        taken = 0
+
+        def failed(arrived: internals.Arrived) -> bool:
+            nonlocal taken
+            for at, data in arrived.data[taken:]:
+                translation.feed(data, at)
+            taken = len(arrived.data)
+            return translation.failed
+
+        arrived = await internals.hold(flow, self._clock.monotonic, failed)
         if arrived is None:
             return
-        # Also where LM Studio went away: its answer may have been whole by then, or have ended with its own error.
-        for at, data in arrived.data:
-            translation.feed(data, at)
-        if arrived.ended_at:
+        if failed(arrived):
+            self._fail(flow, exchange, translation.answer())
+        elif arrived.ended_at:
             translation.flush(arrived.ended_at)
             exchange.fed = True
 

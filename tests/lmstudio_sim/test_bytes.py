@@ -77,7 +77,7 @@ def test_errors_about_models_are_indented_by_four_for_chats(connect: Connect) ->
 
 def test_errors_about_requests_are_compact(sim: Sim, connect: Connect) -> None:
     reply = connect(sim).call("POST", CHAT, {"model": "plain"})
-    assert (reply.status, reply.body) == (400, b"{\"error\":\"'messages' field is required\"}")
+    assert (reply.status, reply.body) == (400, b'{"error":"\'messages\' field is required"}')
     assert reply.header_names == JSON_HEADERS
 
 
@@ -118,7 +118,7 @@ def test_paths_are_those_of_express(sim: Sim, connect: Connect) -> None:
 
 def test_options_runs_into_the_handler_of_chats(sim: Sim, connect: Connect) -> None:
     reply = connect(sim).call("OPTIONS", CHAT)
-    assert (reply.status, reply.body) == (400, b"{\"error\":\"'messages' field is required\"}")
+    assert (reply.status, reply.body) == (400, b'{"error":"\'messages\' field is required"}')
 
 
 def test_cors(sim: Sim, connect: Connect) -> None:

@@ -46,9 +46,13 @@ def test_a_stream(sim: Sim, connect: Connect) -> None:
     sim.script([content("Hel", "lo ", "😀\n\ndata: [DONE]")])
     reply = connect(sim).call("POST", CHAT, user(stream=True))
     frames = reply.body.decode().split("\n\n")
-    match = re.match(r'data: \{"id":"(chatcmpl-[a-z0-9]{20,22})","object":"chat.completion.chunk","created":(\d+),', frames[0])
+    match = re.match(
+        r'data: \{"id":"(chatcmpl-[a-z0-9]{20,22})","object":"chat.completion.chunk","created":(\d+),', frames[0]
+    )
     assert match
-    head = f'data: {match[0].removeprefix("data: ")}"model":"plain","system_fingerprint":"plain","choices":[{{"index":0,'
+    head = (
+        f'data: {match[0].removeprefix("data: ")}"model":"plain","system_fingerprint":"plain","choices":[{{"index":0,'
+    )
     tail = ',"logprobs":null,"finish_reason":null}]}'
     assert frames == [
         head + '"delta":{"role":"assistant","content":"Hel"}' + tail,
@@ -277,7 +281,9 @@ def test_limits(sim: Sim, connect: Connect) -> None:
 
 def test_finish_reasons_can_be_scripted(sim: Sim, connect: Connect) -> None:
     sim.script([content("x"), end("length")])
-    assert events(connect(sim).call("POST", CHAT, user(stream=True)).body)[-2]["choices"][0]["finish_reason"] == "length"
+    assert (
+        events(connect(sim).call("POST", CHAT, user(stream=True)).body)[-2]["choices"][0]["finish_reason"] == "length"
+    )
 
 
 def test_logprobs(sim: Sim, connect: Connect) -> None:
@@ -376,7 +382,10 @@ def long_prompt(**more: Any) -> dict[str, Any]:
     return user("x " * 19 + "x", **more)
 
 
-@pytest.mark.parametrize(("overflow", "stream", "status"), [("error", True, 400), ("error", False, 400), ("stream", False, 400), ("stream", True, 200)])
+@pytest.mark.parametrize(
+    ("overflow", "stream", "status"),
+    [("error", True, 400), ("error", False, 400), ("stream", False, 400), ("stream", True, 200)],
+)
 def test_a_prompt_too_long(connect: Connect, overflow: Any, stream: bool, status: int) -> None:
     with SimThread([SimModel("plain", max_context_length=20)], overflow=overflow) as sim:
         reply = connect(sim).call("POST", CHAT, long_prompt(stream=stream))
@@ -478,7 +487,7 @@ def test_embeddings(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("version", "gone"),
     [
-        ("0.3.5", ["/api/v0/models", "/api/v1/models", "/v1/responses", "/v1/messages"]),
+        ("0.3.5", ["/api/v0/models", "/api/v1/models", "/api/v1/chat", "/v1/responses", "/v1/messages"]),
         ("0.3.36", ["/api/v1/models", "/api/v1/chat", "/v1/messages"]),
         ("0.4.0", ["/v1/messages"]),
         ("bionic-1.1.7", []),
@@ -505,7 +514,10 @@ def test_httpx_reads_a_stream(sim: Sim) -> None:
     with httpx.Client(base_url=sim.url) as client, client.stream("POST", CHAT, json=user("a b", stream=True)) as reply:
         lines = [line for line in reply.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
-    assert "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in lines[:-1]) == "You said: a b"
+    assert (
+        "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in lines[:-1])
+        == "You said: a b"
+    )
 
 
 def test_a_huge_token_and_many_small_ones(sim: Sim) -> None:

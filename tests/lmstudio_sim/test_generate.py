@@ -206,7 +206,9 @@ def test_results_of_tools_are_told() -> None:
 
 def test_a_schema_is_filled_in_rather_than_tools_called_or_thought() -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    _, generation = generate(*(steps := default_answer(Prompt({}, last_user="Rome", schema=schema, tools=TOOLS), gpt_oss())))
+    _, generation = generate(
+        *(steps := default_answer(Prompt({}, last_user="Rome", schema=schema, tools=TOOLS), gpt_oss()))
+    )
     assert json.loads(said(steps)) == {"city": "Rome"}
     assert (generation.calls, generation.reasoning_tokens) == ({}, 0)
 

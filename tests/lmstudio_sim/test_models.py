@@ -135,7 +135,7 @@ def test_one_model(connect: Connect) -> None:
         }
         assert wire.call("GET", "/api/v0/models/pub%2Fa").json["type"] == "llm"
         missing = wire.call("GET", "/v1/models/test")
-        assert (missing.status, missing.body) == (404, b"{\"error\":\"Model with identifier 'test' not found\"}")
+        assert (missing.status, missing.body) == (404, b'{"error":"Model with identifier \'test\' not found"}')
         missing = wire.call("GET", "/api/v0/models/pub/a@q4_k_m")
         assert (missing.status, missing.json["error"]["code"]) == (404, "model_not_found")
 

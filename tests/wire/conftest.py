@@ -263,6 +263,23 @@ def _is_whole(answer: RawAnswer) -> bool:
     return answer.header("transfer-encoding") == "chunked" and answer.body.endswith(b"0\r\n\r\n")
 
 
+class _SimAt(Sim):
+    """A stand-in that serves on a port of choice."""
+
+    wanted_port = 0
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        await super().start(host, self.wanted_port, sock=sock)
+
+
+def sim_thread_at(port: int) -> SimThread:
+    """Make a stand-in in a thread, to be entered, that serves on this port."""
+    thread = SimThread()
+    thread.sim = sim = _SimAt(models())
+    sim.wanted_port = port
+    return thread
+
+
 class StartProxy(Protocol):
     """Start a Proxy that the test does not have to stop."""
 
