@@ -25,7 +25,7 @@ def message_prompt(body: JsonObject) -> Prompt:
     if not isinstance(messages, list):
         raise anthropic_error("'messages' field is required")
     prompt = Prompt(body, messages=len(messages))
-    texts = [_content(body.get("system") or "", prompt)]
+    texts = [_content(body["system"], prompt)] if body.get("system") else []
     for message in messages:
         match message:
             case {"role": "user", "content": content}:

@@ -247,8 +247,10 @@ class Generation:
                 yield from self._say(step)
             elif isinstance(step, ToolCall):
                 yield from self._call(step)
-            else:
+            elif isinstance(step, Sleep | Failure | Hangup | Raw):
                 yield step
+            else:
+                raise TypeError(f"not a step: {step!r}")
             if self.stop_reason not in ("eosFound", "toolCalls"):
                 break
         if self._held and self.stop_reason != "stopStringFound":

@@ -232,7 +232,9 @@ class Inference:
             instance, load_seconds = await self.instance()
             self.check_model(instance.model)
             async with self.sim.engine.slot(instance) as run:
-                await self._perform(run, load_seconds)
+                reply = await self._perform(run, load_seconds)
+            if reply is not None:
+                await _send(self.sim, self.exchange, reply)
         except GenerationError as problem:
             await self._fail(self._dialect.refusal(problem.message, problem.status))
         except ApiError as problem:
@@ -278,7 +280,8 @@ class Inference:
         error.indent = self._model_error_indent
         return error
 
-    async def _perform(self, run: Run, load_seconds: float | None) -> None:
+    async def _perform(self, run: Run, load_seconds: float | None) -> JsonObject | None:
+        """Generate the answer; stream it, or return it."""
         sim, instance, prompt = self.sim, run.instance, self.prompt
         script = sim.take_script(prompt)
         tokens, overflow = self._fit(instance)
@@ -315,10 +318,9 @@ class Inference:
         try:
             if overflow:
                 raise GenerationError(overflow)
-            if self.streams:
-                await performance.stream()
-            elif reply := await performance.whole():
-                await _send(sim, self.exchange, reply)
+            if not self.streams:
+                return await performance.whole()
+            await performance.stream()
         except GenerationError as problem:
             error = self.exchange.fault.mid_error
             in_stream = self.exchange.streaming or error or (overflow and sim.settings.overflow == "stream")
@@ -326,6 +328,7 @@ class Inference:
                 raise
             frames = dialect.error(problem.message, old_style=bool(error and error.old_style))
             await performance.finish([*frames, *([dialect.done] if error and error.done else [])])
+        return None
 
     def _fit(self, instance: Instance) -> tuple[int, str]:
         """Return the tokens of the prompt as the model gets it, and the error if it does not fit."""

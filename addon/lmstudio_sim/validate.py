@@ -468,6 +468,10 @@ def _no_other_keys(value: JsonObject, known: Any) -> None:
         raise native_error(f"Unrecognized key(s) in object: {', '.join(unknown)}", code="unrecognized_keys")
 
 
+PLUGIN_DENIED = (
+    "Permission denied to use plugin '{plugin}'. Ensure that the server configuration allows plugin usage and, if using "
+    "an API token, it has the necessary permissions."
+)
 NATIVE_ITEMS = {"text": "content", "image": "data_url"}
 
 
@@ -478,6 +482,10 @@ def native_prompt(body: JsonObject) -> Prompt:
     items = [{"type": "text", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list):
         raise native_error("Invalid input", code="invalid_union", param="input")
+    if body.get("integrations"):
+        raise native_error(
+            PLUGIN_DENIED.format(plugin=_plugin(body["integrations"][0])), code=None, param="integrations", status=403
+        )
     prompt = Prompt(body, messages=len(items))
     texts = [body["system_prompt"]] if "system_prompt" in body else []
     for index, item in enumerate(items):
@@ -504,6 +512,11 @@ def native_prompt(body: JsonObject) -> Prompt:
         prompt.max_tokens = int(body["max_output_tokens"])
     prompt.thinks = body.get("reasoning") != "off"
     return prompt
+
+
+def _plugin(integration: Any) -> str:
+    """Return the name of a plugin, which is given alone or with settings."""
+    return str(integration.get("id") if isinstance(integration, dict) else integration)
 
 
 def check_reasoning(body: JsonObject, model: SimModel, version: Version) -> None:

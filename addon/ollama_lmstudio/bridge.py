@@ -292,8 +292,8 @@ class Bridge:
                 translation.feed(arrived.body, self._clock.monotonic())
                 self._fail(flow, exchange, translation.answer())
                 return
-            if not told and (arrived.server_gone or arrived.client_gone):
-                return  # the error hook tells it
+            if not told and arrived.over:
+                return  # nothing but its end came: the response or the error hook tells it
         flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
         if exchange.http10:
             flow.response.headers["Connection"] = "close"
