@@ -34,11 +34,12 @@ HOLD_SECONDS = 20
 IDLE_SECONDS = 4
 # Mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
 SILENCE_SECONDS = 3600
-# A stream that began with an error is given this long to end.
+# A stream that failed is given this long to end, before its connections are closed.
 LINGER_SECONDS = 1
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
 
+LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = "text/event-stream"
 HOP_BY_HOP = (
     "connection",
@@ -312,7 +313,7 @@ class Bridge:
         flow.response.stream = lambda data: [bodies.pop()] if bodies else []
         exchange.started = True
         # Only the end of LM Studio's stream frees the connection for the client's next request.
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, flow)
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, flow, b"")
 
     def _streamer(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> Any:
         """Give the function that turns what mitmproxy reads into what it writes. It never returns an empty `bytes`."""
@@ -325,8 +326,8 @@ class Bridge:
                 logger.exception("the translation of %s failed", exchange.path)
                 lines = translation.abort(LMStudioError(500, "internal error of the proxy, see its log"))
             if data and translation.failed:
-                # LM Studio may go on; the client's body ends with the error line.
-                loop.call_soon(internals.write_last, flow, b"" if exchange.http10 else b"0\r\n\r\n")
+                # The error line is the last one, even if LM Studio goes on.
+                loop.call_later(LINGER_SECONDS, _end_if_live, flow, b"" if exchange.http10 else LAST_CHUNK)
             return [b"".join(lines)] if lines else []
 
         return translate
@@ -395,7 +396,7 @@ class Bridge:
         elif exchange.http10:
             internals.write_last(flow, b"".join(lines))
         else:
-            internals.write_last(flow, b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + b"0\r\n\r\n")
+            internals.write_last(flow, b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + LAST_CHUNK)
 
     def _upstream_error(self, flow: http.HTTPFlow) -> LMStudioError:
         if flow.server_conn.timestamp_tcp_setup is None:
@@ -424,9 +425,9 @@ class Bridge:
         self._idle_since.pop(client.id, None)
 
 
-def _end_if_live(flow: http.HTTPFlow) -> None:
+def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
     if flow.live:
-        internals.write_last(flow, b"")
+        internals.write_last(flow, last)
 
 
 def _is_ours(flow: http.HTTPFlow) -> bool:

@@ -68,6 +68,8 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
         if writer is None or writer.is_closing():
             return False
         writer.write(data)
+        # With the bytes, so that a client does not ask again on a connection that is about to end.
+        writer.write_eof()
         writer.close()
     except (KeyError, AttributeError, OSError, RuntimeError):
         return False
