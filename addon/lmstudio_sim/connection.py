@@ -10,10 +10,9 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 
@@ -67,8 +66,8 @@ class Exchange:
         self.close_after = self._http_10 or "close" in (self.record.header("connection") or "").lower()
 
     @property
-    def streaming(self) -> bool:
-        """Whether the head of a stream is on its way."""
+    def begun(self) -> bool:
+        """Whether the answer has begun."""
         return self.record.status is not None
 
     async def reply(self, status: int, content_type: str, body: bytes, extra: Headers | None = None) -> None:
@@ -185,9 +184,6 @@ class Exchange:
         self.ended = True
         self._connection.write(self._take(data) if self._pending else data)
         self._connection.answered(self.record.status or 200)
-
-
-Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
@@ -336,23 +332,20 @@ class Connection(asyncio.Protocol):
         return b"".join(parts)
 
 
-class Hub:
+class Hub(Protocol):
     """What connections share. The server is one."""
 
     keep_alive: float
 
     def opened(self, connection: Connection) -> None:
         """Take note of a new connection."""
-        raise NotImplementedError
 
     def closed(self, connection: Connection) -> None:
         """Take note of the end of a connection."""
-        raise NotImplementedError
 
     def early_fault(self, record: Recorded, *, reused: bool) -> Fault:
         """Choose what goes wrong before the body of a request is read, on a connection used before or not."""
-        raise NotImplementedError
+        ...
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer a request."""
-        raise NotImplementedError

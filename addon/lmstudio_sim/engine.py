@@ -283,6 +283,8 @@ class Performance:
         for frame in frames:
             await self.send(frame)
         await self._flush()
+        if not self._begun:
+            await self._write(b"")
         if self._fault.disconnect:
             self._exchange.drop()
         else:
@@ -339,7 +341,7 @@ class Performance:
     async def _write(self, data: bytes) -> None:
         if not self._begun:
             self._begun = True
-            if not self._exchange.streaming:
+            if not self._exchange.begun:
                 self._exchange.open_stream(self._extra_headers)
             if self._fault.bom:
                 data = codecs.BOM_UTF8 + data

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-import string
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from . import listings
-from .answer import Answer, Dialect
+from .answer import Dialect
 from .anthropic import Messages, anthropic_error, message_prompt
 from .connection import Exchange
-from .engine import GenerationError, LoadError, Performance, Run
-from .generate import Generation, Prompt, count_tokens, embedding
-from .models import SimModel, Version
-from .native import NativeChat, event
+from .engine import GenerationError
+from .generate import Prompt, embedding
+from .inference import Inference, NativeInference, Stateful, native_load_failure
+from .models import Version
+from .native import NativeChat
 from .openai import Chat, Completion, embeddings
 from .responses import Responses, response_prompt
 from .state import Instance
@@ -28,13 +27,12 @@ from .validate import (
     EMBEDDING_KEYS,
     chat_prompt,
     check_native,
-    check_reasoning,
     completion_prompt,
     embedding_inputs,
     native_prompt,
     read_body,
 )
-from .wire import JSON_TYPE, ApiError, JsonObject, native_error, openai_error, plain_error, stringify
+from .wire import JSON_TYPE, ApiError, JsonObject, native_error, openai_error, plain_error
 
 if TYPE_CHECKING:
     from .server import Sim
@@ -70,38 +68,45 @@ def find_route(method: str, path: str, version: Version) -> tuple[Route, Found] 
 
 
 async def greeting(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Say that this is LM Studio."""
     await exchange.reply(200, JSON_TYPE, GREETING, sim.extra_headers)
 
 
 async def openai_models(sim: Sim, exchange: Exchange, found: Found) -> None:
-    await _send(sim, exchange, listings.openai_models(sim.state))
+    """List the models in OpenAI's way."""
+    await sim.send(exchange, listings.openai_models(sim.state))
 
 
 async def openai_model(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Describe a model in OpenAI's way."""
     name = unquote(found["id"])
     item = listings.openai_model(sim.state, name)
     if item is None:
         raise plain_error(f"Model with identifier '{name}' not found", 404)
-    await _send(sim, exchange, item)
+    await sim.send(exchange, item)
 
 
 async def v0_models(sim: Sim, exchange: Exchange, found: Found) -> None:
-    await _send(sim, exchange, {"data": listings.v0_models(sim.state), "object": "list"})
+    """List the models in the way of the older REST API."""
+    await sim.send(exchange, {"data": listings.v0_models(sim.state), "object": "list"})
 
 
 async def v0_model(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Describe a model in the way of the older REST API; only its id will do."""
     name = unquote(found["id"])
     item = next((item for item in listings.v0_models(sim.state) if item["id"] == name), None)
     if item is None:
         raise openai_error(f"Model with identifier '{name}' not found", status=404)
-    await _send(sim, exchange, item)
+    await sim.send(exchange, item)
 
 
 async def native_models(sim: Sim, exchange: Exchange, found: Found) -> None:
-    await _send(sim, exchange, {"models": [listings.native_model(sim.state, model) for model in sim.state.on_disk()]})
+    """List the models with their instances."""
+    await sim.send(exchange, {"models": [listings.native_model(sim.state, model) for model in sim.state.on_disk()]})
 
 
 async def load(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Load a model, again if it is loaded; the answer comes when that is done."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "load")
     model = sim.state.find(body["model"])
@@ -111,9 +116,9 @@ async def load(sim: Sim, exchange: Exchange, found: Found) -> None:
     config = {key: body[key] for key in listings.LOAD_SETTINGS if key in body}
     # The load goes on when the client has gone.
     work = sim.engine.load(model, context_length=body.get("context_length"), config=config)
-    loaded = await _shielded(sim.engine.background(work))
+    loaded: Instance | str = await asyncio.shield(sim.engine.background(work))
     if isinstance(loaded, str):
-        raise _native_load_failure(model, loaded)
+        raise native_load_failure(model, loaded)
     answer: JsonObject = {
         "type": model.type,
         "instance_id": loaded.id,
@@ -122,10 +127,11 @@ async def load(sim: Sim, exchange: Exchange, found: Found) -> None:
     }
     if body.get("echo_load_config"):
         answer["load_config"] = listings.load_config(loaded)
-    await _send(sim, exchange, answer)
+    await sim.send(exchange, answer)
 
 
 async def unload(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Unload an instance."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "unload")
     name = body["instance_id"]
@@ -134,37 +140,42 @@ async def unload(sim: Sim, exchange: Exchange, found: Found) -> None:
         message = f"Model with instance identifier '{name}' is not loaded."
         raise ApiError(404, {"error": {"type": "model_not_found", "message": message}})
     sim.engine.remove(instance)
-    await _send(sim, exchange, {"instance_id": name})
+    await sim.send(exchange, {"instance_id": name})
 
 
 async def download(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Begin a download."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "download")
     name = body["model"]
     if "quantization" in body and not name.startswith("https://huggingface.co/"):
         message = "Quantization can only be specified for Hugging Face URLs"
         raise native_error(message, code="invalid_value", param="quantization")
-    await _send(sim, exchange, sim.state.start_download(name))
+    await sim.send(exchange, sim.state.start_download(name))
 
 
 async def download_status(sim: Sim, exchange: Exchange, found: Found) -> None:
-    await _send(sim, exchange, sim.state.download_status(found["id"]))
+    """Tell how a download goes."""
+    await sim.send(exchange, sim.state.download_status(found["id"]))
 
 
 # Inference
 
 
 async def chat(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Complete a chat."""
     prompt = chat_prompt(read_body(exchange.record.body), sim.version)
     await Inference(sim, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
 
 
 async def completions(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Complete a text, without a template."""
     prompt = completion_prompt(read_body(exchange.record.body))
     await Inference(sim, exchange, prompt, Completion, v0=_is_v0(found)).run()
 
 
 async def embed(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Embed texts."""
     body = read_body(exchange.record.body)
     texts = embedding_inputs(body)
     inference = Inference(sim, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
@@ -175,15 +186,17 @@ async def embed(sim: Sim, exchange: Exchange, found: Found) -> None:
             vectors = [embedding(text, instance.model, instance.context_length) for text in texts]
     except GenerationError as problem:
         raise plain_error(problem.message, problem.status) from None
-    await _send(sim, exchange, embeddings(instance, vectors))
+    await sim.send(exchange, embeddings(instance, vectors))
 
 
 async def responses(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Answer in the way of OpenAI's newer API."""
     prompt = response_prompt(read_body(exchange.record.body))
     await Stateful(sim, exchange, prompt, Responses).run()
 
 
 async def messages(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Answer in the way of Anthropic."""
     try:
         prompt = message_prompt(read_body(exchange.record.body))
         await Inference(sim, exchange, prompt, Messages).run()
@@ -195,258 +208,14 @@ async def messages(sim: Sim, exchange: Exchange, found: Found) -> None:
 
 
 async def native_chat(sim: Sim, exchange: Exchange, found: Found) -> None:
+    """Answer in LM Studio's own way."""
     body = read_body(exchange.record.body, native=True)
     prompt = native_prompt(body)
     await NativeInference(sim, exchange, prompt, NativeChat).run()
 
 
-class Inference:
-    """One request that a model answers, from its name to the end of the answer."""
-
-    def __init__(
-        self,
-        sim: Sim,
-        exchange: Exchange,
-        prompt: Prompt,
-        dialect: type[Dialect],
-        *,
-        v0: bool = False,
-        kind: Literal["llm", "embedding"] = "llm",
-        model_error_indent: int = 2,
-    ) -> None:
-        self.sim = sim
-        self.exchange = exchange
-        self.prompt = prompt
-        self.streams = prompt.body.get("stream") is True
-        self._dialect = dialect
-        self._v0 = v0
-        self._kind: Literal["llm", "embedding"] = kind
-        self._model_error_indent = model_error_indent
-
-    async def run(self) -> None:
-        """Answer the request."""
-        if self.streams and self.exchange.fault.headers_first:
-            self.exchange.open_stream(self.sim.extra_headers)
-            await self.exchange.flush()
-        try:
-            instance, load_seconds = await self.instance()
-            self.check_model(instance.model)
-            async with self.sim.engine.slot(instance) as run:
-                reply = await self._perform(run, load_seconds)
-            if reply is not None:
-                await _send(self.sim, self.exchange, reply)
-        except GenerationError as problem:
-            await self._fail(self._dialect.refusal(problem.message, problem.status))
-        except ApiError as problem:
-            await self._fail(problem)
-
-    async def _fail(self, problem: ApiError) -> None:
-        """Answer with an error, in the stream if there is one already. Raises ApiError."""
-        if not self.exchange.streaming or self.exchange.ended:
-            raise problem
-        for frame in self._dialect.failure(problem):
-            await self.exchange.write(frame)
-        self.exchange.end_stream()
-
-    def check_model(self, model: SimModel) -> None:
-        """Check the request against the model that answers it. Raises ApiError."""
-
-    async def instance(self) -> tuple[Instance, float | None]:
-        """Find or load the model. Raises ApiError."""
-        await _sleep(self.exchange.fault.cold_load)
-        ttl = self.prompt.body.get("ttl")
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl <= 0:
-            ttl = None
-        try:
-            return await self.acquire(ttl)
-        except LoadError as problem:
-            raise self.load_failure(problem) from None
-        except ApiError as problem:
-            problem.indent = self._model_error_indent
-            raise
-
-    async def acquire(self, ttl: float | None) -> tuple[Instance, float | None]:
-        """Get the instance that answers to the name in the request. Raises ApiError, LoadError."""
-        state, name = self.sim.state, self.prompt.body.get("model")
-        return await self.sim.engine.acquire(lambda: state.resolve(name, self._kind), ttl)
-
-    def response_id(self) -> str | None:
-        """Return the id under which the conversation is kept, where there is such a thing."""
-        return None
-
-    def load_failure(self, problem: LoadError) -> ApiError:
-        """Make the error for a load that failed."""
-        error = self.sim.state.load_failure(problem.model.key, problem.reason)
-        error.indent = self._model_error_indent
-        return error
-
-    async def _perform(self, run: Run, load_seconds: float | None) -> JsonObject | None:
-        """Generate the answer; stream it, or return it."""
-        sim, instance, prompt = self.sim, run.instance, self.prompt
-        script = sim.take_script(prompt)
-        tokens, overflow = self._fit(instance)
-        steps: Any
-        if script:
-            steps, room = script.steps(prompt) if callable(script.steps) else script.steps, None
-        else:
-            seen = prompt if instance.model.vision else replace(prompt, images=0)
-            steps, room = sim.generator(seen, instance.model), instance.context_length - tokens
-        generation = Generation(steps, prompt, new_call_id=lambda: sim.engine.new_call_id(instance.model), room=room)
-        answer = Answer(
-            id=self._dialect.id_prefix + sim.engine.new_id(21),
-            created=int(time.time()),
-            instance=instance,
-            prompt=prompt,
-            generation=generation,
-            version=sim.version,
-            new_id=lambda: sim.engine.new_id(22),
-            new_call_number=lambda: sim.engine.new_id(15, string.digits),
-            response_id=self.response_id(),
-            separate_reasoning=sim.settings.separate_reasoning,
-            prompt_tokens=tokens,
-            load_seconds=load_seconds,
-        )
-        dialect = self._dialect(answer, v0=self._v0)
-        performance = Performance(
-            self.exchange,
-            run,
-            dialect,
-            delay=sim.settings.token_delay,
-            coalesce=sim.settings.coalesce,
-            extra_headers=sim.extra_headers,
-        )
-        try:
-            if overflow:
-                raise GenerationError(overflow)
-            if not self.streams:
-                return await performance.whole()
-            await performance.stream()
-        except GenerationError as problem:
-            error = self.exchange.fault.mid_error
-            in_stream = self.exchange.streaming or error or (overflow and sim.settings.overflow == "stream")
-            if not (self.streams and in_stream):
-                raise
-            frames = dialect.error(problem.message, old_style=bool(error and error.old_style))
-            await performance.finish([*frames, *([dialect.done] if error and error.done else [])])
-        return None
-
-    def _fit(self, instance: Instance) -> tuple[int, str]:
-        """Return the tokens of the prompt as the model gets it, and the error if it does not fit."""
-        tokens, room = self.prompt.tokens, instance.context_length
-        if tokens <= room:
-            return tokens, ""
-        if self.sim.settings.overflow == "cut" and count_tokens(self.prompt.last_user) < room:
-            return int(room * KEPT_AFTER_CUT), ""
-        detail = {
-            "code": 400,
-            "message": f"request ({tokens} tokens) exceeds the available context size ({room} tokens), "
-            "try increasing it",
-            "type": "exceed_context_size_error",
-            "n_prompt_tokens": tokens,
-            "n_ctx": room,
-        }
-        inner = stringify({"error": detail}).decode()
-        return tokens, f"Engine protocol predict request returned 400: {inner}"
-
-
-class Stateful(Inference):
-    """A request that may go on with a stored conversation, and is stored itself unless it says not to."""
-
-    async def run(self) -> None:
-        """Answer the request. Raises ApiError for a conversation that is not stored."""
-        earlier = self.prompt.body.get("previous_response_id")
-        if earlier is not None:
-            history = self.sim.responses.get(earlier)
-            if history is None:
-                raise self.not_stored(earlier)
-            self.prompt.text = f"{history}\n{self.prompt.text}"
-        await super().run()
-
-    def not_stored(self, response_id: object) -> ApiError:
-        """Make the error for a conversation that is not stored."""
-        message = f"Response with id '{response_id}' not found"
-        return openai_error(message, param="previous_response_id", code="invalid_value")
-
-    def response_id(self) -> str | None:
-        """Store the conversation, unless the request says not to."""
-        response_id = "resp_" + self.sim.engine.new_id(48, "0123456789abcdef")
-        if self.prompt.body.get("store", True) is False:
-            return None if self._dialect is NativeChat else response_id
-        self.sim.responses[response_id] = self.prompt.text
-        return response_id
-
-
-class NativeInference(Stateful):
-    """A native chat: the model must exist, and a stream tells how its load goes."""
-
-    def not_stored(self, response_id: object) -> ApiError:
-        """Make the error for a conversation that is not stored."""
-        message = f"Response with id '{response_id}' not found"
-        return native_error(message, param="previous_response_id", code="invalid_value")
-
-    async def acquire(self, ttl: float | None) -> tuple[Instance, float | None]:
-        """Get an instance of exactly the model that is asked for. Raises ApiError, LoadError."""
-        engine, length = self.sim.engine, self.prompt.body.get("context_length")
-        watch = self._watch if self.streams else None
-        return await engine.acquire(self._resolve, ttl, context_length=length, watch=watch)
-
-    def _resolve(self) -> Instance | SimModel:
-        state, name = self.sim.state, self.prompt.body["model"]
-        if instance := state.instance(name):
-            return instance
-        model = state.find(name)
-        if model is None or model.type != "llm":
-            message = state.unknown(name).body["error"]["message"]
-            raise native_error(message, code="model_not_found", param="model", status=404)
-        return next(iter(state.instances_of(model)), model)
-
-    def check_model(self, model: SimModel) -> None:
-        """Check that the model has the reasoning setting that is asked for. Raises ApiError."""
-        check_reasoning(self.prompt.body, model, self.sim.version)
-
-    def load_failure(self, problem: LoadError) -> ApiError:
-        """Make the error for a load that failed."""
-        return _native_load_failure(problem.model, problem.reason)
-
-    async def _watch(self, model: SimModel, load: asyncio.Task[Instance | str]) -> None:
-        if not self.exchange.streaming:
-            self.exchange.open_stream(self.sim.extra_headers)
-        write, name = self.exchange.write, {"model_instance_id": model.key}
-        await write(event("chat.start", **name))
-        await write(event("model_load.start", **name))
-        for step in range(LOAD_PROGRESS_STEPS):
-            await write(event("model_load.progress", **name, progress=step / LOAD_PROGRESS_STEPS))
-            await asyncio.wait([load], timeout=model.load_seconds / LOAD_PROGRESS_STEPS)
-        if isinstance(await asyncio.shield(load), Instance):
-            await write(event("model_load.end", **name, load_time_seconds=round(model.load_seconds, 3)))
-
-
-def _native_load_failure(model: SimModel, reason: str) -> ApiError:
-    message = f'Failed to load model "{model.key}". Error: {reason}'
-    return ApiError(500, {"error": {"type": "model_load_failed", "message": message}})
-
-
-# How often a native stream tells of a load.
-LOAD_PROGRESS_STEPS = 4
-# How much of the context a conversation fills that was cut in the middle.
-KEPT_AFTER_CUT = 0.75
-
-
 def _is_v0(found: Found) -> bool:
     return found.string.lower().startswith("/api/v0/")
-
-
-async def _send(sim: Sim, exchange: Exchange, value: Any) -> None:
-    await exchange.reply_json(200, value, extra=sim.extra_headers)
-
-
-async def _sleep(seconds: float) -> None:
-    if seconds > 0:
-        await asyncio.sleep(seconds)
-
-
-async def _shielded(task: asyncio.Task[Instance | str]) -> Instance | str:
-    return await asyncio.shield(task)
 
 
 def _route(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from .connection import Connection, Exchange, Hub, Recorded
+from .connection import Connection, Exchange, Recorded
 from .engine import CRASHED, UNLOADED, Engine
 from .faults import NO_FAULT, Fault, Match
 from .generate import Generator, Prompt, Step, default_answer
@@ -64,7 +64,7 @@ class Script:
     times: int | None
 
 
-class Sim(Hub):
+class Sim:
     """A stand-in for LM Studio's server.
 
     `models` are on disk; those with `loaded` are loaded. `auth` is a set of accepted tokens. `clock` is what time
@@ -257,13 +257,16 @@ class Sim(Hub):
     # Connections
 
     def opened(self, connection: Connection) -> None:
+        """Take note of a new connection."""
         self.connections += 1
         self._open.add(connection)
 
     def closed(self, connection: Connection) -> None:
+        """Take note of the end of a connection."""
         self._open.discard(connection)
 
     def early_fault(self, record: Recorded, *, reused: bool) -> Fault:
+        """Choose what goes wrong before the body of a request is read, on a connection used before or not."""
         return self._take_fault(
             record, lambda fault: fault.is_early and fault.match is None and (reused or not fault.stale)
         )
@@ -296,6 +299,7 @@ class Sim(Hub):
     # Requests
 
     async def handle(self, exchange: Exchange) -> None:
+        """Answer a request, and record it."""
         record = exchange.record
         try:
             record.json = parse_json(record.body) if record.body else None
@@ -310,7 +314,7 @@ class Sim(Hub):
             # A mistake in the stand-in or in a script: the test that made it should see it.
             logger.exception("%s %s", record.method, record.path)
             self.failures.append(problem)
-            if not exchange.streaming:
+            if not exchange.begun:
                 await exchange.reply_json(500, {"error": repr(problem)}, extra=self.extra_headers)
             else:
                 exchange.drop()
@@ -336,6 +340,10 @@ class Sim(Hub):
         if isinstance(record.json, dict) and route.known_keys:
             record.ignored = tuple(key for key in record.json if key not in route.known_keys)
         await route.handle(self, exchange, found)
+
+    async def send(self, exchange: Exchange, value: Any) -> None:
+        """Answer with success and with JSON."""
+        await exchange.reply_json(200, value, extra=self.extra_headers)
 
     async def unknown_route(self, exchange: Exchange) -> None:
         """Answer as LM Studio does where it serves nothing: 200, and an error."""

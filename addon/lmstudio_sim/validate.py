@@ -469,8 +469,8 @@ def _no_other_keys(value: JsonObject, known: Any) -> None:
 
 
 PLUGIN_DENIED = (
-    "Permission denied to use plugin '{plugin}'. Ensure that the server configuration allows plugin usage and, if using "
-    "an API token, it has the necessary permissions."
+    "Permission denied to use plugin '{plugin}'. Ensure that the server configuration allows plugin usage and, if "
+    "using an API token, it has the necessary permissions."
 )
 NATIVE_ITEMS = {"text": "content", "image": "data_url"}
 

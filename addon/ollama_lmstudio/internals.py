@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ except ImportError:  # pragma: no cover - a mitmproxy to come
     _http1 = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
+
+CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
 
 ErrorPage = Callable[[int, str], bytes]
 
@@ -67,8 +70,10 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
         writer = connections()[flow.client_conn.id].transports[flow.client_conn].writer
         if writer is None or writer.is_closing():
             return False
+        # The bytes and the end in one packet, so that no client asks again on a connection that is about to end.
+        if CORK is not None:
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
         writer.write(data)
-        # With the bytes, so that a client does not ask again on a connection that is about to end.
         writer.write_eof()
         writer.close()
     except (KeyError, AttributeError, OSError, RuntimeError):

@@ -10,7 +10,6 @@ from lmstudio_sim.wire import ApiError
 
 from .conftest import Clock
 
-
 CHAT_A, CHAT_B = SimModel("pub/Model-A", variants=("pub/model-a@q4_k_m", "pub/model-a@q8_0")), SimModel("model-b")
 EMBED = embedder("text-embedding-e")
 
