@@ -66,8 +66,8 @@ Part = Content | Reasoning | ToolCall | End | Failure
 class ThinkSplitter:
     """Split `<think>...</think>` from the start of a text that comes in pieces.
 
-    White space around the opening tag and after the closing one is dropped. A text that does not begin with the tag passes
-    unchanged.
+    White space around the opening tag and after the closing one is dropped. A text that does not begin with the tag
+    passes unchanged.
     """
 
     __slots__ = ("_held", "_state")
