@@ -33,7 +33,7 @@ def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
     """Cut a vector to its first dimensions, if that is fewer, and scale it to length 1, as Ollama does."""
     if 0 < dimensions < len(vector):
         vector = vector[:dimensions]
-    length = math.sqrt(math.fsum(x * x for x in vector))
+    length = math.hypot(*vector)
     return [x / length for x in vector] if length else list(vector)
 
 
@@ -77,7 +77,7 @@ class EmbedTranslation:
         try:
             self._answer = Answer.json(self._build(vectors, at))
         except ValueError:
-            self._answer = Answer.error(400, errors.embedding_not_finite().message)
+            self._answer = Answer.error(self._status or 400, errors.embedding_not_finite().message)
 
     def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
         """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
@@ -96,7 +96,7 @@ def _vectors(body: bytes, count: int) -> Vectors | None:
         data = json.loads(body)["data"]
         rows = sorted(data, key=lambda row: row["index"])
         vectors = [[float(x) for x in row["embedding"]] for row in rows]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return vectors if len(vectors) == count else None
 
