@@ -116,6 +116,7 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     if request.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
 
+    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
     loaded = services.clock.monotonic() - incoming.arrived
 
     def build(vectors: Vectors, at: int) -> dict[str, Any]:
@@ -134,6 +135,8 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     if not request.prompt:
         await lifecycle.ensure_loaded(found, services)
         return Answer.json({"embedding": []})
+
+    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
 
     def build(vectors: Vectors, at: int) -> dict[str, Any]:
         return chunks.embeddings_answer(vectors[0])
@@ -159,5 +162,5 @@ def _call(
     check_options(options)
     body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(keep_alive)}
     translation = EmbedTranslation(len(texts), build, services, status)
-    finished = lifecycle.afterwards(found, keep_alive, services)
-    return Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name, finished=finished)
+    call = Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name)
+    return inference.use(call, found, keep_alive, services)
