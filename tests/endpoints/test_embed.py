@@ -251,6 +251,12 @@ def test_when_lm_studio_is_gone(path: str, make_services: MakeServices) -> None:
     assert made.translation.answer().status == (502 if path == "/api/embed" else 500)
 
 
-def test_keep_alive_of_0_unloads_afterwards(make_services: MakeServices) -> None:
-    assert call("/api/embed", {"input": "a", "keep_alive": 0}, make_services(BERT))[0].finished is not None
-    assert call("/api/embed", {"input": "a"}, make_services(BERT))[0].finished is None
+def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices) -> None:
+    services = make_services(BERT)
+    made = [call("/api/embed", {"input": "a"}, services)[0] for _ in range(2)]
+    key = made[0].model
+    assert services.life.running(key) == 2
+    for each in made:
+        assert each.finished is not None
+        each.finished()
+    assert services.life.running(key) == 0

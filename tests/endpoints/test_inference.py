@@ -13,7 +13,6 @@ import pytest
 
 from ollama_lmstudio.endpoints import inference
 from ollama_lmstudio.endpoints.base import Incoming, Services
-from ollama_lmstudio.endpoints.context import Turn
 from ollama_lmstudio.endpoints.mapping import Mapped
 from ollama_lmstudio.endpoints.stream import CHAT, Wishes
 from ollama_lmstudio.lmstudio.catalog import Model, Reasoning
@@ -194,11 +193,6 @@ SYSTEM = {"role": "system", "content": "S"}
 )
 def test_with_system(messages: list[dict[str, Any]], system: object, expected: list[dict[str, Any]]) -> None:
     assert inference.with_system(messages, system) == expected
-
-
-def test_turns_of() -> None:
-    messages: list[dict[str, Any]] = [SYSTEM, {"role": "user", "content": [{"type": "image_url"}]}, *MESSAGES]
-    assert inference.turns_of(messages) == [Turn("system", "S"), Turn("user", "Hi")]
 
 
 def test_what_is_dropped_is_said_once(make_services: MakeServices, caplog: pytest.LogCaptureFixture) -> None:

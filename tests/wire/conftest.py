@@ -349,13 +349,3 @@ def client(proxy: Proxy, sim: Sim) -> Iterator[httpx.Client]:
         client.get("/api/tags").raise_for_status()
         sim.clear()
         yield client
-
-
-@pytest.fixture
-def make_proxy(tmp_path: Path) -> Callable[..., Proxy]:
-    """Give the function that makes a process of its own; `with` starts and stops it."""
-
-    def make(lmstudio_url: str | None, *arguments: str, **settings: Any) -> Proxy:
-        return Proxy(lmstudio_url, *arguments, state_dir=tmp_path, **settings)
-
-    return make

@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.wire.conftest import Proxy
 
 from lmstudio_sim import Sim, SimModel, SimThread, content, embedder
 
@@ -17,6 +19,16 @@ LOAD = "/api/v1/models/load"
 UNLOAD = "/api/v1/models/unload"
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def make_proxy(tmp_path: Path) -> Callable[..., Proxy]:
+    """Give the function that makes a process of its own; `with` starts and stops it."""
+
+    def make(lmstudio_url: str | None, *arguments: str, **settings: Any) -> Proxy:
+        return Proxy(lmstudio_url, *arguments, state_dir=tmp_path, **settings)
+
+    return make
 
 
 @pytest.fixture
@@ -32,7 +44,7 @@ def own_sim() -> Iterator[Sim]:
 
 
 @pytest.fixture
-def own_client(own_sim: Sim, make_proxy: Callable[..., Any]) -> Iterator[httpx.Client]:
+def own_client(own_sim: Sim, make_proxy: Callable[..., Proxy]) -> Iterator[httpx.Client]:
     with make_proxy(own_sim.url) as proxy, proxy.client() as client:
         client.get("/api/tags").raise_for_status()
         own_sim.clear()
@@ -87,7 +99,7 @@ def test_many_who_wait_for_a_load_cause_one_and_two_models_do_not_abort_each_oth
 
 
 @pytest.mark.parametrize(("outcome", "said"), [("guardrail", "insufficient system resources"), ("crash", "one")])
-def test_a_refused_load_is_told_in_lm_studios_words(make_proxy: Callable[..., Any], outcome: Any, said: str) -> None:
+def test_a_refused_load_is_told_in_lm_studios_words(make_proxy: Callable[..., Proxy], outcome: Any, said: str) -> None:
     models = [SimModel(key="one", load_outcome=outcome)]
     with SimThread(models=models, jit=False) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
         response = chat(client)
@@ -95,7 +107,7 @@ def test_a_refused_load_is_told_in_lm_studios_words(make_proxy: Callable[..., An
     assert said in response.json()["error"]
 
 
-def test_a_load_that_takes_too_long(make_proxy: Callable[..., Any]) -> None:
+def test_a_load_that_takes_too_long(make_proxy: Callable[..., Proxy]) -> None:
     with (
         SimThread(models=[SimModel(key="one", load_seconds=3)], jit=False) as sim,
         make_proxy(sim.url, options={"load_timeout_seconds": "1"}) as proxy,
@@ -172,7 +184,7 @@ def test_load_and_unload_without_a_prompt(client: httpx.Client, sim: Sim, path: 
     assert not sim.instances
 
 
-def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Any]) -> None:
+def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Proxy]) -> None:
     with SimThread(models=[SimModel(key="one")]) as sim:
         with make_proxy(sim.url, options={"num_ctx": "load"}) as proxy, proxy.client() as client:
             for length in (8192, 4096):
@@ -182,7 +194,7 @@ def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Any]) ->
         ]
 
 
-def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Any]) -> None:
+def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) -> None:
     with SimThread(models=[SimModel(key="one")]) as sim:
         with make_proxy(sim.url) as proxy, proxy.client() as client:
             chat(client, keep_alive="1h")

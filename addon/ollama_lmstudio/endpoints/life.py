@@ -115,6 +115,11 @@ class Life:
         if keep_alive is not None:
             use.seconds = None if keep_alive.forever else keep_alive.seconds
 
+    def running(self, key: str) -> int:
+        """Give how many requests use a model now."""
+        use = self._uses.get(key)
+        return use.running if use else 0
+
     def end(self, model: Model) -> None:
         """Take note of its end: the time that the model is to stay begins, anew with each use."""
         use = self._uses[model.key]
