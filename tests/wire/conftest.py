@@ -325,7 +325,7 @@ def sim(shared_sim: Sim) -> Iterator[Sim]:
 def _clear(sim: Sim) -> None:
     sim.faults.clear()
     sim.scripts.clear()
-    sim.set(jit=True, auto_evict=True, auth=None, separate_reasoning=True, token_delay=0.0)
+    sim.set(jit=True, auto_evict=True, auth=None, separate_reasoning=True, token_delay=0.0, cors=False)
     for instance in sim.instances:
         sim.unload(instance.id)
     sim.clear()
