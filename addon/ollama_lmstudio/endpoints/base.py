@@ -13,6 +13,7 @@ from ..lmstudio.client import Client
 from ..lmstudio.errors import LMStudioError
 from ..ollama import wire
 from ..options import Settings
+from ..state.aliases import AliasStore
 
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
@@ -106,10 +107,14 @@ class Call:
 
 @dataclass(slots=True)
 class Relay:
-    """A request that goes to LM Studio as it is, but for its body's model name."""
+    """A request that goes to LM Studio as it is, but for its body's model name.
+
+    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole.
+    """
 
     path: str
     body: bytes
+    rewrite: Callable[[bytes], bytes] | None = None
 
 
 Outcome = Answer | Call | Relay
@@ -129,11 +134,12 @@ class Clock:
 
 @dataclass(slots=True)
 class Services:
-    """What endpoints share: the settings, LM Studio's client and its model list, the clocks."""
+    """What endpoints share: the settings, LM Studio's client and its model list, the aliases, the clocks."""
 
     settings: Settings
     client: Client
     catalog: CatalogCache
+    aliases: AliasStore
     clock: Clock = field(default_factory=Clock)
     mentioned: set[str] = field(default_factory=set)
     """What has been said once in the log already."""
