@@ -93,6 +93,15 @@ def test_what_another_process_wrote_is_seen(directory: Path) -> None:
         assert len(one.all()) == len(two.all()) == 2 * (number + 1)
 
 
+def test_states_written_at_once_have_times_of_their_own(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    store, times = AliasStore(directory), []
+    for number in range(5):
+        put(store, f"a-{number}")
+        times.append(store.path.stat().st_mtime_ns)
+    assert times == sorted(set(times))
+
+
 def test_what_did_not_change_is_not_read_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = AliasStore(directory)
     put(store, "a")

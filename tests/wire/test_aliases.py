@@ -420,6 +420,11 @@ def test_show_of_a_model_has_strings(client: httpx.Client) -> None:
     assert answer["model_info"].items() <= more["model_info"].items()
 
 
+def test_show_knows_the_length_of_vectors_once_there_were_some(client: httpx.Client) -> None:
+    client.post("/api/embed", json={"model": EMBEDDER, "input": "hi"}).raise_for_status()
+    assert show(client, EMBEDDER)["model_info"]["nomic-bert.embedding_length"] == 768
+
+
 @pytest.mark.parametrize(
     ("path", "model", "rest"),
     [

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, scrub
+from ..lmstudio.resolve import exact
 from ..ollama import chunks, errors, names, wire
 from ..ollama.errors import OllamaError
 from ..ollama.names import Name
@@ -133,9 +135,9 @@ async def _source(request: CreateRequest, services: Services) -> Found:
 def _bare(found: Found, services: Services) -> Alias:
     """Make an alias that adds nothing to its model."""
     # The id of an instance means nothing once that is unloaded.
-    instance = found.id in {instance.id for instance in found.model.instances}
+    lasting = exact(Catalog((found.model,)), found.id)
     now = services.clock.wall()
-    return Alias("", found.model.key if instance else found.id, now, now)
+    return Alias("", lasting.id if lasting else found.model.key, now, now)
 
 
 def _made_from(found: Found, request: CreateRequest, services: Services) -> Alias:

@@ -143,6 +143,8 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     mentioned: set[str] = field(default_factory=set)
     """What has been said once in the log already."""
+    dimensions: dict[str, int] = field(default_factory=dict)
+    """How long the vectors of a model are, by its key. LM Studio does not tell; its answers do."""
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a model is loaded."""
 

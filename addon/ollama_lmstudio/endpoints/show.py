@@ -60,7 +60,12 @@ def describe(found: Found, request: ShowRequest, services: Services, *, basename
         **({"system": system} if system else {}),
         "details": {**details(model), "parent_model": display_name(model) if found.alias else ""},
         **({"messages": adds.messages} if adds.messages else {}),
-        "model_info": model_info(model, basename or _unique_name(entry, services), verbose=request.verbose),
+        "model_info": model_info(
+            model,
+            basename or _unique_name(entry, services),
+            services.dimensions.get(model.key),
+            verbose=request.verbose,
+        ),
         "capabilities": can,
         "modified_at": entry.modified_at,
     }
@@ -124,8 +129,10 @@ def _modelfile_text(text: str) -> str:
     return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
-def model_info(model: Model, basename: str, *, verbose: bool = False) -> dict[str, Any]:
-    """Give the facts as Ollama's flat keys, and LM Studio's own under `lmstudio.`.
+def model_info(
+    model: Model, basename: str, embedding_length: int | None = None, *, verbose: bool = False
+) -> dict[str, Any]:
+    """Give the facts as Ollama's flat keys, sorted, and LM Studio's own under `lmstudio.`.
 
     The one key that ends in `context_length` is the loaded instance's, if there is one: it is what a prompt may have
     now.
@@ -135,6 +142,7 @@ def model_info(model: Model, basename: str, *, verbose: bool = False) -> dict[st
     length = loaded or model.max_context_length
     info: dict[str, Any] = {"general.architecture": architecture, "general.basename": basename}
     info |= {f"{architecture}.context_length": length} if length else {}
+    info |= {f"{architecture}.embedding_length": embedding_length} if embedding_length else {}
     count = parameter_count(model)
     info |= {"general.parameter_count": count} if count else {}
     facts: dict[str, Any] = {
@@ -152,4 +160,4 @@ def model_info(model: Model, basename: str, *, verbose: bool = False) -> dict[st
             "lmstudio.selected_variant": model.selected_variant,
             "lmstudio.instances": [instance.id for instance in model.instances] or None,
         }
-    return info | {key: value for key, value in facts.items() if value is not None}
+    return dict(sorted((info | {key: value for key, value in facts.items() if value is not None}).items()))

@@ -134,7 +134,7 @@ class AliasStore:
                 aliases = dict(snapshot.aliases)
                 result = edit(aliases)
                 if aliases != snapshot.aliases:
-                    self._write(aliases)
+                    self._write(aliases, after=snapshot.signature)
                 return result
         except OSError as e:
             if e.errno in _FULL:
@@ -185,8 +185,8 @@ class AliasStore:
             problem = f"{self.path} is broken, and cannot be put aside: {e.strerror}"
             return _Snapshot(self._signature(), problem=problem)
 
-    def _write(self, aliases: Aliases) -> None:
-        """Replace the file while the lock is held."""
+    def _write(self, aliases: Aliases, after: _Signature | None) -> None:
+        """Replace the file, that has the signature `after`, while the lock is held."""
         # An alias is a line, for people who look.
         lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(_to_json(alias))}" for key, alias in aliases.items())
         data = f'{{"version": {VERSION}, "aliases": {{\n{lines}\n}}}}\n'.encode()
@@ -197,6 +197,9 @@ class AliasStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            # Clocks of file systems are coarse: no two states of the file have the same time.
+            modified = max(time.time_ns(), after[0] + 1 if after else 0)
+            os.utime(temporary, ns=(modified, modified))
             temporary.replace(self.path)
         except OSError:
             with suppress(OSError):
