@@ -144,6 +144,15 @@ def test_a_target_is_what_lasts(services: Services, source: str, target: str) ->
     assert {entry.target for entry in services.aliases.all().values()} == {target}
 
 
+def test_what_lmstudio_cannot_apply_is_said_once(services: Services, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for name in ("one", "two"):
+        post(aliases.create, services, {"model": name, "from": "c", "template": "{{ .Prompt }}", "system": "S"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "LM Studio has no template: accepted, not sent (said once)"
+    ]
+
+
 def test_a_full_disk_is_a_507(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     post(aliases.create, services, {"model": "old", "from": "c"})
 

@@ -24,7 +24,7 @@ from ..ollama.options import check_options
 from ..ollama.requests import CopyRequest, CreateRequest, DeleteRequest, Message
 from ..state.aliases import Alias, StoreError
 from .base import NDJSON, PLAIN_JSON, Answer, Incoming, Services
-from .inference import Found, find_model
+from .inference import Found, find_model, mention_dropped
 from .models import digest, display_name
 
 DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
@@ -45,6 +45,7 @@ async def create(incoming: Incoming, services: Services) -> Answer:
     # These come when Ollama's stream has begun, which shows in their content type.
     except (OllamaError, LMStudioError, StoreError) as e:
         return Answer.error(e.status, scrub(e.message, services.secrets), content_type=PLAIN_JSON)
+    mention_dropped([key for key in ("template", "adapters") if getattr(request, key)], services)
     layer = digest(found.model, services)
     lines = [chunks.progress(text) for text in (f"using existing layer sha256:{layer}", "writing manifest", "success")]
     if not request.stream:
