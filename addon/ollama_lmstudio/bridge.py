@@ -26,6 +26,7 @@ from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
 from .ollama import wire
 from .ollama.errors import OllamaError
+from .state.aliases import AliasStore
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Bridge:
             self.services.client.close_soon()
         client = Client(str(self.upstream), settings.lmstudio_token or None, verify=not ctx.options.ssl_insecure)
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
-        self.services = base.Services(settings, client, catalog, self._clock)
+        self.services = base.Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
         self._start.take_over(settings, self.upstream)
         internals.allow_silence(SILENCE_SECONDS)
 
@@ -256,7 +257,7 @@ class Bridge:
         if exchange is None or exchange.outcome is None or flow.response is None:
             return
         if isinstance(exchange.outcome, base.Relay):
-            self._relay(flow, exchange)
+            self._relay(flow, exchange, exchange.outcome)
             return
         if flow.response.status_code != 200:
             await self._repeat(flow, exchange, exchange.outcome)
@@ -269,13 +270,15 @@ class Bridge:
         else:
             await self._collect(flow, exchange, translation)
 
-    def _relay(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    def _relay(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
         assert flow.response is not None
         chunked = "chunked" in flow.response.headers.get("transfer-encoding", "")
         for name in (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers"):
             flow.response.headers.pop(name, None)
         for name, value in exchange.extra:
             flow.response.headers.add(name, value)
+        if relay.rewrite is not None and flow.response.status_code == 200:
+            return
         if chunked and not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         elif chunked:
@@ -394,6 +397,10 @@ class Bridge:
             self._answer(
                 flow, self._translate(exchange, call.translation, *(exchange.repeated or came)), exchange.extra
             )
+        elif isinstance(call, base.Relay) and call.rewrite is not None and not exchange.started:
+            flow.response.headers.pop("etag", None)
+            flow.response.raw_content = call.rewrite(flow.response.raw_content or b"")
+            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
         self._over(flow, exchange)
 
     def _translate(

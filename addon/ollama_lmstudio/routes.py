@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from .endpoints import base, chat, embed, generate, health, passthrough, ps, show, tags, version
+from .endpoints import aliases, base, chat, embed, generate, health, passthrough, ps, show, tags, version
 
 # The order in which Ollama's router names methods.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
@@ -44,18 +44,27 @@ def _post(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
     return {"POST": endpoint}
 
 
+def _delete(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+    return {"DELETE": endpoint}
+
+
 ROUTES: tuple[Route, ...] = (
     Route("/", _get_and_head(version.root), "answered here: `Ollama is running`"),
     Route("/api/version", _get_and_head(version.version), "answered here: the option `ollama_version`"),
     Route("/api/status", _get(version.status), "answered here: no cloud"),
     Route("/health", _get_and_head(health.health), "200 with details when LM Studio answers, 503 when not"),
-    Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list"),
+    Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list, and the aliases"),
     Route("/api/ps", _get(ps.ps), "LM Studio's loaded instances"),
     Route("/api/show", _post(show.show), "LM Studio's model list; loads nothing"),
     Route("/api/chat", _post(chat.chat), "`POST /v1/chat/completions`"),
     Route("/api/generate", _post(generate.generate), "`POST /v1/chat/completions` or `/v1/completions`"),
     Route("/api/embed", _post(embed.embed), "`POST /v1/embeddings`, vectors scaled to length 1"),
     Route("/api/embeddings", _post(embed.embeddings), "`POST /v1/embeddings`"),
+    Route(
+        "/api/create", _post(aliases.create), "an alias for a model, kept here; LM Studio imports and quantizes nothing"
+    ),
+    Route("/api/copy", _post(aliases.copy), "an alias, kept here"),
+    Route("/api/delete", _delete(aliases.delete), "an alias goes; LM Studio deletes no model of its own"),
 )
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in ROUTES}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from ollama_lmstudio.endpoints.base import Clock, Services
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Model
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.state.aliases import AliasStore
 
 MakeServices = Callable[..., Services]
 
@@ -42,12 +44,14 @@ class LMStudio:
 
 
 @pytest.fixture
-def make_services() -> MakeServices:
+def make_services(tmp_path: Path) -> MakeServices:
     """Make services of models and of options that are not the default's."""
 
     def make(*models: Model, **changed: Any) -> Services:
         defaults = {option.name: option.default for option in options.OPTIONS}
         lmstudio = cast(Client, LMStudio(Catalog(models)))
-        return Services(options.parse(defaults | changed), lmstudio, CatalogCache(lmstudio, 300), StoppedClock())
+        settings = options.parse(defaults | {"state_dir": str(tmp_path)} | changed)
+        aliases = AliasStore(settings.state_dir)
+        return Services(settings, lmstudio, CatalogCache(lmstudio, 300), aliases, StoppedClock())
 
     return make

@@ -20,6 +20,7 @@ from ollama_lmstudio.lmstudio.resolve import Resolution
 from ollama_lmstudio.ollama import errors
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.ollama.requests import Message
 
 MakeServices = Callable[..., Services]
 
@@ -178,21 +179,24 @@ def test_completion_body() -> None:
 
 
 SYSTEM = {"role": "system", "content": "S"}
+HI = Message("user", "Hi")
 
 
 @pytest.mark.parametrize(
     ("messages", "system", "expected"),
     [
-        (MESSAGES, "S", [SYSTEM, *MESSAGES]),
+        ([HI], "S", [SYSTEM, *MESSAGES]),
         ([], "S", [SYSTEM]),
-        (MESSAGES, "", MESSAGES),
-        (MESSAGES, None, MESSAGES),
-        (MESSAGES, 5, MESSAGES),
-        ([*MESSAGES, SYSTEM], "other", [*MESSAGES, SYSTEM]),
+        ([HI], "", MESSAGES),
+        ([HI], None, MESSAGES),
+        ([HI], 5, MESSAGES),
+        ([HI, Message("system", "S")], "other", [*MESSAGES, SYSTEM]),
     ],
 )
-def test_with_system(messages: list[dict[str, Any]], system: object, expected: list[dict[str, Any]]) -> None:
-    assert inference.with_system(messages, system) == expected
+def test_a_system_text_is_the_first_message_unless_there_is_one(
+    messages: list[Message], system: object, expected: list[dict[str, Any]]
+) -> None:
+    assert inference.converse(inference.Found(THINKER, "thinker"), messages, system) == expected
 
 
 def test_what_is_dropped_is_said_once(make_services: MakeServices, caplog: pytest.LogCaptureFixture) -> None:

@@ -129,7 +129,7 @@ def test_family(model: Model, family: str) -> None:
 
 def test_an_entry(make_services: MakeServices) -> None:
     services = make_services(LLM)
-    entry = models.tag_entry(LLM, services)
+    entry = models.tag_entry(models.Listed(LLM), services)
     assert list(entry) == ["name", "model", "modified_at", "size", "digest", "details", "capabilities"]
     assert entry | {"digest": ""} == {
         "name": "qwen/qwen3-8b:latest",

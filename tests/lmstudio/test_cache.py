@@ -274,3 +274,19 @@ def test_a_name_is_resolved_in_a_list_that_was_invalidated_meanwhile() -> None:
         assert cache.last is None
 
     run(scenario)
+
+
+def test_an_exact_id_is_looked_for_in_a_fresh_list_too() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("a-7b"), catalog("a-7b", "a"))
+        cache = CatalogCache(source, TTL, clock)
+        assert await cache.exact("a") is None
+        assert source.calls == 1
+        clock.now += MISS_SECONDS
+        found = await cache.exact("a")
+        assert found is not None
+        assert (found.id, source.calls) == ("a", 2)
+        assert await cache.exact("a") == found
+        assert source.calls == 2
+
+    run(scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_lmstudio.ollama.errors import OllamaError
-from ollama_lmstudio.ollama.names import Name, Source, is_cloud, parse_name, split_source
+from ollama_lmstudio.ollama.names import Name, Source, is_cloud, key_of, parse_name, split_source
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,12 @@ def test_both_sources(text: str) -> None:
             function(text)
         assert caught.value.status == 400
         assert caught.value.message == f'use either :local or :cloud, not both: "{text}"'
+
+
+def test_a_key_tells_names_apart() -> None:
+    same = {
+        key_of(text) for text in ("Plain", " plain:LATEST", "library/plain", "REGISTRY.ollama.ai/library/plain:local")
+    }
+    assert same == {"registry.ollama.ai/library/plain:latest"}
+    assert len({key_of(text) for text in ("plain", "plain:7b", "ns/plain", "host.x/library/plain")}) == 4
+    assert key_of("a b") is None

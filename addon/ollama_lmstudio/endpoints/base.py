@@ -12,6 +12,7 @@ from ..lmstudio.client import Client
 from ..lmstudio.errors import LMStudioError
 from ..ollama import wire
 from ..options import Settings
+from ..state.aliases import AliasStore
 from .life import Life
 
 JSON = "application/json; charset=utf-8"
@@ -108,10 +109,14 @@ class Call:
 
 @dataclass(slots=True)
 class Relay:
-    """A request that goes to LM Studio as it is, but for its body's model name."""
+    """A request that goes to LM Studio as it is, but for its body's model name.
+
+    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole.
+    """
 
     path: str
     body: bytes
+    rewrite: Callable[[bytes], bytes] | None = None
 
 
 Outcome = Answer | Call | Relay
@@ -131,14 +136,17 @@ class Clock:
 
 @dataclass(slots=True)
 class Services:
-    """What endpoints share: the settings, LM Studio's client and its model list, the clocks."""
+    """What endpoints share: the settings, LM Studio's client and its model list, the aliases, the clocks."""
 
     settings: Settings
     client: Client
     catalog: CatalogCache
+    aliases: AliasStore
     clock: Clock = field(default_factory=Clock)
     mentioned: set[str] = field(default_factory=set)
     """What has been said once in the log already."""
+    dimensions: dict[str, int] = field(default_factory=dict)
+    """How long the vectors of a model are, by its key. LM Studio does not tell; its answers do."""
     life: Life = field(init=False)
 
     def __post_init__(self) -> None:

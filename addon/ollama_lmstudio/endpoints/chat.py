@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..ollama import errors
-from ..ollama.options import check_options
 from ..ollama.requests import ChatRequest
 from . import inference, lifecycle, mapping
 from .base import Answer, Call, Incoming, Services
@@ -25,15 +24,14 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         raise errors.chat_unsupported(request.model)
     if request.tools and model.capabilities_known and model.tools is False:
         raise errors.tools_unsupported(inference.canonical_name(request.model))
-    options = check_options(request.options)
-    given = {**options.known, **options.unknown}
+    given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.messages:
         return await lifecycle.load_answer(CHAT, request.model, found, request.keep_alive, given, services)
     await lifecycle.prepare(found, request.keep_alive, given, services)
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
     response_format = request.format if request.format is not None else given.get("format")
-    messages = inference.with_system(mapping.messages_to_lmstudio(request.messages), given.get("system"))
+    messages = inference.converse(found, request.messages, given.get("system"))
     body = inference.chat_body(
         found,
         messages,

@@ -49,8 +49,11 @@ class EmbedTranslation:
         build: Callable[[Vectors, int], dict[str, Any]],
         services: Services,
         status: int | None,
+        key: str,
     ) -> None:
         self._count = count
+        self._key = key
+        self._dimensions = services.dimensions
         self._build = build
         self._secrets = services.secrets
         self._status = status
@@ -74,6 +77,7 @@ class EmbedTranslation:
         if vectors is None:
             self.abort(lm_errors.error_from_response(status, content_type, body, self._secrets))
             return
+        self._dimensions[self._key] = len(vectors[0])
         try:
             self._answer = Answer.json(self._build(vectors, at))
         except ValueError:
@@ -161,6 +165,6 @@ def _call(
 ) -> Call:
     check_options(options)
     body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(keep_alive)}
-    translation = EmbedTranslation(len(texts), build, services, status)
+    translation = EmbedTranslation(len(texts), build, services, status, found.model.key)
     call = Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name)
     return inference.use(call, found, keep_alive, services)

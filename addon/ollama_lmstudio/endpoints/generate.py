@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..lmstudio.resolve import Resolution
 from ..ollama import errors
-from ..ollama.options import check_options
-from ..ollama.requests import GenerateRequest
+from ..ollama.requests import GenerateRequest, Message
 from . import fim, inference, lifecycle, mapping
 from .base import Answer, Call, Incoming, Services
 from .context import Turn, pack, unpack
+from .inference import Found
 from .stream import GENERATE, Wishes
 
 
@@ -31,8 +30,7 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     template = fim.template_for(model) if request.suffix else None
     if request.suffix and template is None:
         raise errors.insert_unsupported(inference.canonical_name(request.model))
-    options = check_options(request.options)
-    given = {**options.known, **options.unknown}
+    given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.prompt and not request.suffix:
         return await lifecycle.load_answer(GENERATE, request.model, found, request.keep_alive, given, services)
@@ -46,7 +44,8 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     if request.raw or (policy == "completions" and not request.images):
         prompt = request.prompt
         if not request.raw:
-            prompt = "\n\n".join([*([system] if system else []), *(turn.content for turn in earlier), prompt])
+            said = _messages(request, system, earlier, found)
+            prompt = "\n\n".join(message["content"] for message in said if isinstance(message["content"], str))
         return _completion(request, prompt, found, given, incoming, services, earlier)
     return _chat(request, system, earlier, found, given, incoming, services)
 
@@ -59,11 +58,17 @@ def _earlier(request: GenerateRequest, services: Services) -> list[Turn]:
     return turns or []
 
 
+def _messages(request: GenerateRequest, system: str, earlier: list[Turn], found: Found) -> list[dict[str, Any]]:
+    """Give the conversation that a prompt continues."""
+    turns = [Message(turn.role, turn.content) for turn in earlier]
+    return inference.converse(found, [*turns, Message("user", request.prompt, images=request.images)], system)
+
+
 def _chat(
     request: GenerateRequest,
     system: str,
     earlier: list[Turn],
-    found: Resolution,
+    found: Found,
     given: dict[str, Any],
     incoming: Incoming,
     services: Services,
@@ -72,12 +77,9 @@ def _chat(
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
     if request.template:
         mapped.dropped.append("template")
-    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in earlier]
-    messages = inference.with_system(messages, system)
-    messages.append({"role": "user", "content": mapping.content_to_lmstudio(request.prompt, request.images)})
     body = inference.chat_body(
         found,
-        messages,
+        _messages(request, system, earlier, found),
         mapped,
         response_format=request.format if request.format is not None else given.get("format"),
         think=request.think,
@@ -92,7 +94,7 @@ def _chat(
 def _completion(
     request: GenerateRequest,
     prompt: str,
-    found: Resolution,
+    found: Found,
     given: dict[str, Any],
     incoming: Incoming,
     services: Services,
@@ -114,7 +116,7 @@ def _call(
     path: str,
     body: dict[str, Any],
     request: GenerateRequest,
-    found: Resolution,
+    found: Found,
     incoming: Incoming,
     services: Services,
     earlier: list[Turn],

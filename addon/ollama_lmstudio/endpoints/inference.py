@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..lmstudio import errors as lm_errors
-from ..lmstudio.catalog import Model
+from ..lmstudio import resolve
+from ..lmstudio.catalog import Catalog, Model
 from ..lmstudio.resolve import Resolution
 from ..ollama import errors, names
 from ..ollama.durations import KeepAlive
 from ..ollama.errors import OllamaError
+from ..ollama.options import check_options
+from ..ollama.requests import ChatRequest, Message
+from ..state.aliases import Alias
 from . import lifecycle, mapping
 from .base import Call, Incoming, Services
 from .stream import Shape, Timeline, Translator, Wishes
@@ -22,8 +28,15 @@ logger = logging.getLogger(__name__)
 NotFound = Callable[[str], OllamaError]
 
 
-async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Resolution:
-    """Find the model that a client means.
+@dataclass(frozen=True, slots=True)
+class Found(Resolution):
+    """The model that a client means, and the alias that it called it by."""
+
+    alias: Alias | None = None
+
+
+async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Found:
+    """Find the model that a client means; an alias goes before LM Studio's own names.
 
     Raises OllamaError: 400 for a name that can be none, 403 for one of ollama.com's models, `not_found` for one that LM
     Studio does not have; LMStudioError when LM Studio cannot say.
@@ -31,13 +44,59 @@ async def find_model(name: str, services: Services, not_found: NotFound = errors
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model is unavailable")
     # A key of LM Studio's may hold an `@`, which Ollama's grammar has no place for.
-    if "@" not in name:
-        names.parse_name(name)
-    base, _ = names.split_source(name)
-    found = await services.catalog.resolve(base)
+    alias = services.aliases.get(names.parse_name(name).key) if "@" not in name else None
+    if alias is not None:
+        found = await services.catalog.exact(alias.target)
+    else:
+        base, _ = names.split_source(name)
+        found = await services.catalog.resolve(base)
     if found is None:
         raise not_found(name)
-    return found
+    return Found(found.model, found.id, alias)
+
+
+def find_aliases(catalog: Catalog, services: Services) -> list[Found]:
+    """Give the aliases whose models LM Studio has."""
+    found = ((resolve.exact(catalog, alias.target), alias) for alias in services.aliases.all().values())
+    return [Found(target.model, target.id, alias) for target, alias in found if target is not None]
+
+
+def merge_options(found: Found, options: Mapping[str, Any] | None, extras: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a request's options, and put them over the alias's parameters.
+
+    A parameter also gives way to another option that becomes the same key of LM Studio's (`num_predict`, `max_tokens`),
+    and to such a key beside the options (`extras`).
+    """
+    checked = check_options(options)
+    given = {**checked.known, **checked.unknown}
+    if found.alias is None:
+        return given
+    taken = {mapping.lmstudio_key(name) for name, value in given.items() if value is not None} | set(extras)
+    defaults = {key: value for key, value in found.alias.parameters.items() if mapping.lmstudio_key(key) not in taken}
+    return {**given, **defaults}
+
+
+def alias_messages(alias: Alias | None) -> list[Message]:
+    """Give the messages that an alias puts before a conversation."""
+    if alias is None or not alias.messages:
+        return []
+    return ChatRequest.decode(mapping.dumps({"messages": alias.messages})).messages
+
+
+def converse(found: Found, messages: Sequence[Message], system: object) -> list[dict[str, Any]]:
+    """Give a chat's messages for LM Studio.
+
+    The alias's own come before the request's, but after its system messages, which models want first. The alias's
+    system text stands in for one that neither the messages nor `system` give.
+    """
+    own = list(itertools.takewhile(lambda message: message.role == "system", messages))
+    text = system or (found.alias.system if found.alias else "")
+    if isinstance(text, str) and text and not any(message.role == "system" for message in messages):
+        own = [Message("system", text)]
+        rest = messages
+    else:
+        rest = messages[len(own) :]
+    return mapping.messages_to_lmstudio([*own, *alias_messages(found.alias), *rest])
 
 
 def canonical_name(name: str) -> str:
@@ -133,13 +192,6 @@ def completion_body(
         **mapped.body,
         **ttl(keep_alive),
     }
-
-
-def with_system(messages: list[dict[str, Any]], system: object) -> list[dict[str, Any]]:
-    """Put a system message first, unless there is one or the text is empty."""
-    if not isinstance(system, str) or not system or any(message["role"] == "system" for message in messages):
-        return messages
-    return [{"role": "system", "content": system}, *messages]
 
 
 def make_call(

@@ -57,6 +57,14 @@ SUBSTITUTES: Mapping[str, str] = {"repeat_penalty": "frequency_penalty"}
 OWN_OPTIONS = frozenset({"system", "format", "num_ctx"})
 
 
+_LMSTUDIO_KEYS = dict(OPTION_TO_LMSTUDIO)
+
+
+def lmstudio_key(option: str) -> str:
+    """Give the key that an option becomes; its own name where the table has none."""
+    return _LMSTUDIO_KEYS.get(option, option)
+
+
 @dataclass(slots=True)
 class Mapped:
     """The keys for LM Studio, and the names of the options that it has nothing for."""
@@ -71,7 +79,6 @@ def options_to_lmstudio(options: Mapping[str, Any], extras: Mapping[str, Any], e
     Nulls, empty strings and empty lists are nothing. A negative max_tokens is no limit, so it is left out.
     """
     allowed = ENDPOINT_KEYS[endpoint]
-    table = dict(OPTION_TO_LMSTUDIO)
     mapped = Mapped()
     given = {key: value for key, value in options.items() if not _is_nothing(value)}
     settled: set[str] = set()
@@ -92,7 +99,7 @@ def options_to_lmstudio(options: Mapping[str, Any], extras: Mapping[str, Any], e
         for key, value in source.items():
             if key in OPENAI_KEYS and key in allowed and not _is_nothing(value):
                 mapped.body.setdefault(key, value)
-    mapped.dropped += [name for name in given if name not in table and name not in OPENAI_KEYS | OWN_OPTIONS]
+    mapped.dropped += [name for name in given if name not in _LMSTUDIO_KEYS and name not in OPENAI_KEYS | OWN_OPTIONS]
     return mapped
 
 

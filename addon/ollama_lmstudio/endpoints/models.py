@@ -5,21 +5,50 @@ here.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..lmstudio.catalog import Model
+from ..lmstudio.catalog import Catalog, Model
 from ..lmstudio.resolve import ollama_name
+from ..ollama import names, times
+from ..state.aliases import Alias
 from . import fim
 from .base import Services
-from .inference import thinks
+from .inference import find_aliases, thinks
 
 # LM Studio tells no dates: every model has the same one, so that the list keeps its order.
 MODIFIED_AT = datetime(2025, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
 _SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of a list: a model under its own name, or under an alias."""
+
+    model: Model
+    alias: Alias | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that clients see."""
+        return self.alias.name if self.alias else display_name(self.model)
+
+    @property
+    def modified_at(self) -> str:
+        """When it was changed."""
+        return times.rfc3339(self.alias.modified) if self.alias else MODIFIED_AT
+
+
+def listed(catalog: Catalog, services: Services) -> list[Listed]:
+    """Give LM Studio's models, then the aliases of those; an alias hides the model whose name it took."""
+    aliases = services.aliases.all()
+    models = [Listed(model) for model in catalog.models if names.key_of(display_name(model)) not in aliases]
+    return models + [Listed(found.model, found.alias) for found in find_aliases(catalog, services)]
 
 
 def display_name(model: Model) -> str:
@@ -46,12 +75,17 @@ def capabilities(model: Model, services: Services) -> list[str]:
     return [capability for capability, has in can.items() if has]
 
 
-def digest(model: Model, services: Services) -> str:
-    """Give 64 hexadecimal digits, derived: the same for a model as long as what it is and can do stays the same.
+def digest(model: Model, services: Services, alias: Alias | None = None) -> str:
+    """Give 64 hexadecimal digits, derived: the same for a model as long as what it is and can do stays the same, and
+    for an alias as long as what it adds does too.
 
     Clients take it for the model's identity, and keep what they learnt of it under this name.
     """
-    identity = "\n".join([model.key, str(model.size_bytes), str(model.quantization), *capabilities(model, services)])
+    facts = [model.key, str(model.size_bytes), str(model.quantization), *capabilities(model, services)]
+    if alias is not None:
+        # Two names for the same are the same, whenever they were made.
+        facts.append(json.dumps(asdict(replace(alias, name="", created=0, modified=0)), sort_keys=True))
+    identity = "\n".join(facts)
     return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
 
 
@@ -82,16 +116,16 @@ def details(model: Model) -> dict[str, Any]:
     }
 
 
-def tag_entry(model: Model, services: Services) -> dict[str, Any]:
+def tag_entry(entry: Listed, services: Services) -> dict[str, Any]:
     """Give one entry of /api/tags."""
-    name = display_name(model)
+    model = entry.model
     length = {"context_length": model.max_context_length} if model.max_context_length else {}
     return {
-        "name": name,
-        "model": name,
-        "modified_at": MODIFIED_AT,
+        "name": entry.name,
+        "model": entry.name,
+        "modified_at": entry.modified_at,
         "size": size(model),
-        "digest": digest(model, services),
+        "digest": digest(model, services, entry.alias),
         "details": {**details(model), **length},
         "capabilities": capabilities(model, services),
     }

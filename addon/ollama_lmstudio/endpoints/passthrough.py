@@ -1,17 +1,24 @@
-"""`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs. Only the model's name is mapped; no other byte changes."""
+"""`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs. Only the model's name is mapped; no other byte changes, but
+that aliases are added to the list of models.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
+from urllib.parse import unquote
 
 from ..lmstudio.errors import LMStudioError, scrub
+from ..ollama import names
 from ..ollama.errors import OllamaError
+from ..state.aliases import Alias
 from .base import PLAIN_JSON, Answer, Incoming, Relay, Services
-from .inference import find_model
+from .inference import find_aliases, find_model
 
 # Here a model is named that need not be on disk, or by the id of an instance.
 UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
+MODELS = "/v1/models"
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
@@ -19,6 +26,9 @@ _DECODER = json.JSONDecoder()
 
 async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
     """Send a request on, with LM Studio's key for the model's name."""
+    listing = incoming.method == "GET" and (incoming.path == MODELS or incoming.path.startswith(f"{MODELS}/"))
+    if listing and services.aliases.all():
+        return await _models(incoming, services)
     span = None if incoming.path.startswith(UNRESOLVED) else model_span(incoming.body)
     if span is None:
         return Relay(incoming.path, incoming.body)
@@ -30,6 +40,38 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     body = text[:start] + json.dumps(found.id, ensure_ascii=False) + text[end:]
     return Relay(incoming.path, body.encode("utf-8", "surrogateescape"))
+
+
+async def _models(incoming: Incoming, services: Services) -> Relay | Answer:
+    """Add the aliases to LM Studio's list, or describe one of them."""
+    try:
+        aliases = find_aliases(await services.catalog.get(), services)
+    except LMStudioError:
+        aliases = []
+    entries = [_model_entry(found.alias) for found in aliases if found.alias is not None]
+    if incoming.path == MODELS:
+        return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+    asked = unquote(incoming.path.removeprefix(f"{MODELS}/"))
+    key = names.key_of(asked)
+    entry = next((entry for entry in entries if names.key_of(entry["id"]) == key), None)
+    if entry is None:
+        return Relay(incoming.path, incoming.body)
+    return Answer.json(entry | {"id": asked}, content_type=PLAIN_JSON)
+
+
+def _model_entry(alias: Alias) -> dict[str, Any]:
+    namespace = names.parse_name(alias.name).namespace
+    return {"id": alias.name, "object": "model", "created": alias.modified // 10**9, "owned_by": namespace}
+
+
+def with_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
+    """Add entries to LM Studio's list; what is not one stays as it is."""
+    try:
+        answer = json.loads(body)
+        answer["data"] += entries
+    except (ValueError, TypeError, KeyError):
+        return body
+    return json.dumps(answer, ensure_ascii=False, indent=2).encode()
 
 
 def model_span(body: bytes) -> tuple[str, int, int] | None:

@@ -7,16 +7,19 @@ from typing import Any
 from ..lmstudio.catalog import Instance, Model
 from ..ollama import times
 from .base import Answer, Incoming, Services
-from .models import details, digest, display_name, size
+from .models import Listed, details, digest, listed, size
 
 
 async def ps(incoming: Incoming, services: Services) -> Answer:
-    """List the loaded models, the one that stays longest first; a model loaded twice is one entry."""
+    """List the loaded models, the one that stays longest first, each with its aliases.
+
+    A model loaded twice is one entry.
+    """
     catalog = await services.catalog.refresh()
     now = services.clock.wall()
-    loaded = [(_expires(model), model) for model in catalog.models if model.instances]
-    loaded.sort(key=lambda entry: entry[0], reverse=True)
-    return Answer.json({"models": [_entry(model, now + expires, services) for expires, model in loaded]})
+    loaded = [(_expires(entry.model), entry) for entry in listed(catalog, services) if entry.model.instances]
+    loaded.sort(key=lambda pair: pair[0], reverse=True)
+    return Answer.json({"models": [_entry(entry, now + expires, services) for expires, entry in loaded]})
 
 
 def _expires(model: Model) -> int:
@@ -29,14 +32,14 @@ def _remaining(instance: Instance) -> int:
     return times.FOREVER if seconds is None else int(min(seconds * 1e9, times.FOREVER))
 
 
-def _entry(model: Model, expires_at: int, services: Services) -> dict[str, Any]:
-    name = display_name(model)
+def _entry(entry: Listed, expires_at: int, services: Services) -> dict[str, Any]:
+    model = entry.model
     # LM Studio does not say where a model's layers are: all of it counts as being on the GPU.
     return {
-        "name": name,
-        "model": name,
+        "name": entry.name,
+        "model": entry.name,
         "size": size(model),
-        "digest": digest(model, services),
+        "digest": digest(model, services, entry.alias),
         "details": details(model),
         "expires_at": times.rfc3339(expires_at),
         "size_vram": size(model),

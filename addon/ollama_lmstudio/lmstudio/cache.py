@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from .catalog import Catalog
-from .resolve import Resolution, Resolver
+from .resolve import Resolution, Resolver, exact
 
 MISS_SECONDS: Final = 1.0
 """How old the list must be before an unknown name is worth another look."""
@@ -77,6 +77,13 @@ class CatalogCache:
         found = self._resolver_of(await self.get()).resolve(name)
         if found is None and self._age() >= MISS_SECONDS:
             found = self._resolver_of(await self.refresh()).resolve(name)
+        return found
+
+    async def exact(self, id_: str) -> Resolution | None:
+        """Find the model with this very id, in a fresh list if the one at hand does not know it."""
+        found = exact(await self.get(), id_)
+        if found is None and self._age() >= MISS_SECONDS:
+            found = exact(await self.refresh(), id_)
         return found
 
     async def _read(self) -> Catalog:

@@ -49,6 +49,14 @@ def ollama_name(key: str) -> str:
     return f"{name}:{tag}"
 
 
+def exact(catalog: Catalog, id_: str) -> Resolution | None:
+    """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
+    keyed = (model for model in catalog.models if model.key == id_)
+    of_variant = (model for model in catalog.models if id_ in _variants(model))
+    model = next(keyed, None) or next(of_variant, None)
+    return Resolution(model, id_) if model else None
+
+
 class Resolver:
     """Find the model of one catalog that a client means."""
 

@@ -53,6 +53,11 @@ class Name:
         """Return the full form: `registry.ollama.ai/library/plain:latest`."""
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
 
+    @property
+    def key(self) -> str:
+        """Return what tells names apart: the full form, case folded."""
+        return self.canonical.lower()
+
 
 def parse_name(text: str) -> Name:
     """Parse a model name; surrounding space and a `:local` suffix do not matter.
@@ -69,6 +74,14 @@ def parse_name(text: str) -> Name:
         namespace=match["namespace"] or match["only_namespace"] or _NAMESPACE,
         host=match["host"] or _HOST,
     )
+
+
+def key_of(text: str) -> str | None:
+    """Return the key of the name that a text is; None for a text that is none."""
+    try:
+        return parse_name(text).key
+    except errors.OllamaError:
+        return None
 
 
 def split_source(text: str) -> tuple[str, Source]:

@@ -1,0 +1,244 @@
+"""What an alias adds to requests and lists, without a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_lmstudio import options
+from ollama_lmstudio.endpoints import aliases, inference, models, passthrough, show
+from ollama_lmstudio.endpoints.base import Answer, Incoming, Services
+from ollama_lmstudio.endpoints.inference import Found
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
+from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.ollama.requests import Message, ShowRequest
+from ollama_lmstudio.state.aliases import Alias, AliasStore
+
+LOADED = Model(
+    "google/gemma",
+    variants=("google/gemma@q4", "google/gemma@q8"),
+    instances=(Instance("google/gemma@q8"), Instance("my-gemma")),
+)
+CATALOG = Catalog(
+    (
+        Model("a/same", display_name="Same"),
+        Model("b/same", display_name="Same"),
+        Model("c", display_name="C"),
+        LOADED,
+    )
+)
+
+
+class Source:
+    """Answers with one list."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def catalog(self) -> Catalog:
+        return self._catalog
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    values = {option.name: option.default for option in options.OPTIONS} | {"state_dir": str(tmp_path / "state")}
+    settings = options.parse(values)
+    cache = CatalogCache(Source(CATALOG), 300)
+    asyncio.run(cache.get())
+    return Services(settings, Client(str(settings.lmstudio_url)), cache, AliasStore(settings.state_dir))
+
+
+def alias(**values: Any) -> Alias:
+    return Alias("mine:latest", "c", 1, 2, **values)
+
+
+def found(**values: Any) -> Found:
+    return Found(Model("c"), "c", alias(**values))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "extras", "merged"),
+    [
+        ({"seed": 1}, None, {}, {"seed": 1}),
+        ({"seed": 1}, {"seed": 2}, {}, {"seed": 2}),
+        ({"seed": 1}, {"seed": None}, {}, {"seed": 1}),
+        ({"seed": 1, "top_k": 2}, {"top_k": 3}, {}, {"seed": 1, "top_k": 3}),
+        ({"max_tokens": 1}, {"num_predict": 2}, {}, {"num_predict": 2}),
+        ({"num_predict": 1}, {"max_tokens": 2}, {}, {"max_tokens": 2}),
+        ({"num_predict": 1}, {"max_tokens": None}, {}, {"num_predict": 1, "max_tokens": None}),
+        ({"stop": ["x"]}, {"stop": []}, {}, {"stop": []}),
+        ({"reasoning_effort": "low"}, None, {"reasoning_effort": "high"}, {}),
+        ({"num_ctx": 1024}, {"mirostat": 1}, {}, {"num_ctx": 1024, "mirostat": 1}),
+    ],
+)
+def test_parameters_are_defaults(
+    parameters: dict[str, Any], given: dict[str, Any] | None, extras: dict[str, Any], merged: dict[str, Any]
+) -> None:
+    assert inference.merge_options(found(parameters=parameters), given, extras) == merged
+    plain = Found(Model("c"), "c")
+    assert inference.merge_options(plain, {"seed": 1, "x": 2}, {}) == {"seed": 1, "x": 2}
+
+
+def test_options_of_a_wrong_type_are_the_requests_mistake() -> None:
+    with pytest.raises(OllamaError) as caught:
+        inference.merge_options(found(), {"seed": "x"}, {})
+    assert caught.value.status == 500
+
+
+SYSTEM, OTHER = Message("system", "own"), Message("system", "late")
+ASKED = Message("user", "q")
+
+
+@pytest.mark.parametrize(
+    ("adds", "messages", "system", "said"),
+    [
+        ({}, [ASKED], None, ["q"]),
+        ({}, [ASKED], "", ["q"]),
+        ({}, [ASKED], "option", ["option", "q"]),
+        ({}, [ASKED], 5, ["q"]),
+        ({}, [SYSTEM, ASKED], "option", ["own", "q"]),
+        ({"system": "S"}, [ASKED], None, ["S", "q"]),
+        ({"system": "S"}, [ASKED], "option", ["option", "q"]),
+        ({"system": "S"}, [SYSTEM, ASKED], None, ["own", "q"]),
+        ({"system": "S"}, [ASKED, OTHER], None, ["q", "late"]),
+        ({"messages": [{"role": "user", "content": "1"}]}, [ASKED], None, ["1", "q"]),
+        ({"messages": [{"role": "user", "content": "1"}]}, [SYSTEM, ASKED], None, ["own", "1", "q"]),
+        ({"system": "S", "messages": [{"role": "user", "content": "1"}]}, [ASKED], None, ["S", "1", "q"]),
+        ({"messages": [{"role": "user", "content": "1"}]}, [ASKED, OTHER], None, ["1", "q", "late"]),
+    ],
+)
+def test_conversations(adds: dict[str, Any], messages: list[Message], system: Any, said: list[str]) -> None:
+    given = inference.converse(found(**adds), messages, system)
+    assert [message["content"] for message in given] == said
+    if not adds:
+        assert inference.converse(Found(Model("c"), "c"), messages, system) == given
+
+
+def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Answer:
+    incoming = Incoming("POST", "/api/create", "", {}, json.dumps(body).encode(), 0)
+    answer = asyncio.run(endpoint(incoming, services))
+    assert isinstance(answer, Answer)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("gemma", "google/gemma"),
+        ("gemma:q4", "google/gemma@q4"),
+        ("google/gemma@q8", "google/gemma@q8"),
+        ("my-gemma", "google/gemma"),
+    ],
+)
+def test_a_target_is_what_lasts(services: Services, source: str, target: str) -> None:
+    assert post(aliases.create, services, {"model": "mine", "from": source}).status == 200
+    assert post(aliases.copy, services, {"source": source, "destination": "copy"}).status == 200
+    assert {entry.target for entry in services.aliases.all().values()} == {target}
+
+
+def test_what_lmstudio_cannot_apply_is_said_once(services: Services, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for name in ("one", "two"):
+        post(aliases.create, services, {"model": name, "from": "c", "template": "{{ .Prompt }}", "system": "S"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "LM Studio has no template: accepted, not sent (said once)"
+    ]
+
+
+def test_a_full_disk_is_a_507(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    post(aliases.create, services, {"model": "old", "from": "c"})
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    created = post(aliases.create, services, {"model": "mine", "from": "c"})
+    copied = post(aliases.copy, services, {"source": "c", "destination": "mine"})
+    deleted = post(aliases.delete, services, {"model": "old"})
+    assert {answer.status for answer in (created, copied, deleted)} == {507}
+    assert b"no space left" in created.body
+    assert [entry.name for entry in services.aliases.all().values()] == ["old:latest"]
+
+
+def test_a_digest_is_of_what_an_alias_adds(services: Services) -> None:
+    model = Model("c")
+    plain = models.digest(model, services)
+    first = models.digest(model, services, alias(parameters={"a": 1, "b": 2}))
+    assert first == models.digest(model, services, Alias("other", "c", 7, 8, parameters={"b": 2, "a": 1}))
+    others = [alias(), alias(system="S"), alias(license=["L"]), alias(messages=[{"role": "user", "content": ""}])]
+    assert len({plain, first, *(models.digest(model, services, other) for other in others)}) == 6
+
+
+def test_an_alias_of_a_model_that_is_gone_is_not_listed(services: Services) -> None:
+    def edit(entries: dict[str, Alias]) -> None:
+        entries["x/gone"] = Alias("gone", "nosuch", 1, 2)
+        entries["x/there"] = Alias("there", "c", 1, 2)
+
+    services.aliases.change(edit)
+    assert [entry.name for entry in models.listed(CATALOG, services)] == [
+        "a/same:latest",
+        "b/same:latest",
+        "c:latest",
+        "google/gemma:latest",
+        "there",
+    ]
+
+
+@pytest.mark.parametrize(("index", "basename"), [(0, "Same (a/same)"), (1, "Same (b/same)"), (2, "C")])
+def test_a_basename_is_unique(services: Services, index: int, basename: str) -> None:
+    target = CATALOG.models[index]
+    answer = show.describe(Found(target, target.key), ShowRequest(model="x"), services)
+    assert answer["model_info"]["general.basename"] == basename
+
+
+def test_embedding_length_is_what_was_seen(services: Services) -> None:
+    target = Found(Model("c", architecture="bert"), "c")
+    assert "bert.embedding_length" not in show.describe(target, ShowRequest(), services)["model_info"]
+    services.dimensions["c"] = 768
+    assert show.describe(target, ShowRequest(), services)["model_info"]["bert.embedding_length"] == 768
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("plain", "plain"),
+        ('a "b"', 'a "b"'),
+        (" a", '" a"'),
+        ("a\nb", '"a\nb"'),
+        ('a\n"b"', '"""a\n"b""""'),
+        ("\ta", "\ta"),
+    ],
+)
+def test_modelfile_quotes_as_ollama_does(services: Services, text: str, written: str) -> None:
+    answer = show.describe(found(system=text), ShowRequest(), services)
+    assert answer["modelfile"].endswith(f"FROM c\nSYSTEM {written}\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.7, "0.7"), (2.0, "2"), (1e-05, "1e-05"), (7, "7"), (True, "true"), ('a"', '"a\\""'), (["x", "y"], '"x"')],
+)
+def test_parameters_are_shown_as_go_writes_them(services: Services, value: Any, shown: str) -> None:
+    lines = show.describe(found(parameters={"key": value}), ShowRequest(), services)["parameters"].split("\n")
+    assert lines[0] == f"key{' ' * 28}{shown}"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"data": null}'])
+def test_a_list_that_is_none_stays_as_it_is(body: bytes) -> None:
+    assert passthrough.with_models(body, [{"id": "x"}]) == body
+
+
+def test_entries_are_added_to_a_list() -> None:
+    body = json.dumps({"data": [{"id": "\u00e9"}], "object": "list"}).encode()
+    assert json.loads(passthrough.with_models(body, [{"id": "x"}])) == {
+        "data": [{"id": "\u00e9"}, {"id": "x"}],
+        "object": "list",
+    }

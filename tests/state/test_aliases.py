@@ -1,0 +1,300 @@
+"""The store of aliases: nothing is lost, and nothing half written, whoever writes and however it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_lmstudio.state import aliases
+from ollama_lmstudio.state.aliases import Alias, AliasStore, StoreError
+
+ADDON = Path(__file__).parents[2] / "addon"
+
+# A process that writes aliases named after it until it is killed or has written them all. It says each name when that
+# is kept.
+WRITER = """
+import sys
+from pathlib import Path
+from ollama_lmstudio.state.aliases import Alias, AliasStore
+
+store, prefix, count = AliasStore(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+for number in range(count):
+    name = f"{prefix}-{number}"
+    store.change(lambda aliases: aliases.__setitem__(name, Alias(name, "target", 1, 2, system="x" * 500)))
+    print(name, flush=True)
+"""
+
+
+def writer(directory: Path, prefix: str, count: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ADDON)}
+    command = [sys.executable, "-c", WRITER, str(directory), prefix, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def put(store: AliasStore, key: str, **values: Any) -> Alias:
+    alias = Alias(key, "target", 1, 2, **values)
+    store.change(lambda found: found.__setitem__(key, alias))
+    return alias
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()} if directory.exists() else set()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "a" / "state"
+
+
+def test_nothing_is_made_until_something_is_written(directory: Path) -> None:
+    store = AliasStore(directory)
+    assert store.all() == {}
+    assert store.get("x") is None
+    store.change(lambda found: None)
+    assert not (directory / aliases.FILE_NAME).exists()
+
+
+def test_what_is_written_is_read_by_another_store(directory: Path) -> None:
+    store = AliasStore(directory)
+    full = put(
+        store,
+        "k\u00e9y",
+        system="s\ud800\u2028",
+        template="{{ .Prompt }}",
+        parameters={"stop": ["a", "b"], "temperature": 0.5, "num_ctx": 10**20, "use_mmap": False},
+        license=["one", "two"],
+        adapters={"a.gguf": "sha256:00"},
+        messages=[{"role": "user", "content": "hi", "images": ["AAAA"]}],
+    )
+    assert AliasStore(directory).all() == {"k\u00e9y": full}
+    assert store.change(lambda found: found.pop("k\u00e9y")) == full
+    assert AliasStore(directory).all() == {}
+    assert files(directory) == {aliases.FILE_NAME, aliases.LOCK_NAME}
+    assert json.loads((directory / aliases.FILE_NAME).read_bytes())["version"] == 1
+
+
+def test_what_another_process_wrote_is_seen(directory: Path) -> None:
+    one, two = AliasStore(directory), AliasStore(directory)
+    for number in range(20):
+        put(one, f"one-{number}")
+        put(two, f"two-{number}")
+        assert len(one.all()) == len(two.all()) == 2 * (number + 1)
+
+
+def test_states_written_at_once_have_times_of_their_own(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    store, times = AliasStore(directory), []
+    for number in range(5):
+        put(store, f"a-{number}")
+        times.append(store.path.stat().st_mtime_ns)
+    assert times == sorted(set(times))
+
+
+def test_what_did_not_change_is_not_read_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = AliasStore(directory)
+    put(store, "a")
+    first = store.all()
+    monkeypatch.setattr(json, "loads", lambda data: pytest.fail("read again"))
+    assert store.all() is first
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"version": 1}',
+        b'{"aliases": {}}',
+        b'{"version": 1, "aliases": []}',
+        b'{"version": 1, "aliases": {"a": {"name": "a"}}}',
+        b'{"version": 1, "aliases": {"a": {"name": "a", "target": null, "created": 1, "modified": 1}}}',
+    ],
+)
+@pytest.mark.parametrize("write_first", [False, True])
+def test_a_broken_file_is_kept_aside(
+    directory: Path, caplog: pytest.LogCaptureFixture, content: bytes, write_first: bool
+) -> None:
+    directory.mkdir(parents=True)
+    (directory / aliases.FILE_NAME).write_bytes(content)
+    store = AliasStore(directory)
+    if not write_first:
+        assert store.all() == {}
+        assert store.all() == {}
+    put(store, "new")
+    (aside,) = directory.glob(f"{aliases.FILE_NAME}.broken-*")
+    assert aside.read_bytes() == content
+    assert set(AliasStore(directory).all()) == {"new"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert aside.name in caplog.text
+
+
+def test_several_broken_files_are_all_kept(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for number in range(3):
+        (directory / aliases.FILE_NAME).write_text(f"broken {number}")
+        AliasStore(directory).all()
+    kept = {path.read_text() for path in directory.glob(f"{aliases.FILE_NAME}.broken-*")}
+    assert kept == {"broken 0", "broken 1", "broken 2"}
+
+
+def test_a_newer_format_is_left_alone(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory.mkdir(parents=True)
+    path = directory / aliases.FILE_NAME
+    path.write_text('{"version": 2, "aliases": "all different"}')
+    store = AliasStore(directory)
+    assert store.all() == {}
+    assert store.all() == {}
+    assert len(caplog.records) == 1
+    with pytest.raises(StoreError, match="format 2") as caught:
+        put(store, "a")
+    assert caught.value.status == 500
+    assert path.read_text() == '{"version": 2, "aliases": "all different"}'
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500)])
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_disk_that_refuses(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, status: int
+) -> None:
+    store = AliasStore(directory)
+    before = put(store, "a")
+
+    def refuse(*arguments: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refuse)
+        with pytest.raises(StoreError) as caught:
+            put(store, "b")
+    assert caught.value.status == status
+    assert str(store.path) in caught.value.message
+    assert store.all() == AliasStore(directory).all() == {"a": before}
+    assert files(directory) == {aliases.FILE_NAME, aliases.LOCK_NAME}
+    put(store, "b")
+    assert set(store.all()) == {"a", "b"}
+
+
+def test_a_disk_that_is_full_in_the_middle_of_the_file(directory: Path) -> None:
+    """A limit on the size of files stands in for the full disk: the write really stops half way."""
+    store = AliasStore(directory)
+    before = put(store, "a")
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from ollama_lmstudio.state.aliases import Alias, AliasStore, StoreError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "store = AliasStore(Path(sys.argv[1]))\n"
+        "try:\n"
+        "    store.change(lambda found: found.__setitem__('b', Alias('b', 't', 1, 2, system='x' * 100_000)))\n"
+        "except StoreError as e:\n"
+        "    print(e.status)\n"
+    )
+    assert hasattr(resource, "RLIMIT_FSIZE")
+    environment = {**os.environ, "PYTHONPATH": str(ADDON)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(directory)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "507\n"
+    assert AliasStore(directory).all() == {"a": before}
+    assert files(directory) == {aliases.FILE_NAME, aliases.LOCK_NAME}
+
+
+def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = AliasStore(tmp_path / "file" / "state")
+    assert store.all() == {}
+    with pytest.raises(StoreError) as caught:
+        put(store, "a")
+    assert caught.value.status == 500
+
+
+def test_what_the_edit_raises_changes_nothing(directory: Path) -> None:
+    store = AliasStore(directory)
+    put(store, "a")
+
+    def edit(found: dict[str, Alias]) -> None:
+        found.clear()
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        store.change(edit)
+    assert set(store.all()) == {"a"}
+
+
+def test_writers_that_are_killed_lose_nothing(directory: Path) -> None:
+    """Whatever a writer said is kept is there, the file always parses, and nothing piles up."""
+    kept: set[str] = set()
+    killed = 0
+    for round_ in range(12):
+        process = writer(directory, f"round{round_}", 100_000)
+        assert process.stdout is not None
+        with process.stdout as output:
+            kept.add(output.readline().strip())
+            time.sleep(0.003 * round_)
+            process.send_signal(signal.SIGKILL)
+            kept |= {line.strip() for line in output if line.endswith("\n")}
+        killed += process.wait() == -signal.SIGKILL
+        content = json.loads((directory / aliases.FILE_NAME).read_bytes())
+        assert kept <= set(content["aliases"])
+        assert files(directory) <= {aliases.FILE_NAME, aliases.LOCK_NAME, aliases.TEMPORARY_NAME}
+    assert killed == 12
+    put(AliasStore(directory), "last")
+    assert files(directory) == {aliases.FILE_NAME, aliases.LOCK_NAME}
+
+
+def test_two_processes_write_a_thousand(directory: Path) -> None:
+    """Nothing is lost, and a reader in the meantime always finds a whole file."""
+    processes = [writer(directory, "one", 500), writer(directory, "two", 500)]
+    store, seen = AliasStore(directory), 0
+    outputs = [threading.Thread(target=_drain(process)) for process in processes]
+    for output in outputs:
+        output.start()
+    while any(process.poll() is None for process in processes):
+        count = len(store.all())
+        assert count >= seen
+        seen = count
+        time.sleep(0.005)
+    for output in outputs:
+        output.join()
+    assert [process.returncode for process in processes] == [0, 0]
+    assert set(store.all()) == {f"{prefix}-{number}" for prefix in ("one", "two") for number in range(500)}
+    assert not list(directory.glob("*.broken-*"))
+
+
+def _drain(process: subprocess.Popen[str]) -> Callable[[], None]:
+    def drain() -> None:
+        assert process.stdout is not None
+        with process.stdout as output:
+            output.read()
+
+    return drain
+
+
+def test_threads_of_one_process_take_turns(directory: Path) -> None:
+    store = AliasStore(directory)
+
+    def write(prefix: int) -> None:
+        for number in range(20):
+            put(store, f"{prefix}-{number}")
+
+    threads = [threading.Thread(target=write, args=(prefix,)) for prefix in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.all()) == 80
