@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Use:
-    """How a model is used: by how many requests now, and how long it is to stay after the last (None: LM Studio's say)."""
+    """By how many requests a model is used, and how many seconds it is to stay afterwards (None: as LM Studio says)."""
 
     running: int = 0
     seconds: float | None = None
@@ -56,7 +56,7 @@ class Life:
         return time.monotonic() >= self._not_on_demand_until
 
     def not_on_demand(self) -> None:
-        """Take note that LM Studio refused to load on demand; it is believed for a while, since a person can switch it."""
+        """Take note that LM Studio refused to load on demand; a person can switch that, so it is believed for a while."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
 
     async def ensure_loaded(self, found: Resolution, timeout: float, context_length: int | None = None) -> None:
