@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_lmstudio import routes
-from ollama_lmstudio.endpoints import base, chat, embed, generate, health, passthrough, ps, show, tags, version
+from ollama_lmstudio.endpoints import aliases, base, chat, embed, generate, health, passthrough, ps, show, tags, version
 
 FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("GET", "/", version.root),
@@ -22,6 +22,9 @@ FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("POST", "/api/generate", generate.generate),
     ("POST", "/api/embed", embed.embed),
     ("POST", "/api/embeddings", embed.embeddings),
+    ("POST", "/api/create", aliases.create),
+    ("POST", "/api/copy", aliases.copy),
+    ("DELETE", "/api/delete", aliases.delete),
     *[
         (method, path, passthrough.passthrough)
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")
@@ -48,6 +51,7 @@ def test_found(method: str, path: str, endpoint: base.Endpoint) -> None:
         ("HEAD", "/api/chat", "POST"),
         ("PUT", "/api/embed", "POST"),
         ("post", "/api/chat", "POST"),
+        ("POST", "/api/delete", "DELETE"),
     ],
 )
 def test_wrong_methods(method: str, path: str, allow: str) -> None:

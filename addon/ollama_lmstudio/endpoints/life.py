@@ -56,7 +56,7 @@ class Life:
         return time.monotonic() >= self._not_on_demand_until
 
     def not_on_demand(self) -> None:
-        """Take note that LM Studio refused to load on demand; a person can switch that, so it is believed for a while."""
+        """Take note that LM Studio refused to load on demand; believed for a while: a person can switch that."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
 
     async def ensure_loaded(self, found: Resolution, timeout: float, context_length: int | None = None) -> None:
