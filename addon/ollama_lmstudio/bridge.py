@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from . import access, internals, options, routes, startup
+from . import access, internals, loopback, options, routes, startup
 from .endpoints import base, passthrough
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
@@ -53,6 +53,7 @@ HOP_BY_HOP = (
     "transfer-encoding",
     "upgrade",
 )
+MASKED_HEADERS = (("Authorization", "Bearer ***"), (loopback.SECRET_HEADER, "***"))
 SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
 
 
@@ -66,7 +67,9 @@ class Exchange:
     query: str
     http10: bool
     extra: base.Headers = ()
-    outcome: base.Call | base.Relay | None = None
+    outcome: base.Call | base.Relay | base.Served | base.Receiver | None = None
+    ticket: str = ""
+    """What the loopback service knows the outcome by, if that is what answers."""
     started: bool = False
     """Whether the head of a translated answer is on its way to the client."""
     fed: bool = False
@@ -83,6 +86,7 @@ class Bridge:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._error_pages = internals.ErrorPages()
         self._start = startup.Startup()
+        self._loopback = loopback.Loopback()
         self.services: base.Services
         self.upstream: options.Upstream
         self.gate: access.Gate
@@ -127,6 +131,7 @@ class Bridge:
         for task in self._tasks:
             task.cancel()
         self._start.stop()
+        self._loopback.stop()
         self._error_pages.remove()
         if hasattr(self, "services"):
             self.services.client.close_soon()
@@ -162,6 +167,9 @@ class Bridge:
             return
         if origin and not access.is_same_origin(origin, host):
             exchange.extra = access.cors_headers(self.gate, origin)
+        if upload := routes.upload(request.method, path):
+            self._to_loopback(flow, exchange, upload(self._incoming(flow, exchange), self.services))
+            request.stream = _masking(flow)
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
         if answer.status == 403 and not self.gate.allows_host(host):
@@ -176,7 +184,7 @@ class Bridge:
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer a request, or make it the call to LM Studio."""
         exchange = self._exchanges.get(flow.id)
-        if exchange is None or flow.response or flow.error or not flow.live:
+        if exchange is None or exchange.outcome or flow.response or flow.error or not flow.live:
             return
         try:
             outcome = await self._outcome(flow, exchange)
@@ -188,6 +196,9 @@ class Bridge:
         if isinstance(outcome, base.Answer):
             self._answer(flow, outcome, exchange.extra)
             return
+        if isinstance(outcome, base.Served):
+            self._to_loopback(flow, exchange, outcome)
+            return
         exchange.outcome = outcome
         await self._drop_idle(flow)
         self._send(flow, exchange, outcome)
@@ -196,7 +207,11 @@ class Bridge:
         found = routes.find(exchange.method, exchange.path, exchange.query)
         if isinstance(found, base.Answer):
             return found
-        incoming = base.Incoming(
+        return await found(self._incoming(flow, exchange), self.services)
+
+    @staticmethod
+    def _incoming(flow: http.HTTPFlow, exchange: Exchange) -> base.Incoming:
+        return base.Incoming(
             exchange.method,
             exchange.path,
             exchange.query,
@@ -204,7 +219,6 @@ class Bridge:
             flow.request.raw_content or b"",
             exchange.arrived,
         )
-        return await found(incoming, self.services)
 
     def _answer(self, flow: http.HTTPFlow, answer: base.Answer, extra: base.Headers = ()) -> None:
         """Answer here. A HEAD gets the head alone."""
@@ -239,6 +253,16 @@ class Bridge:
             request.raw_content = outcome.body
             request.headers["Content-Length"] = str(len(outcome.body))
 
+    def _to_loopback(self, flow: http.HTTPFlow, exchange: Exchange, job: loopback.Job) -> None:
+        """Let the loopback service answer the request."""
+        headers = self._loopback.add(job, self.services.secrets)
+        exchange.outcome, exchange.ticket = job, headers[loopback.TICKET_HEADER]
+        request = flow.request
+        request.scheme, request.host, request.port = "http", loopback.HOST, self._loopback.port
+        request.http_version = "HTTP/1.1"
+        for name, value in headers.items():
+            request.headers[name] = value
+
     async def _drop_idle(self, flow: http.HTTPFlow) -> None:
         since = self._idle_since.pop(flow.client_conn.id, None)
         if since is not None and time.monotonic() - since > IDLE_SECONDS:
@@ -250,7 +274,7 @@ class Bridge:
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome is None or flow.response is None:
             return
-        if isinstance(exchange.outcome, base.Relay):
+        if not isinstance(exchange.outcome, base.Call):
             self._relay(flow, exchange)
             return
         if flow.response.status_code != 200 or not _is_event_stream(flow.response):
@@ -381,7 +405,11 @@ class Bridge:
             self._tell(flow, exchange, exchange.outcome)
         self._over(flow, exchange)
 
-    def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
+    def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay | loopback.Job) -> None:
+        if exchange.ticket:
+            if not exchange.started:
+                internals.write_last(flow, _raw(base.Answer.error(503, loopback.STOPPED), exchange.extra))
+            return
         error = self._upstream_error(flow)
         if isinstance(outcome, base.Relay):
             if not exchange.started:
@@ -390,6 +418,7 @@ class Bridge:
                     flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra)
                 )
             return
+        assert isinstance(outcome, base.Call)
         lines = outcome.translation.abort(error)
         if not exchange.started:
             internals.write_last(flow, _raw(outcome.translation.answer(), exchange.extra))
@@ -409,6 +438,7 @@ class Bridge:
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         if exchange.outcome is None:
             return
+        self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
         if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
             self._spawn(self._finish(exchange.outcome))
@@ -440,9 +470,20 @@ def _is_event_stream(response: http.Response) -> bool:
 
 
 def _mask(flow: http.HTTPFlow) -> None:
-    """Take LM Studio's token out of the flow once it is sent."""
-    if "authorization" in flow.request.headers:
-        flow.request.headers["Authorization"] = "Bearer ***"
+    """Take LM Studio's token and the loopback service's secret out of the flow once they are sent."""
+    for name, masked in MASKED_HEADERS:
+        if name in flow.request.headers:
+            flow.request.headers[name] = masked
+
+
+def _masking(flow: http.HTTPFlow) -> Callable[[bytes], list[bytes]]:
+    """Give what takes a body through: when it begins, the head has been sent."""
+
+    def through(data: bytes) -> list[bytes]:
+        _mask(flow)
+        return [data] if data else []
+
+    return through
 
 
 def _date() -> base.Headers:

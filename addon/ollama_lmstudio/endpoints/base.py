@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,7 +112,31 @@ class Relay:
     body: bytes
 
 
-Outcome = Answer | Call | Relay
+@dataclass(slots=True)
+class Served:
+    """An answer that is made here over time: NDJSON lines, or for `streaming` false only the last one of them.
+
+    `lines` may end with an OllamaError or an LMStudioError. It is closed when the client leaves.
+    """
+
+    lines: AsyncGenerator[Mapping[str, object], None]
+    streaming: bool
+
+
+class Receiver(Protocol):
+    """Take a body that is too large to be held in memory, and answer when it has ended."""
+
+    async def feed(self, data: bytes) -> None:
+        """Take bytes; the next ones are not read before this returns."""
+
+    async def end(self) -> Answer:
+        """Take the end of the body; give the answer."""
+
+    def abort(self) -> None:
+        """Take that there will be no end: the client left."""
+
+
+Outcome = Answer | Call | Relay | Served
 
 
 class Clock:
@@ -147,3 +171,4 @@ class Services:
 
 
 Endpoint = Callable[[Incoming, Services], Awaitable[Outcome]]
+Upload = Callable[[Incoming, Services], Receiver]
