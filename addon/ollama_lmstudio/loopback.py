@@ -11,7 +11,7 @@ import hmac
 import itertools
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 
 from tornado import httpserver, iostream, netutil, web
@@ -29,6 +29,8 @@ HOST = "127.0.0.1"
 
 # Bodies are never held, so there is no size that is too large.
 NO_LIMIT = 1 << 62
+# How long what is being served may take to tell that it ends.
+LAST_WORDS_SECONDS = 1
 STOPPED = "the proxy was stopped or loaded anew; what LM Studio has begun goes on there"
 
 Job = Served | Receiver
@@ -76,11 +78,10 @@ class Loopback:
     def stop(self) -> None:
         """Stop, and end what is being served with an error."""
         self._jobs.clear()
-        for handler in tuple(self._handlers):
-            handler.stop()
+        ending = [task for handler in tuple(self._handlers) if (task := handler.stop()) is not None]
         if self._server is not None:
             self._server.stop()
-            _stopping.add(task := asyncio.get_running_loop().create_task(self._server.close_all_connections()))
+            _stopping.add(task := asyncio.get_running_loop().create_task(_close(self._server, ending)))
             task.add_done_callback(_stopping.discard)
             self._server = None
 
@@ -91,6 +92,12 @@ class Loopback:
     def left(self, handler: _Handler) -> None:
         """Forget who is done."""
         self._handlers.discard(handler)
+
+
+async def _close(server: httpserver.HTTPServer, ending: Sequence[asyncio.Task[None]]) -> None:
+    if ending:
+        await asyncio.wait(ending, timeout=LAST_WORDS_SECONDS)
+    await server.close_all_connections()
 
 
 # The server is stopped in the background: these tasks must not be forgotten.
@@ -132,7 +139,9 @@ class _Handler(web.RequestHandler):
         if isinstance(self._job, Served):
             # A task of its own, so that it can be ended when the client leaves.
             self._task = asyncio.create_task(self._serve(self._job))
-            await asyncio.wait({self._task})
+            # When the process ends, asyncio cancels this one too, and tornado would print it.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({self._task})
         elif self._job is not None:
             self._answer(await self._job.end())
 
@@ -184,10 +193,11 @@ class _Handler(web.RequestHandler):
         self.set_header("Content-Length", str(len(answer.body)))
         self.finish(answer.body)
 
-    def stop(self) -> None:
-        """End with an error."""
+    def stop(self) -> asyncio.Task[None] | None:
+        """End with an error; return what still has to tell it."""
         self._stopped = True
         self._end()
+        return self._task
 
     def on_connection_close(self) -> None:
         super().on_connection_close()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .endpoints import base, blobs, chat, embed, generate, health, passthrough, ps, show, tags, version
+from .endpoints import base, blobs, chat, embed, generate, health, passthrough, ps, pull, push, show, tags, version
 
 # The order in which Ollama's router names methods.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
@@ -60,6 +60,8 @@ ROUTES: tuple[Route, ...] = (
     Route("/api/generate", _post(generate.generate), "`POST /v1/chat/completions` or `/v1/completions`"),
     Route("/api/embed", _post(embed.embed), "`POST /v1/embeddings`, vectors scaled to length 1"),
     Route("/api/embeddings", _post(embed.embeddings), "`POST /v1/embeddings`"),
+    Route("/api/pull", _post(pull.pull), "a download of LM Studio's, from its catalog or Hugging Face; polled"),
+    Route("/api/push", _post(push.push), "answered here: LM Studio has no registry, nothing is sent"),
     Route(
         "/api/blobs/:digest",
         {"HEAD": blobs.head},

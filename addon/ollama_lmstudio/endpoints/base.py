@@ -163,6 +163,8 @@ class Services:
     """What has been said once in the log already."""
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a model is loaded."""
+    downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    """The last job of each download, by model and quantization."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
