@@ -6,6 +6,7 @@ a blob's name is whole. The file is locked while it is written, so that what a d
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -46,10 +47,12 @@ class Upload:
                 rest = rest[os.write(self._descriptor, rest) :]
 
     def finish(self, digest: str) -> str:
-        """Keep the blob if its digest is this one; return the digest that it has."""
+        """Keep the blob if its digest is this one; return the digest that it has. An aborted one raises OSError."""
         found = f"sha256:{self._hash.hexdigest()}"
         with self._lock:
-            if found == digest and self._descriptor >= 0:
+            if self._descriptor < 0:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            if found == digest:
                 os.fsync(self._descriptor)
                 self._path.replace(blob_path(self._directory, digest))
                 _sync_directory(self._directory)
