@@ -100,13 +100,14 @@ class Gate:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-        # Both are compared, whatever the first says.
-        return True in [hmac.compare_digest(key.encode(), self.api_key.encode()) for key in given]
+        # Both are compared, whatever the first says. A header may hold bytes that are no text.
+        key = self.api_key.encode()
+        return True in [hmac.compare_digest(text.encode("utf-8", "surrogatepass"), key) for text in given]
 
 
 def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name.partition("%")[0])
+        ipaddress.ip_address(name)
     except ValueError:
         return False
     return True

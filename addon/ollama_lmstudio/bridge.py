@@ -20,9 +20,10 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from . import access, internals, loopback, options, routes, startup
 from .endpoints import base, passthrough
+from .endpoints.lifecycle import wants_load
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, LMStudioUnreachable, scrub
+from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
 from .ollama import wire
 from .ollama.errors import OllamaError
 
@@ -72,6 +73,8 @@ class Exchange:
     """What the loopback service knows the outcome by, if that is what answers."""
     started: bool = False
     """Whether the head of a translated answer is on its way to the client."""
+    repeated: tuple[int, str, bytes] | None = None
+    """LM Studio's answer to the call, asked again: status, content type and body."""
     fed: bool = False
     """Whether the translation has had all of LM Studio's answer."""
 
@@ -115,6 +118,7 @@ class Bridge:
             loopback=settings.listen.is_loopback,
         )
         if hasattr(self, "services"):
+            self.services.life.stop()
             self.services.client.close_soon()
         client = Client(str(self.upstream), settings.lmstudio_token or None, verify=not ctx.options.ssl_insecure)
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
@@ -134,6 +138,7 @@ class Bridge:
         self._loopback.stop()
         self._error_pages.remove()
         if hasattr(self, "services"):
+            self.services.life.stop()
             self.services.client.close_soon()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -277,7 +282,10 @@ class Bridge:
         if not isinstance(exchange.outcome, base.Call):
             self._relay(flow, exchange)
             return
-        if flow.response.status_code != 200 or not _is_event_stream(flow.response):
+        if flow.response.status_code != 200:
+            await self._repeat(flow, exchange, exchange.outcome)
+            return
+        if not _is_event_stream(flow.response.headers.get("content-type", "")):
             return
         translation = exchange.outcome.translation
         if translation.streaming:
@@ -326,6 +334,28 @@ class Bridge:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         flow.response.stream = self._streamer(flow, exchange, translation)
         exchange.started = True
+
+    async def _repeat(self, flow: http.HTTPFlow, exchange: Exchange, call: base.Call) -> None:
+        """Where LM Studio does not load on demand, load the model and ask again; the client sees nothing of it.
+
+        This once the answer does not stream: mitmproxy has the first call's connection, so the second is our own. From
+        then on models are loaded before they are asked.
+        """
+        assert flow.response is not None
+        arrived = await internals.hold(flow, self._clock.monotonic, lambda arrived: False)
+        if arrived is None or not arrived.ended_at or call.reload is None:
+            return
+        content_type = flow.response.headers.get("content-type", "")
+        if not wants_load(error_from_response(flow.response.status_code, content_type, arrived.body)):
+            return
+        try:
+            await call.reload()
+            status, content_type, body = await self.services.client.post(call.path, call.body)
+        except LMStudioError as e:
+            call.translation.abort(e)
+            exchange.fed = True
+            return
+        exchange.repeated = (status, content_type, body)
 
     def _fail(self, flow: http.HTTPFlow, exchange: Exchange, answer: base.Answer) -> None:
         """Answer with an error as soon as LM Studio's stream begins with one, whenever it ends."""
@@ -383,17 +413,27 @@ class Bridge:
             return
         call = exchange.outcome
         if isinstance(call, base.Call) and not exchange.started:
-            translation, now = call.translation, self._clock.monotonic()
-            body = flow.response.raw_content or b""
-            if exchange.fed:
-                pass
-            elif flow.response.status_code == 200 and _is_event_stream(flow.response):
-                translation.feed(body, now)
-                translation.flush(now)
-            else:
-                translation.whole(flow.response.status_code, flow.response.headers.get("content-type", ""), body, now)
-            self._answer(flow, translation.answer(), exchange.extra)
+            response = flow.response
+            came = response.status_code, response.headers.get("content-type", ""), response.raw_content or b""
+            self._answer(
+                flow, self._translate(exchange, call.translation, *(exchange.repeated or came)), exchange.extra
+            )
         self._over(flow, exchange)
+
+    def _translate(
+        self, exchange: Exchange, translation: base.Translation, status: int, content_type: str, body: bytes
+    ) -> base.Answer:
+        """Translate a whole body."""
+        now = self._clock.monotonic()
+        if exchange.fed:
+            pass
+        elif status == 200 and _is_event_stream(content_type):
+            lines = translation.feed(body, now) + translation.flush(now)
+            if translation.streaming and not translation.failed:
+                return base.Answer(200, b"".join(lines), base.NDJSON)
+        else:
+            translation.whole(status, content_type, body, now)
+        return translation.answer()
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone, in words that it understands."""
@@ -441,14 +481,7 @@ class Bridge:
         self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
         if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
-            self._spawn(self._finish(exchange.outcome))
-
-    async def _finish(self, call: base.Call) -> None:
-        assert call.finished is not None
-        try:
-            await call.finished()
-        except LMStudioError as e:
-            logger.warning("after %s: %s", call.asked, e.message)
+            exchange.outcome.finished()
 
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""
@@ -464,8 +497,7 @@ def _is_ours(flow: http.HTTPFlow) -> bool:
     return isinstance(flow.client_conn.proxy_mode, ReverseMode) and not flow.is_replay
 
 
-def _is_event_stream(response: http.Response) -> bool:
-    content_type: str = response.headers.get("content-type", "")
+def _is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 

@@ -164,7 +164,7 @@ def _stream_of(flow: http.HTTPFlow) -> Any | None:
             if isinstance(layer, http_layers.HttpLayer):
                 for stream in layer.streams.values():
                     if getattr(stream, "flow", None) is flow and stream._paused:
-                        return stream
+                        return stream if hasattr(stream, "_paused_event_queue") else None
     except (KeyError, AttributeError):
         pass
     return None
@@ -178,8 +178,8 @@ def allow_silence(seconds: int) -> None:
     if "tcp_timeout" in ctx.options:
         if ctx.options.tcp_timeout < seconds:
             ctx.options.update(tcp_timeout=seconds)
-    elif isinstance(getattr(proxy_server, "TCP_TIMEOUT", None), int):
-        proxy_server.TCP_TIMEOUT = max(proxy_server.TCP_TIMEOUT, seconds)
+    elif isinstance(timeout := vars(proxy_server).get("TCP_TIMEOUT"), int):
+        vars(proxy_server)["TCP_TIMEOUT"] = max(timeout, seconds)
 
 
 # 5. A connection to LM Studio that was idle may be closed by it in the moment that we use it again.

@@ -27,7 +27,7 @@ LOG_LEVELS: tuple[LogLevel, ...] = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
 NUM_CTX_POLICIES = ("ignore", "load")
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,9 @@ def parse_listen(text: str) -> Listen:
     """Parse `host:port`, `[v6]:port`, `:port` or `port`."""
     text = text.strip()
     host, _, port = text.rpartition(":")
-    if not re.fullmatch(r"\d{1,5}", port) or not 0 <= int(port) <= 65535:
-        raise ValueError(f"{text!r} is not host:port")
     host = host.removeprefix("[").removesuffix("]")
-    if ":" in host and not _is_ipv6(host):
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
+    if not is_port or not (re.fullmatch(r"[\w.-]*", host) or _is_ipv6(host)):
         raise ValueError(f"{text!r} is not host:port")
     return Listen(host or "0.0.0.0", int(port))
 
@@ -195,7 +194,10 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
 def _directory(value: str) -> Path:
     if value:
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as e:
+            raise ValueError(f"{value!r}: {e}") from None
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return Path(base) / APP_NAME if Path(base).is_absolute() else Path(platformdirs.user_cache_dir(APP_NAME, False))

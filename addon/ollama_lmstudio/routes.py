@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 
 from .endpoints import base, blobs, chat, embed, generate, health, passthrough, ps, pull, push, show, tags, version
 
@@ -116,6 +117,7 @@ def _redirect(method: str, path: str, query: str) -> base.Answer | None:
         return None
     location = f"{clean}?{query}" if query else clean
     if "//" in path or method == "GET":
-        body = f'<a href="{clean}">Moved Permanently</a>.\n\n'.encode() if method in ("GET", "HEAD") else b""
-        return base.Answer(301, body, "text/html; charset=utf-8", (("Location", location),))
+        html = f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode("utf-8", "replace")
+        body, content_type = (html, "text/html; charset=utf-8") if method in ("GET", "HEAD") else (b"", "")
+        return base.Answer(301, body, content_type, (("Location", location),))
     return base.Answer(307, b"", "", (("Location", location),))

@@ -8,9 +8,10 @@ import http.client
 import logging
 import os
 import socket
+import sys
 from typing import Any
 
-from mitmproxy import ctx
+from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 from . import options
@@ -30,6 +31,12 @@ def add_options(loader: Loader) -> None:
     for option in options.OPTIONS:
         default = options.default_of(option, os.environ)
         loader.add_option(option.name, option.typespec, default, option.help, option.choices)
+        try:
+            # Mitmproxy does so later, where an error is lost: it would go on, without this addon and without a word.
+            ctx.options.process_deferred()
+        except exceptions.OptionsError as e:
+            logger.error("%s: %s", option.name, e)
+            return
 
 
 class _ServerLog(logging.Filter):
@@ -121,8 +128,13 @@ class Startup:
         """Serve in the mode that was set, also where mitmproxy began in another, and say how things are."""
         proxyserver = ctx.master.addons.get("proxyserver")
         try:
-            if ctx.options.server and proxyserver is not None and not await proxyserver.setup_servers():
-                raise SystemExit(1)
+            if ctx.options.server and proxyserver is not None:
+                # What it returns tells of the server that is replaced, too.
+                await proxyserver.setup_servers()
+                if not all(server.is_running for server in proxyserver.servers):
+                    # Not from a task, which would be told of as one that failed.
+                    asyncio.get_running_loop().call_soon(sys.exit, 1)
+                    return
         finally:
             self._log.starting = False
         self._report_unknown_options()

@@ -253,7 +253,7 @@ class Stream:
         head, _, rest = self.raw.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200 "):
             raise ValueError(head.decode("latin-1").partition("\r\n")[0] or "no answer")
-        parts = []
+        parts: list[bytes] = []
         while True:
             size, _, rest = rest.partition(b"\r\n")
             length = int(size, 16)

@@ -170,8 +170,12 @@ class Proxy:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if wait:
-            self.wait_for(self._answers)
+        try:
+            if wait:
+                self.wait_for(self.answers)
+        except BaseException:
+            self.process.kill()
+            raise
         return self
 
     def _read(self) -> None:
@@ -180,7 +184,8 @@ class Proxy:
             for line in output:
                 self._lines.append(line)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it serves already."""
         assert self.process.poll() is None, f"the process ended:\n{self.log}"
         try:
             answer = httpx.get(f"{self.url}/", trust_env=False)
@@ -325,7 +330,7 @@ def sim(shared_sim: Sim) -> Iterator[Sim]:
 def _clear(sim: Sim) -> None:
     sim.faults.clear()
     sim.scripts.clear()
-    sim.set(jit=True, auto_evict=True, auth=None, separate_reasoning=True, token_delay=0.0)
+    sim.set(jit=True, auto_evict=True, auth=None, cors=False, separate_reasoning=True, token_delay=0.0, coalesce=1)
     for instance in sim.instances:
         sim.unload(instance.id)
     sim.clear()

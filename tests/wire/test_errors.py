@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +117,7 @@ def test_lmstudio_goes_after_its_models_were_listed(start_proxy: StartProxy) -> 
             else:
                 assert_failed(response, status, "LM Studio is not reachable")
         assert_failed(chat(client, stream=False), 503, "LM Studio is not reachable")
-        assert_failed(client.get("/api/tags"), 503, "LM Studio is not reachable")
+        assert_failed(client.get("/api/ps"), 503, "LM Studio is not reachable")
         with sim_thread_at(port):
             assert content_of(ndjson(chat(client))) == "You said: hi"
     assert "Traceback" not in proxy.log
@@ -251,9 +250,8 @@ ENVELOPES = [
     pytest.param(200, '{"error":"not what was asked for"}', 502, "not what was asked for", id="200"),
     pytest.param(500, "", 500, "an empty body", id="empty 500"),
     pytest.param(200, "", 502, "an empty body", id="empty 200"),
-    pytest.param(200, "null", 502, "LM Studio answered", id="null"),
     pytest.param(200, "[]", 502, "LM Studio answered", id="list"),
-    pytest.param(200, "{broken", 502, "broken JSON", id="broken"),
+    pytest.param(200, '{"broken', 502, "broken JSON", id="broken"),
     pytest.param(200, '{"choices":[]}', 502, "no choices", id="no choices"),
     pytest.param(302, "", 502, "LM Studio answered 302", id="redirect"),
     pytest.param(401, '{"error":{"message":"no token"}}', 502, "lmstudio_token", id="401"),
@@ -352,17 +350,14 @@ def test_an_event_that_never_ends(small: Proxy, sim: Sim) -> None:
     assert "max_buffer_size" in last["error"]
     (record,) = [record for record in sim.requests if record.method == "POST"]
     # LM Studio is not left to go on.
-    small.wait_for(lambda: record.closed, 1)
+    small.wait_for(lambda: record.closed, 3)
 
 
 def test_events_of_allowed_size_may_come_in_one_read(small: Proxy, sim: Sim) -> None:
     sim.set(coalesce=100)
     sim.script([content(*("x" * 200 for _ in range(100)))])
-    try:
-        with small.client() as client:
-            assert content_of(ndjson(chat(client))) == "x" * 20000
-    finally:
-        sim.set(coalesce=1)
+    with small.client() as client:
+        assert content_of(ndjson(chat(client))) == "x" * 20000
 
 
 BROKEN = b'data: {"choices":[{"index":0,"delta":{"content":"b",},"finish_reason":null}]\n\n'
@@ -411,12 +406,14 @@ def test_a_body_that_is_nested_too_deeply(client: httpx.Client, path: str, openi
 
 
 def test_a_large_body(client: httpx.Client, sim: Sim) -> None:
-    text = "long " * 400_000
+    text = "long" * 500_000
     assert content_of(ndjson(chat(client, messages=[{"role": "user", "content": text}, *HI]))) == "You said: hi"
     assert sim.requests[0].json["messages"][0]["content"] == text
 
 
-@pytest.mark.parametrize("request_line", ["NONSENSE", "GET / HTTP/9.9", "GET /api/tags HTTP/1.1\r\nContent-Length: x"])
+@pytest.mark.parametrize(
+    "request_line", ["NONSENSE", "GET /api/tags HTTP/1.1\r\nno colon", "GET /api/tags HTTP/1.1\r\nContent-Length: x"]
+)
 def test_what_is_not_http_gets_no_page(proxy: Proxy, request_line: str) -> None:
     answer = proxy.raw(f"{request_line}\r\nHost: localhost\r\n\r\n".encode())
     assert 400 <= answer.status < 600
@@ -452,6 +449,7 @@ def test_a_client_that_leaves_ends_the_call(proxy: Proxy, sim: Sim, fault: dict[
     assert record.closed is None
     left = time.monotonic()
     proxy.wait_for(lambda: record.closed, 1)
+    assert record.closed is not None
     assert record.closed - left < 1
     assert "Traceback" not in proxy.log
 
@@ -544,9 +542,9 @@ def test_many_streams_at_once_do_not_mix(proxy: Proxy, sim: Sim) -> None:
 
 
 def test_a_slow_reader_gets_everything(proxy: Proxy, sim: Sim) -> None:
-    sim.script([content(*["word "] * 20_000)])
+    word = "word " * 400
+    sim.script([content(*[word] * 4000)])
     with proxy.connect() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(post_bytes("/api/chat", CHAT_BODY))
         time.sleep(0.3)
         data = bytearray()
@@ -554,7 +552,7 @@ def test_a_slow_reader_gets_everything(proxy: Proxy, sim: Sim) -> None:
             received = sock.recv(65536)
             assert received
             data += received
-    assert data.count(b'"content":"word "') == 20_000
+    assert data.count(word.encode()) == 4000
     assert data.count(b'"done":true') == 1
 
 

@@ -73,7 +73,7 @@ def test_tags(client: httpx.Client, sim: Sim) -> None:
         assert list(entry) == ["name", "model", "modified_at", "size", "digest", "details", "capabilities"]
         assert entry["model"] == entry["name"]
         assert re.fullmatch(r"[0-9a-f]{64}", entry["digest"])
-        assert datetime.fromisoformat(entry["modified_at"])
+        assert datetime.fromisoformat(entry["modified_at"]) < datetime.now(UTC)
     assert len({entry["digest"] for entry in entries.values()}) == len(entries)
     assert {name: set(entry["capabilities"]) for name, entry in entries.items()} | {
         f"{CHAT}:latest": {"completion", "tools"},
@@ -210,7 +210,7 @@ def test_a_slash_too_many(client: httpx.Client, method: str, path: str, status: 
     response = client.request(method, f"{client.base_url}".rstrip("/") + path)
     assert (response.status_code, response.headers["location"]) == (status, location)
     if method == "GET":
-        assert response.text == '<a href="/api/tags">Moved Permanently</a>.\n\n'
+        assert response.text == f'<a href="{location}">Moved Permanently</a>.\n\n'
     else:
         assert response.content == b""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from ..lmstudio.client import Client
 from ..lmstudio.errors import LMStudioError
 from ..ollama import wire
 from ..options import Settings
+from .life import Life
 
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
@@ -100,8 +100,10 @@ class Call:
     translation: Translation
     model: str = ""
     asked: str = ""
-    finished: Callable[[], Awaitable[None]] | None = None
-    """What is left to do when the answer has ended, also when the client left."""
+    finished: Callable[[], None] | None = None
+    """What is to be called when the answer has ended, also when the client left."""
+    reload: Callable[[], Awaitable[None]] | None = None
+    """How to load the model, should LM Studio refuse to do so on demand."""
 
 
 @dataclass(slots=True)
@@ -161,10 +163,12 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     mentioned: set[str] = field(default_factory=set)
     """What has been said once in the log already."""
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a model is loaded."""
     downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
     """The last job of each download, by model and quantization."""
+    life: Life = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.life = Life(self.client, self.catalog)
 
     @property
     def secrets(self) -> tuple[str, ...]:

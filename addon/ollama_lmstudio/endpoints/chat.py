@@ -64,5 +64,5 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         CHAT,
         wishes,
         split_think=request.think is not False and inference.thinks(model, services) is not False,
-        finished=lifecycle.afterwards(found, request.keep_alive, services),
+        keep_alive=request.keep_alive,
     )

@@ -37,5 +37,5 @@ def unpack(context: Sequence[int]) -> list[Turn] | None:
         data = b"".join(integer.to_bytes(_WIDTH, "big") for integer in context[2:])
         turns = json.loads(data[: context[1]])
         return [Turn(str(role), str(content)) for role, content in turns]
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None

@@ -33,7 +33,7 @@ def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
     """Cut a vector to its first dimensions, if that is fewer, and scale it to length 1, as Ollama does."""
     if 0 < dimensions < len(vector):
         vector = vector[:dimensions]
-    length = math.sqrt(math.fsum(x * x for x in vector))
+    length = math.hypot(*vector)
     return [x / length for x in vector] if length else list(vector)
 
 
@@ -77,7 +77,7 @@ class EmbedTranslation:
         try:
             self._answer = Answer.json(self._build(vectors, at))
         except ValueError:
-            self._answer = Answer.error(400, errors.embedding_not_finite().message)
+            self._answer = Answer.error(self._status or 400, errors.embedding_not_finite().message)
 
     def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
         """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
@@ -96,7 +96,7 @@ def _vectors(body: bytes, count: int) -> Vectors | None:
         data = json.loads(body)["data"]
         rows = sorted(data, key=lambda row: row["index"])
         vectors = [[float(x) for x in row["embedding"]] for row in rows]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return vectors if len(vectors) == count else None
 
@@ -116,6 +116,7 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     if request.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
 
+    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
     loaded = services.clock.monotonic() - incoming.arrived
 
     def build(vectors: Vectors, at: int) -> dict[str, Any]:
@@ -134,6 +135,8 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     if not request.prompt:
         await lifecycle.ensure_loaded(found, services)
         return Answer.json({"embedding": []})
+
+    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
 
     def build(vectors: Vectors, at: int) -> dict[str, Any]:
         return chunks.embeddings_answer(vectors[0])
@@ -159,5 +162,5 @@ def _call(
     check_options(options)
     body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(keep_alive)}
     translation = EmbedTranslation(len(texts), build, services, status)
-    finished = lifecycle.afterwards(found, keep_alive, services)
-    return Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name, finished=finished)
+    call = Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name)
+    return inference.use(call, found, keep_alive, services)

@@ -20,7 +20,7 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     (r"code-?llama", "<PRE> {prefix} <SUF>{suffix} <MID>"),
     (r"deepseek-coder", "<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),
     (r"star-?coder", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
-    (r"granite-?(3\.[0-2][\w.-]*-)?code", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
+    (r"granite-?([\w.]+-)?code", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
     (r"granite-?(3\.3|4)", "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
     (r"stable-?code", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
     (r"codestral|devstral", "[SUFFIX]{suffix}[PREFIX]{prefix}"),

@@ -142,5 +142,5 @@ def _call(
         wishes,
         split_think=split,
         context=None if request.raw else context,
-        finished=lifecycle.afterwards(found, request.keep_alive, services),
+        keep_alive=request.keep_alive,
     )

@@ -13,9 +13,8 @@ from ..lmstudio.resolve import Resolution
 from ..ollama import errors, names
 from ..ollama.durations import KeepAlive
 from ..ollama.errors import OllamaError
-from . import mapping
+from . import lifecycle, mapping
 from .base import Call, Incoming, Services
-from .context import Turn
 from .stream import Shape, Timeline, Translator, Wishes
 
 logger = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ def make_call(
     *,
     split_think: bool,
     context: Callable[[str], list[int]] | None = None,
-    finished: Callable[[], Any] | None = None,
+    keep_alive: KeepAlive | None = None,
 ) -> Call:
     """Make the call to LM Studio and the translator of its answer."""
     settings, clock = services.settings, services.clock
@@ -172,9 +171,17 @@ def make_call(
         context=context,
         scrub=lambda text: lm_errors.scrub(text, services.secrets),
     )
-    return Call(path, mapping.dumps(body), translation, model=found.id, asked=name, finished=finished)
+    return use(Call(path, mapping.dumps(body), translation, model=found.id, asked=name), found, keep_alive, services)
 
 
-def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """Give the turns of a conversation that has text only."""
-    return [Turn(message["role"], message["content"]) for message in messages if isinstance(message["content"], str)]
+def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: Services) -> Call:
+    """Tie a call to the life of its model: it is in use until the call has ended."""
+
+    async def reload() -> None:
+        services.life.not_on_demand()
+        await lifecycle.ensure_loaded(found, services)
+
+    services.life.begin(found.model, keep_alive)
+    call.finished = lambda: services.life.end(found.model)
+    call.reload = reload
+    return call

@@ -74,9 +74,11 @@ def options_to_lmstudio(options: Mapping[str, Any], extras: Mapping[str, Any], e
     table = dict(OPTION_TO_LMSTUDIO)
     mapped = Mapped()
     given = {key: value for key, value in options.items() if not _is_nothing(value)}
+    settled: set[str] = set()
     for name, key in OPTION_TO_LMSTUDIO:
-        if name not in given or key in mapped.body:
+        if name not in given or key in settled:
             continue
+        settled.add(key)
         value = _to_value(key, given[name])
         substitute = SUBSTITUTES.get(key)
         if key in allowed:
@@ -121,7 +123,8 @@ def _json_schema(name: str, schema: Any) -> dict[str, Any]:
 def tools_to_lmstudio(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Bring tool definitions into the form that LM Studio's validator takes; the order of keys stays.
 
-    It wants `parameters`, where they are there, to be of type object with `properties`, and refuses nulls.
+    It wants `parameters`, where they are there, to be of type object with `properties`, and refuses nulls and other
+    values of the wrong type.
     """
     return [_tool(tool) for tool in tools]
 
@@ -133,9 +136,14 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     parameters = function.get("parameters")
     if parameters is not None:
         parameters = _without_nulls(parameters if isinstance(parameters, Mapping) else {})
-        function["parameters"] = {"type": "object", "properties": {}} | parameters | {"type": "object"}
-        if not isinstance(function["parameters"]["properties"], Mapping):
-            function["parameters"]["properties"] = {}
+        parameters |= {"type": "object"}
+        if not isinstance(parameters.get("properties"), Mapping):
+            parameters["properties"] = {}
+        if not isinstance(parameters.get("$defs", {}), Mapping):
+            del parameters["$defs"]
+        if "required" in parameters:
+            parameters["required"] = [name for name in parameters["required"] if isinstance(name, str)]
+        function["parameters"] = parameters
     return {"type": "function", "function": function}
 
 

@@ -37,7 +37,7 @@ def model_span(body: bytes) -> tuple[str, int, int] | None:
 
     None for a body without one, also for one that is not JSON: LM Studio is to say so, not we.
     """
-    if b'"model"' not in body:
+    if b'"model"' not in body and b"\\u" not in body:
         return None
     text = body.decode("utf-8", "surrogateescape")
     found = None

@@ -26,7 +26,7 @@ def _expires(model: Model) -> int:
 
 def _remaining(instance: Instance) -> int:
     seconds = instance.remaining_ttl_seconds
-    return times.FOREVER if seconds is None else int(seconds * 1e9)
+    return times.FOREVER if seconds is None else int(min(seconds * 1e9, times.FOREVER))
 
 
 def _entry(model: Model, expires_at: int, services: Services) -> dict[str, Any]:

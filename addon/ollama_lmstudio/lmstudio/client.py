@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -157,6 +158,11 @@ class Client:
         """Ask how far a download is (`status`, `downloaded_bytes`, `total_size_bytes`, ...)."""
         path = f"/api/v1/models/download/status/{quote(job_id, safe='')}"
         return self._read(await self._send("GET", path), ("status",))
+
+    async def post(self, path: str, body: bytes) -> tuple[int, str, bytes]:
+        """Send a call for inference and wait for all of its answer, however long: status, content type and body."""
+        response = await self._send("POST", path, json.loads(body), timeout=math.inf)
+        return response.status_code, response.headers.get("Content-Type", ""), response.content
 
     async def aclose(self) -> None:
         """Close all connections; later calls fail."""

@@ -1,0 +1,262 @@
+"""Embeddings: vectors of length 1, in the order of the inputs, and counts that stay from below."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ollama_lmstudio.endpoints import embed
+from ollama_lmstudio.endpoints.base import Answer, Call, Incoming, Services
+from ollama_lmstudio.lmstudio.catalog import Instance, Model
+from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
+from ollama_lmstudio.ollama.errors import OllamaError
+
+MakeServices = Callable[..., Services]
+
+BERT = Model("text-embedding-bert", type="embedding", max_context_length=4, instances=(Instance("i"),))
+ENDPOINTS = {"/api/embed": embed.embed, "/api/embeddings": embed.embeddings}
+
+
+def ask(path: str, body: dict[str, Any], services: Services) -> Answer | Call:
+    return asyncio.run(ENDPOINTS[path](Incoming("POST", path, "", {}, json.dumps(body).encode(), 0), services))
+
+
+def call(path: str, body: dict[str, Any], services: Services) -> tuple[Call, dict[str, Any]]:
+    made = ask(path, {"model": "bert"} | body, services)
+    assert isinstance(made, Call)
+    return made, json.loads(made.body)
+
+
+def vectors(*rows: Any) -> bytes:
+    return json.dumps({"data": [{"index": n, "embedding": row} for n, row in enumerate(rows)]}).encode()
+
+
+def answered(made: Call, body: bytes, status: int = 200) -> tuple[int, dict[str, Any]]:
+    made.translation.whole(status, "application/json", body, 2_000_000_000)
+    answer = made.translation.answer()
+    return answer.status, json.loads(answer.body)
+
+
+@pytest.mark.parametrize(
+    ("vector", "dimensions", "expected"),
+    [
+        ([3.0, 4.0], 0, [0.6, 0.8]),
+        ([3.0, 4.0, 12.0], 2, [0.6, 0.8]),
+        ([3.0, 4.0], 2, [0.6, 0.8]),
+        ([3.0, 4.0], 3, [0.6, 0.8]),
+        ([3.0, 4.0], -1, [0.6, 0.8]),
+        ([-2.0], 1, [-1.0]),
+        ([0.0, 0.0], 0, [0.0, 0.0]),
+        ([0.0, 5.0], 1, [0.0]),
+        ([], 0, []),
+        ([3e200, 4e200], 0, [0.6, 0.8]),
+        ([3e-200, 4e-200], 0, [0.6, 0.8]),
+    ],
+)
+def test_normalise(vector: list[float], dimensions: int, expected: list[float]) -> None:
+    assert embed.normalise(vector, dimensions) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20), st.integers(-1, 25))
+def test_every_vector_has_length_1(vector: list[float], dimensions: int) -> None:
+    cut = vector[:dimensions] if dimensions > 0 else vector
+    assume(math.hypot(*cut) > 1e-300)
+    made = embed.normalise(vector, dimensions)
+    assert len(made) == len(cut)
+    assert math.hypot(*made) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        ([], 0),
+        ([""], 0),
+        (["   \n"], 0),
+        (["hello"], 1),
+        (["Hello, world!"], 4),
+        (["a b", "c"], 3),
+        (["naïve café"], 2),
+        (["..."], 3),
+    ],
+)
+def test_count_tokens(texts: list[str], count: int) -> None:
+    assert embed.count_tokens(texts) == count
+
+
+def test_embed(make_services: MakeServices) -> None:
+    made, body = call("/api/embed", {"input": ["a b", "c"], "keep_alive": "90s"}, make_services(BERT))
+    assert (made.path, made.model, made.asked) == ("/v1/embeddings", BERT.key, "bert")
+    assert body == {"model": BERT.key, "input": ["a b", "c"], "ttl": 90}
+    status, told = answered(made, vectors([3, 4], [0, -2]))
+    assert status == 200
+    assert list(told) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
+    assert told == {
+        "model": "bert",
+        "embeddings": [[0.6, 0.8], [0, -1]],
+        "total_duration": 2_000_000_000,
+        "load_duration": 1_000_000_000,
+        "prompt_eval_count": 3,
+    }
+
+
+def test_one_text_is_a_list_of_one(make_services: MakeServices) -> None:
+    made, body = call("/api/embed", {"input": "a", "dimensions": 1}, make_services(BERT))
+    assert body["input"] == ["a"]
+    assert answered(made, vectors([3, 4]))[1]["embeddings"] == [[1]]
+
+
+def test_an_empty_text_in_a_list_is_a_text(make_services: MakeServices) -> None:
+    made, body = call("/api/embed", {"input": [""]}, make_services(BERT))
+    assert body["input"] == [""]
+    assert answered(made, vectors([0, 0]))[1]["embeddings"] == [[0, 0]]
+
+
+def test_vectors_are_put_in_the_order_of_the_inputs(make_services: MakeServices) -> None:
+    made, _ = call("/api/embed", {"input": ["a", "b"]}, make_services(BERT))
+    rows = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1, 0]}]
+    assert answered(made, json.dumps({"data": rows}).encode())[1]["embeddings"] == [[1, 0], [0, 1]]
+
+
+def test_embeddings_are_as_the_model_gives_them(make_services: MakeServices) -> None:
+    made, body = call("/api/embeddings", {"prompt": "a b"}, make_services(BERT))
+    assert body == {"model": BERT.key, "input": ["a b"]}
+    assert answered(made, vectors([3.5, 0.5670403838157654])) == (200, {"embedding": [3.5, 0.5670403838157654]})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/api/embed", {"input": ""}, {"model": "bert", "embeddings": []}),
+        ("/api/embed", {"input": []}, {"model": "bert", "embeddings": []}),
+        ("/api/embed", {"input": None}, {"model": "bert", "embeddings": []}),
+        ("/api/embed", {}, {"model": "bert", "embeddings": []}),
+        ("/api/embeddings", {}, {"embedding": []}),
+        ("/api/embeddings", {"prompt": ""}, {"embedding": []}),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_nothing_to_embed_loads_the_model(
+    path: str, body: dict[str, Any], told: dict[str, Any], loaded: bool, make_services: MakeServices
+) -> None:
+    services = make_services(BERT if loaded else Model(BERT.key, type="embedding"))
+    answer = ask(path, {"model": "bert"} | body, services)
+    assert isinstance(answer, Answer)
+    assert json.loads(answer.body) == told
+    assert services.client.loads == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("/api/embed", {"model": "", "input": "a"}, 404, "model '' not found"),
+        ("/api/embed", {"model": "x", "input": "a"}, 404, 'model "x" not found, try pulling it first'),
+        ("/api/embed", {"model": "a b", "input": "a"}, 400, "invalid model name"),
+        # The input is looked at before the model.
+        ("/api/embed", {"model": "x", "input": 5}, 400, "invalid input type"),
+        ("/api/embed", {"model": "x", "input": [1, 2]}, 400, "invalid input type"),
+        ("/api/embed", {"model": "x", "input": {"a": 1}}, 400, "invalid input type"),
+        (
+            "/api/embed",
+            {"model": "bert", "input": ["a", "a b c d e"], "truncate": False},
+            400,
+            "the input length exceeds the context length",
+        ),
+        (
+            "/api/embed",
+            {"model": "bert", "input": "a", "options": {"num_ctx": "x"}},
+            500,
+            'option "num_ctx" must be of type integer',
+        ),
+        ("/api/embeddings", {"prompt": "a"}, 400, "model is required"),
+        ("/api/embeddings", {"model": "x", "prompt": "a"}, 404, 'model "x" not found, try pulling it first'),
+    ],
+)
+def test_errors(path: str, body: dict[str, Any], status: int, message: str, make_services: MakeServices) -> None:
+    with pytest.raises(OllamaError) as caught:
+        ask(path, body, make_services(BERT))
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
+@pytest.mark.parametrize("truncate", [True, None])
+def test_a_long_input_is_cut_unless_that_is_refused(truncate: bool | None, make_services: MakeServices) -> None:
+    call("/api/embed", {"input": "a b c d e", "truncate": truncate}, make_services(BERT))
+    call("/api/embed", {"input": "a b c d", "truncate": False}, make_services(BERT))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"not JSON",
+        b'{"error":"Unexpected endpoint or method. (POST /v1/embeddings)"}',
+        b'{"data":[]}',
+        b'{"data":5}',
+        b'{"data":[5]}',
+        b'{"data":[{"index":0}]}',
+        b'{"data":[{"index":0,"embedding":null}]}',
+        b'{"data":[{"index":0,"embedding":["x"]}]}',
+        b'{"data":[{"embedding":[1]}]}',
+        b'{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[1]}]}',
+        b'{"data":[{"index":0,"embedding":[1' + b"0" * 400 + b"]}]}",
+        b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_what_is_no_answer_is_an_error(path: str, body: bytes, make_services: MakeServices) -> None:
+    made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
+    status, told = answered(made, body)
+    assert status == (502 if path == "/api/embed" else 500)
+    assert list(told) == ["error"]
+    assert told["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        vectors([math.nan, 1]),
+        vectors([math.inf, 1]),
+        vectors([math.inf, -math.inf]),
+        vectors([1e154] * 40 + [math.nan]),
+    ],
+)
+@pytest.mark.parametrize(("path", "status"), [("/api/embed", 400), ("/api/embeddings", 500)])
+def test_vectors_that_are_not_finite(path: str, status: int, body: bytes, make_services: MakeServices) -> None:
+    made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
+    assert answered(made, body) == (status, {"error": "embedding contains NaN or Inf values"})
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "expected"), [("/api/embed", 400, 400), ("/api/embed", 500, 500), ("/api/embeddings", 400, 500)]
+)
+def test_lm_studios_own_errors(path: str, status: int, expected: int, make_services: MakeServices) -> None:
+    made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT, lmstudio_token="hunter2"))
+    assert answered(made, b'{"error":"no, hunter2"}', status) == (expected, {"error": "no, ***"})
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_when_lm_studio_is_gone(path: str, make_services: MakeServices) -> None:
+    made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
+    assert made.translation.abort(LMStudioUnreachable("http://h")) == []
+    assert made.translation.answer().status == 503
+    made.translation.abort(LMStudioError(502, "broken"))
+    assert made.translation.answer().status == (502 if path == "/api/embed" else 500)
+
+
+def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices) -> None:
+    services = make_services(BERT)
+    made = [call("/api/embed", {"input": "a"}, services)[0] for _ in range(2)]
+    key = made[0].model
+    assert services.life.running(key) == 2
+    for each in made:
+        assert each.finished is not None
+        each.finished()
+    assert services.life.running(key) == 0

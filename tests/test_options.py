@@ -1,0 +1,221 @@
+"""The options: what each takes, what it refuses, and by which name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_lmstudio import options
+from ollama_lmstudio.options import Listen, Upstream
+
+BY_NAME = {option.name: option for option in options.OPTIONS}
+DEFAULTS = {option.name: option.default for option in options.OPTIONS}
+
+RIGHT: list[tuple[str, Any, Any]] = [
+    ("listen", "0.0.0.0:11434", Listen("0.0.0.0", 11434)),
+    ("listen", "localhost:1", Listen("localhost", 1)),
+    ("listen", " my-machine.local:65535 ", Listen("my-machine.local", 65535)),
+    ("listen", ":8080", Listen("0.0.0.0", 8080)),
+    ("listen", "8080", Listen("0.0.0.0", 8080)),
+    ("listen", "127.0.0.1:0", Listen("127.0.0.1", 0)),
+    ("listen", "[::1]:11434", Listen("::1", 11434)),
+    ("listen", "[::]:11434", Listen("::", 11434)),
+    ("listen", "::1:11434", Listen("::1", 11434)),
+    ("listen", "[fe80::1%eth0]:11434", Listen("fe80::1%eth0", 11434)),
+    ("lmstudio_url", "http://localhost:1234", Upstream("http", "localhost", 1234)),
+    ("lmstudio_url", "http://localhost:1234/", Upstream("http", "localhost", 1234)),
+    ("lmstudio_url", " http://localhost:1234// ", Upstream("http", "localhost", 1234)),
+    ("lmstudio_url", "HTTP://LocalHost:1234", Upstream("http", "localhost", 1234)),
+    ("lmstudio_url", "http://lmstudio", Upstream("http", "lmstudio", 80)),
+    ("lmstudio_url", "https://lmstudio", Upstream("https", "lmstudio", 443)),
+    ("lmstudio_url", "https://example.org:8443/lm/studio/", Upstream("https", "example.org", 8443, "/lm/studio")),
+    ("lmstudio_url", "http://[::1]:1234/x", Upstream("http", "::1", 1234, "/x")),
+    ("load_timeout_seconds", 1, 1),
+    ("model_resolution_cache_ttl_seconds", 0, 0),
+    ("max_buffer_size", 1024, 1024),
+    ("enable_chunk_recovery", True, True),
+    ("lmstudio_token", " sk-lm-abc:def\n", "sk-lm-abc:def"),
+    ("lmstudio_token", "", ""),
+    ("api_key", "k e y", "k e y"),
+    ("allowed_origins", ["http://a, https://b", "app://*"], ("http://a", "https://b", "app://*")),
+    ("allowed_origins", [" ", ",,"], ()),
+    ("allowed_hosts", ["a.example,b.example"], ("a.example", "b.example")),
+    ("ollama_version", "0.33.0", "0.33.0"),
+    ("ollama_version", "12.345.6", "12.345.6"),
+    *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
+    *[("num_ctx", choice, choice) for choice in ("ignore", "load")],
+    ("state_dir", "/var/lib/x", Path("/var/lib/x")),
+    ("demo", True, True),
+]
+
+WRONG: list[tuple[str, Any, str]] = [
+    *[
+        ("listen", text, f"{text!r} is not host:port")
+        for text in (
+            "",
+            "localhost",
+            "localhost:",
+            "localhost:http",
+            "localhost:-1",
+            "localhost:65536",
+            "localhost:123456",
+            "localhost:٨٠",
+            "::1",
+            "[::1]",
+            "[::1",
+            "1:2:3",
+            "http://localhost:11434",
+            "local host:1",
+            "user@host:1",
+            "host/path:1",
+        )
+    ],
+    *[
+        ("lmstudio_url", text, f"{text!r} is not a URL")
+        for text in (
+            "",
+            "localhost:1234",
+            "//localhost:1234",
+            "ftp://localhost",
+            "http://",
+            "http://:1234",
+            "http://localhost:port",
+            "http://localhost:65536",
+            "http://[::1",
+        )
+    ],
+    ("lmstudio_url", "http://localhost/?a=b", "must end with a path"),
+    ("lmstudio_url", "http://localhost/#a", "must end with a path"),
+    ("load_timeout_seconds", 0, "0 is not a positive number"),
+    ("load_timeout_seconds", -1, "-1 is not a positive number"),
+    ("model_resolution_cache_ttl_seconds", -1, "-1 is negative"),
+    ("max_buffer_size", 1023, "1023 bytes are too few"),
+    ("lmstudio_token", "a\nb", "cannot be sent in a header"),
+    ("lmstudio_token", "schlüssel", "cannot be sent in a header"),
+    ("api_key", "a\x00b", "cannot be sent in a header"),
+    *[
+        ("ollama_version", text, f"{text!r} is not of the form X.Y.Z")
+        for text in ("", "0.33", "v0.33.0", "0.33.0-rc1", "0.33.0+lmstudio", "0.33.0\n", "٠.٣.٣")
+    ],
+    ("generate_endpoint", "Chat", "'Chat' is not one of auto, completions, chat"),
+    ("num_ctx", "reload", "'reload' is not one of ignore, load"),
+    ("state_dir", "~nobody-has-this-name/x", "'~nobody-has-this-name/x'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "parsed"), RIGHT)
+def test_right_values(name: str, value: Any, parsed: Any) -> None:
+    settings = options.parse(DEFAULTS | {name: value})
+    assert getattr(settings, name) == parsed
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG)
+def test_wrong_values_are_refused_by_the_options_name(name: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: .*{re.escape(said)}"):
+        options.parse(DEFAULTS | {name: value})
+
+
+def test_every_option_is_tested() -> None:
+    assert {name for name, _, _ in RIGHT} == set(BY_NAME) == options.NAMES == set(options.Settings.__annotations__)
+    anything_goes = {"enable_chunk_recovery", "demo", "allowed_origins", "allowed_hosts"}
+    assert {name for name, _, _ in WRONG} == set(BY_NAME) - anything_goes
+
+
+@pytest.mark.parametrize("url", ["http://u:secret@h", "http://:secret@h/x", "https://u:secret@h?q"])
+def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="use lmstudio_token") as caught:
+        options.parse_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
+def test_the_defaults_are_right_and_of_their_type(option: options.Option) -> None:
+    python_type = list if option.typespec == Sequence[str] else option.typespec
+    assert type(option.default) is python_type
+    option.parse(option.default)
+    assert option.help.endswith(".")
+    assert option.choices is None or option.default in option.choices
+
+
+ENVIRONMENT: list[tuple[str, dict[str, str], Any]] = [
+    ("lmstudio_token", {"LMSTUDIO_TOKEN": "a", "LM_API_TOKEN": "b"}, "a"),
+    ("lmstudio_token", {"LMSTUDIO_TOKEN": "", "LM_API_TOKEN": "b"}, "b"),
+    ("lmstudio_token", {}, ""),
+    ("api_key", {"OLLAMA_API_KEY": "k"}, "k"),
+    ("api_key", {"LMSTUDIO_TOKEN": "a"}, ""),
+    ("allowed_origins", {"OLLAMA_ORIGINS": "http://a,http://b"}, ["http://a,http://b"]),
+    ("allowed_origins", {"OLLAMA_ORIGINS": ""}, []),
+    ("listen", {"OLLAMA_HOST": "1.2.3.4:5"}, "0.0.0.0:11434"),
+]
+
+
+@pytest.mark.parametrize(("name", "environ", "default"), ENVIRONMENT)
+def test_defaults_from_the_environment(name: str, environ: dict[str, str], default: Any) -> None:
+    assert options.default_of(BY_NAME[name], environ) == default
+
+
+def test_state_dir_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert options.parse(DEFAULTS).state_dir == tmp_path / "ollama-lmstudio-proxy"
+    for relative in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        found = options.parse(DEFAULTS).state_dir
+        assert found.is_absolute()
+        assert found.name == "ollama-lmstudio-proxy"
+
+
+def test_state_dir_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home(*_: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", no_home)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert options.parse(DEFAULTS).state_dir == tmp_path / "ollama-lmstudio-proxy"
+
+
+def test_a_home_is_put_for_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert options.parse(DEFAULTS | {"state_dir": "~/state"}).state_dir == tmp_path / "state"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("example.org", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert Listen(host, 1).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("url", "authority", "origin", "text"),
+    [
+        ("http://h", "h", "http://h:80", "http://h"),
+        ("http://h:80/", "h", "http://h:80", "http://h"),
+        ("http://h:443", "h:443", "http://h:443", "http://h:443"),
+        ("https://h:443/p/", "h", "https://h:443", "https://h/p"),
+        ("http://[::1]:1234/p", "[::1]:1234", "http://[::1]:1234", "http://[::1]:1234/p"),
+    ],
+)
+def test_how_an_upstream_is_written(url: str, authority: str, origin: str, text: str) -> None:
+    upstream = options.parse_url(url)
+    assert (upstream.authority, upstream.origin, str(upstream)) == (authority, origin, text)
+    assert options.parse_url(str(upstream)) == upstream
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:11434", "[::1]:1", "[fe80::1%eth0]:2", "localhost:3"])
+def test_how_a_listen_address_is_written(text: str) -> None:
+    assert str(options.parse_listen(text)) == text

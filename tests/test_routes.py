@@ -1,0 +1,125 @@
+"""The routes: the endpoint of a method and a path, or Ollama's answer where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from ollama_lmstudio import routes
+from ollama_lmstudio.endpoints import base, chat, embed, generate, health, passthrough, ps, show, tags, version
+
+FOUND: list[tuple[str, str, base.Endpoint]] = [
+    ("GET", "/", version.root),
+    ("HEAD", "/", version.root),
+    ("GET", "/api/version", version.version),
+    ("HEAD", "/api/version", version.version),
+    ("GET", "/api/status", version.status),
+    ("GET", "/health", health.health),
+    ("GET", "/api/tags", tags.tags),
+    ("HEAD", "/api/tags", tags.tags),
+    ("GET", "/api/ps", ps.ps),
+    ("POST", "/api/show", show.show),
+    ("POST", "/api/chat", chat.chat),
+    ("POST", "/api/generate", generate.generate),
+    ("POST", "/api/embed", embed.embed),
+    ("POST", "/api/embeddings", embed.embeddings),
+    *[
+        (method, path, passthrough.passthrough)
+        for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")
+        for path in ("/v1/models", "/v1/", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1//x")
+    ],
+]
+
+
+@pytest.mark.parametrize(("method", "path", "endpoint"), FOUND)
+def test_found(method: str, path: str, endpoint: base.Endpoint) -> None:
+    assert routes.find(method, path) is endpoint
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/", "HEAD, GET"),
+        ("DELETE", "/api/tags", "HEAD, GET"),
+        ("POST", "/api/version", "HEAD, GET"),
+        ("OPTIONS", "/api/tags", "HEAD, GET"),
+        ("HEAD", "/api/ps", "GET"),
+        ("HEAD", "/api/status", "GET"),
+        ("GET", "/api/chat", "POST"),
+        ("HEAD", "/api/chat", "POST"),
+        ("PUT", "/api/embed", "POST"),
+        ("post", "/api/chat", "POST"),
+    ],
+)
+def test_wrong_methods(method: str, path: str, allow: str) -> None:
+    found = routes.find(method, path)
+    assert found == base.Answer(405, b"405 method not allowed", "text/plain", (("Allow", allow),))
+    assert ", ".join(routes.allowed_methods(path)) == allow
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "*",
+        "/nothing",
+        "/API/TAGS",
+        "/api",
+        "/api/",
+        "/api/tags2",
+        "/api/chat/more",
+        "/v1",
+        "/v2/models",
+        "/api/v2/models",
+        "/v1models",
+        "/metrics",
+        "/api/nothing/",
+        "//nothing",
+        "//evil.com/",
+    ],
+)
+def test_unknown_paths(method: str, path: str) -> None:
+    assert routes.find(method, path) == base.Answer(404, b"404 page not found", "text/plain")
+    assert routes.allowed_methods(path) == ()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "status", "location", "body"),
+    [
+        ("GET", "/api/tags/", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
+        ("GET", "//api/tags", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
+        ("GET", "/api//tags", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
+        ("GET", "//", "", 301, "/", b'<a href="/">Moved Permanently</a>.\n\n'),
+        ("GET", "/api/ps/", "a=1&b", 301, "/api/ps?a=1&b", b'<a href="/api/ps?a=1&amp;b">Moved Permanently</a>.\n\n'),
+        ("POST", "/api/chat/", "", 307, "/api/chat", b""),
+        ("HEAD", "/api/tags/", "", 307, "/api/tags", b""),
+        ("DELETE", "/api/chat/", "x", 307, "/api/chat?x", b""),
+        ("POST", "//api/chat", "", 301, "/api/chat", b""),
+        ("POST", "//v1/chat/completions", "", 301, "/v1/chat/completions", b""),
+        ("GET", '//v1/"><b>', "", 301, '/v1/"><b>', b'<a href="/v1/&quot;&gt;&lt;b&gt;">Moved Permanently</a>.\n\n'),
+    ],
+)
+def test_redirects(method: str, path: str, query: str, status: int, location: str, body: bytes) -> None:
+    found = routes.find(method, path, query)
+    content_type = "text/html; charset=utf-8" if body else ""
+    assert found == base.Answer(status, body, content_type, (("Location", location),))
+
+
+def test_a_redirect_leads_to_an_endpoint_and_not_away() -> None:
+    for path in ("//api/tags", "/api/tags/", "///api///tags", "//v1//models"):
+        found = routes.find("GET", path)
+        assert isinstance(found, base.Answer)
+        ((name, location),) = found.headers
+        assert name == "Location"
+        assert not location.startswith("//")
+        assert not isinstance(routes.find("GET", location), base.Answer)
+
+
+def test_every_route_is_tested_and_told() -> None:
+    tested = {path for _, path, _ in FOUND}
+    assert {route.path for route in routes.ROUTES} <= tested
+    assert len({route.path for route in routes.ROUTES}) == len(routes.ROUTES)
+    for route in routes.ROUTES:
+        assert route.becomes
+        assert set(route.endpoints) <= set(routes.METHODS)
+        assert not routes.is_passthrough(route.path)

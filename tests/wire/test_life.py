@@ -1,0 +1,201 @@
+"""Loading, keeping and unloading models, through a real mitmdump."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.conftest import Proxy
+
+from lmstudio_sim import Sim, SimModel, SimThread, content, embedder
+
+LOAD = "/api/v1/models/load"
+UNLOAD = "/api/v1/models/unload"
+CHAT = "/v1/chat/completions"
+HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def make_proxy(tmp_path: Path) -> Callable[..., Proxy]:
+    """Give the function that makes a process of its own; `with` starts and stops it."""
+
+    def make(lmstudio_url: str | None, *arguments: str, **settings: Any) -> Proxy:
+        return Proxy(lmstudio_url, *arguments, state_dir=tmp_path, **settings)
+
+    return make
+
+
+@pytest.fixture
+def own_sim() -> Iterator[Sim]:
+    models = [
+        SimModel(key="one", load_seconds=0.3),
+        SimModel(key="two", load_seconds=0.3),
+        embedder("text-embedding-e"),
+    ]
+    with SimThread(models=models, abort_concurrent_loads=True) as sim:
+        yield sim
+        assert not sim.failures
+
+
+@pytest.fixture
+def own_client(own_sim: Sim, make_proxy: Callable[..., Proxy]) -> Iterator[httpx.Client]:
+    with make_proxy(own_sim.url) as proxy, proxy.client() as client:
+        client.get("/api/tags").raise_for_status()
+        own_sim.clear()
+        yield client
+
+
+def chat(client: httpx.Client, model: str = "one", **more: Any) -> httpx.Response:
+    return client.post("/api/chat", json={"model": model, "messages": HI, **more})
+
+
+def paths(sim: Sim) -> list[str]:
+    return [request.path for request in sim.requests if request.path != "/api/v1/models"]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_without_loading_on_demand_the_client_sees_nothing_of_the_detour(
+    own_client: httpx.Client, own_sim: Sim, stream: bool
+) -> None:
+    own_sim.set(jit=False)
+    response = chat(own_client, stream=stream)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("application/x-ndjson" if stream else "application/json")
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert "".join(line["message"]["content"] for line in lines) == "You said: hi"
+    assert response.text.count('"done":true') == 1
+    assert paths(own_sim) == [CHAT, LOAD, CHAT]
+    # From then on, a model is loaded before it is asked.
+    own_sim.clear()
+    assert chat(own_client, "two", stream=stream).status_code == 200
+    assert paths(own_sim) == [LOAD, CHAT]
+    own_sim.clear()
+    assert own_client.post("/api/embed", json={"model": "text-embedding-e", "input": "x"}).status_code == 200
+    assert paths(own_sim) == [LOAD, "/v1/embeddings"]
+
+
+def test_many_who_wait_for_a_load_cause_one_and_two_models_do_not_abort_each_other(
+    own_client: httpx.Client, own_sim: Sim
+) -> None:
+    own_sim.set(jit=False)
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda i: chat(own_client, ("one", "two")[i % 2]), range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert paths(own_sim).count(LOAD) == 2
+    assert sorted(instance.id for instance in own_sim.instances) == ["one", "two"]
+
+
+@pytest.mark.parametrize(("outcome", "said"), [("guardrail", "insufficient system resources"), ("crash", "one")])
+def test_a_refused_load_is_told_in_lm_studios_words(make_proxy: Callable[..., Proxy], outcome: Any, said: str) -> None:
+    models = [SimModel(key="one", load_outcome=outcome)]
+    with SimThread(models=models, jit=False) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
+        response = chat(client)
+    assert response.status_code >= 400
+    assert said in response.json()["error"]
+
+
+def test_a_load_that_takes_too_long(make_proxy: Callable[..., Proxy]) -> None:
+    with (
+        SimThread(models=[SimModel(key="one", load_seconds=3)], jit=False) as sim,
+        make_proxy(sim.url, options={"load_timeout_seconds": "1"}) as proxy,
+        proxy.client() as client,
+    ):
+        response = chat(client)
+    assert response.status_code == 503
+    assert "within 1 seconds" in response.json()["error"]
+
+
+def test_a_negative_keep_alive_loads_and_keeps(client: httpx.Client, sim: Sim) -> None:
+    for _ in range(2):
+        assert chat(client, "plain", keep_alive=-1).status_code == 200
+    assert paths(sim).count(LOAD) == 1
+    (instance,) = sim.instances
+    assert not instance.jit
+
+
+def test_a_finite_keep_alive_is_the_time_to_live_of_a_load_on_demand(client: httpx.Client, sim: Sim) -> None:
+    assert chat(client, "plain", keep_alive="10m").status_code == 200
+    assert sim.requests[-1].json["ttl"] == 600
+    assert paths(sim) == [CHAT]
+
+
+def test_a_model_that_lm_studio_would_keep_longer_is_unloaded_by_our_timer(client: httpx.Client, sim: Sim) -> None:
+    sim.load("plain")
+    chat(client, "plain", keep_alive=0.5)
+    ended = time.monotonic()
+    chat(client, "plain")  # a use begins the time anew
+    assert [instance.id for instance in sim.instances] == ["plain"]
+    wait_for(lambda: not sim.instances)
+    assert time.monotonic() - ended > 1
+    assert paths(sim) == [CHAT, CHAT, UNLOAD]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_keep_alive_of_0_unloads_when_the_answer_has_ended(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.script([content("a", "b", "c", "d")])
+    sim.set(token_delay=0.1)
+    response = chat(client, "plain", keep_alive=0, stream=stream)
+    assert response.text.count('"done":true') == 1
+    wait_for(lambda: not sim.instances)
+    assert paths(sim) == [CHAT, UNLOAD]
+
+
+def test_a_keep_alive_of_0_waits_for_others_who_use_the_model(client: httpx.Client, sim: Sim) -> None:
+    sim.script([content(*"abcdefgh")])
+    sim.set(token_delay=0.1)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(chat, client, "plain")
+        wait_for(lambda: sim.active)
+        sim.set(token_delay=0.0)
+        assert chat(client, "plain", keep_alive=0).status_code == 200
+        assert slow.result().text.count('"done":true') == 1
+    wait_for(lambda: not sim.instances)
+    assert paths(sim) == [CHAT, CHAT, UNLOAD]
+
+
+def test_a_keep_alive_of_0_unloads_when_the_client_leaves(client: httpx.Client, sim: Sim) -> None:
+    sim.set(token_delay=0.2)
+    body = {"model": "plain", "messages": HI, "keep_alive": 0}
+    with client.stream("POST", "/api/chat", json=body) as response:
+        next(response.iter_lines())
+    wait_for(lambda: not sim.instances)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_load_and_unload_without_a_prompt(client: httpx.Client, sim: Sim, path: str) -> None:
+    response = client.post(path, json={"model": "plain"})
+    assert response.json()["done_reason"] == "load"
+    assert [instance.id for instance in sim.instances] == ["plain"]
+    response = client.post(path, json={"model": "plain", "keep_alive": "0s"})
+    assert response.json()["done_reason"] == "unload"
+    assert not sim.instances
+
+
+def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Proxy]) -> None:
+    with SimThread(models=[SimModel(key="one")]) as sim:
+        with make_proxy(sim.url, options={"num_ctx": "load"}) as proxy, proxy.client() as client:
+            for length in (8192, 4096):
+                assert chat(client, options={"num_ctx": length}).status_code == 200
+        assert [request.json for request in sim.requests if request.path == LOAD] == [
+            {"model": "one", "context_length": 8192}
+        ]
+
+
+def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) -> None:
+    with SimThread(models=[SimModel(key="one")]) as sim:
+        with make_proxy(sim.url) as proxy, proxy.client() as client:
+            chat(client, keep_alive="1h")
+        assert "stays loaded" in proxy.log

@@ -1,0 +1,280 @@
+"""Starting, reloading and ending a real mitmdump or mitmweb with the addon."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
+
+from lmstudio_sim import Sim
+
+
+def chat(proxy: Proxy) -> str:
+    """Have a chat; give the answer's text."""
+    with proxy.client() as client:
+        return content_of(ndjson(client.post("/api/chat", json={"model": CHAT, "messages": HI})))
+
+
+@contextlib.contextmanager
+def taken(port: int, answer: bytes | None = None) -> Iterator[None]:
+    """Take a port of this machine, if nobody has it; what listens gives one answer to every GET, if any."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    if answer is None:
+        with socket.socket() as sock:
+            # That somebody else has it is just as well.
+            with contextlib.suppress(OSError):
+                sock.bind(("0.0.0.0", port))
+                sock.listen()
+            yield
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def copy_of_addon(directory: Path) -> Path:
+    """Copy the addon and give its script."""
+    addon = directory / "addon"
+    shutil.copytree(ROOT / "addon", addon, ignore=shutil.ignore_patterns("__pycache__"))
+    return addon / "ollama.py"
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """Change a file's text, and its time, also where that is coarse."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    touch(file)
+
+
+def touch(file: Path) -> None:
+    """Give a file a time it has not had."""
+    later = file.stat().st_mtime + 2
+    os.utime(file, (later, later))
+
+
+# Where it serves
+
+
+def test_the_script_alone_serves(sim: Sim) -> None:
+    """No option but the port, which cannot be the usual one in a test; nor can LM Studio's."""
+    with Proxy(None) as proxy:
+        proxy.wait_for_log(r"LM Studio is not reachable at http://localhost:1234|models at http://localhost:1234")
+        with proxy.client() as client:
+            assert client.get("/api/version").status_code == 200
+        assert "Traceback" not in proxy.log
+    with Proxy(sim.url) as proxy:
+        assert chat(proxy) == "You said: hi"
+
+
+def test_the_port_of_mitmproxy_is_taken(sim: Sim, start_proxy: StartProxy) -> None:
+    with taken(8080):
+        proxy = start_proxy(sim.url)
+        proxy.wait_for_log(r"\d+ models at")
+        assert chat(proxy) == "You said: hi"
+        assert "8080" not in proxy.log
+        assert proxy.stop() == 0
+
+
+def test_the_port_of_mitmproxy_is_given_back(sim: Sim, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(sim.url)
+    proxy.wait_for_log(r"\d+ models at")
+    assert proxy.log.count("*:8080 stopped") == proxy.log.count("listening at *:8080")
+
+
+def test_a_mode_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
+    port = free_port()
+    proxy = start_proxy(
+        None, "--mode", f"reverse:{sim.url}@127.0.0.1:{port}", options={"lmstudio_url": sim.url}, wait=False
+    )
+    listen, proxy.port, proxy.url = proxy.port, port, f"http://127.0.0.1:{port}"
+    proxy.wait_for(proxy.answers)
+    assert chat(proxy) == "You said: hi"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", listen), 1)
+
+
+def test_a_port_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
+    port = free_port()
+    proxy = start_proxy(sim.url, "-p", str(port), wait=False)
+    listen, proxy.port, proxy.url = proxy.port, port, f"http://127.0.0.1:{port}"
+    proxy.wait_for(proxy.answers)
+    assert chat(proxy) == "You said: hi"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", listen), 1)
+
+
+@pytest.mark.parametrize("is_ollama", [True, False])
+def test_the_port_is_taken(sim: Sim, is_ollama: bool) -> None:
+    proxy = Proxy(sim.url)
+    with taken(proxy.port, b"Ollama is running" if is_ollama else b"something else"):
+        proxy.start(wait=False)
+        proxy.wait_for(lambda: proxy.process.poll() == 1, 5)
+        proxy.wait_for_log(rf":{proxy.port}\b.*address already in use", 5)
+    assert ("An Ollama server answers" in proxy.log) is is_ollama
+    assert "Traceback" not in proxy.log
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lmstudio_url", "ftp://x"),
+        ("max_buffer_size", "3"),
+        ("load_timeout_seconds", "soon"),
+        ("enable_chunk_recovery", "maybe"),
+    ],
+)
+def test_a_wrong_value(start_proxy: StartProxy, name: str, value: str) -> None:
+    proxy = start_proxy(None, options={name: value}, wait=False)
+    proxy.wait_for(lambda: proxy.process.poll() == 1, 5)
+    proxy.wait_for_log(rf"{name}: .*({value}|[Bb]oolean)", 5)
+
+
+def test_an_option_that_is_misspelt(sim: Sim, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(sim.url, "--set", f"lmstudio_urll={sim.url}")
+    proxy.wait_for_log("lmstudio_urll: there is no such option, did you mean lmstudio_url", 5)
+
+
+def test_variables(sim: Sim, start_proxy: StartProxy) -> None:
+    sim.set(auth={"of-lmstudio"})
+    environment = {
+        "OLLAMA_API_KEY": "of-ollama",
+        "LMSTUDIO_TOKEN": "of-lmstudio",
+        "OLLAMA_ORIGINS": "http://a.b,http://c.d",
+    }
+    proxy = start_proxy(sim.url, environment=environment)
+    with proxy.client() as client:
+        assert client.get("/api/tags").status_code == 401
+        for origin in ("http://a.b", "http://c.d"):
+            response = client.get("/api/tags", headers={"Authorization": "Bearer of-ollama", "Origin": origin})
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == origin
+    assert "of-lmstudio" not in proxy.log
+    assert "of-ollama" not in proxy.log
+
+
+def test_a_prefix_of_the_url(sim: Sim, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(f"{sim.url}/under/")
+    with proxy.client() as client:
+        # The stand-in has nothing there; what counts is where it was asked.
+        client.get("/v1/models")
+        assert client.get("/api/tags").status_code == 502
+    assert {request.path.split("/")[1] for request in sim.requests} == {"under"}
+    assert "/under/v1/models" in {request.path for request in sim.requests}
+
+
+# Life
+
+
+def test_changed_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
+    script = copy_of_addon(tmp_path)
+    package = script.parent / "ollama_lmstudio" / "endpoints" / "version.py"
+    proxy = start_proxy(sim.url, script=script)
+
+    def told() -> str:
+        with proxy.client() as client:
+            return client.get("/").text
+
+    assert told() == "Ollama is running"
+    for text in ("First change", "Second change"):
+        old = "Ollama is running" if text.startswith("First") else "First change"
+        change(package, f'b"{old}"', f'b"{text}"')
+        touch(script)
+        proxy.wait_for(lambda text=text: told() == text, 10)  # type: ignore[misc]
+        assert chat(proxy) == "You said: hi"
+    assert "Traceback" not in proxy.log
+    assert "rror" not in proxy.log
+
+
+def test_a_stream_goes_on_while_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script)
+    sim.fault(token_delay=0.5)
+    with (
+        proxy.client() as client,
+        client.stream("POST", "/api/chat", json={"model": CHAT, "messages": HI}) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        touch(script)
+        assert '"done":true' in list(lines)[-1]
+    sim.faults.clear()
+    assert chat(proxy) == "You said: hi"
+    assert "Traceback" not in proxy.log
+
+
+def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> None:
+    sim.fault(hang="headers", times=1)
+    proxy = start_proxy(sim.url)
+    with proxy.client() as idle, proxy.connect() as waiting:
+        idle.get("/api/version")
+        waiting.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        before = time.monotonic()
+        assert proxy.stop() == 0
+        assert time.monotonic() - before < 5
+    assert "ollama_lmstudio" not in proxy.log
+
+
+def test_it_ends_in_the_middle_of_a_stream(sim: Sim, start_proxy: StartProxy) -> None:
+    sim.fault(token_delay=0.5)
+    proxy = start_proxy(sim.url)
+    with proxy.client() as client, client.stream("POST", "/api/chat", json={"model": CHAT, "messages": HI}) as response:
+        assert next(response.iter_raw())
+        assert proxy.stop() == 0
+    proxy.wait_for(lambda: not sim.active, 2)
+    assert "ollama_lmstudio" not in proxy.log
+
+
+# Ways to start
+
+
+def test_demo(start_proxy: StartProxy) -> None:
+    pytest.importorskip("lmstudio_sim.demo")
+    proxy = start_proxy(None, options={"demo": "true"})
+    proxy.wait_for_log("DEMO: the answers come from the built-in stand-in")
+    proxy.wait_for_log(r"\d+ models at")
+    with proxy.client() as client:
+        models = [entry["name"] for entry in client.get("/api/tags").json()["models"]]
+        assert f"{CHAT}:latest" in models
+        body = {"model": CHAT, "messages": HI, "options": {"num_predict": 5}}
+        assert content_of(ndjson(client.post("/api/chat", json=body)))
+    assert proxy.stop() == 0
+    assert "Traceback" not in proxy.log
+
+
+def test_mitmweb(sim: Sim, start_proxy: StartProxy) -> None:
+    web = free_port()
+    proxy = start_proxy(
+        sim.url, "--no-web-open-browser", options={"web_port": str(web), "web_host": "127.0.0.1"}, tool="mitmweb"
+    )
+    assert chat(proxy) == "You said: hi"
+    with socket.create_connection(("127.0.0.1", web), 5):
+        pass
+    assert "Traceback" not in proxy.log
+    assert proxy.stop() == 0
