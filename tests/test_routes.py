@@ -5,7 +5,22 @@ from __future__ import annotations
 import pytest
 
 from ollama_lmstudio import routes
-from ollama_lmstudio.endpoints import aliases, base, chat, embed, generate, health, passthrough, ps, show, tags, version
+from ollama_lmstudio.endpoints import (
+    aliases,
+    base,
+    blobs,
+    chat,
+    embed,
+    generate,
+    health,
+    passthrough,
+    ps,
+    pull,
+    push,
+    show,
+    tags,
+    version,
+)
 
 FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("GET", "/", version.root),
@@ -25,6 +40,9 @@ FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("POST", "/api/create", aliases.create),
     ("POST", "/api/copy", aliases.copy),
     ("DELETE", "/api/delete", aliases.delete),
+    ("POST", "/api/pull", pull.pull),
+    ("POST", "/api/push", push.push),
+    ("HEAD", "/api/blobs/:digest", blobs.head),
     *[
         (method, path, passthrough.passthrough)
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")

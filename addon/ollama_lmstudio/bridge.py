@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from . import access, internals, options, routes, startup
+from . import access, internals, loopback, options, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
 from .lmstudio.cache import CatalogCache
@@ -41,6 +41,7 @@ LINGER_SECONDS = 1
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
 
+INTERNAL_ERROR = "internal error of the proxy, see its log"
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = "text/event-stream"
 HOP_BY_HOP = (
@@ -55,6 +56,7 @@ HOP_BY_HOP = (
     "transfer-encoding",
     "upgrade",
 )
+MASKED_HEADERS = (("Authorization", "Bearer ***"), (loopback.SECRET_HEADER, "***"))
 SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
 
 
@@ -68,7 +70,9 @@ class Exchange:
     query: str
     http10: bool
     extra: base.Headers = ()
-    outcome: base.Call | base.Relay | None = None
+    outcome: base.Call | base.Relay | base.Served | base.Receiver | None = None
+    ticket: str = ""
+    """What the loopback service knows the outcome by, if that is what answers."""
     started: bool = False
     """Whether the head of a translated answer is on its way to the client."""
     repeated: tuple[int, str, bytes] | None = None
@@ -87,6 +91,7 @@ class Bridge:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._error_pages = internals.ErrorPages()
         self._start = startup.Startup()
+        self._loopback = loopback.Loopback()
         self.services: base.Services
         self.upstream: options.Upstream
         self.gate: access.Gate
@@ -132,6 +137,7 @@ class Bridge:
         for task in self._tasks:
             task.cancel()
         self._start.stop()
+        self._loopback.stop()
         self._error_pages.remove()
         if hasattr(self, "services"):
             self.services.life.stop()
@@ -153,6 +159,14 @@ class Bridge:
         """Look who asks, before the body is read."""
         if not _is_ours(flow):
             return
+        try:
+            self._admit(flow)
+        except Exception:
+            # Nobody comes in because looking at them failed.
+            logger.exception("%s %s failed", flow.request.method, flow.request.path)
+            self._answer(flow, base.Answer.error(500, INTERNAL_ERROR))
+
+    def _admit(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         path, _, query = request.path.partition("?")
         exchange = Exchange(self._clock.monotonic(), request.method, path, query, request.http_version == "HTTP/1.0")
@@ -168,6 +182,9 @@ class Bridge:
             return
         if origin and not access.is_same_origin(origin, host):
             exchange.extra = access.cors_headers(self.gate, origin)
+        if upload := routes.upload(request.method, path):
+            self._to_loopback(flow, exchange, upload(self._incoming(flow, exchange), self.services))
+            request.stream = _masking(flow)
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
         if answer.status == 403 and not self.gate.allows_host(host):
@@ -182,7 +199,7 @@ class Bridge:
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer a request, or make it the call to LM Studio."""
         exchange = self._exchanges.get(flow.id)
-        if exchange is None or flow.response or flow.error or not flow.live:
+        if exchange is None or exchange.outcome or flow.response or flow.error or not flow.live:
             return
         try:
             outcome = await self._outcome(flow, exchange)
@@ -190,9 +207,12 @@ class Bridge:
             outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
         except Exception:
             logger.exception("%s %s failed", exchange.method, exchange.path)
-            outcome = base.Answer.error(500, "internal error of the proxy, see its log")
+            outcome = base.Answer.error(500, INTERNAL_ERROR)
         if isinstance(outcome, base.Answer):
             self._answer(flow, outcome, exchange.extra)
+            return
+        if isinstance(outcome, base.Served):
+            self._to_loopback(flow, exchange, outcome)
             return
         exchange.outcome = outcome
         await self._drop_idle(flow)
@@ -202,7 +222,11 @@ class Bridge:
         found = routes.find(exchange.method, exchange.path, exchange.query)
         if isinstance(found, base.Answer):
             return found
-        incoming = base.Incoming(
+        return await found(self._incoming(flow, exchange), self.services)
+
+    @staticmethod
+    def _incoming(flow: http.HTTPFlow, exchange: Exchange) -> base.Incoming:
+        return base.Incoming(
             exchange.method,
             exchange.path,
             exchange.query,
@@ -210,7 +234,6 @@ class Bridge:
             flow.request.raw_content or b"",
             exchange.arrived,
         )
-        return await found(incoming, self.services)
 
     def _answer(self, flow: http.HTTPFlow, answer: base.Answer, extra: base.Headers = ()) -> None:
         """Answer here. A HEAD gets the head alone."""
@@ -245,6 +268,16 @@ class Bridge:
             request.raw_content = outcome.body
             request.headers["Content-Length"] = str(len(outcome.body))
 
+    def _to_loopback(self, flow: http.HTTPFlow, exchange: Exchange, job: loopback.Job) -> None:
+        """Let the loopback service answer the request."""
+        headers = self._loopback.add(job, self.services.secrets)
+        exchange.outcome, exchange.ticket = job, headers[loopback.TICKET_HEADER]
+        request = flow.request
+        request.scheme, request.host, request.port = "http", loopback.HOST, self._loopback.port
+        request.http_version = "HTTP/1.1"
+        for name, value in headers.items():
+            request.headers[name] = value
+
     async def _drop_idle(self, flow: http.HTTPFlow) -> None:
         since = self._idle_since.pop(flow.client_conn.id, None)
         if since is not None and time.monotonic() - since > IDLE_SECONDS:
@@ -256,8 +289,8 @@ class Bridge:
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome is None or flow.response is None:
             return
-        if isinstance(exchange.outcome, base.Relay):
-            self._relay(flow, exchange, exchange.outcome)
+        if not isinstance(exchange.outcome, base.Call):
+            self._relay(flow, exchange)
             return
         if flow.response.status_code != 200:
             await self._repeat(flow, exchange, exchange.outcome)
@@ -270,14 +303,15 @@ class Bridge:
         else:
             await self._collect(flow, exchange, translation)
 
-    def _relay(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
+    def _relay(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         assert flow.response is not None
         chunked = "chunked" in flow.response.headers.get("transfer-encoding", "")
         for name in (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers"):
             flow.response.headers.pop(name, None)
         for name, value in exchange.extra:
             flow.response.headers.add(name, value)
-        if relay.rewrite is not None and flow.response.status_code == 200:
+        outcome = exchange.outcome
+        if isinstance(outcome, base.Relay) and outcome.rewrite is not None and flow.response.status_code == 200:
             return
         if chunked and not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
@@ -334,6 +368,8 @@ class Bridge:
             call.translation.abort(e)
             exchange.fed = True
             return
+        if status == 200:
+            self.services.life.not_on_demand()
         exchange.repeated = (status, content_type, body)
 
     def _fail(self, flow: http.HTTPFlow, exchange: Exchange, answer: base.Answer) -> None:
@@ -357,7 +393,7 @@ class Bridge:
                 lines = translation.feed(data, clock()) if data else translation.flush(clock())
             except Exception:
                 logger.exception("the translation of %s failed", exchange.path)
-                lines = translation.abort(LMStudioError(500, "internal error of the proxy, see its log"))
+                lines = translation.abort(LMStudioError(500, INTERNAL_ERROR))
             if data and translation.failed:
                 # The error line is the last one, even if LM Studio goes on.
                 loop.call_later(LINGER_SECONDS, _end_if_live, flow, b"" if exchange.http10 else LAST_CHUNK)
@@ -428,7 +464,11 @@ class Bridge:
             self._tell(flow, exchange, exchange.outcome)
         self._over(flow, exchange)
 
-    def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
+    def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay | loopback.Job) -> None:
+        if exchange.ticket:
+            if not exchange.started:
+                internals.write_last(flow, _raw(base.Answer.error(503, loopback.STOPPED), exchange.extra))
+            return
         error = self._upstream_error(flow)
         if isinstance(outcome, base.Relay):
             if not exchange.started:
@@ -437,6 +477,7 @@ class Bridge:
                     flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra)
                 )
             return
+        assert isinstance(outcome, base.Call)
         lines = outcome.translation.abort(error)
         if not exchange.started:
             internals.write_last(flow, _raw(outcome.translation.answer(), exchange.extra))
@@ -456,6 +497,7 @@ class Bridge:
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         if exchange.outcome is None:
             return
+        self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
         if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
             exchange.outcome.finished()
@@ -479,9 +521,20 @@ def _is_event_stream(content_type: str) -> bool:
 
 
 def _mask(flow: http.HTTPFlow) -> None:
-    """Take LM Studio's token out of the flow once it is sent."""
-    if "authorization" in flow.request.headers:
-        flow.request.headers["Authorization"] = "Bearer ***"
+    """Take LM Studio's token and the loopback service's secret out of the flow once they are sent."""
+    for name, masked in MASKED_HEADERS:
+        if name in flow.request.headers:
+            flow.request.headers[name] = masked
+
+
+def _masking(flow: http.HTTPFlow) -> Callable[[bytes], list[bytes]]:
+    """Give what takes a body through: when it begins, the head has been sent."""
+
+    def through(data: bytes) -> list[bytes]:
+        _mask(flow)
+        return [data] if data else []
+
+    return through
 
 
 def _date() -> base.Headers:

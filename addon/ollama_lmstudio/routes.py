@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
-from .endpoints import aliases, base, chat, embed, generate, health, passthrough, ps, show, tags, version
+from .endpoints import (
+    aliases,
+    base,
+    blobs,
+    chat,
+    embed,
+    generate,
+    health,
+    passthrough,
+    ps,
+    pull,
+    push,
+    show,
+    tags,
+    version,
+)
 
 # The order in which Ollama's router names methods.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
@@ -20,16 +35,21 @@ PASSTHROUGH = ("/v1/", "/api/v0/", "/api/v1/")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path, its endpoint by method, and what it becomes, for the README."""
+    """One path, its endpoint by method, and what it becomes, for the README.
+
+    A part of the path that begins with a colon stands for any. `uploads` are endpoints whose body is not held in
+    memory.
+    """
 
     path: str
     endpoints: Mapping[str, base.Endpoint]
     becomes: str
+    uploads: Mapping[str, base.Upload] = field(default_factory=dict)
 
     @property
     def allow(self) -> tuple[str, ...]:
         """The methods, as `Allow` names them."""
-        return tuple(method for method in METHODS if method in self.endpoints)
+        return tuple(method for method in METHODS if method in self.endpoints or method in self.uploads)
 
 
 def _get(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
@@ -65,8 +85,17 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/api/copy", _post(aliases.copy), "an alias, kept here"),
     Route("/api/delete", _delete(aliases.delete), "an alias goes; LM Studio deletes no model of its own"),
+    Route("/api/pull", _post(pull.pull), "a download of LM Studio's, from its catalog or Hugging Face; polled"),
+    Route("/api/push", _post(push.push), "answered here: LM Studio has no registry, nothing is sent"),
+    Route(
+        "/api/blobs/:digest",
+        {"HEAD": blobs.head},
+        "kept in the state directory; LM Studio takes no files",
+        uploads={"POST": blobs.Upload},
+    ),
 )
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in ROUTES}
+_BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in ROUTES if ":" in route.path)
 
 _DOUBLE_SLASH = re.compile(r"//+")
 
@@ -76,15 +105,25 @@ def is_passthrough(path: str) -> bool:
     return path.startswith(PASSTHROUGH)
 
 
+def _route(path: str) -> Route | None:
+    return _BY_PATH.get(path) or next((route for pattern, route in _BY_PATTERN if pattern.fullmatch(path)), None)
+
+
+def upload(method: str, path: str) -> base.Upload | None:
+    """Give what takes a request's body, if that must not be held in memory."""
+    route = _route(path)
+    return route.uploads.get(method) if route else None
+
+
 def allowed_methods(path: str) -> tuple[str, ...]:
     """Give the methods that a path takes; empty for a path that does not exist."""
-    route = _BY_PATH.get(path)
+    route = _route(path)
     return route.allow if route else ()
 
 
 def find(method: str, path: str, query: str = "") -> base.Endpoint | base.Answer:
     """Give the endpoint of a request, or Ollama's answer where there is none: a redirect, 404 or 405."""
-    route = _BY_PATH.get(path)
+    route = _route(path)
     if route is not None:
         endpoint = route.endpoints.get(method)
         return endpoint or base.Answer(405, b"405 method not allowed", base.TEXT, (("Allow", ", ".join(route.allow)),))
@@ -98,7 +137,7 @@ def _redirect(method: str, path: str, query: str) -> base.Answer | None:
     clean = _DOUBLE_SLASH.sub("/", path)
     if clean == path:
         clean = path.rstrip("/")
-    if clean == path or not (clean in _BY_PATH or is_passthrough(clean)):
+    if clean == path or not (_route(clean) or is_passthrough(clean)):
         return None
     location = f"{clean}?{query}" if query else clean
     if "//" in path or method == "GET":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -119,7 +119,31 @@ class Relay:
     rewrite: Callable[[bytes], bytes] | None = None
 
 
-Outcome = Answer | Call | Relay
+@dataclass(slots=True)
+class Served:
+    """An answer that is made here over time: NDJSON lines, or for `streaming` false only the last one of them.
+
+    `lines` may end with an OllamaError or an LMStudioError. It is closed when the client leaves.
+    """
+
+    lines: AsyncGenerator[Mapping[str, object], None]
+    streaming: bool
+
+
+class Receiver(Protocol):
+    """Take a body that is too large to be held in memory, and answer when it has ended."""
+
+    async def feed(self, data: bytes) -> None:
+        """Take bytes; the next ones are not read before this returns."""
+
+    async def end(self) -> Answer:
+        """Take the end of the body; give the answer."""
+
+    def abort(self) -> None:
+        """Take that there will be no end: the client left."""
+
+
+Outcome = Answer | Call | Relay | Served
 
 
 class Clock:
@@ -147,6 +171,8 @@ class Services:
     """What has been said once in the log already."""
     dimensions: dict[str, int] = field(default_factory=dict)
     """How long the vectors of a model are, by its key. LM Studio does not tell; its answers do."""
+    downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    """The last job of each download, by model and quantization."""
     life: Life = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,3 +185,4 @@ class Services:
 
 
 Endpoint = Callable[[Incoming, Services], Awaitable[Outcome]]
+Upload = Callable[[Incoming, Services], Receiver]

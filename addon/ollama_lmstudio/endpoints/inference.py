@@ -230,7 +230,6 @@ def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: S
     """Tie a call to the life of its model: it is in use until the call has ended."""
 
     async def reload() -> None:
-        services.life.not_on_demand()
         await lifecycle.ensure_loaded(found, services)
 
     services.life.begin(found.model, keep_alive)

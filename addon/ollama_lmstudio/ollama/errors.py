@@ -97,7 +97,9 @@ embedding_not_finite = Text(400, "embedding contains NaN or Inf values")
 no_from_or_files = Text(400, "neither 'from' or 'files' was specified")
 relative_path_required = Text(400, "file path must be relative")
 invalid_digest = Text(400, "invalid digest format")
+blob_not_found = Text(404, "blob {:q} not found")
 digest_mismatch = Text(400, "digest mismatch, expected {:q}, got {:q}")
+insecure_protocol = Text(500, "insecure protocol http")
 manifest_not_found = Text(500, "pull model manifest: file does not exist")
 
 # The account.

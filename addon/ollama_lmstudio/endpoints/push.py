@@ -1,0 +1,32 @@
+"""`POST /api/push`: LM Studio has no registry to send a model to, which is said, and nothing else done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+
+from ..ollama import errors
+from ..ollama.errors import OllamaError
+from ..ollama.requests import PushRequest
+from .base import Incoming, Served, Services
+from .inference import find_model
+
+NOTHING_SENT = "LM Studio has no registry: nothing was sent"
+
+
+async def push(incoming: Incoming, services: Services) -> Served:
+    """Look for the model, and say that it was not sent anywhere."""
+    request = PushRequest.decode(incoming.body)
+    if not request.model:
+        raise errors.model_required()
+    return Served(_lines(request.model, services), request.stream)
+
+
+async def _lines(name: str, services: Services) -> AsyncGenerator[Mapping[str, object], None]:
+    yield {"status": "retrieving manifest"}
+    try:
+        await find_model(name, services)
+    except OllamaError:
+        yield {"status": "couldn't retrieve manifest"}
+        raise
+    yield {"status": NOTHING_SENT}
+    yield {"status": "success"}

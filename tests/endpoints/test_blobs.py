@@ -1,0 +1,61 @@
+"""Uploads that cannot be stored."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from ollama_lmstudio import options
+from ollama_lmstudio.endpoints.base import Answer, Incoming, Services
+from ollama_lmstudio.endpoints.blobs import PIECE_BYTES, Upload
+
+DATA = b"x" * (PIECE_BYTES * 3)
+
+
+def upload(state_dir: Path) -> Answer:
+    """Upload the data in small parts."""
+    values = {option.name: option.default for option in options.OPTIONS} | {"state_dir": str(state_dir)}
+    services = Services(options.parse(values), cast(Any, None), cast(Any, None), cast(Any, None))
+    path = f"/api/blobs/sha256:{hashlib.sha256(DATA).hexdigest()}"
+
+    async def run() -> Answer:
+        receiver = Upload(Incoming("POST", path, "", {}, b"", 0), services)
+        for at in range(0, len(DATA), 65536):
+            await receiver.feed(DATA[at : at + 65536])
+        return await receiver.end()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500), (errno.EROFS, 500)]
+)
+def test_storage_that_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int, status: int
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        answer = upload(tmp_path)
+    assert answer.status == status
+    assert json.loads(answer.body)["error"].endswith(os.strerror(number))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert upload(tmp_path).status == 201
+
+
+def test_short_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:100_000]))
+    assert upload(tmp_path).status == 201
+    (blob,) = (tmp_path / "blobs").iterdir()
+    assert blob.read_bytes() == DATA
