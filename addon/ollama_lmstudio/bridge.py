@@ -387,10 +387,20 @@ class Bridge:
     def _streamer(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> Any:
         """Give the function that turns what mitmproxy reads into what it writes. It never returns an empty `bytes`."""
         clock, loop = self._clock.monotonic, asyncio.get_running_loop()
+        more_at_hand = internals.more_at_hand(flow)
+        together: list[bytes] = []
 
         def translate(data: bytes) -> list[bytes]:
+            if data:
+                # What was read at once is translated and written at once.
+                together.append(data)
+                if more_at_hand():
+                    return []
+            arrived = b"".join(together)
+            together.clear()
             try:
-                lines = translation.feed(data, clock()) if data else translation.flush(clock())
+                lines = translation.feed(arrived, clock()) if arrived else []
+                lines += [] if data else translation.flush(clock())
             except Exception:
                 logger.exception("the translation of %s failed", exchange.path)
                 lines = translation.abort(LMStudioError(500, INTERNAL_ERROR))

@@ -170,7 +170,36 @@ def _stream_of(flow: http.HTTPFlow) -> Any | None:
     return None
 
 
-# 4. mitmproxy ends connections on which nothing moves for ten minutes; a long prompt may take LM Studio longer.
+# 4. Mitmproxy hands on each piece of an answer by itself, though it often has read several at once.
+
+
+def more_at_hand(flow: http.HTTPFlow) -> Callable[[], bool]:
+    """Give a function that tells whether mitmproxy will hand on another piece of the answer without waiting for it.
+
+    It is for the function that translates a stream, and says no where it cannot tell.
+    """
+    try:
+        layers = connections()[flow.client_conn.id].layer.context.layers
+        http_layer: Any = next(layer for layer in layers if isinstance(layer, http_layers.HttpLayer))
+        queue = _stream_of(flow)._paused_event_queue  # type: ignore[union-attr]
+        read: bytearray = http_layer.connections[flow.server_conn].context.layers[-1].buf._data
+    except (AttributeError, KeyError, StopIteration):
+        return lambda: False
+
+    def more() -> bool:
+        if queue:
+            return isinstance(queue[0], (http_layers.ResponseData, http_layers.ResponseEndOfMessage))
+        # The CRLF that ends this chunk, the size of the next one, another CRLF, and the whole chunk.
+        end = read.find(b"\r\n", 2)
+        try:
+            return end > 0 and 0 < int(read[2:end], 16) <= len(read) - end - 2
+        except ValueError:
+            return False
+
+    return more
+
+
+# 5. mitmproxy ends connections on which nothing moves for ten minutes; a long prompt may take LM Studio longer.
 
 
 def allow_silence(seconds: int) -> None:
@@ -182,7 +211,7 @@ def allow_silence(seconds: int) -> None:
         vars(proxy_server)["TCP_TIMEOUT"] = max(timeout, seconds)
 
 
-# 5. A connection to LM Studio that was idle may be closed by it in the moment that we use it again.
+# 6. A connection to LM Studio that was idle may be closed by it in the moment that we use it again.
 
 
 async def drop_idle(flow: http.HTTPFlow) -> None:
