@@ -120,7 +120,9 @@ class Life:
 
     def end(self, model: Model) -> None:
         """Take note of its end: the time that the model is to stay begins, anew with each use."""
-        use = self._uses[model.key]
+        use = self._uses.get(model.key)
+        if use is None:
+            return  # stopped in the meantime
         use.running -= 1
         if use.running > 0:
             return
