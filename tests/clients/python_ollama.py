@@ -13,6 +13,7 @@ import asyncio
 import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,45 @@ def show() -> Any:
 def ps() -> Any:
     client.generate(MODEL, "hi", keep_alive="10m")
     return plain(client.ps())
+
+
+def aliases() -> Any:
+    created = [plain(part) for part in client.create("Ada", from_=MODEL, system="You are Ada.", stream=True)]
+    client.copy("ada", "lovelace")
+    described = plain(client.show("lovelace"))
+    names = [model.model for model in client.list().models]
+    answer = plain(client.chat("lovelace", user("hi")))
+    loaded = [model.model for model in client.ps().models]
+    deleted = [client.delete(name).status for name in ("ada", "lovelace")]
+    return {
+        "created": created,
+        "described": described,
+        "names": names,
+        "answer": answer,
+        "loaded": loaded,
+        "deleted": deleted,
+        "left": [model.model for model in client.list().models],
+        "again": error_of(lambda: client.delete("ada")),
+    }
+
+
+def blob() -> Any:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"hello")
+        file.flush()
+        return [client.create_blob(file.name), client.create_blob(file.name)]
+
+
+def pull() -> Any:
+    return [plain(part) for part in client.pull(MODEL, stream=True)]
+
+
+def pull_whole() -> Any:
+    return plain(client.pull(MODEL))
+
+
+def push() -> Any:
+    return [plain(part) for part in client.push(MODEL, stream=True)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import platformdirs
 import pytest
-from tests.wire.conftest import CHAT, EMBEDDER, GPT_OSS, HI, ROOT, THINKING, VISION, Proxy
+from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, GPT_OSS, HI, ROOT, THINKING, VISION, Proxy
 
 from lmstudio_sim import Recorded, Sim, content, error, reasoning
 
@@ -346,3 +346,47 @@ def test_ps(run: Script, sim: Sim) -> None:
     assert "T" in running["expires_at"]
     (generated,) = calls(sim)
     assert generated.json["ttl"] == 600
+
+
+def test_aliases(run: Script, sim: Sim) -> None:
+    told = run("aliases", CHAT)
+    assert told["created"][-1] == {"status": "success"}
+    assert "SYSTEM You are Ada." in told["described"]["modelfile"]
+    assert {"Ada:latest", "lovelace:latest"} <= set(told["names"])
+    assert told["answer"]["model"] == "lovelace"
+    assert told["answer"]["message"]["content"] == "You said: hi"
+    assert "lovelace:latest" in told["loaded"]
+    (request,) = calls(sim)
+    assert request.json["model"] == CHAT
+    assert request.json["messages"] == [{"role": "system", "content": "You are Ada."}, *HI]
+    assert told["deleted"] == ["success", "success"]
+    assert not {"Ada:latest", "lovelace:latest"} & set(told["left"])
+    assert told["again"]["status"] == 404
+
+
+def test_a_blob(run: Script) -> None:
+    digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert run("blob", CHAT) == [digest, digest]
+
+
+def test_a_pull_draws_a_progress_bar(run: Script, sim: Sim) -> None:
+    lines = run("pull", DOWNLOADABLE)
+    assert [line["status"] for line in lines[:1] + lines[-3:]] == [
+        "pulling manifest",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    bar = [line for line in lines if "digest" in line]
+    assert bar
+    assert all(line["status"] == f"pulling {line['digest'][7:19]}" for line in bar)
+    assert bar[-1]["completed"] == bar[-1]["total"] > 0
+    assert run("pull_whole", DOWNLOADABLE) == {"status": "success"}
+    assert calls(sim)[0].json == {"model": DOWNLOADABLE}
+
+
+def test_a_push_says_that_nothing_was_sent(run: Script, sim: Sim) -> None:
+    lines = run("push", CHAT)
+    assert lines[-1] == {"status": "success"}
+    assert any("registry" in line["status"] for line in lines)
+    assert calls(sim) == []

@@ -199,3 +199,17 @@ def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) 
         with make_proxy(sim.url) as proxy, proxy.client() as client:
             chat(client, keep_alive="1h")
         assert "stays loaded" in proxy.log
+
+
+def test_a_client_that_leaves_while_a_model_is_loaded_leaves_no_request_behind(
+    make_proxy: Callable[..., Proxy],
+) -> None:
+    with SimThread(models=[SimModel(key="one", load_seconds=1)], jit=False) as sim, make_proxy(sim.url) as proxy:
+        with proxy.client() as client:
+            assert client.get("/api/tags").status_code == 200
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/api/chat", json={"model": "one", "messages": HI, "keep_alive": -1}, timeout=0.3)
+        wait_for(lambda: sim.instances)
+        time.sleep(0.3)
+        assert paths(sim) == [LOAD]
+        assert sim.active == 0
