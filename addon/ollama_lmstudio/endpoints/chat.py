@@ -6,7 +6,7 @@ from ..ollama import errors
 from ..ollama.requests import ChatRequest
 from . import inference, lifecycle, mapping
 from .base import Answer, Call, Incoming, Services
-from .stream import CHAT, Wishes
+from .stream import CHAT
 
 
 async def chat(incoming: Incoming, services: Services) -> Answer | Call:
@@ -45,13 +45,7 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         keep_alive=request.keep_alive,
     )
     inference.mention_dropped(mapped.dropped, services)
-    wishes = Wishes(
-        streaming=request.stream,
-        hide_thinking=request.think is False,
-        expects_json="response_format" in body,
-        logprobs=request.logprobs,
-        top_logprobs=request.top_logprobs,
-    )
+    wishes = inference.wishes(request, body)
     return inference.make_call(
         mapping.CHAT_COMPLETIONS,
         body,

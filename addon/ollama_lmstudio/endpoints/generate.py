@@ -10,7 +10,7 @@ from . import fim, inference, lifecycle, mapping
 from .base import Answer, Call, Incoming, Services
 from .context import Turn, pack, unpack
 from .inference import Found
-from .stream import GENERATE, Wishes
+from .stream import GENERATE
 
 
 async def generate(incoming: Incoming, services: Services) -> Answer | Call:
@@ -126,13 +126,7 @@ def _call(
 
     # What comes from a raw prompt is the model's text as it is.
     split = request.think is not False and not request.raw and inference.thinks(found.model, services) is not False
-    wishes = Wishes(
-        streaming=request.stream,
-        hide_thinking=request.think is False,
-        expects_json="response_format" in body,
-        logprobs=request.logprobs,
-        top_logprobs=request.top_logprobs,
-    )
+    wishes = inference.wishes(request, body)
     return inference.make_call(
         path,
         body,

@@ -17,7 +17,7 @@ from ..ollama import errors, names
 from ..ollama.durations import KeepAlive
 from ..ollama.errors import OllamaError
 from ..ollama.options import check_options
-from ..ollama.requests import ChatRequest, Message
+from ..ollama.requests import ChatRequest, GenerateRequest, Message
 from ..state.aliases import Alias
 from . import lifecycle, mapping
 from .base import Call, Incoming, Services
@@ -194,6 +194,17 @@ def completion_body(
     }
 
 
+def wishes(request: ChatRequest | GenerateRequest, body: Mapping[str, Any]) -> Wishes:
+    """Give what a client asked of the answer to the call with this body."""
+    return Wishes(
+        streaming=request.stream,
+        hide_thinking=request.think is False,
+        expects_json="response_format" in body,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs,
+    )
+
+
 def make_call(
     path: str,
     body: dict[str, Any],
@@ -202,7 +213,7 @@ def make_call(
     incoming: Incoming,
     services: Services,
     shape: Shape,
-    wishes: Wishes,
+    wanted: Wishes,
     *,
     split_think: bool,
     context: Callable[[str], list[int]] | None = None,
@@ -214,7 +225,7 @@ def make_call(
     translation = Translator(
         shape,
         name,
-        wishes,
+        wanted,
         Timeline(arrived=incoming.arrived, forwarded=now, load=now - incoming.arrived),
         wall_offset=clock.wall() - now,
         max_event_size=settings.max_buffer_size,
