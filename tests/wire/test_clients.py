@@ -15,9 +15,21 @@ from typing import Any
 import httpx
 import platformdirs
 import pytest
-from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, GPT_OSS, HI, ROOT, THINKING, VISION, Proxy
+from tests.wire.conftest import (
+    CHAT,
+    DOWNLOADABLE,
+    EMBEDDER,
+    GPT_OSS,
+    HI,
+    ROOT,
+    THINKING,
+    VISION,
+    Proxy,
+    StartProxy,
+    models,
+)
 
-from lmstudio_sim import Recorded, Sim, content, error, reasoning
+from lmstudio_sim import Recorded, Sim, SimDownload, SimThread, content, error, reasoning
 
 pytestmark = pytest.mark.clients
 
@@ -369,8 +381,13 @@ def test_a_blob(run: Script) -> None:
     assert run("blob", CHAT) == [digest, digest]
 
 
-def test_a_pull_draws_a_progress_bar(run: Script, sim: Sim) -> None:
-    lines = run("pull", DOWNLOADABLE)
+def test_a_pull_draws_a_progress_bar(library: Path, start_proxy: StartProxy) -> None:
+    # A stand-in of its own: what is pulled stays.
+    with SimThread(models(), downloads=[SimDownload(DOWNLOADABLE)]) as sim:
+        run = Script(library, start_proxy(sim.url).url)
+        lines = run("pull", DOWNLOADABLE)
+        assert run("pull_whole", DOWNLOADABLE) == {"status": "success"}
+        assert calls(sim)[0].json == {"model": DOWNLOADABLE}
     assert [line["status"] for line in lines[:1] + lines[-3:]] == [
         "pulling manifest",
         "verifying sha256 digest",
@@ -381,8 +398,6 @@ def test_a_pull_draws_a_progress_bar(run: Script, sim: Sim) -> None:
     assert bar
     assert all(line["status"] == f"pulling {line['digest'][7:19]}" for line in bar)
     assert bar[-1]["completed"] == bar[-1]["total"] > 0
-    assert run("pull_whole", DOWNLOADABLE) == {"status": "success"}
-    assert calls(sim)[0].json == {"model": DOWNLOADABLE}
 
 
 def test_a_push_says_that_nothing_was_sent(run: Script, sim: Sim) -> None:
