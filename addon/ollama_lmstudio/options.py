@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -22,8 +22,7 @@ APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
 DEFAULT_LMSTUDIO_PORT = {"http": 80, "https": 443}
 
-LogLevel = Literal["error", "warn", "info", "debug"]
-LOG_LEVELS: tuple[LogLevel, ...] = ("error", "warn", "info", "debug")
+LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
 NUM_CTX_POLICIES = ("ignore", "load")
 

@@ -64,15 +64,21 @@ CALL_TEXT = '"tool_calls":[{"id":"call_ab12cd34","function":{"index":0,"name":"f
             + "}",
         ),
         (
-            chunks.chat_load("plain", AT),
+            chunks.chat_chunk("plain", AT, chunks.chat_message(), done=True, done_reason="load"),
             '"message":{"role":"assistant","content":""},"done":true,"done_reason":"load"}',
         ),
         (
-            chunks.chat_unload("plain", AT),
+            chunks.chat_chunk("plain", AT, chunks.chat_message(), done=True, done_reason="unload"),
             '"message":{"role":"assistant","content":""},"done":true,"done_reason":"unload"}',
         ),
-        (chunks.generate_load("plain", AT), '"response":"","done":true,"done_reason":"load"}'),
-        (chunks.generate_unload("plain", AT), '"response":"","done":true,"done_reason":"unload"}'),
+        (
+            chunks.generate_chunk("plain", AT, done=True, done_reason="load"),
+            '"response":"","done":true,"done_reason":"load"}',
+        ),
+        (
+            chunks.generate_chunk("plain", AT, done=True, done_reason="unload"),
+            '"response":"","done":true,"done_reason":"unload"}',
+        ),
     ],
 )
 def test_chunks(chunk: dict[str, Any], expected: str) -> None:

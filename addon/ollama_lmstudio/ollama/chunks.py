@@ -79,26 +79,6 @@ def generate_chunk(
     )
 
 
-def chat_load(model: str, created_at: str) -> JSONObject:
-    """Build the answer to a chat without messages, which only loads the model."""
-    return chat_chunk(model, created_at, chat_message(), done=True, done_reason="load")
-
-
-def chat_unload(model: str, created_at: str) -> JSONObject:
-    """Build the answer to a chat without messages and with a `keep_alive` of 0."""
-    return chat_chunk(model, created_at, chat_message(), done=True, done_reason="unload")
-
-
-def generate_load(model: str, created_at: str) -> JSONObject:
-    """Build the answer to an empty prompt, which only loads the model."""
-    return generate_chunk(model, created_at, done=True, done_reason="load")
-
-
-def generate_unload(model: str, created_at: str) -> JSONObject:
-    """Build the answer to an empty prompt with a `keep_alive` of 0."""
-    return generate_chunk(model, created_at, done=True, done_reason="unload")
-
-
 def embed_answer(
     model: str,
     embeddings: Sequence[Vector],
