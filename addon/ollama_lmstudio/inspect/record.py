@@ -1,0 +1,126 @@
+"""What a flow keeps of both sides, beside its own request and response.
+
+It is in the flow's metadata, as plain values, so that it outlives a saved file and filters (`~meta`) find it. The
+flow's request is the call to LM Studio as it was sent, its response the answer as the client got it; the client's own
+request and LM Studio's own answer are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from mitmproxy import http
+
+Fields = tuple[tuple[str, str], ...]
+
+Kind = Literal["call", "relay", "served", "answer", "own", ""]
+"""What became of a request: a call to LM Studio that is translated; sent on to LM Studio as it is; answered here over
+time (pull, push, blobs); answered here at once. `own` is a call that nobody asked for: the model list, a load."""
+
+PREFIX = "ollama_"
+
+
+@dataclass(slots=True)
+class Numbers:
+    """What an answer took: durations in ns, counts in tokens; 0 is not known.
+
+    `first_token` is from the client's request to the first token.
+    """
+
+    total: int = 0
+    load: int = 0
+    first_token: int = 0
+    generation: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    done_reason: str = ""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast the answer came; 0 where that cannot be told."""
+        return self.answer_tokens / (self.generation / 1e9) if self.generation and self.answer_tokens > 1 else 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """Both sides of one exchange. Bodies are cut at the option `max_kept_size`; the sizes are of the whole."""
+
+    kind: Kind = ""
+    method: str = ""
+    path: str = ""
+    """The client's path, without its query."""
+    query: str = ""
+    model: str = ""
+    """What the client called the model."""
+    headers: Fields = ()
+    """The client's, without secrets."""
+    request: bytes = b""
+    """The client's body as it came."""
+    request_size: int = 0
+    upstream_model: str = ""
+    """What LM Studio calls the model."""
+    dropped: tuple[str, ...] = ()
+    """What the client asked for and LM Studio has nothing for."""
+    status: int = 0
+    """LM Studio's; 0 if it did not answer."""
+    upstream_headers: Fields = ()
+    upstream: bytes = b""
+    """LM Studio's body as it came."""
+    upstream_size: int = 0
+    response_size: int = 0
+    """The size of the body that the client got."""
+    numbers: Numbers | None = None
+    error: str = ""
+    purpose: str = ""
+    """What a call of our own is for."""
+
+    def save(self, metadata: MutableMapping[Any, Any]) -> None:
+        """Write what is known into a flow's metadata."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Numbers):
+                value = {number.name: getattr(value, number.name) for number in fields(value)}
+            if value:
+                metadata[PREFIX + field.name] = value
+            else:
+                metadata.pop(PREFIX + field.name, None)
+
+    @classmethod
+    def load(cls, metadata: MutableMapping[Any, Any]) -> Record:
+        """Read what a flow's metadata has; a file may hold anything."""
+        record = cls()
+        for field in fields(cls):
+            value = metadata.get(PREFIX + field.name)
+            if field.name == "numbers":
+                record.numbers = _numbers(value)
+            elif field.name in ("headers", "upstream_headers"):
+                setattr(record, field.name, _pairs(value))
+            elif field.name == "dropped":
+                record.dropped = tuple(str(name) for name in value) if isinstance(value, (list, tuple)) else ()
+            elif isinstance(value, type(getattr(record, field.name))):
+                setattr(record, field.name, value)
+        return record
+
+
+def _numbers(value: object) -> Numbers | None:
+    if not isinstance(value, dict):
+        return None
+    numbers = Numbers()
+    for field in fields(Numbers):
+        given = value.get(field.name)
+        if isinstance(given, type(getattr(numbers, field.name))):
+            setattr(numbers, field.name, given)
+    return numbers
+
+
+def _pairs(value: object) -> Fields:
+    items: Iterable[Any] = value if isinstance(value, (list, tuple)) else ()
+    return tuple((str(item[0]), str(item[1])) for item in items if isinstance(item, (list, tuple)) and len(item) == 2)
+
+
+def of(flow: http.HTTPFlow) -> Record | None:
+    """Give what a flow keeps; None for a flow that is none of ours."""
+    record = Record.load(flow.metadata)
+    return record if record.kind or record.path else None
