@@ -23,7 +23,7 @@ from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
+from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, is_unknown_route, scrub
 from .ollama import wire
 from .ollama.errors import OllamaError
 from .state.aliases import AliasStore
@@ -40,6 +40,8 @@ SILENCE_SECONDS = 3600
 LINGER_SECONDS = 1
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
+# No answer to a path that LM Studio does not have is larger.
+UNKNOWN_ROUTE_BYTES = 4096
 
 INTERNAL_ERROR = "internal error of the proxy, see its log"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -311,7 +313,7 @@ class Bridge:
         for name, value in exchange.extra:
             flow.response.headers.add(name, value)
         outcome = exchange.outcome
-        if isinstance(outcome, base.Relay) and outcome.rewrite is not None and flow.response.status_code == 200:
+        if isinstance(outcome, base.Relay) and _wants_a_look(flow.response, outcome):
             return
         if chunked and not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
@@ -443,11 +445,20 @@ class Bridge:
             self._answer(
                 flow, self._translate(exchange, call.translation, *(exchange.repeated or came)), exchange.extra
             )
-        elif isinstance(call, base.Relay) and call.rewrite is not None and not exchange.started:
-            flow.response.headers.pop("etag", None)
-            flow.response.raw_content = call.rewrite(flow.response.raw_content or b"")
-            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
+        elif isinstance(call, base.Relay) and not exchange.started:
+            self._look(flow, exchange, call)
         self._over(flow, exchange)
+
+    def _look(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
+        """Change what LM Studio answered with 200, if it is to be changed, or was none."""
+        assert flow.response is not None
+        body = flow.response.raw_content or b""
+        if is_unknown_route(body):
+            self._answer(flow, routes.NOT_FOUND, exchange.extra)
+        elif relay.rewrite is not None and flow.response.status_code == 200:
+            flow.response.headers.pop("etag", None)
+            flow.response.raw_content = relay.rewrite(body)
+            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
 
     def _translate(
         self, exchange: Exchange, translation: base.Translation, status: int, content_type: str, body: bytes
@@ -528,6 +539,13 @@ def _is_ours(flow: http.HTTPFlow) -> bool:
 
 def _is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
+
+
+def _wants_a_look(response: http.Response, relay: base.Relay) -> bool:
+    """Whether an answer of LM Studio's may be changed, or may say with a 200 that there is no such path."""
+    length = response.headers.get("content-length", "")
+    short = length.isdecimal() and int(length) <= UNKNOWN_ROUTE_BYTES
+    return response.status_code == 200 and (relay.rewrite is not None or short)
 
 
 def _mask(flow: http.HTTPFlow) -> None:

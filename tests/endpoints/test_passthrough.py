@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from ollama_lmstudio.endpoints.base import Answer, Incoming, Relay, Services
 from ollama_lmstudio.endpoints.passthrough import error_answer, model_span, passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
+from ollama_lmstudio.ollama.errors import OllamaError
 
 CHAT = "/v1/chat/completions"
 
@@ -173,17 +175,24 @@ def test_what_goes_on_as_it_is(path: str, body: bytes, make_services: Callable[.
 
 
 ERRORS = [
-    (CHAT, 404, "not_found_error", "model_not_found"),
-    (CHAT, 400, "invalid_request_error", None),
-    (CHAT, 503, "api_error", None),
     ("/api/v1/chat", 404, "invalid_request", "model_not_found"),
     ("/api/v0/chat/completions", 400, "invalid_request", None),
     ("/api/v1/models/load", 502, "internal_error", None),
 ]
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (404, "not_found_error"), (403, "api_error"), (503, "api_error")],
+)
+def test_the_shape_of_errors_of_openais_api_is_ollamas(status: int, kind: str) -> None:
+    answer = error_answer(CHAT, status, "no", "model")
+    assert (answer.status, answer.content_type) == (status, "application/json")
+    assert answer.body == b'{"error":{"message":"no","type":"%s","param":null,"code":null}}\n' % kind.encode()
+
+
 @pytest.mark.parametrize(("path", "status", "kind", "code"), ERRORS)
-def test_the_shape_of_errors(path: str, status: int, kind: str, code: str | None) -> None:
+def test_the_shape_of_errors_of_lmstudios_apis(path: str, status: int, kind: str, code: str | None) -> None:
     answer = error_answer(path, status, "no", "model")
     assert (answer.status, answer.content_type) == (status, "application/json")
     assert json.loads(answer.body) == {"error": {"message": "no", "type": kind, "param": "model", "code": code}}
@@ -204,7 +213,10 @@ def test_the_shape_of_errors(path: str, status: int, kind: str, code: str | None
 def test_the_shape_of_anthropics_errors(status: int, kind: str) -> None:
     answer = error_answer("/v1/messages", status, "no", "model")
     assert answer.status == status
-    assert json.loads(answer.body) == {"type": "error", "error": {"type": kind, "message": "no"}}
+    assert answer.body.endswith(b"}\n")
+    value = json.loads(answer.body)
+    assert re.fullmatch("req_[0-9a-f]{24}", value.pop("request_id"))
+    assert value == {"type": "error", "error": {"type": kind, "message": "no"}}
 
 
 @pytest.mark.parametrize(
@@ -215,12 +227,16 @@ def test_the_shape_of_anthropics_errors(status: int, kind: str) -> None:
         ("a b", 400, "invalid model name"),
     ],
 )
-@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/v1/chat"])
+@pytest.mark.parametrize("path", [CHAT, "/api/v1/chat"])
 def test_names_that_cannot_be_resolved(
     path: str, name: str, status: int, message: str, make_services: Callable[..., Services]
 ) -> None:
-    answer = go(json.dumps({"model": name}).encode(), make_services(*MODELS), path)
-    assert answer == error_answer(path, status, message, "model")
+    body = json.dumps({"model": name}).encode()
+    if status == 403 and path == CHAT:
+        with pytest.raises(OllamaError, match=message):
+            go(body, make_services(*MODELS), path)
+    else:
+        assert go(body, make_services(*MODELS), path) == error_answer(path, status, message, "model")
 
 
 def test_secrets_are_scrubbed(make_services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch) -> None:

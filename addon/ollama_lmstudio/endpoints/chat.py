@@ -24,6 +24,7 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         raise errors.chat_unsupported(request.model)
     if request.tools and model.capabilities_known and model.tools is False:
         raise errors.tools_unsupported(inference.canonical_name(request.model))
+    request.check_debug()
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.messages:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..lmstudio import errors as lm_errors
-from ..lmstudio.resolve import Resolution
-from ..ollama import chunks, errors, wire
+from ..lmstudio.resolve import Resolution, ollama_name
+from ..ollama import chunks, errors, names, wire
 from ..ollama.durations import KeepAlive
 from ..ollama.options import check_options
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
@@ -136,6 +136,8 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     if not request.model:
         raise errors.model_required()
     found = await inference.find_model(request.model, services, errors.embedding_model_not_found)
+    if _differs_in_case(request.model, found):
+        raise errors.embedding_model_not_found(request.model)
     if not request.prompt:
         await lifecycle.ensure_loaded(found, services)
         return Answer.json({"embedding": []})
@@ -146,6 +148,14 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
         return chunks.embeddings_answer(vectors[0])
 
     return _call([request.prompt], build, found, request.model, request.keep_alive, request.options, services, 500)
+
+
+def _differs_in_case(name: str, found: inference.Found) -> bool:
+    """Whether a name is the model's but for the case of its letters, which Ollama does not forgive here alone."""
+    if "@" in name:
+        return False
+    asked, own = names.parse_name(name), names.parse_name(found.alias.name if found.alias else ollama_name(found.id))
+    return asked.key == own.key and asked.canonical != own.canonical
 
 
 def _context_length(found: Resolution) -> int | None:

@@ -30,6 +30,7 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     template = fim.template_for(model) if request.suffix else None
     if request.suffix and template is None:
         raise errors.insert_unsupported(inference.canonical_name(request.model))
+    request.check_debug()
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.prompt and not request.suffix:

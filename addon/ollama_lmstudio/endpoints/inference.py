@@ -35,6 +35,11 @@ class Found(Resolution):
     alias: Alias | None = None
 
 
+def display_not_found(name: str) -> OllamaError:
+    """Say that a model is not there, with the name that lists would show; `show` and `/v1/models/:model` do."""
+    return errors.model_not_found(names.unchecked(name).display)
+
+
 async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Found:
     """Find the model that a client means; an alias goes before LM Studio's own names.
 
