@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_lmstudio.ollama import names
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.names import Name, Source, is_cloud, key_of, parse_name, split_source
 
