@@ -88,8 +88,7 @@ def _chat(
         top_logprobs=request.top_logprobs,
         keep_alive=request.keep_alive,
     )
-    inference.mention_dropped(mapped.dropped, services)
-    return _call(mapping.CHAT_COMPLETIONS, body, request, found, incoming, services, earlier)
+    return _call(mapping.CHAT_COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
 
 
 def _completion(
@@ -109,13 +108,13 @@ def _completion(
         if value:
             mapped.dropped.append(f"{name} for raw prompts")
     body = inference.completion_body(found, prompt, mapped, request.keep_alive)
-    inference.mention_dropped(mapped.dropped, services)
-    return _call(mapping.COMPLETIONS, body, request, found, incoming, services, earlier)
+    return _call(mapping.COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
 
 
 def _call(
     path: str,
     body: dict[str, Any],
+    dropped: list[str],
     request: GenerateRequest,
     found: Found,
     incoming: Incoming,
@@ -140,4 +139,5 @@ def _call(
         split_think=split,
         context=None if request.raw else context,
         keep_alive=request.keep_alive,
+        dropped=dropped,
     )

@@ -223,8 +223,10 @@ def make_call(
     split_think: bool,
     context: Callable[[str], list[int]] | None = None,
     keep_alive: KeepAlive | None = None,
+    dropped: Sequence[str] = (),
 ) -> Call:
     """Make the call to LM Studio and the translator of its answer."""
+    mention_dropped(dropped, services)
     settings, clock = services.settings, services.clock
     now = clock.monotonic()
     translation = Translator(
@@ -239,7 +241,8 @@ def make_call(
         context=context,
         scrub=lambda text: lm_errors.scrub(text, services.secrets),
     )
-    return use(Call(path, mapping.dumps(body), translation, model=found.id, asked=name), found, keep_alive, services)
+    call = Call(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
+    return use(call, found, keep_alive, services)
 
 
 def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: Services) -> Call:
