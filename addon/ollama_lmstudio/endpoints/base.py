@@ -129,12 +129,15 @@ class Call:
 class Relay:
     """A request that goes to LM Studio as it is, but for its body's model name.
 
-    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole.
+    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole. `model` is the id that LM
+    Studio is asked for, `asked` what the client called it.
     """
 
     path: str
     body: bytes
     rewrite: Callable[[bytes], bytes] | None = None
+    model: str = ""
+    asked: str = ""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
             raise  # Ollama has its own form for this on all of its APIs
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     body = text[:start] + json.dumps(found.id, ensure_ascii=False) + text[end:]
-    return Relay(incoming.path, body.encode("utf-8", "surrogateescape"))
+    return Relay(incoming.path, body.encode("utf-8", "surrogateescape"), model=found.id, asked=name)
 
 
 async def _models(incoming: Incoming, services: Services) -> Relay | Answer:
