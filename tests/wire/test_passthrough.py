@@ -64,7 +64,7 @@ def test_lists(client: httpx.Client, sim: Sim, path: str) -> None:
         ("/api/v0/chat/completions", {"messages": HI, "stream": True}),
         ("/api/v1/chat", {"input": "hi", "stream": True}),
         (CHATS, {"messages": "wrong"}),
-        (CHATS, {"messages": HI, "tools": [{"type": "function", "function": {"name": "x", "parameters": {}}}]}),
+        (CHATS, {"messages": HI, "tools": [{"type": "function", "function": {"name": "x", "parameters": []}}]}),
         ("/v1/nothing", {"a": 1}),
     ],
 )
