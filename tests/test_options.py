@@ -49,6 +49,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("ollama_version", "12.345.6", "12.345.6"),
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
     *[("num_ctx", choice, choice) for choice in ("ignore", "load")],
+    ("repair_passthrough", False, False),
     ("state_dir", "/var/lib/x", Path("/var/lib/x")),
     ("demo", True, True),
 ]
@@ -123,7 +124,7 @@ def test_wrong_values_are_refused_by_the_options_name(name: str, value: Any, sai
 
 def test_every_option_is_tested() -> None:
     assert {name for name, _, _ in RIGHT} == set(BY_NAME) == options.NAMES == set(options.Settings.__annotations__)
-    anything_goes = {"enable_chunk_recovery", "demo", "allowed_origins", "allowed_hosts"}
+    anything_goes = {"enable_chunk_recovery", "repair_passthrough", "demo", "allowed_origins", "allowed_hosts"}
     assert {name for name, _, _ in WRONG} == set(BY_NAME) - anything_goes
 
 

@@ -87,6 +87,7 @@ class Settings:
     ollama_version: str
     generate_endpoint: str
     num_ctx: str
+    repair_passthrough: bool
     state_dir: Path
     max_kept_size: int
     demo: bool
@@ -306,6 +307,13 @@ OPTIONS: tuple[Option, ...] = (
         "With load, an explicit load of a model uses the request's num_ctx; a loaded model is never reloaded for it.",
         _one_of(NUM_CTX_POLICIES),
         choices=NUM_CTX_POLICIES,
+    ),
+    Option(
+        "repair_passthrough",
+        bool,
+        True,
+        "Change in requests to /v1/* what Ollama takes there and LM Studio refuses: tool schemas, and json_object.",
+        _same,
     ),
     Option(
         "state_dir",

@@ -62,7 +62,7 @@ def test_lists(client: httpx.Client, sim: Sim, path: str) -> None:
         ("/api/v0/chat/completions", {"messages": HI, "stream": True}),
         ("/api/v1/chat", {"input": "hi", "stream": True}),
         (CHATS, {"messages": "wrong"}),
-        (CHATS, {"messages": HI, "tools": [{"type": "function", "function": {"name": "x", "parameters": {}}}]}),
+        (CHATS, {"messages": HI, "tools": [{"type": "function", "function": {"name": "x", "parameters": []}}]}),
     ],
 )
 def test_answers(client: httpx.Client, sim: Sim, path: str, body: dict[str, Any]) -> None:
