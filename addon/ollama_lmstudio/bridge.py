@@ -295,6 +295,7 @@ class Bridge:
             return False
         recorded, kept = found
         recording.become(flow, recorded)
+        internals.prefer_recorded(recorded)
         exchange.recorder.record, exchange.recorded = kept, True
         return True
 

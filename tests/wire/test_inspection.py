@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mitmproxy import http, io
-from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson
+from mitmproxy import http
+from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, read_flows
 
 from lmstudio_sim import Disconnect, Sim, SimThread, content, end
 from ollama_lmstudio.inspect import record
@@ -20,12 +20,6 @@ TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 KEY = "clients-own-key"
 
 Saved = Callable[[], list[tuple[http.HTTPFlow, Record]]]
-
-
-def read_flows(path: Path) -> list[http.HTTPFlow]:
-    """Read a file that mitmproxy saved."""
-    with path.open("rb") as file:
-        return [flow for flow in io.FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
 
 
 @pytest.fixture
