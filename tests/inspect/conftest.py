@@ -189,6 +189,7 @@ def flow_of(exchange: Exchange) -> http.HTTPFlow:
     if exchange.status:
         flow.response = http.Response.make(exchange.status, exchange.response or b"")
         flow.response.headers = _headers(exchange.response_headers)
+        flow.response.reason = exchange.reason
         flow.response.raw_content = exchange.response
     exchange.record.save(flow.metadata)
     return flow
