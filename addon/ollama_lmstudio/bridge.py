@@ -21,7 +21,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from . import access, internals, loopback, options, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
-from .inspect import own, record, recording
+from .inspect import own, record, recording, views
 from .inspect.record import Record
 from .inspect.recorder import Recorder
 from .lmstudio import client as lmstudio_client
@@ -115,6 +115,7 @@ class Bridge:
         """Add the options."""
         startup.add_options(loader)
         self._error_pages.install(_error_page)
+        views.install()
         self._start.watch_log()
 
     def configure(self, updated: Iterable[str]) -> None:
@@ -159,6 +160,7 @@ class Bridge:
         self._start.stop()
         self._loopback.stop()
         self._error_pages.remove()
+        views.remove()
         if hasattr(self, "services"):
             self.services.life.stop()
             self.services.client.close_soon()

@@ -142,6 +142,7 @@ def test_answers_of_our_own_and_calls_of_our_own(recording: tuple[Proxy, Saved])
     assert (flow.request.method, json.loads(flow.request.raw_content or b"")) == ("POST", {"model": CHAT})
     assert flow.response is not None
     assert flow.response.json()["status"] == "loaded"
+    assert flow.response.headers["content-length"] == str(len(flow.response.raw_content or b""))
     assert kept.numbers is not None
     assert kept.numbers.total > 0
 
