@@ -164,6 +164,21 @@ def test_errors(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
     assert (kept.kind, flow.response and flow.response.text) == ("answer", refused.text)
 
 
+def test_an_answer_that_mitmproxy_cannot_give(tmp_path: Path, start_proxy: StartProxy) -> None:
+    with SimThread(models=models()) as lmstudio:
+        proxy = start_proxy(lmstudio.url, "-w", str(tmp_path / "flows"))
+        proxy.wait_for_log("models at")
+    with proxy.client() as client:
+        answer = client.post("/api/chat", json={"model": CHAT, "messages": HI})
+    assert answer.status_code == 503
+    proxy.stop()
+    (flow,) = [flow for flow in read_flows(tmp_path / "flows") if flow.metadata["ollama_path"] == "/api/chat"]
+    assert flow.error is not None
+    assert flow.response is not None
+    assert (flow.response.status_code, flow.response.text) == (503, answer.text)
+    assert flow.metadata["ollama_error"] == answer.json()["error"]
+
+
 def test_a_client_that_leaves(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
     proxy, saved = recording
     lmstudio.fault(token_delay=0.2)

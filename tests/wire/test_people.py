@@ -99,6 +99,18 @@ def test_a_request_is_found_by_the_clients_path_after_the_rewrite_too(
     ndjson(answer.result())
 
 
+def test_an_edit_of_the_path_counts_too(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u /api/chat & ~q")
+    answer = background.submit(ask, proxy)
+    paused = web.paused()
+    web.edit(paused, request={"path": "/api/show", "content": json.dumps({"model": CHAT})})
+    web.resume(paused)
+    assert "model_info" in answer.result().json()
+
+
 def test_an_edit_to_nonsense_is_the_clients_error(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
