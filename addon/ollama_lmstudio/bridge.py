@@ -22,7 +22,7 @@ from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
 from .inspect import own, record, recording, views
 from .inspect.record import Record
-from .inspect.recorder import Recorder
+from .inspect.recorder import Recorder, sum_up
 from .lmstudio import client as lmstudio_client
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
@@ -630,22 +630,32 @@ class Bridge:
 
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         outcome = exchange.outcome
-        if exchange.recorded:
-            exchange.recorder.record.save(flow.metadata)
-        else:
-            measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None
-            exchange.recorder.finish(flow, self._clock.monotonic(), measured)
+        try:
+            self._record(flow, exchange)
+        except Exception:
+            logger.exception("%s could not be recorded", exchange.path)
         if outcome is None:
             return
         self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
-        if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
-            exchange.outcome.finished()
+        if isinstance(outcome, base.Call) and outcome.finished is not None:
+            outcome.finished()
+
+    def _record(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        if exchange.recorded:
+            exchange.recorder.record.save(flow.metadata)
+            sum_up(flow)
+            return
+        outcome = exchange.outcome
+        measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None
+        exchange.recorder.finish(flow, self._clock.monotonic(), measured)
 
     def _show(self, exchange: lmstudio_client.Exchange) -> None:
         """Show a call of our own; whoever made it does not wait for this."""
         if self._serving:
-            self._spawn(internals.show_flow(own.to_flow(exchange)))
+            flow = own.to_flow(exchange)
+            sum_up(flow)
+            self._spawn(internals.show_flow(flow))
 
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""
