@@ -29,17 +29,8 @@ def option_table() -> str:
     return table(("option", "default", "meaning"), rows)
 
 
-# What is ollama.com's own, and is not there.
-ABSENT = (
-    ("POST", "/api/me", "404: there is no account"),
-    ("POST", "/api/signout", "404: there is no account"),
-    ("GET, POST", "/api/experimental/*", "404: the web search and the recommendations of ollama.com"),
-)
-
-
 def endpoint_table() -> str:
     rows: list[Row] = [(f"`{', '.join(route.allow)}`", f"`{route.path}`", route.becomes) for route in routes.ROUTES]
-    rows += [(f"`{method}`", f"`{path}`", becomes) for method, path, becomes in ABSENT]
     rows += [("any", f"`{path}*`", "LM Studio's own API; the model's name is mapped") for path in routes.PASSTHROUGH]
     return table(("method", "path", "becomes"), rows)
 

@@ -382,6 +382,10 @@ class Status(Strict):
     cloud: Cloud
 
 
+class Recommendations(Strict):
+    recommendations: Annotated[list[Any], Field(max_length=0)]
+
+
 class OpenAIProblem(Strict):
     message: Text
     type: Text
@@ -401,6 +405,7 @@ class AnthropicProblem(Strict):
 class AnthropicError(Strict):
     type: Literal["error"]
     error: AnthropicProblem
+    request_id: Text
 
 
 class AnyError(Strict):
@@ -453,4 +458,5 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/api/push": _PROGRESS,
     "/api/copy": Endpoint(),
     "/api/delete": Endpoint(),
+    "/api/experimental/model-recommendations": Endpoint(Recommendations),
 }

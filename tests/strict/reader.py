@@ -132,6 +132,7 @@ OBJECTS: tuple[tuple[set[str], type[Strict]], ...] = (
     ({"status"}, answers.Progress),
     ({"version"}, answers.Version),
     ({"cloud"}, answers.Status),
+    ({"recommendations"}, answers.Recommendations),
     (set(), answers.OpenAIModel),
 )
 
@@ -205,7 +206,7 @@ class Lines:
 
 def read_object(text: bytes) -> None:
     """Read one object of which only its keys tell what it is. Raises Refused."""
-    value = parse(text)
+    value = parse(text.removesuffix(b"\n"))
     check(isinstance(value, dict), "not an object")
     if "proxy_version" not in value:  # that of /health is our own
         validate(next(model for keys, model in OBJECTS if keys <= value.keys()), value)
@@ -285,7 +286,7 @@ class Reading:
         asked, endpoint = self._asked, self._endpoint
         if asked.path.startswith(PASSED_ON):
             check(self._type == PLAIN_JSON, f"JSON as {self._type!r}")
-            validate(answers.OpenAIModel, parse(body))
+            validate(answers.OpenAIModel, parse(body.removesuffix(b"\n")))
         elif asked.path == "/health":
             check(self._type == JSON and isinstance(parse(body), dict), "no object")
         elif endpoint is None:
@@ -313,16 +314,17 @@ class Reading:
         elif status == 405:
             check((self._type, body) == (TEXT, b"405 method not allowed"), f"{self._type}: {body!r}")
             check("allow" in self._headers, "no Allow")
-        elif status == 404 and self._endpoint is None and not path.startswith(PASSED_ON):
+        elif status == 404 and self._endpoint is None and (self._type == TEXT or not path.startswith(PASSED_ON)):
             check((self._type, body) == (TEXT, b"404 page not found"), f"{self._type}: {body!r}")
         else:
             check(status >= 400, f"status {status}")
             # ollama-js reads the error only of what says that it is JSON.
             check(self._type in (JSON, PLAIN_JSON), f"an error as {self._type!r}")
-            value = parse(body)
+            value = parse(body.removesuffix(b"\n") if path.startswith("/v1/") else body)
             if path == "/health":
                 return
-            if not path.startswith(PASSED_ON) or status == 401:
+            # Who may not come in, and the cloud, have one form on all APIs.
+            if not path.startswith(PASSED_ON) or status in (401, 403):
                 validate(answers.Error, value)
             else:
                 messages = path.startswith("/v1/messages")

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import h11
 import httpx
-from tests.strict.reader import Asked, Marks, Reading, Refused, check, current_marks
+from tests.strict.reader import Asked, Marks, Reading, check, current_marks
 
 
 class _Stream(httpx.SyncByteStream):
@@ -149,46 +149,33 @@ class Socket(socket.socket):
 
 
 class Tap:
-    """A port through which other programs reach a server; `with` serves, and reads all answers in the end.
+    """A port through which other programs reach a server; `with` serves, and reads all answers in the end."""
 
-    `cuts` is the number of answers that they do not read to their end.
-    """
-
-    def __init__(self, port: int, cuts: int = 0) -> None:
-        self._cuts = cuts
-        self._connections: list[Recording] = []
-        self._lock = threading.Lock()
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(port))
-        self._server.daemon_threads = False
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
-        connections = self._connections
+    def __init__(self, port: int) -> None:
+        recordings: list[Recording] = []
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                connections.append(recording := Recording(self.request, port))
+                recordings.append(recording := Recording(self.request, port))
                 recording.run()
 
-        return Handler
+        self._recordings = recordings
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._server.shutdown()
+        for recording in self._recordings:
+            recording.close()
         self._server.server_close()
-        if kind is not None:
-            return
-        cut = 0
-        for connection in self._connections:
-            try:
-                connection.read(Marks())
-            except Refused:
-                connection.read(Marks(cut=True))
-                cut += 1
-        check(cut == self._cuts, f"{cut} answers that were not read to their end, not {self._cuts}")
+        if error[0] is None:
+            for recording in self._recordings:
+                recording.read()
 
 
 class Recording:
@@ -199,33 +186,41 @@ class Recording:
         self._server = socket.create_connection(("127.0.0.1", port))
         self._sent = bytearray()
         self._received = bytearray()
-        self._over = False
+        self._closed = False
+        self._marks = Marks()
 
     def run(self) -> None:
         """Take bytes from one side to the other until one of them closes."""
         back = threading.Thread(target=self._answer)
         back.start()
-        _copy(self._client, self._server, self._sent)
+        for data in _copied(self._client, self._server):
+            self._sent += data
+            self._marks = current_marks()
         back.join()
+        self._server.close()
 
     def _answer(self) -> None:
-        self._over = _copy(self._server, self._client, self._received)
+        for data in _copied(self._server, self._client):
+            self._received += data
+        self._closed = True
 
-    def read(self, marks: Marks) -> None:
-        """Read its answers."""
-        read_connection(bytes(self._sent), bytes(self._received), closed=self._over, marks=marks)
-
-
-def _copy(source: socket.socket, target: socket.socket, record: bytearray) -> bool:
-    """Copy until the source closes, or the target does; give whether it was the source."""
-    try:
-        while data := source.recv(65536):
-            record += data
-            target.sendall(data)
-    except OSError:
-        return False
-    finally:
-        for side in (source, target):
+    def close(self) -> None:
+        """Close both sides."""
+        for side in (self._client, self._server):
             with suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
-    return True
+
+    def read(self) -> None:
+        """Read its answers; what a test said when the last of them was asked for is meant for that."""
+        read_connection(bytes(self._sent), bytes(self._received), closed=self._closed, marks=self._marks)
+
+
+def _copied(source: socket.socket, target: socket.socket) -> Iterator[bytes]:
+    """Give what comes, and send it on, until one of both closes."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            yield data
+            target.sendall(data)
+    for side in (source, target):
+        with suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)

@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from ..lmstudio.errors import LMStudioError, scrub
-from ..ollama import names
+from ..ollama import names, wire
 from ..ollama.errors import OllamaError
 from ..ollama.requests import ChatRequest
-from ..state.aliases import Alias
 from . import mapping
 from .base import PLAIN_JSON, Answer, Incoming, Relay, Services
-from .inference import find_aliases, find_model
+from .inference import Found, display_not_found, find_aliases, find_model
+from .models import Listed
 from .spans import Span, elements, members, replaced
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,10 @@ Change = tuple[Span, str]
 
 async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
     """Send a request on, with LM Studio's key for the model's name."""
-    listing = incoming.method == "GET" and (incoming.path == MODELS or incoming.path.startswith(f"{MODELS}/"))
-    if listing and services.aliases.all():
+    if incoming.method == "GET" and incoming.path == MODELS and services.aliases.all():
         return await _models(incoming, services)
+    if incoming.method == "GET" and incoming.path.startswith(f"{MODELS}/"):
+        return await describe(incoming, services)
     parsed = None if incoming.path.startswith(UNRESOLVED) else named(incoming.body)
     if parsed is None:
         return Relay(incoming.path, incoming.body)
@@ -44,11 +46,14 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
     try:
         target = await find_model(model.value, services)
     except (OllamaError, LMStudioError) as e:
+        if names.is_cloud(model.value) and incoming.path.startswith("/v1/"):
+            raise  # Ollama has its own form for this on all of its APIs
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     changes = [(model, json.dumps(target.id, ensure_ascii=False))]
     if services.settings.repair_passthrough and incoming.method == "POST":
         changes += repairs(incoming.path, text, found, services)
-    return Relay(incoming.path, replaced(text, changes).encode("utf-8", "surrogateescape"))
+    body = replaced(text, changes).encode("utf-8", "surrogateescape")
+    return Relay(incoming.path, body, model=target.id, asked=model.value)
 
 
 def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
@@ -68,25 +73,29 @@ def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
 
 
 async def _models(incoming: Incoming, services: Services) -> Relay | Answer:
-    """Add the aliases to LM Studio's list, or describe one of them."""
+    """Add the aliases to LM Studio's list."""
     try:
         aliases = find_aliases(await services.catalog.get(), services)
     except LMStudioError:
         aliases = []
-    entries = [_model_entry(found.alias) for found in aliases if found.alias is not None]
-    if incoming.path == MODELS:
-        return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+    entries = [model_entry(found.alias.name, found) for found in aliases if found.alias is not None]
+    return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+
+
+async def describe(incoming: Incoming, services: Services) -> Answer:
+    """Describe one model. LM Studio would not know it by the client's name for it."""
     asked = unquote(incoming.path.removeprefix(f"{MODELS}/"))
-    key = names.key_of(asked)
-    entry = next((entry for entry in entries if names.key_of(entry["id"]) == key), None)
-    if entry is None:
-        return Relay(incoming.path, incoming.body)
-    return Answer.json(entry | {"id": asked}, content_type=PLAIN_JSON)
+    try:
+        found = await find_model(asked, services, display_not_found)
+    except (OllamaError, LMStudioError) as e:
+        return error_answer(incoming.path, e.status, scrub(e.message, services.secrets))
+    return _with_newline(model_entry(asked, found), 200)
 
 
-def _model_entry(alias: Alias) -> dict[str, Any]:
-    namespace = names.parse_name(alias.name).namespace
-    return {"id": alias.name, "object": "model", "created": alias.modified // 10**9, "owned_by": namespace}
+def model_entry(name: str, found: Found) -> dict[str, Any]:
+    """Give a model as `/v1/models` lists it."""
+    entry = Listed(found.model, found.alias)
+    return {"id": name, "object": "model", "created": entry.modified // 10**9, "owned_by": entry.namespace}
 
 
 def with_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
@@ -182,14 +191,21 @@ _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 
 
 def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Answer:
-    """Give an error in the shape of the API that a path belongs to."""
+    """Give an error in the shape of the API that a path belongs to: Ollama's for those that it has too.
+
+    `parameter` is what LM Studio's own APIs name as the cause.
+    """
     if path.startswith("/v1/messages"):
         error = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
-        return Answer.json({"type": "error", "error": error}, status=status, content_type=PLAIN_JSON)
-    code = "model_not_found" if status == 404 else None
+        return _with_newline({"type": "error", "error": error, "request_id": f"req_{secrets.token_hex(12)}"}, status)
     if path.startswith("/v1/"):
         kind = _OPENAI_TYPES.get(status, "api_error")
-    else:
-        kind = "invalid_request" if status < 500 else "internal_error"
+        return _with_newline({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+    kind = "invalid_request" if status < 500 else "internal_error"
+    code = "model_not_found" if status == 404 else None
     error_object = {"message": message, "type": kind, "param": parameter, "code": code}
     return Answer.json({"error": error_object}, status=status, content_type=PLAIN_JSON)
+
+
+def _with_newline(value: object, status: int) -> Answer:
+    return Answer(status, wire.line(value), PLAIN_JSON)

@@ -140,6 +140,11 @@ def is_model_not_found(error: LMStudioError) -> bool:
     return "model_not_found" in (error.code, error.type) and not error.message.startswith("Failed to load")
 
 
+def is_unknown_route(body: bytes) -> bool:
+    """Tell whether the body of a 200 says that LM Studio has no such path or method."""
+    return body.startswith(b'{"error":"') and _UNKNOWN_ROUTE.match(body[10:].decode("utf-8", "replace")) is not None
+
+
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
 _STATUS: Final = re.compile(r"[45][0-9][0-9]")
 _TOKEN: Final = re.compile(r"sk-lm-[\w:*-]+")
@@ -174,7 +179,9 @@ def _find_in_text(text: str, depth: int) -> Peeled | None:
         return None
     if _LOOKS_LIKE_JSON.match(text):
         parsed = _parse(text)
-        return parsed and _find(parsed[0], depth - 1)
+        found = parsed and _find(parsed[0], depth - 1)
+        # An engine's error may have no message: then it is one itself.
+        return found or (Peeled(text) if parsed and depth < MAX_DEPTH else None)
     return _find_inside_text(text, depth) or Peeled(text)
 
 

@@ -95,6 +95,13 @@ embedding_not_finite = Text(400, "embedding contains NaN or Inf values")
 
 # Create, pull and blobs.
 no_from_or_files = Text(400, "neither 'from' or 'files' was specified")
+unknown_file_type = Text(400, "unknown type")
+not_gguf = Text(400, "supplied file was not in GGUF format")
+one_adapter_only = Text(400, "only one adapter is currently supported")
+draft_quantize_without_draft = Text(400, "--draft-quantize requires a DRAFT model")
+unsupported_quantization = Text(500, "unsupported quantization type {} - supported types are {}")
+already_quantized = Text(500, "quantization is only supported for F16, BF16 and F32 models")
+unqualified_name = Text(500, "unqualified name: {}")
 relative_path_required = Text(400, "file path must be relative")
 invalid_digest = Text(400, "invalid digest format")
 blob_not_found = Text(404, "blob {:q} not found")
