@@ -261,11 +261,9 @@ class Reading:
         check(self._lines is None or data.endswith(b"\n"), f"a chunk that ends within a line: {data[-200:]!r}")
 
     def cut(self) -> None:
-        """Take that the rest of the answer does not come, or is not wanted."""
-        check(
-            not self._ours or self._asked.marks.cut,
-            "an answer that was not read to its end: it has to be marked as cut",
-        )
+        """Take that the rest of the answer is not wanted. After the last line many clients wait for nothing more."""
+        enough = not self._ours or (self._lines is not None and self._lines.ended)
+        check(enough or self._asked.marks.cut, "an answer that was not read to its end: it has to be marked as cut")
 
     def end(self) -> None:
         """Take the end of the body."""
@@ -323,8 +321,8 @@ class Reading:
             value = parse(body.removesuffix(b"\n") if path.startswith("/v1/") else body)
             if path == "/health":
                 return
-            # Who may not come in, and the cloud, have one form on all APIs.
-            if not path.startswith(PASSED_ON) or status in (401, 403):
+            # Who may not come in has one form on all APIs, and the cloud on those that Ollama has too.
+            if not path.startswith(PASSED_ON) or status == 401 or (status == 403 and path.startswith("/v1/")):
                 validate(answers.Error, value)
             else:
                 messages = path.startswith("/v1/messages")

@@ -110,7 +110,7 @@ def _read_answer(client: h11.Connection, asked: Asked) -> None:
                 break  # there is no more
     except h11.RemoteProtocolError as problem:
         # That an answer ends too early is such a problem too.
-        check(asked.marks.cut, f"no HTTP: {problem}")
+        check(asked.marks.cut, f"no HTTP, or cut: {problem}; the request: {asked}")
         return
     if reading is None:
         check(asked.marks.cut, "no answer: it has to be marked as cut")
@@ -186,23 +186,29 @@ class Recording:
         self._server = socket.create_connection(("127.0.0.1", port))
         self._sent = bytearray()
         self._received = bytearray()
-        self._closed = False
+        self._closed_first: socket.socket | None = None
         self._marks = Marks()
 
     def run(self) -> None:
         """Take bytes from one side to the other until one of them closes."""
-        back = threading.Thread(target=self._answer)
+        back = threading.Thread(target=self._copy, args=(self._server, self._client, self._received))
         back.start()
-        for data in _copied(self._client, self._server):
-            self._sent += data
-            self._marks = current_marks()
+        self._copy(self._client, self._server, self._sent)
         back.join()
         self._server.close()
 
-    def _answer(self) -> None:
-        for data in _copied(self._server, self._client):
-            self._received += data
-        self._closed = True
+    def _copy(self, source: socket.socket, target: socket.socket, record: bytearray) -> None:
+        closed = source
+        with suppress(OSError):
+            while data := source.recv(65536):
+                record += data
+                if source is self._client:
+                    self._marks = current_marks()
+                closed = target  # should it not take them
+                target.sendall(data)
+                closed = source
+        self._closed_first = self._closed_first or closed
+        self.close()
 
     def close(self) -> None:
         """Close both sides."""
@@ -212,15 +218,5 @@ class Recording:
 
     def read(self) -> None:
         """Read its answers; what a test said when the last of them was asked for is meant for that."""
-        read_connection(bytes(self._sent), bytes(self._received), closed=self._closed, marks=self._marks)
-
-
-def _copied(source: socket.socket, target: socket.socket) -> Iterator[bytes]:
-    """Give what comes, and send it on, until one of both closes."""
-    with suppress(OSError):
-        while data := source.recv(65536):
-            yield data
-            target.sendall(data)
-    for side in (source, target):
-        with suppress(OSError):
-            side.shutdown(socket.SHUT_RDWR)
+        closed = self._closed_first is self._server
+        read_connection(bytes(self._sent), bytes(self._received), closed=closed, marks=self._marks)
