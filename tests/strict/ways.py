@@ -55,41 +55,47 @@ def attach(response: httpx.Response) -> None:
 
 
 def read_connection(sent: bytes, received: bytes, *, closed: bool, marks: Marks) -> None:
-    """Read what went over a connection: the answer to each whole request. Raises Refused.
+    """Read what went over a connection: the answer to each request. Raises Refused.
 
-    `closed` is whether the server closed it. `marks` are meant for the last answer.
+    `closed` is whether the server closed it. `marks` are meant for the last answer. A request that is not whole, or
+    is none, may have an answer too.
     """
     requests = list(_requests(sent))
     client = h11.Connection(h11.CLIENT)
-    client.receive_data(received)
+    if received:
+        client.receive_data(received)
     if closed:
-        client.receive_data(b"")
-    for asked in requests[:-1]:
-        _read_answer(client, replace(asked, marks=Marks()))
-        client.start_next_cycle()
-    for asked in requests[-1:]:
-        _read_answer(client, replace(asked, marks=marks))
+        client.receive_data(b"")  # which is the end
+    for number, (asked, whole) in enumerate(requests, 1):
+        last = number == len(requests)
+        _read_answer(client, replace(asked, marks=marks if last else Marks()), needed=whole)
+        if not last:
+            client.start_next_cycle()
 
 
-def _requests(sent: bytes) -> Iterator[Asked]:
+def _requests(sent: bytes) -> Iterator[tuple[Asked, bool]]:
+    """Give the requests, and whether each is whole."""
     server = h11.Connection(h11.SERVER)
     server.receive_data(sent)
-    with suppress(h11.RemoteProtocolError):
+    try:
         while isinstance(event := server.next_event(), h11.Request):
             body, end = b"", server.next_event()
             while isinstance(end, h11.Data):
                 body, end = body + bytes(end.data), server.next_event()
-            if not isinstance(end, h11.EndOfMessage):
+            whole = isinstance(end, h11.EndOfMessage)
+            yield Asked.of(event.method.decode(), event.target.decode(), body), whole
+            if not whole:
                 return
-            yield Asked.of(event.method.decode(), event.target.decode(), body)
             server.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             server.send(h11.EndOfMessage())
             if server.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
                 return
             server.start_next_cycle()
+    except h11.RemoteProtocolError:
+        yield Asked("GET", "*"), False
 
 
-def _read_answer(client: h11.Connection, asked: Asked) -> None:
+def _read_answer(client: h11.Connection, asked: Asked, *, needed: bool) -> None:
     client.send(h11.Request(method=asked.method, target=asked.path, headers=[("Host", "localhost")]))
     client.send(h11.EndOfMessage())
     reading: Reading | None = None
@@ -109,11 +115,12 @@ def _read_answer(client: h11.Connection, asked: Asked) -> None:
             elif not isinstance(event, h11.InformationalResponse):
                 break  # there is no more
     except h11.RemoteProtocolError as problem:
-        # That an answer ends too early is such a problem too.
-        check(asked.marks.cut, f"no HTTP, or cut: {problem}; the request: {asked}")
+        # That the connection ends too early is such a problem too.
+        needed = needed or reading is not None
+        check(asked.marks.cut or not needed, f"no HTTP, or cut: {problem}; the request: {asked}")
         return
     if reading is None:
-        check(asked.marks.cut, "no answer: it has to be marked as cut")
+        check(asked.marks.cut or not needed, "no answer: it has to be marked as cut")
     elif isinstance(event, h11.EndOfMessage):
         reading.end()
     else:
@@ -174,8 +181,14 @@ class Tap:
             recording.close()
         self._server.server_close()
         if error[0] is None:
-            for recording in self._recordings:
-                recording.read()
+            self.read()
+
+    def read(self) -> None:
+        """Close all connections, and read their answers."""
+        recordings, self._recordings[:] = self._recordings[:], []
+        for recording in recordings:
+            recording.close()
+            recording.read()
 
 
 class Recording:
