@@ -220,7 +220,7 @@ class Bridge:
 
     def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         now = self._clock.monotonic()
-        recorder = Recorder(self.services.settings.max_kept_size, now, kept)
+        recorder = Recorder(self.services.settings.max_kept_size, now, kept, self.services.secrets)
         exchange = self._exchanges[flow.id] = Exchange(now, recorder, flow.request.http_version == "HTTP/1.0")
         return exchange
 

@@ -125,7 +125,8 @@ def go(body: bytes, services: Services, path: str = CHAT) -> Relay | Answer:
 )
 def test_the_name_becomes_lm_studios(name: str, key: str, make_services: Callable[..., Services]) -> None:
     relay = go(f'{{ "stream": true,  "model" :\t"{name}" , "n":1.0}}'.encode(), make_services(*MODELS))
-    assert relay == Relay(CHAT, f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode())
+    body = f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode()
+    assert relay == Relay(CHAT, body, model=key, asked=name)
 
 
 rubbish_bytes = st.binary(max_size=20).filter(lambda data: not set(data) & {*range(32), *b'"\\'})
@@ -240,6 +241,7 @@ def test_secrets_are_scrubbed(make_services: Callable[..., Services], monkeypatc
 # What is repaired
 
 RESPONSES = "/v1/responses"
+QWEN = "qwen/qwen3-8b"
 EMPTY = {"type": "object", "properties": {}}
 LIKED: dict[str, Any] = {
     "type": "function",
@@ -250,6 +252,11 @@ LIKED: dict[str, Any] = {
 
 def function(**rest: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f"} | rest}
+
+
+def relayed(path: str, body: bytes) -> Relay:
+    """Give what becomes of a request for QWEN."""
+    return Relay(path, body, model=QWEN, asked=QWEN)
 
 
 def wrapped(tool: Any, path: str) -> str:
@@ -296,9 +303,9 @@ def test_a_tool_that_lm_studio_refuses(
         given_tool, made = ({"type": "function"} | tool["function"] for tool in (given_tool, made))
     body = wrapped(json.dumps(given_tool), path).encode()
     relay = go(body, make_services(*MODELS), path)
-    assert relay == Relay(path, wrapped(json.dumps(made, ensure_ascii=False, separators=(",", ":")), path).encode())
-    assert go(body, make_services(*MODELS, repair_passthrough=False), path) == Relay(path, body)
-    assert go(body, make_services(*MODELS), f"/api/v0{path[3:]}") == Relay(f"/api/v0{path[3:]}", body)
+    assert relay == relayed(path, wrapped(json.dumps(made, ensure_ascii=False, separators=(",", ":")), path).encode())
+    assert go(body, make_services(*MODELS, repair_passthrough=False), path) == relayed(path, body)
+    assert go(body, make_services(*MODELS), f"/api/v0{path[3:]}") == relayed(f"/api/v0{path[3:]}", body)
 
 
 @pytest.mark.parametrize(
@@ -343,21 +350,21 @@ def test_a_tool_without_a_function(given_tool: str, made: Any, make_services: Ca
 )
 def test_a_tool_that_stays_as_it_is(tool: str, make_services: Callable[..., Services]) -> None:
     body = wrapped(tool, CHAT).encode()
-    assert go(body, make_services(*MODELS)) == Relay(CHAT, body)
+    assert go(body, make_services(*MODELS)) == relayed(CHAT, body)
 
 
 @pytest.mark.parametrize("tools", ["null", "5", '"x"', "{}", "[]", '{"0":{"type":"function","function":{}}}'])
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 def test_tools_that_are_no_list(path: str, tools: str, make_services: Callable[..., Services]) -> None:
     body = f'{{"model":"qwen/qwen3-8b","tools": {tools} }}'.encode()
-    assert go(body, make_services(*MODELS), path) == Relay(path, body)
+    assert go(body, make_services(*MODELS), path) == relayed(path, body)
 
 
 @pytest.mark.parametrize("tool", ['{"type":"web_search"}', '{"type":"namespace","tools":[]}', "{}", "null", "5"])
 def test_tools_of_another_type(tool: str, make_services: Callable[..., Services]) -> None:
     """LM Studio does not check these."""
     body = wrapped(tool, RESPONSES).encode()
-    assert go(body, make_services(*MODELS), RESPONSES) == Relay(RESPONSES, body)
+    assert go(body, make_services(*MODELS), RESPONSES) == relayed(RESPONSES, body)
 
 
 def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> None:
@@ -422,10 +429,10 @@ JSON_SCHEMA = '{"type":"json_schema","json_schema":{"name":"json","strict":true,
 def test_a_format_of_any_object(given_format: str, made: str, make_services: Callable[..., Services]) -> None:
     body = '{{"response_format" :\t{} , "n":1e5,"model":"qwen/qwen3-8b"}} '
     relay = go(body.format(given_format).encode(), make_services(*MODELS))
-    assert relay == Relay(CHAT, body.format(made).encode())
+    assert relay == relayed(CHAT, body.format(made).encode())
     for path in (RESPONSES, "/v1/completions", "/api/v0/chat/completions"):
         untouched = body.format(given_format).encode()
-        assert go(untouched, make_services(*MODELS), path) == Relay(path, untouched)
+        assert go(untouched, make_services(*MODELS), path) == relayed(path, untouched)
 
 
 def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: pytest.LogCaptureFixture) -> None:

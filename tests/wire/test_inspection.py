@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mitmproxy import http
+from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, read_flows
 
 from lmstudio_sim import Disconnect, Sim, SimThread, content, end
@@ -183,7 +184,7 @@ def test_a_client_that_leaves(recording: tuple[Proxy, Saved], lmstudio: Sim) -> 
     proxy, saved = recording
     lmstudio.fault(token_delay=0.2)
     body = {"model": CHAT, "messages": [{"role": "user", "content": "one two three four five"}]}
-    with proxy.client() as client, client.stream("POST", "/api/chat", json=body) as response:
+    with marked(cut=True), proxy.client() as client, client.stream("POST", "/api/chat", json=body) as response:
         next(response.iter_lines())
     proxy.wait_for(lambda: not lmstudio.active)
     time.sleep(0.2)

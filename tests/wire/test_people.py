@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Web
 
@@ -99,16 +100,18 @@ def test_a_request_is_found_by_the_clients_path_after_the_rewrite_too(
     ndjson(answer.result())
 
 
-def test_an_edit_of_the_path_counts_too(
+def test_an_edit_of_path_and_method_counts_too(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
     proxy, web = started
-    web.option(intercept="~u /api/chat & ~q")
-    answer = background.submit(ask, proxy)
-    paused = web.paused()
-    web.edit(paused, request={"path": "/api/show", "content": json.dumps({"model": CHAT})})
-    web.resume(paused)
-    assert "model_info" in answer.result().json()
+    web.option(intercept="~u /api/v0/completions & ~q")
+    with marked(foreign=True):
+        answer = background.submit(ask, proxy, "/api/v0/completions")
+        paused = web.paused()
+        web.edit(paused, request={"path": "/api/version", "method": "GET", "content": ""})
+        web.resume(paused)
+        assert list(answer.result().json()) == ["version"]
+    assert not any(request.method == "POST" for request in lmstudio.requests)
 
 
 def test_an_edit_to_nonsense_is_the_clients_error(

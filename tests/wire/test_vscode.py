@@ -8,13 +8,14 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
 import httpx
 import pytest
+from tests.strict.ways import Tap
 from tests.wire.conftest import CHAT, EMBEDDER, NO_TOOLS, THINKING, VISION, Proxy, StartProxy, models
 
 from lmstudio_sim import Recorded, Sim, SimModel, SimThread, content, error, reasoning, tool_call
@@ -80,14 +81,15 @@ class Copilot:
     """Read answers as VS Code's extension does; whatever it stumbles over is an exception here."""
 
     def __init__(self, proxy: Proxy) -> None:
-        self.client = proxy.client(headers=FETCH)
+        self._stack = ExitStack()
+        self.client = self._stack.enter_context(proxy.client(headers=FETCH))
+        tap = self._stack.enter_context(Tap(proxy.port))
         # httpx would not send a header that ends with a space.
-        self.connection = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        self.connection = self._stack.enter_context(closing(HTTPConnection("127.0.0.1", tap.port, timeout=20)))
 
     def close(self) -> None:
         """Close its connections."""
-        self.client.close()
-        self.connection.close()
+        self._stack.close()
 
     def models(self) -> list[Picked]:
         """Read the list of models: a version that is new enough, then one question for each model."""

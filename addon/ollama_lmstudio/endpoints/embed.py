@@ -24,8 +24,8 @@ Vectors = list[list[float]]
 
 
 def count_tokens(texts: Sequence[str]) -> int:
-    """Estimate the tokens of texts, from below."""
-    return sum(len(_WORDS.findall(text)) for text in texts)
+    """Estimate the tokens of texts, from below; a model gets at least one even for nothing."""
+    return sum(len(_WORDS.findall(text)) or 1 for text in texts)
 
 
 def normalise(vector: Sequence[float], dimensions: int) -> list[float]:

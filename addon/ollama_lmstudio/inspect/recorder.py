@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from ..endpoints.base import Answer, Call, Incoming, Measured, Outcome, Receiver, Relay
+from ..lmstudio.errors import scrub, scrub_bytes
 from . import exchange as exchanges
 from . import summary
 from .record import PREFIX, Kind, Numbers, Record
@@ -41,10 +42,11 @@ class Kept:
 class Recorder:
     """Fill the Record of one flow. Times are ns of the monotonic clock."""
 
-    def __init__(self, limit: int, arrived: int, record: Record) -> None:
-        """Keep at most `limit` bytes of each body."""
+    def __init__(self, limit: int, arrived: int, record: Record, secrets: tuple[str, ...] = ()) -> None:
+        """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio tell them."""
         self.record = record
         self._limit = limit
+        self._secrets = secrets
         self._arrived = arrived
         self._first = 0
         self._tail = b""
@@ -71,7 +73,8 @@ class Recorder:
     def answered(self, response: http.Response) -> None:
         """Take the head of LM Studio's answer."""
         self.record.status = response.status_code
-        self.record.upstream_headers = tuple(response.headers.items(multi=True))
+        headers = response.headers.items(multi=True)
+        self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
 
     def hear(self, data: bytes, at: int) -> None:
         """Take bytes of LM Studio's answer."""
@@ -83,7 +86,8 @@ class Recorder:
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
         """Put everything into the flow. What the client got of a stream becomes the body of its response."""
         record, response = self.record, flow.response
-        record.upstream, record.upstream_size = bytes(self.heard.data), self.heard.size
+        record.upstream = scrub_bytes(bytes(self.heard.data), self._secrets)
+        record.upstream_size = self.heard.size
         if response is not None:
             if self.told.size:
                 response.raw_content = bytes(self.told.data)

@@ -127,6 +127,13 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     return _ECHOED_TOKEN.sub(rf"\g<1>{MASK}", _TOKEN.sub(MASK, text))
 
 
+def scrub_bytes(data: bytes, secrets: Iterable[str] = ()) -> bytes:
+    """Mask tokens in a body, as `scrub` does in a text."""
+    if not any(mark in data for mark in (b"sk-lm-", b"API token", *(secret.encode() for secret in secrets if secret))):
+        return data
+    return scrub(data.decode("utf-8", "surrogateescape"), secrets).encode("utf-8", "surrogateescape")
+
+
 def is_no_models_loaded(error: LMStudioError) -> bool:
     """Tell whether nothing is loaded and LM Studio would not load on demand."""
     return error.message.startswith("No models loaded")
