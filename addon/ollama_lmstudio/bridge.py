@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -18,17 +17,16 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from . import access, internals, loopback, options, routes, startup
+from . import access, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
-from .inspect import own, record, recording
+from .inspect import own, record, recording, views
 from .inspect.record import Record
-from .inspect.recorder import Recorder
+from .inspect.recorder import Recorder, sum_up
 from .lmstudio import client as lmstudio_client
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, is_unknown_route, scrub
-from .ollama import wire
 from .ollama.errors import OllamaError
 from .state.aliases import AliasStore
 
@@ -70,11 +68,8 @@ class Exchange:
     """What is known of a flow while it lives. `extra` are the headers that its answer carries whatever it is."""
 
     arrived: int
-    method: str
-    path: str
-    query: str
-    http10: bool
     recorder: Recorder
+    http10: bool
     extra: base.Headers = ()
     incoming: base.Incoming | None = None
     """The client's request; None for an exchange that a person replays, whose answer nobody waits for."""
@@ -91,6 +86,11 @@ class Exchange:
     """Whether the translation has had all of LM Studio's answer."""
     lines: list[bytes] = field(default_factory=list)
     """What a replayed answer was translated to while it came."""
+
+    @property
+    def path(self) -> str:
+        """The client's path."""
+        return self.recorder.record.path
 
 
 class Bridge:
@@ -114,7 +114,8 @@ class Bridge:
     def load(self, loader: Loader) -> None:
         """Add the options."""
         startup.add_options(loader)
-        self._error_pages.install(_error_page)
+        self._error_pages.install(responses.error_page)
+        views.install()
         self._start.watch_log()
 
     def configure(self, updated: Iterable[str]) -> None:
@@ -159,6 +160,7 @@ class Bridge:
         self._start.stop()
         self._loopback.stop()
         self._error_pages.remove()
+        views.remove()
         if hasattr(self, "services"):
             self.services.life.stop()
             self.services.client.close_soon()
@@ -191,15 +193,14 @@ class Bridge:
 
     def _admit(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        path, _, query = request.path.partition("?")
-        exchange = self._begun(flow, request.method, path, query, Record())
-        headers = _lowered(request.headers)
-        host, origin = request.host_header or "", headers.get("origin", "")
-        turned_away = access.check(self.gate, request.method, host, headers, routes.allowed_methods(path))
+        exchange = self._begun(flow, Record())
+        asked = _incoming(flow, exchange.arrived)
+        host, origin = request.host_header or "", asked.headers.get("origin", "")
+        turned_away = access.check(self.gate, asked.method, host, asked.headers, routes.allowed_methods(asked.path))
         for name in SECRET_HEADERS:
             request.headers.pop(name, None)
-            headers.pop(name, None)
-        incoming = exchange.incoming = base.Incoming(request.method, path, query, headers, b"", exchange.arrived)
+        public = {name: value for name, value in asked.headers.items() if name not in SECRET_HEADERS}
+        incoming = exchange.incoming = replace(asked, headers=public)
         exchange.recorder.asked(incoming)
         exchange.recorder.record.save(flow.metadata)
         if turned_away is not None:
@@ -207,7 +208,7 @@ class Bridge:
             return
         if origin and not access.is_same_origin(origin, host):
             exchange.extra = access.cors_headers(self.gate, origin)
-        if upload := routes.upload(request.method, path):
+        if upload := routes.upload(incoming.method, incoming.path):
             self._to_loopback(flow, exchange, upload(incoming, self.services))
             request.stream = True
 
@@ -215,13 +216,12 @@ class Bridge:
         """Take a recorded exchange that a person replays."""
         kept = record.of(flow)
         assert kept is not None
-        self._begun(flow, kept.method, kept.path, kept.query, kept)
+        self._begun(flow, kept)
 
-    def _begun(self, flow: http.HTTPFlow, method: str, path: str, query: str, kept: Record) -> Exchange:
+    def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         now = self._clock.monotonic()
         recorder = Recorder(self.services.settings.max_kept_size, now, kept)
-        exchange = Exchange(now, method, path, query, flow.request.http_version == "HTTP/1.0", recorder)
-        self._exchanges[flow.id] = exchange
+        exchange = self._exchanges[flow.id] = Exchange(now, recorder, flow.request.http_version == "HTTP/1.0")
         return exchange
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
@@ -231,7 +231,7 @@ class Bridge:
         length = flow.request.headers.get("content-length", "")
         large = "transfer-encoding" in flow.request.headers or (length.isdecimal() and int(length) > TURNED_AWAY_BYTES)
         # Otherwise mitmproxy would read all of the body first.
-        if large and internals.write_last(flow, _raw(answer, ())):
+        if large and internals.write_last(flow, responses.raw(answer)):
             flow.kill()
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -241,11 +241,11 @@ class Bridge:
             return
         incoming = exchange.incoming
         if incoming is not None:
-            paused = await internals.wait_for_a_person(flow)
+            if await internals.wait_for_a_person(flow):
+                incoming = _incoming(flow, exchange.arrived)
             if flow.response or flow.error:
                 return
-            headers = _lowered(flow.request.headers) if paused else incoming.headers
-            incoming = replace(incoming, body=flow.request.raw_content or b"", headers=headers)
+            incoming = exchange.incoming = replace(incoming, body=flow.request.raw_content or b"")
             exchange.recorder.asked(incoming)
             if self._is_recorded(flow, exchange, incoming):
                 return
@@ -254,7 +254,7 @@ class Bridge:
         except (OllamaError, LMStudioError) as e:
             outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
         except Exception:
-            logger.exception("%s %s failed", exchange.method, exchange.path)
+            logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
             outcome = base.Answer.error(500, INTERNAL_ERROR)
         exchange.recorder.became(outcome)
         if isinstance(outcome, base.Answer):
@@ -295,24 +295,20 @@ class Bridge:
             return False
         recorded, kept = found
         recording.become(flow, recorded)
+        internals.prefer_recorded(recorded)
         exchange.recorder.record, exchange.recorded = kept, True
         return True
 
     def _answer(self, flow: http.HTTPFlow, answer: base.Answer, extra: base.Headers = ()) -> None:
-        """Answer here. A HEAD gets the head alone."""
-        flow.response = http.Response.make(answer.status, answer.body, _headers(answer, extra))
-        if answer.status == 204:
-            flow.response.headers.pop("content-length", None)
-        elif flow.request.method == "HEAD":
-            flow.response.raw_content = b""
-            flow.response.headers["Content-Length"] = str(len(answer.body))
+        flow.response = responses.make(answer, extra, flow.request.method)
 
     def _send(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
         """Make the request the call to LM Studio."""
         request, upstream = flow.request, self.upstream
         request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
         request.http_version = "HTTP/1.1"
-        request.path = upstream.prefix + outcome.path + (f"?{exchange.query}" if exchange.query else "")
+        query = exchange.recorder.record.query
+        request.path = upstream.prefix + outcome.path + (f"?{query}" if query else "")
         secrets: dict[str, str] = {}
         if self.services.settings.lmstudio_token:
             secrets["Authorization"] = f"Bearer {self.services.settings.lmstudio_token}"
@@ -323,7 +319,7 @@ class Bridge:
             if agent:
                 request.headers["User-Agent"] = agent
         else:
-            for name in (*HOP_BY_HOP, "if-none-match", "origin", "access-control-request-method"):
+            for name in (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method"):
                 request.headers.pop(name, None)
         request.headers["Accept-Encoding"] = "identity"
         request.headers["Host"] = upstream.authority
@@ -447,7 +443,9 @@ class Bridge:
                 return
             if not told and arrived.over:
                 return  # nothing but its end came: the response or the error hook tells it
-        flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
+        flow.response.headers = http.Headers(
+            responses.fields((("Content-Type", base.NDJSON), *responses.date(), *exchange.extra))
+        )
         if exchange.http10:
             flow.response.headers["Connection"] = "close"
         else:
@@ -484,7 +482,7 @@ class Bridge:
         """Answer with an error as soon as LM Studio's stream begins with one, whenever it ends."""
         assert flow.response is not None
         flow.response.status_code, flow.response.reason = answer.status, HTTPStatus(answer.status).phrase
-        flow.response.headers = _headers(answer, exchange.extra)
+        flow.response.headers = responses.headers(answer, exchange.extra)
         flow.response.headers["Content-Length"] = str(len(answer.body))
         bodies = [answer.body]
         flow.response.stream = lambda data: [bodies.pop()] if bodies else []
@@ -604,27 +602,23 @@ class Bridge:
         self._over(flow, exchange)
 
     def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay | loopback.Job) -> None:
-        if exchange.ticket:
-            if not exchange.started:
-                internals.write_last(flow, _raw(base.Answer.error(503, loopback.STOPPED), exchange.extra))
-            return
         error = self._upstream_error(flow)
-        if isinstance(outcome, base.Relay):
-            if not exchange.started:
-                message = scrub(error.message, self.services.secrets)
-                internals.write_last(
-                    flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra)
-                )
-            return
-        assert isinstance(outcome, base.Call)
-        lines = outcome.translation.abort(error)
-        exchange.recorder.told.add(b"".join(lines))
-        if not exchange.started:
-            internals.write_last(flow, _raw(outcome.translation.answer(), exchange.extra))
-        elif exchange.http10:
-            internals.write_last(flow, b"".join(lines))
+        if isinstance(outcome, base.Call):
+            lines = outcome.translation.abort(error)
+            if exchange.started:
+                exchange.recorder.told.add(b"".join(lines))
+                framed = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
+                internals.write_last(flow, b"".join(lines if exchange.http10 else [*framed, LAST_CHUNK]))
+                return
+            answer = outcome.translation.answer()
+        elif isinstance(outcome, base.Relay):
+            message = scrub(error.message, self.services.secrets)
+            answer = passthrough.error_answer(exchange.path, error.status, message)
         else:
-            internals.write_last(flow, b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + LAST_CHUNK)
+            answer = base.Answer.error(503, loopback.STOPPED)
+        if not exchange.started:
+            internals.write_last(flow, responses.raw(answer, exchange.extra))
+            self._answer(flow, answer, exchange.extra)
 
     def _upstream_error(self, flow: http.HTTPFlow) -> LMStudioError:
         if flow.server_conn.timestamp_tcp_setup is None:
@@ -636,22 +630,32 @@ class Bridge:
 
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         outcome = exchange.outcome
-        if exchange.recorded:
-            exchange.recorder.record.save(flow.metadata)
-        else:
-            measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None
-            exchange.recorder.finish(flow, self._clock.monotonic(), measured)
+        try:
+            self._record(flow, exchange)
+        except Exception:
+            logger.exception("%s could not be recorded", exchange.path)
         if outcome is None:
             return
         self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
-        if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
-            exchange.outcome.finished()
+        if isinstance(outcome, base.Call) and outcome.finished is not None:
+            outcome.finished()
+
+    def _record(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        if exchange.recorded:
+            exchange.recorder.record.save(flow.metadata)
+            sum_up(flow)
+            return
+        outcome = exchange.outcome
+        measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None
+        exchange.recorder.finish(flow, self._clock.monotonic(), measured)
 
     def _show(self, exchange: lmstudio_client.Exchange) -> None:
         """Show a call of our own; whoever made it does not wait for this."""
         if self._serving:
-            self._spawn(internals.show_flow(own.to_flow(exchange)))
+            flow = own.to_flow(exchange)
+            sum_up(flow)
+            self._spawn(internals.show_flow(flow))
 
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""
@@ -680,36 +684,13 @@ def _wants_a_look(response: http.Response, relay: base.Relay) -> bool:
     return response.status_code == 200 and (relay.rewrite is not None or short)
 
 
-def _lowered(headers: http.Headers) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+def _incoming(flow: http.HTTPFlow, arrived: int) -> base.Incoming:
+    """Take a request as it is in its flow now, without its body."""
+    path, _, query = flow.request.path.partition("?")
+    headers = {name.lower(): value for name, value in flow.request.headers.items()}
+    return base.Incoming(flow.request.method, path, query, headers, b"", arrived)
 
 
 def _forget_secrets(flow: http.HTTPFlow) -> None:
     if isinstance(flow.request.headers, internals.SealedHeaders):
         flow.request.headers.forget()
-
-
-def _date() -> base.Headers:
-    return (("Date", formatdate(usegmt=True)),)
-
-
-def _headers(answer: base.Answer, extra: base.Headers) -> http.Headers:
-    content_type = (("Content-Type", answer.content_type),) if answer.content_type else ()
-    return http.Headers(_fields((*answer.headers, *extra, *content_type, *_date())))
-
-
-def _fields(headers: base.Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
-
-
-def _raw(answer: base.Answer, extra: base.Headers) -> bytes:
-    """Write a whole answer as bytes, for a connection that ends with it."""
-    headers = _headers(answer, (*extra, ("Content-Length", str(len(answer.body))), ("Connection", "close")))
-    reason = HTTPStatus(answer.status).phrase
-    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, reason.encode())
-    return head + bytes(headers) + b"\r\n" + answer.body
-
-
-def _error_page(status: int, message: str) -> bytes:
-    """Give what mitmproxy itself has to say as Ollama's error."""
-    return _raw(base.Answer(status, wire.dumps({"error": message})), ())

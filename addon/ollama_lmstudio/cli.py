@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from . import __version__, options
@@ -35,6 +36,13 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser.")
         self.add_argument(
             "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
+        )
+        self.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="Read options from a YAML file, as there are in configs/. Flags win over it.",
         )
         for option in options.OPTIONS:
             names = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
@@ -67,16 +75,39 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     parser = _Parser(environ)
     known, rest = parser.parse_known_args(arguments)
     result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
+    chosen: dict[str, object] = {}
+    for file in known.config:
+        chosen |= _read_config(parser, file)
     for option in options.OPTIONS:
         value = getattr(known, option.name)
-        if value is None:
-            continue
-        if isinstance(value, list):
-            result += [part for item in value for part in ("--set", f"{option.name}={item}")]
-        else:
-            result += ["--set", f"{option.name}={str(value).lower() if isinstance(value, bool) else value}"]
-        _check(parser, option, value)
+        if value is not None:
+            chosen[option.name] = value
+            _check(parser, option, value)
+    # Mitmproxy takes each option once.
+    set_there = {value.partition("=")[0] for flag, value in pairwise(rest) if flag == "--set"}
+    for name, value in chosen.items():
+        if name not in set_there:
+            result += _set(name, value)
     return known.web, result + rest
+
+
+def _set(name: str, value: object) -> list[str]:
+    """Give mitmproxy's arguments for an option; a list is given one by one."""
+    values = value if isinstance(value, list) else [value]
+    texts = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
+    return [part for text in texts for part in ("--set", f"{name}={text}")]
+
+
+def _read_config(parser: _Parser, file: str) -> dict[str, object]:
+    from mitmproxy import exceptions, optmanager
+
+    try:
+        config = optmanager.parse(Path(file).expanduser().read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise exceptions.OptionsError("no options")
+    except (OSError, UnicodeDecodeError, exceptions.OptionsError) as e:
+        parser.error(f"argument --config: {file}: {e}")
+    return {str(name): value for name, value in config.items() if value is not None}
 
 
 def _with_dashes(argument: str) -> str:

@@ -300,7 +300,16 @@ def _ended_hook(flow: http.HTTPFlow) -> Any:
 
 def recorded_flows() -> list[http.HTTPFlow]:
     """Give the flows of `server_replay` that were not used yet."""
+    return [flow for flows in _recording().values() for flow in flows if isinstance(flow, http.HTTPFlow)]
+
+
+def prefer_recorded(flow: http.HTTPFlow) -> None:
+    """Let this flow be the one that answers, of those that sent the same call."""
+    for flows in _recording().values():
+        if flow in flows:
+            flows.insert(0, flows.pop(flows.index(flow)))
+
+
+def _recording() -> dict[Any, list[Any]]:
     flowmap = getattr(ctx.master.addons.get("serverplayback"), "flowmap", None)
-    if not isinstance(flowmap, dict):
-        return []
-    return [flow for flows in flowmap.values() for flow in flows if isinstance(flow, http.HTTPFlow)]
+    return flowmap if isinstance(flowmap, dict) else {}

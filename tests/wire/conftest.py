@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
+from mitmproxy import http, io
 from tests.strict.ways import Socket, attach
 
 from lmstudio_sim import Reasoning, Sim, SimDownload, SimModel, SimThread, embedder, gpt_oss
@@ -77,6 +78,12 @@ def content_of(lines: Sequence[dict[str, Any]]) -> str:
 def thinking_of(lines: Sequence[dict[str, Any]]) -> str:
     """Give what the model thought in a chat's lines."""
     return "".join(line["message"].get("thinking", "") for line in lines)
+
+
+def read_flows(path: Path) -> list[http.HTTPFlow]:
+    """Read a file that mitmproxy saved."""
+    with path.open("rb") as file:
+        return [flow for flow in io.FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
 
 
 @dataclass

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mitmproxy import http, io
+from mitmproxy import http
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson
+from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, read_flows
 
 from lmstudio_sim import Disconnect, Sim, SimThread, content, end
 from ollama_lmstudio.inspect import record
@@ -21,12 +21,6 @@ TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 KEY = "clients-own-key"
 
 Saved = Callable[[], list[tuple[http.HTTPFlow, Record]]]
-
-
-def read_flows(path: Path) -> list[http.HTTPFlow]:
-    """Read a file that mitmproxy saved."""
-    with path.open("rb") as file:
-        return [flow for flow in io.FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
 
 
 @pytest.fixture
@@ -149,6 +143,7 @@ def test_answers_of_our_own_and_calls_of_our_own(recording: tuple[Proxy, Saved])
     assert (flow.request.method, json.loads(flow.request.raw_content or b"")) == ("POST", {"model": CHAT})
     assert flow.response is not None
     assert flow.response.json()["status"] == "loaded"
+    assert flow.response.headers["content-length"] == str(len(flow.response.raw_content or b""))
     assert kept.numbers is not None
     assert kept.numbers.total > 0
 
@@ -168,6 +163,21 @@ def test_errors(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
     assert "closed the connection" in flow.response.text
     flow, kept = flows["nosuch"]
     assert (kept.kind, flow.response and flow.response.text) == ("answer", refused.text)
+
+
+def test_an_answer_that_mitmproxy_cannot_give(tmp_path: Path, start_proxy: StartProxy) -> None:
+    with SimThread(models=models()) as lmstudio:
+        proxy = start_proxy(lmstudio.url, "-w", str(tmp_path / "flows"))
+        proxy.wait_for_log("models at")
+    with proxy.client() as client:
+        answer = client.post("/api/chat", json={"model": CHAT, "messages": HI})
+    assert answer.status_code == 503
+    proxy.stop()
+    (flow,) = [flow for flow in read_flows(tmp_path / "flows") if flow.metadata["ollama_path"] == "/api/chat"]
+    assert flow.error is not None
+    assert flow.response is not None
+    assert (flow.response.status_code, flow.response.text) == (503, answer.text)
+    assert flow.metadata["ollama_error"] == answer.json()["error"]
 
 
 def test_a_client_that_leaves(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:

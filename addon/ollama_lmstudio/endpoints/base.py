@@ -136,8 +136,8 @@ class Relay:
     path: str
     body: bytes
     rewrite: Callable[[bytes], bytes] | None = None
-    model: str = ""
-    asked: str = ""
+    model: str = field(default="", compare=False)
+    asked: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)

@@ -29,8 +29,8 @@ def purpose_of(method: str, path: str) -> str:
 
 def to_flow(exchange: Exchange) -> http.HTTPFlow:
     """Make a flow of a call that has ended; its secrets are masked already."""
-    request = http.Request.make(exchange.method, exchange.url, headers=_headers(exchange.request_headers))
-    request.raw_content = exchange.request_body
+    request = http.Request.make(exchange.method, exchange.url)
+    request.headers, request.raw_content = _headers(exchange.request_headers), exchange.request_body
     request.timestamp_start = request.timestamp_end = exchange.started
     client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=exchange.started)
     server = connection.Server(address=(request.host, request.port))
@@ -46,8 +46,8 @@ def to_flow(exchange: Exchange) -> http.HTTPFlow:
         numbers=Numbers(total=round((exchange.ended - exchange.started) * 1e9)),
     )
     if exchange.status is not None:
-        flow.response = http.Response.make(exchange.status, headers=_headers(exchange.response_headers))
-        flow.response.raw_content = exchange.response_body
+        flow.response = http.Response.make(exchange.status)
+        flow.response.headers, flow.response.raw_content = _headers(exchange.response_headers), exchange.response_body
         flow.response.timestamp_start = flow.response.timestamp_end = exchange.ended
         record.response_size = len(exchange.response_body)
     else:

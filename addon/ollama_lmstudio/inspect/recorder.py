@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from ..endpoints.base import Answer, Call, Incoming, Measured, Outcome, Receiver, Relay
-from .record import Kind, Numbers, Record
+from . import exchange as exchanges
+from . import summary
+from .record import PREFIX, Kind, Numbers, Record
 
 # The numbers of an answer that is passed on are near its end.
 _TAIL_BYTES = 4096
@@ -94,6 +96,7 @@ class Recorder:
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         record.numbers = self._numbers(ended, measured)
         record.save(flow.metadata)
+        sum_up(flow)
 
     def _numbers(self, ended: int, measured: Measured | None) -> Numbers:
         if measured is not None:
@@ -130,6 +133,17 @@ class Recorder:
         if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
             numbers.first_token = self._first - self._arrived
             numbers.generation = ended - self._first
+
+
+def sum_up(flow: http.HTTPFlow) -> None:
+    """Give a flow that has ended its comment and its mark, unless a person gave it others."""
+    exchange = exchanges.of(flow)
+    if exchange is None:
+        return
+    for name, text in (("comment", summary.comment(exchange)), ("marked", summary.mark(exchange))):
+        if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
+            setattr(flow, name, text)
+            flow.metadata[f"{PREFIX}{name}"] = text
 
 
 def _kind(outcome: Outcome | Receiver) -> Kind:

@@ -1,0 +1,452 @@
+"""What came back: an answer in any of the APIs' forms, put together from its lines or events, whole or not.
+
+Lines of Ollama, one JSON object, or the events of LM Studio's: chat and text completions, responses, messages and its
+own chat. What is broken is counted and skipped, so that the rest can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..lmstudio import sse
+from ..lmstudio.errors import peel
+from . import jsontext
+from .conversation import ToolCall, tool_call
+from .record import Numbers
+
+DONE = "[DONE]"
+# So many states of a download are remembered; the last one always is.
+MAX_STATES = 200
+# So many problems are told.
+MAX_PROBLEMS = 5
+
+
+@dataclass(slots=True)
+class State:
+    """One state of a download, and how many lines told of it; sizes in bytes."""
+
+    status: str
+    total: int = 0
+    completed: int = 0
+    lines: int = 1
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, put together. `finish` is why it ended; `done` whether it was told that it did.
+
+    `data` is the last object that is no part of an answer of a model: a list, a description, an embedding.
+    """
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: str = ""
+    done: bool = False
+    error: str = ""
+    numbers: Numbers = field(default_factory=Numbers)
+    states: list[State] = field(default_factory=list)
+    data: Any = None
+    parts: int = 0
+    """How many lines or events there were."""
+    problems: list[str] = field(default_factory=list)
+    plain: str = ""
+    """The body, where it is no JSON at all."""
+
+    @property
+    def spoke(self) -> bool:
+        """Whether a model answered."""
+        return bool(self.text or self.thinking or self.tool_calls or self.done)
+
+
+def is_events(body: bytes, content_type: str = "") -> bool:
+    """Whether a body is a stream of events."""
+    return "event-stream" in content_type.lower() or body.lstrip()[:6].startswith((b"data:", b"event:", b": ", b"id:"))
+
+
+def events(body: bytes) -> list[sse.Event]:
+    """Read all events of a stream, also the one that its end cut off."""
+    decoder = sse.Decoder(len(body) + 1)
+    return [*decoder.feed(body), *decoder.flush()]
+
+
+def read_answer(body: bytes, content_type: str = "") -> Answer:
+    """Put an answer together; never raises."""
+    assembly = _Assembly()
+    if is_events(body, content_type):
+        for event in events(body):
+            if event.data.strip() == DONE:
+                assembly.answer.done = True
+            else:
+                assembly.take(event.data, event.type)
+    elif body.strip():
+        whole = jsontext.read(body)
+        if isinstance(whole.value, dict) and not whole.problem:
+            assembly.take_object(whole.value)
+        elif b"\n" in body.strip() and body.lstrip()[:1] in (b"{", b"["):
+            _take_lines(assembly, body)
+        elif whole.value is not None and body.lstrip()[:1] in (b"{", b"["):
+            assembly.take(body.decode("utf-8", "replace"))
+        else:
+            assembly.answer.plain = body.decode("utf-8", "replace")
+    return assembly.finish()
+
+
+def _take_lines(assembly: _Assembly, body: bytes) -> None:
+    """Take one object a line; where the first line is none, all lines together are one object that is not whole."""
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if jsontext.read(lines[0]).problem:
+        assembly.take(body.decode("utf-8", "replace"))
+        return
+    for line in lines:
+        assembly.take(line.decode("utf-8", "replace"))
+
+
+class _Assembly:
+    """Put parts together."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._calls: list[_Call] = []
+        self._at: dict[object, _Call] = {}
+
+    def take(self, data: str, event: str = "") -> None:
+        """Take one line, or the data of one event."""
+        value, problem = jsontext.read(data)
+        if problem and data.strip():
+            self._problem(f"part {self.answer.parts + 1} is {problem}: {jsontext.one_line(data, 80)}")
+        if isinstance(value, dict):
+            if event == "error" and not value.get("error"):
+                value = {"error": value}
+            self.take_object(value)
+        elif data.strip():
+            self.answer.parts += 1
+            if value is not None:
+                self.answer.data = value
+
+    def _problem(self, text: str) -> None:
+        problems = self.answer.problems
+        if len(problems) < MAX_PROBLEMS:
+            problems.append(text)
+        elif len(problems) == MAX_PROBLEMS:
+            problems.append("and more")
+
+    def take_object(self, value: dict[str, Any]) -> None:
+        """Take one object, by its shape."""
+        self.answer.parts += 1
+        if value.get("error") and not isinstance(value.get("response_id"), str):
+            self.answer.error = peel(value).message
+            if "choices" not in value and "status" not in value:
+                return
+        for reads, take in _SHAPES:
+            if reads(value):
+                take(self, value)
+                return
+        self.answer.data = value
+
+    # Ollama
+
+    def _ollama(self, value: dict[str, Any]) -> None:
+        message = value.get("message")
+        message = message if isinstance(message, dict) else {}
+        self._say(message.get("content"), message.get("thinking"))
+        self._say(value.get("response"), value.get("thinking"))
+        for source in (message, value):
+            self._whole_calls(source.get("tool_calls"))
+        if value.get("done"):
+            self.answer.done = True
+            self.answer.finish = _text(value, "done_reason") or self.answer.finish
+            self._ollama_numbers(value)
+
+    def _ollama_numbers(self, value: dict[str, Any]) -> None:
+        numbers = self.answer.numbers
+        numbers.total = _count(value, "total_duration")
+        numbers.load = _count(value, "load_duration")
+        numbers.generation = _count(value, "eval_duration")
+        numbers.prompt_tokens = _count(value, "prompt_eval_count")
+        numbers.answer_tokens = _count(value, "eval_count")
+        numbers.done_reason = self.answer.finish
+
+    def _progress(self, value: dict[str, Any]) -> None:
+        states = self.answer.states
+        state = State(_text(value, "status"), _count(value, "total"), _count(value, "completed"))
+        last = states[-1] if states else None
+        if last is not None and (last.status == state.status or len(states) >= MAX_STATES):
+            state.lines = last.lines + 1
+            states.pop()
+        states.append(state)
+
+    # Chat and text completions
+
+    def _completion(self, value: dict[str, Any]) -> None:
+        self._usage(value.get("usage"))
+        stats = value.get("stats")
+        if isinstance(stats, dict):
+            self._stats(stats)
+        choices = value["choices"]
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return
+        delta, message = choice.get("delta"), choice.get("message")
+        if isinstance(delta, dict):
+            self._fragments(delta.get("tool_calls"))
+            said = delta
+        else:
+            said = message if isinstance(message, dict) else {"content": choice.get("text")}
+            self._whole_calls(said.get("tool_calls"))
+        self._say(said.get("content"), said.get("reasoning_content") or said.get("reasoning"))
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str) and finish:
+            self.answer.finish, self.answer.done = finish, True
+
+    def _usage(self, usage: object) -> None:
+        if isinstance(usage, dict):
+            numbers = self.answer.numbers
+            for names, attribute in _USAGE:
+                for name in names:
+                    if _count(usage, name):
+                        setattr(numbers, attribute, _count(usage, name))
+
+    def _stats(self, stats: dict[str, Any]) -> None:
+        """Take LM Studio's own numbers, in seconds."""
+        self._usage(stats)
+        numbers = self.answer.numbers
+        for name, attribute in _STATS:
+            value = stats.get(name)
+            if isinstance(value, int | float) and 0 < value < 1e9:
+                setattr(numbers, attribute, int(value * 1e9))
+
+    def _fragments(self, fragments: object) -> None:
+        """Take pieces of calls: one with a name, and another id than the call at its index, begins the next."""
+        for position, fragment in enumerate(fragments if isinstance(fragments, list) else []):
+            if not isinstance(fragment, dict):
+                continue
+            function = fragment.get("function")
+            function = function if isinstance(function, dict) else {}
+            name, call_id = _text(function, "name"), _text(fragment, "id")
+            index = fragment.get("index")
+            index = index if isinstance(index, int) else position
+            call = self._at.get(index)
+            if call is None or (name and (call_id != call.id if call_id and call.id else call.looks_whole)):
+                call = self._new_call(index, name, call_id)
+            call.name = call.name or name
+            call.id = call.id or call_id
+            call.add(function.get("arguments"))
+
+    def _new_call(self, key: object, name: str, call_id: str) -> _Call:
+        call = self._at[key] = _Call(name, call_id)
+        self._calls.append(call)
+        return call
+
+    def _whole_calls(self, calls: object) -> None:
+        for call in calls if isinstance(calls, list) else []:
+            read = tool_call(call)
+            self._calls.append(_Call(read.name, read.id, [read.arguments]))
+
+    # Messages, responses, and LM Studio's own chat
+
+    def _message_object(self, value: dict[str, Any]) -> None:
+        for block in value["content"]:
+            self._block(block)
+        self._usage(value.get("usage"))
+        self._stop(value.get("stop_reason"))
+
+    def _block(self, block: object) -> None:
+        """Take a whole block, item or output."""
+        if not isinstance(block, dict):
+            return
+        kind = _text(block, "type")
+        if "tool" in kind or kind == "function_call":
+            self._whole_calls([block])
+        elif kind == "message" and isinstance(block.get("content"), list):
+            for part in block["content"]:
+                self._block(part)
+        elif kind in ("thinking", "reasoning", "reasoning_text"):
+            parts = block.get("content") or block.get("summary")
+            if isinstance(parts, list):
+                for part in parts:
+                    self._say(None, part.get("text") if isinstance(part, dict) else None)
+            else:
+                self._say(None, block.get("thinking") or block.get("text") or parts)
+        else:
+            self._say(block.get("text") or block.get("content"), None)
+
+    def _output_object(self, value: dict[str, Any]) -> None:
+        for item in value["output"]:
+            self._block(item)
+        self._usage(value.get("usage"))
+        stats = value.get("stats")
+        if isinstance(stats, dict):
+            self._stats(stats)
+        self._stop(value.get("status") or "stop")
+
+    def _stop(self, reason: object) -> None:
+        if isinstance(reason, str) and reason:
+            self.answer.finish, self.answer.done = reason, True
+
+    def _event(self, value: dict[str, Any]) -> None:
+        _EVENTS[value["type"]](self, value)
+
+    def _message_start(self, value: dict[str, Any]) -> None:
+        self._usage(_mapping(value, "message").get("usage"))
+
+    def _block_start(self, value: dict[str, Any]) -> None:
+        block = _mapping(value, "content_block")
+        if "tool" in _text(block, "type"):
+            self._new_call(("block", _count(value, "index")), _text(block, "name"), _text(block, "id"))
+
+    def _block_delta(self, value: dict[str, Any]) -> None:
+        delta = _mapping(value, "delta")
+        self._say(delta.get("text"), delta.get("thinking"))
+        call = self._at.get(("block", _count(value, "index")))
+        if call is not None:
+            call.add(delta.get("partial_json"))
+
+    def _message_delta(self, value: dict[str, Any]) -> None:
+        self._usage(value.get("usage"))
+        self._stop(_mapping(value, "delta").get("stop_reason"))
+
+    def _item_done(self, value: dict[str, Any]) -> None:
+        item = _mapping(value, "item")
+        if _text(item, "type") == "function_call":
+            self._whole_calls([{**item, "id": item.get("call_id") or item.get("id")}])
+
+    def _response_end(self, value: dict[str, Any]) -> None:
+        response = _mapping(value, "response")
+        if response.get("error"):
+            self.answer.error = peel(response).message
+        self._usage(response.get("usage"))
+        self._stop(response.get("status"))
+
+    def _chat_end(self, value: dict[str, Any]) -> None:
+        self._stats(_mapping(_mapping(value, "result"), "stats"))
+        self._stop("stop")
+
+    def _nothing(self, value: dict[str, Any]) -> None:
+        pass
+
+    # All
+
+    def _say(self, text: object, thinking: object) -> None:
+        if isinstance(text, str):
+            self._text.append(text)
+        if isinstance(thinking, str):
+            self._thinking.append(thinking)
+
+    def finish(self) -> Answer:
+        """Give the answer."""
+        answer = self.answer
+        answer.text = jsontext.well_formed("".join(self._text))
+        answer.thinking = jsontext.well_formed("".join(self._thinking))
+        answer.tool_calls = tuple(call.whole() for call in self._calls)
+        return answer
+
+
+class _Call:
+    """A tool call of which pieces come."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self, name: str, call_id: str, arguments: list[str] | None = None) -> None:
+        self.name = name
+        self.id = call_id
+        self.arguments = arguments or []
+
+    def add(self, arguments: object) -> None:
+        """Take more of the arguments."""
+        if isinstance(arguments, str):
+            if arguments:
+                self.arguments.append(arguments)
+        elif arguments is not None:
+            self.arguments.append(jsontext.compact(arguments))
+
+    @property
+    def looks_whole(self) -> bool:
+        """Whether nothing more belongs here, as far as the last piece tells."""
+        return bool(self.arguments) and self.arguments[-1].rstrip().endswith("}")
+
+    def whole(self) -> ToolCall:
+        """Give the call as far as it came."""
+        return ToolCall(self.name, "".join(self.arguments) or "{}", self.id)
+
+
+def _text(mapping: Mapping[str, Any], key: str) -> str:
+    value = mapping.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _count(mapping: Mapping[str, Any], key: str) -> int:
+    value = mapping.get(key)
+    return int(value) if isinstance(value, int | float) and 0 <= value < 1e18 else 0
+
+
+def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+# What each API calls the number of tokens, and LM Studio its durations.
+_USAGE = (
+    (("prompt_tokens", "input_tokens"), "prompt_tokens"),
+    (("completion_tokens", "output_tokens", "total_output_tokens"), "answer_tokens"),
+)
+_STATS = (
+    ("time_to_first_token", "first_token"),
+    ("time_to_first_token_seconds", "first_token"),
+    ("generation_time", "generation"),
+    ("model_load_time_seconds", "load"),
+)
+
+_Take = Callable[[_Assembly, dict[str, Any]], None]
+
+_EVENTS: Mapping[str, _Take] = {
+    "message_start": _Assembly._message_start,
+    "content_block_start": _Assembly._block_start,
+    "content_block_delta": _Assembly._block_delta,
+    "content_block_stop": _Assembly._nothing,
+    "message_delta": _Assembly._message_delta,
+    "message_stop": _Assembly._nothing,
+    "response.output_text.delta": lambda assembly, value: assembly._say(value.get("delta"), None),
+    "response.reasoning_text.delta": lambda assembly, value: assembly._say(None, value.get("delta")),
+    "response.reasoning_summary_text.delta": lambda assembly, value: assembly._say(None, value.get("delta")),
+    "response.output_item.done": _Assembly._item_done,
+    "response.completed": _Assembly._response_end,
+    "response.incomplete": _Assembly._response_end,
+    "response.failed": _Assembly._response_end,
+    "message.delta": lambda assembly, value: assembly._say(value.get("content"), None),
+    "reasoning.delta": lambda assembly, value: assembly._say(None, value.get("content")),
+    "chat.end": _Assembly._chat_end,
+}
+# Events that hold nothing more than these do.
+_SILENT = ("response.", "model_load.", "prompt_processing.", "message.", "reasoning.", "chat.", "tool_call.", "ping")
+
+
+def _is_silent(value: dict[str, Any]) -> bool:
+    return _text(value, "type").startswith(_SILENT)
+
+
+# Each shape that an object can have, and what takes it; the first that fits does.
+_SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], _Take], ...] = (
+    (lambda value: "choices" in value, _Assembly._completion),
+    (lambda value: _text(value, "type") in _EVENTS, _Assembly._event),
+    (lambda value: isinstance(value.get("output"), list), _Assembly._output_object),
+    (
+        lambda value: _text(value, "type") == "message" and isinstance(value.get("content"), list),
+        _Assembly._message_object,
+    ),
+    (
+        lambda value: isinstance(value.get("message"), dict) or isinstance(value.get("response"), str),
+        _Assembly._ollama,
+    ),
+    (
+        lambda value: (
+            isinstance(value.get("status"), str) and not set(value) - {"status", "digest", "total", "completed"}
+        ),
+        _Assembly._progress,
+    ),
+    (_is_silent, _Assembly._nothing),
+)

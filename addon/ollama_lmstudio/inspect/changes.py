@@ -1,0 +1,236 @@
+"""What was changed on the way to LM Studio: the difference between the client's body and the call, found by comparing
+them. The tables of the mapping only tell which field of one belongs to which field of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..endpoints import mapping
+from . import jsontext
+from .conversation import Message, Request, Tool, read_request
+
+Line = tuple[str, str]
+"""What a line is about, and what it says."""
+
+# So many lines of one kind are told.
+MAX_LINES = 20
+# How deep tools and schemas are compared.
+MAX_DEPTH = 8
+VALUE_CHARACTERS = 120
+
+# Fields of Ollama's -> the field of the call that they become.
+FIELDS: Mapping[str, str] = {"format": "response_format", "keep_alive": "ttl", "think": "reasoning_effort"}
+
+# What is compared as a conversation, and what is only read by this program.
+_CONVERSATION = frozenset(
+    {"model", "name", "messages", "prompt", "system", "images", "input", "tools", "instructions", "system_prompt"}
+)
+_READ_HERE: Mapping[str, str] = {
+    "context": "the earlier turns are read from it",
+    "keep_alive": "the bridge sees to it",
+    "logprobs": "",
+    "raw": "no template is applied",
+    "suffix": "it became part of the prompt",
+}
+
+
+def changes(client: bytes, path: str, call: bytes, call_path: str) -> list[Line]:
+    """Compare a client's body with the call; an empty list for what went as it came."""
+    before, after = read_request(client, path), read_request(call, call_path)
+    if not isinstance(before.whole, dict) or not isinstance(after.whole, dict):
+        return [] if client == call else [("body", f"{len(client):,} -> {len(call):,} bytes")]
+    lines = []
+    if before.model != after.model:
+        lines.append(("model", f"{before.model} -> {after.model}"))
+    lines += _limited(_conversation(before.messages, after.messages))
+    if before.texts != after.texts:
+        lines.append(("input", f"{len(before.texts)} -> {len(after.texts)} texts"))
+    lines += _limited(_tools(before.tools, after.tools))
+    return lines + _fields(before, after)
+
+
+def _limited(lines: Iterator[Line]) -> list[Line]:
+    told: list[Line] = []
+    more = 0
+    for line in lines:
+        if len(told) < MAX_LINES:
+            told.append(line)
+        else:
+            more += 1
+    return [*told, (told[-1][0], f"and {more} more changes")] if more else told
+
+
+# Fields and options
+
+
+def _fields(before: Request, after: Request) -> list[Line]:
+    """Tell what became of every field and option."""
+    call = dict(after.fields)
+    call |= {f"options.{name}": value for name, value in after.options.items()}
+    left = dict(call)
+    lines: list[Line] = []
+    same: list[str] = []
+    not_sent: list[str] = []
+    for name, value in _given(before):
+        counterpart = name if name in call else FIELDS.get(name, mapping.lmstudio_key(name))
+        substitute = mapping.SUBSTITUTES.get(counterpart, "")
+        found = next((key for key in (counterpart, substitute) if key in left), None)
+        if found is None:
+            if value not in (None, "", [], {}):
+                why = f" ({_READ_HERE[name]})" if _READ_HERE.get(name) else ""
+                not_sent.append(f"{name} {_shown(value)}{why}")
+        elif _is_same(value, left[found]):
+            if name == found:
+                same.append(name)
+            else:
+                lines.append((name, f"{_shown(value)} -> {found}"))
+            del left[found]
+        elif found == "response_format":
+            lines.append((name, _format(value, left.pop(found))))
+        else:
+            lines.append((name, f"{_shown(value)} -> {'' if name == found else f'{found} '}{_shown(left.pop(found))}"))
+    if same:
+        lines.append(("as it came", ", ".join(same)))
+    if left:
+        lines.append(("added", ", ".join(f"{name} {_shown(value)}" for name, value in left.items())))
+    if not_sent:
+        lines.append(("not sent", ", ".join(not_sent)))
+    return lines
+
+
+def _given(request: Request) -> Iterator[tuple[str, Any]]:
+    """Give a request's options, those first that go before others, then its fields."""
+    for name, _ in mapping.OPTION_TO_LMSTUDIO:
+        if name in request.options:
+            yield name, request.options[name]
+    known = {name for name, _ in mapping.OPTION_TO_LMSTUDIO}
+    for name, value in request.options.items():
+        if name not in known:
+            yield name, value
+    for name, value in request.fields.items():
+        if name.lower() not in _CONVERSATION:
+            yield name.lower(), value
+
+
+def _is_same(value: object, sent: object) -> bool:
+    """Whether two values are written the same way: 1 is not 1.0, and the order of keys counts."""
+    return value is sent or jsontext.compact(value) == jsontext.compact(sent)
+
+
+def _format(schema: object, response_format: object) -> str:
+    wrapped = response_format.get("json_schema") if isinstance(response_format, dict) else None
+    sent = wrapped.get("schema") if isinstance(wrapped, dict) else None
+    which = "the same schema" if _is_same(schema, sent) else f"schema {_shown(sent)}"
+    return f"{_shown(schema)} -> response_format, {which}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list) and len(value) > MAX_LINES:
+        return f"[{len(value):,} values]"
+    return jsontext.one_line(jsontext.without_base64(jsontext.compact(value)), VALUE_CHARACTERS)
+
+
+# The conversation
+
+
+def _conversation(before: Sequence[Message], after: Sequence[Message]) -> Iterator[Line]:
+    """Compare two conversations from their ends: what is added comes before what was there."""
+    pairs: list[tuple[int, Message | None, Message | None]] = []
+    at = len(before)
+    rest = list(after)
+    while rest:
+        message = rest.pop()
+        asked = before[at - 1] if at else None
+        # Images of a tool's result follow it as a message of their own.
+        if asked is None or (len(rest) >= at and not _belong(asked, message)):
+            pairs.append((0, None, message))
+        else:
+            pairs.append((at, asked, message))
+            at -= 1
+    pairs += ((number, before[number - 1], None) for number in range(at, 0, -1))
+    for number, asked, sent in reversed(pairs):
+        if asked is None:
+            assert sent is not None
+            yield "added", f"{sent.role}: {_said(sent)}"
+        elif sent is None:
+            yield f"message {number}", f"not sent: {asked.role}: {_said(asked)}"
+        else:
+            changed = ", ".join(_message(asked, sent))
+            if changed:
+                yield f"message {number}", changed
+
+
+def _belong(asked: Message, sent: Message) -> bool:
+    return asked.text == sent.text and (bool(sent.text) or asked.role == sent.role)
+
+
+def _said(message: Message) -> str:
+    parts = (
+        jsontext.one_line(message.text, VALUE_CHARACTERS),
+        *map(str, message.attachments),
+        *map(str, message.tool_calls),
+    )
+    return jsontext.one_line(" ".join(part for part in parts if part), VALUE_CHARACTERS)
+
+
+def _message(asked: Message, sent: Message) -> Iterator[str]:
+    if asked.role != sent.role:
+        yield f"role {asked.role} -> {sent.role}"
+    if asked.text != sent.text:
+        yield f"text of {len(asked.text):,} -> {len(sent.text):,} characters"
+    if asked.thinking and not sent.thinking:
+        yield "thinking not sent"
+    if asked.attachments != sent.attachments:
+        before, after = (" ".join(map(str, message.attachments)) or "none" for message in (asked, sent))
+        yield f"images {before} -> {after}"
+    if asked.tool_calls != sent.tool_calls:
+        yield from _calls(asked, sent)
+    if asked.answers != sent.answers:
+        yield f"answers {asked.answers or 'nothing'} -> {sent.answers or 'nothing'}"
+
+
+def _calls(asked: Message, sent: Message) -> Iterator[str]:
+    if len(asked.tool_calls) != len(sent.tool_calls):
+        yield f"{len(asked.tool_calls)} -> {len(sent.tool_calls)} tool calls"
+        return
+    for call, sent_call in zip(asked.tool_calls, sent.tool_calls, strict=True):
+        if call.id != sent_call.id:
+            yield f"{call.name or '?'} has the id {sent_call.id or 'none'}" + (f", not {call.id}" if call.id else "")
+        same = _is_same(jsontext.read(call.arguments).value, jsontext.read(sent_call.arguments).value)
+        if call.name != sent_call.name or not same:
+            yield f"call {_shown(str(call))} -> {_shown(str(sent_call))}"
+
+
+# Tools
+
+
+def _tools(before: Sequence[Tool], after: Sequence[Tool]) -> Iterator[Line]:
+    offered = {tool.name: tool for tool in after}
+    for tool in before:
+        sent = offered.pop(tool.name, None)
+        if sent is None:
+            yield f"tool {tool.name or '?'}", "not offered"
+            continue
+        if tool.description != sent.description:
+            yield f"tool {tool.name}", "another description"
+        for path, what in _differences(tool.parameters, sent.parameters, "parameters", 0):
+            yield f"tool {tool.name}", f"{path} {what}"
+    for name in offered:
+        yield f"tool {name or '?'}", "added"
+
+
+def _differences(before: object, after: object, path: str, depth: int) -> Iterator[Line]:
+    """Give where two values differ, as paths into them."""
+    if depth <= MAX_DEPTH and isinstance(before, dict) and isinstance(after, dict):
+        for key in before:
+            if key not in after:
+                yield f"{path}.{key}", f"{_shown(before[key])} taken out"
+            else:
+                yield from _differences(before[key], after[key], f"{path}.{key}", depth + 1)
+        for key in after:
+            if key not in before:
+                yield f"{path}.{key}", f"{_shown(after[key])} put in"
+    elif not _is_same(before, after):
+        yield path, f"{_shown(before)} -> {_shown(after)}"

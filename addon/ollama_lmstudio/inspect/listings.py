@@ -1,0 +1,154 @@
+"""Answers that are no model's: lists of models, descriptions, embeddings, downloads. For people, as lines of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from . import jsontext
+from .answers import State
+
+MAX_ROWS = 200
+MAX_VECTORS = 20
+FIRST_VALUES = 5
+CELL_CHARACTERS = 60
+
+Entry = Mapping[str, Any]
+
+
+def vectors(data: object) -> list[Any] | None:
+    """Find the embeddings in an answer; None if it has none."""
+    if not isinstance(data, dict):
+        return None
+    several, one, rows = data.get("embeddings"), data.get("embedding"), data.get("data")
+    if isinstance(several, list):
+        return several
+    if isinstance(one, list):
+        return [one]
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) and "embedding" in row for row in rows):
+        return [row["embedding"] for row in rows]
+    return None
+
+
+def embeddings(found: Sequence[Any]) -> list[str]:
+    """Describe embeddings: how long each is, and what it begins with."""
+    lines = [_embedding(vector) for vector in islice(found, MAX_VECTORS)]
+    if len(found) > MAX_VECTORS:
+        lines.append(f"and {len(found) - MAX_VECTORS:,} more")
+    return lines
+
+
+def _embedding(vector: object) -> str:
+    if not isinstance(vector, list) or not all(isinstance(x, int | float) for x in vector):
+        return jsontext.one_line(jsontext.without_base64(jsontext.compact(vector)), CELL_CHARACTERS)
+    try:
+        norm = f"norm {math.hypot(*vector):.4f}"
+    except OverflowError:
+        norm = "norm too large to be told"
+    values = ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in vector[:FIRST_VALUES])
+    return f"{len(vector):,} dimensions, {norm}: {values}{', ...' if len(vector) > FIRST_VALUES else ''}"
+
+
+def models(data: object) -> list[Entry] | None:
+    """Find the entries of a list of models, Ollama's or LM Studio's; None if it is none."""
+    if not isinstance(data, dict):
+        return None
+    rows = data.get("models", data.get("data"))
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    return None
+
+
+def _at(entry: Entry, *keys: str) -> Any:
+    value: Any = entry
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _string(value: object) -> str:
+    return "" if value is None or isinstance(value, dict | list) else str(value)
+
+
+def _size(value: object) -> str:
+    return jsontext.size(value) if isinstance(value, int) and value > 0 else ""
+
+
+def _name(entry: Entry) -> str:
+    return next((_string(entry[key]) for key in ("name", "key", "id", "model") if entry.get(key)), "?")
+
+
+def _quantization(entry: Entry) -> str:
+    given = _at(entry, "details", "quantization_level") or _at(entry, "quantization", "name")
+    return _string(given or entry.get("quantization"))
+
+
+def _abilities(entry: Entry) -> str:
+    """Tell what a model can do, from a list of words or a table of answers."""
+    given = entry.get("capabilities")
+    if isinstance(given, dict):
+        return " ".join(str(name) for name, value in given.items() if value)
+    return " ".join(map(str, given)) if isinstance(given, list) else ""
+
+
+def _loaded(entry: Entry) -> str:
+    instances = entry.get("loaded_instances")
+    if not isinstance(instances, list):
+        return _string(entry.get("state"))
+    return " ".join(_string(instance.get("id")) for instance in instances if isinstance(instance, dict))
+
+
+def _context(entry: Entry) -> str:
+    length = entry.get("context_length") or _at(entry, "details", "context_length")
+    return _string(length or entry.get("loaded_context_length") or entry.get("max_context_length"))
+
+
+# The columns of a list of models; those that are empty in all rows are left out.
+COLUMNS: Sequence[tuple[str, Callable[[Entry], str]]] = (
+    ("name", _name),
+    ("type", lambda entry: _string(entry.get("type"))),
+    ("size", lambda entry: _size(entry.get("size", entry.get("size_bytes")))),
+    ("parameters", lambda entry: _string(_at(entry, "details", "parameter_size") or entry.get("params_string"))),
+    ("quantization", _quantization),
+    ("context", _context),
+    ("loaded", _loaded),
+    ("expires", lambda entry: _string(entry.get("expires_at"))),
+    ("can", _abilities),
+)
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """Lay out a list of models."""
+    if not entries:
+        return ["none"]
+    cells = [
+        [jsontext.one_line(column(entry), CELL_CHARACTERS) for _, column in COLUMNS]
+        for entry in islice(entries, MAX_ROWS)
+    ]
+    shown = [index for index in range(len(COLUMNS)) if any(row[index] for row in cells)]
+    rows = [[COLUMNS[index][0] for index in shown], *([row[index] for index in shown] for row in cells)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(shown))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if len(entries) > MAX_ROWS:
+        lines.append(f"and {len(entries) - MAX_ROWS:,} more")
+    return lines
+
+
+def is_description(data: object) -> bool:
+    """Whether an answer describes one model, as /api/show does."""
+    return isinstance(data, dict) and ("model_info" in data or "modelfile" in data)
+
+
+def download(states: Sequence[State]) -> list[str]:
+    """Tell the course of a download, a line for each of its states."""
+    return [_state(state) for state in states]
+
+
+def _state(state: State) -> str:
+    text = jsontext.one_line(state.status, CELL_CHARACTERS)
+    if state.total:
+        part = 100 * state.completed // state.total
+        text += f": {part}%, {jsontext.size(state.completed)} of {jsontext.size(state.total)}"
+    return text + (f" ({state.lines:,} lines)" if state.lines > 1 else "")

@@ -1,0 +1,320 @@
+"""The two views of an exchange, as text for people: what the client sees of it, and what LM Studio sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..lmstudio.sse import Event
+from . import answers, changes, jsontext, listings
+from .answers import Answer
+from .conversation import Message, Request, read_request
+from .exchange import Exchange, header, masked
+from .record import Numbers
+from .sheet import TEXT_CHARACTERS, Sheet
+
+# Of a longer conversation the begin and the end are shown.
+MAX_MESSAGES = 200
+FIRST_MESSAGES = 20
+# How many characters all messages together may have, unless each is short.
+CONVERSATION_CHARACTERS = 200_000
+MESSAGE_CHARACTERS = 1000
+
+MAX_EVENTS = 1500
+LAST_EVENTS = 300
+EVENT_CHARACTERS = 1000
+
+BODY_CHARACTERS = 200_000
+STRING_CHARACTERS = 4000
+
+
+EMPTY: tuple[object, ...] = (None, "", [], {})
+
+
+# What the client sees
+
+
+def ollama_request(exchange: Exchange) -> str:
+    """Show the whole exchange: what was asked, what was changed on the way, and what came back."""
+    sheet = Sheet()
+    if exchange.own:
+        _own(sheet, exchange)
+    else:
+        _asked(sheet, exchange)
+        _on_the_way(sheet, exchange)
+    _answer(sheet, exchange)
+    return str(sheet)
+
+
+def ollama_response(exchange: Exchange) -> str:
+    """Show what came back."""
+    sheet = Sheet()
+    _answer(sheet, exchange)
+    return str(sheet)
+
+
+def _asked(sheet: Sheet, exchange: Exchange) -> None:
+    body, record = exchange.asked_body, exchange.record
+    request = read_request(body, exchange.asked_path)
+    sheet.heading(f"{exchange.asked_method} {exchange.asked_target}")
+    sheet.value("from", header(exchange.asked_headers, "user-agent"))
+    _kept(sheet, len(body), record.request_size)
+    if request.problem:
+        sheet.value("problem", f"the body is {request.problem}")
+    if not isinstance(request.whole, dict):
+        if body:
+            _body(sheet, body)
+        return
+    sheet.value("model", request.model)
+    for name, value in request.fields.items():
+        if value not in EMPTY:
+            sheet.value(jsontext.one_line(name, 40), _short(name, value))
+    sheet.value("empty", ", ".join(name for name, value in request.fields.items() if value in EMPTY))
+    if request.options:
+        sheet.value("options", jsontext.compact(request.options))
+    if request.tools:
+        sheet.block("tools", [_tool(tool) for tool in request.tools])
+    _conversation(sheet, request)
+
+
+def _short(name: str, value: object) -> str:
+    if name == "context" and isinstance(value, list):
+        return f"{len(value):,} numbers"
+    return jsontext.compact(value)
+
+
+def _tool(tool: Any) -> str:
+    return f"{tool}: {jsontext.one_line(tool.description)}" if tool.description else str(tool)
+
+
+def _conversation(sheet: Sheet, request: Request) -> None:
+    messages = request.messages
+    limit = min(TEXT_CHARACTERS, max(MESSAGE_CHARACTERS, CONVERSATION_CHARACTERS // (len(messages) or 1)))
+    left_out = max(0, len(messages) - MAX_MESSAGES)
+    for number, message in enumerate(messages):
+        if left_out and FIRST_MESSAGES <= number < FIRST_MESSAGES + left_out:
+            if number == FIRST_MESSAGES:
+                sheet.heading(f"{left_out:,} messages are left out")
+            continue
+        _message(sheet, message, limit)
+    if request.texts:
+        sheet.block("texts", [jsontext.one_line(text) or "(empty)" for text in request.texts[:MAX_MESSAGES]])
+        if len(request.texts) > MAX_MESSAGES:
+            sheet.heading(f"{len(request.texts) - MAX_MESSAGES:,} texts are left out")
+
+
+def _message(sheet: Sheet, message: Message, limit: int = TEXT_CHARACTERS) -> None:
+    who = jsontext.one_line(f"{message.role} {message.answers}", 60)
+    if message.thinking:
+        sheet.text(f"{who} thinks", message.thinking, limit)
+    text = jsontext.cut(jsontext.without_base64(message.text), limit)
+    notes = "\n".join(map(str, message.attachments))
+    if text or notes or not (message.tool_calls or message.thinking):
+        sheet.text(who, "\n".join(part for part in (text, notes) if part), 2 * limit)
+    for call in message.tool_calls:
+        sheet.text(f"{who} calls", f"{call}{f'  {call.id}' if call.id else ''}", limit)
+
+
+def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
+    record = exchange.record
+    if not exchange.called:
+        if record.kind:
+            sheet.heading("Answered by the bridge itself")
+        return
+    sheet.heading(f"Sent to LM Studio: {exchange.method} {exchange.path}")
+    body = exchange.asked_body
+    if record.request_size > len(body):
+        sheet.value("changed", "cannot be told, since not all of the body is kept")
+        return
+    lines = changes.changes(body, exchange.asked_path, exchange.body, exchange.path)
+    for what, text in lines or [("changed", "nothing")]:
+        sheet.value(jsontext.one_line(what, 60), text)
+    named = {name for name, _ in lines} | {word for _, text in lines for word in text.replace(",", " ").split()}
+    further = [name for name in record.dropped if name not in named]
+    sheet.value("LM Studio has no", ", ".join(further))
+
+
+def _answer(sheet: Sheet, exchange: Exchange) -> None:
+    body = exchange.response
+    if not exchange.status:
+        sheet.heading("No answer" if exchange.error else "No answer yet")
+        _error(sheet, exchange.error)
+        return
+    sheet.heading(f"Answer: {exchange.status} {exchange.reason}".rstrip())
+    if body is None:
+        sheet.value("body", "not kept, or still on its way")
+        _numbers(sheet, exchange.record.numbers)
+        _error(sheet, exchange.error)
+        return
+    _kept(sheet, len(body), exchange.record.response_size)
+    answer = answers.read_answer(body, exchange.content_type)
+    _parts(sheet, answer)
+    for problem in answer.problems:
+        sheet.value("problem", problem)
+    is_cut = exchange.record.response_size > len(body)
+    if answer.spoke and not (answer.done or answer.error or exchange.error or is_cut):
+        sheet.value("problem", "the end of the answer is missing")
+    _numbers(sheet, exchange.record.numbers or answer.numbers)
+    _error(sheet, exchange.error or answer.error)
+
+
+def _parts(sheet: Sheet, answer: Answer) -> None:
+    if answer.spoke:
+        _message(sheet, Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+    if answer.states:
+        sheet.block("download", listings.download(answer.states))
+    if answer.plain:
+        sheet.text("text", answer.plain)
+    data = answer.data
+    if data is None:
+        return
+    found = listings.vectors(data)
+    if found is not None:
+        sheet.value("model", data.get("model", ""))
+        sheet.block("embeddings", listings.embeddings(found) or ["none"])
+    elif (entries := listings.models(data)) is not None:
+        sheet.block(f"{len(entries)} model{'' if len(entries) == 1 else 's'}", listings.table(entries))
+    elif listings.is_description(data):
+        _description(sheet, data)
+    else:
+        sheet.raw(_readable(jsontext.pretty(data)))
+
+
+def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
+    for name, value in data.items():
+        if isinstance(value, str):
+            sheet.text(name, value, MESSAGE_CHARACTERS)
+        elif isinstance(value, dict):
+            sheet.block(name, [f"{key}: {jsontext.one_line(jsontext.compact(item))}" for key, item in value.items()])
+        else:
+            sheet.value(name, jsontext.compact(value))
+
+
+def duration(nanoseconds: int) -> str:
+    """Write a duration for people: `0.4 ms`, `310 ms`, `2.4 s`, `3 min 5 s`."""
+    seconds = nanoseconds / 1e9
+    if seconds < 0.01:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def speed(numbers: Numbers) -> str:
+    """Write how fast an answer came; empty where that is not known."""
+    return f"{numbers.tokens_per_second:.3g} tok/s" if numbers.tokens_per_second else ""
+
+
+# The numbers, and how each is written; those that are not known are left out.
+NUMBERS: Sequence[tuple[str, Callable[[Numbers], str]]] = (
+    ("prompt", lambda numbers: f"{numbers.prompt_tokens:,} tokens" if numbers.prompt_tokens else ""),
+    ("answer", lambda numbers: f"{numbers.answer_tokens:,} tokens" if numbers.answer_tokens else ""),
+    ("speed", speed),
+    ("first token", lambda numbers: duration(numbers.first_token) if numbers.first_token else ""),
+    ("load", lambda numbers: duration(numbers.load) if numbers.load else ""),
+    ("total", lambda numbers: duration(numbers.total) if numbers.total else ""),
+    ("done reason", lambda numbers: numbers.done_reason),
+)
+
+
+def _numbers(sheet: Sheet, numbers: Numbers | None) -> None:
+    known = [(name, text) for name, write in NUMBERS if (text := write(numbers or Numbers()))]
+    if known:
+        sheet.heading("Numbers")
+    for name, text in known:
+        sheet.value(name, text)
+
+
+def _error(sheet: Sheet, message: str) -> None:
+    if message:
+        sheet.heading("Error")
+        sheet.text("error", message)
+
+
+def _kept(sheet: Sheet, kept: int, whole: int) -> None:
+    if whole > kept:
+        sheet.value("kept", f"{jsontext.size(kept)} of {jsontext.size(whole)}")
+
+
+# What LM Studio sees
+
+
+def lmstudio_request(exchange: Exchange) -> str:
+    """Show the call as it was sent."""
+    sheet = Sheet()
+    if exchange.own:
+        _own(sheet, exchange)
+        return str(sheet)
+    if not exchange.called:
+        sheet.heading("Nothing was sent to LM Studio")
+    sheet.heading(f"{exchange.method} {exchange.path}")
+    _body(sheet, exchange.body)
+    return str(sheet)
+
+
+def lmstudio_response(exchange: Exchange) -> str:
+    """Show LM Studio's answer as it came: status, headers, and each event."""
+    sheet = Sheet()
+    record = exchange.record
+    if not exchange.called:
+        sheet.heading("Nothing was sent to LM Studio: this is the bridge's own answer")
+        _body(sheet, exchange.response or b"")
+        return str(sheet)
+    status = record.status or (0 if record.kind == "call" else exchange.status)
+    if not status:
+        sheet.heading("No answer of LM Studio" if exchange.error else "No answer of LM Studio yet")
+        _error(sheet, exchange.error)
+        return str(sheet)
+    fields = masked(record.upstream_headers or (exchange.response_headers if record.kind != "call" else ()))
+    body = exchange.upstream
+    sheet.heading(f"LM Studio's answer: {status}")
+    for name, value in fields:
+        sheet.value(name, value)
+    length = jsontext.size(max(len(body), record.upstream_size))
+    if answers.is_events(body, header(fields, "content-type")):
+        _events(sheet, answers.events(body), length)
+    else:
+        sheet.heading(f"Body: {length}")
+        _body(sheet, body)
+    _kept(sheet, len(body), record.upstream_size)
+    _error(sheet, exchange.error)
+    return str(sheet)
+
+
+def _own(sheet: Sheet, exchange: Exchange) -> None:
+    sheet.heading(f"The bridge's own call: {exchange.record.purpose}".rstrip(": "))
+    sheet.heading(f"{exchange.method} {exchange.path}")
+    _body(sheet, exchange.body)
+
+
+def _events(sheet: Sheet, events: Sequence[Event], length: str) -> None:
+    sheet.heading(f"Body: {length}, {len(events):,} event{'' if len(events) == 1 else 's'}")
+    left_out = max(0, len(events) - MAX_EVENTS)
+    for number, event in enumerate(events):
+        if left_out and MAX_EVENTS - LAST_EVENTS <= number < len(events) - LAST_EVENTS:
+            if number == MAX_EVENTS - LAST_EVENTS:
+                sheet.heading(f"{left_out:,} events are left out")
+            continue
+        if event.type:
+            sheet.value("event", event.type)
+        sheet.value("data", jsontext.one_line(_readable(event.data), EVENT_CHARACTERS))
+
+
+def _body(sheet: Sheet, body: bytes) -> None:
+    """Show a body as JSON that can be read; what is none, as it is."""
+    if not body:
+        return
+    value, problem = jsontext.read(body)
+    if problem:
+        sheet.text("body", _readable(body.decode("utf-8", "replace")), 2 * BODY_CHARACTERS)
+    else:
+        sheet.raw(_readable(jsontext.pretty(value)))
+
+
+def _readable(text: str) -> str:
+    """Shorten what nobody reads in a text of JSON: data, long strings, lists of numbers."""
+    text = jsontext.shortened(jsontext.without_base64(text), STRING_CHARACTERS, listings.FIRST_VALUES)
+    return jsontext.cut(text, BODY_CHARACTERS)

@@ -1,0 +1,202 @@
+"""One line about an exchange, for the flow's comment, and a mark for the list. Made once, when the exchange has ended:
+nothing here looks at single tokens, and of long bodies only at their begin or their end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..lmstudio.errors import peel
+from . import jsontext, listings
+from .conversation import Request, read_request
+from .exchange import Exchange
+from .record import Numbers
+from .render import duration, speed
+
+COMMENT_CHARACTERS = 200
+NAME_CHARACTERS = 60
+MESSAGE_CHARACTERS = 120
+# A longer body is not parsed for its summary.
+PARSED_BYTES = 262_144
+
+# The begin of the first embedding in an answer, Ollama's or LM Studio's.
+_VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
+
+
+def comment(exchange: Exchange) -> str:
+    """Sum an exchange up: `chat llama3.2: 42 tok/s, first token 310 ms, 512 + 87 tokens`."""
+    failed = has_failed(exchange)
+    facts = [fact for fact in _facts(exchange) if fact] if not failed or is_broken(exchange) else []
+    if failed:
+        what = f"{exchange.status}" if exchange.status >= 400 else "then" if facts else ""
+        facts.append(f"{what} {jsontext.one_line(failure(exchange), MESSAGE_CHARACTERS)}".strip())
+    elif is_cut_off(exchange):
+        facts.append("cut off: length")
+    if exchange.own and exchange.took:
+        facts.append(duration(exchange.took))
+    if exchange.replayed:
+        facts.append("replay")
+    subject = (
+        exchange.record.purpose or "own call" if exchange.own else f"{exchange.endpoint} {_name(exchange)}".strip()
+    )
+    text = ", ".join(facts)
+    return jsontext.well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
+
+
+def has_failed(exchange: Exchange) -> bool:
+    """Whether something went wrong."""
+    return bool(exchange.error) or exchange.status >= 400
+
+
+def failure(exchange: Exchange) -> str:
+    """Say what went wrong, as far as anybody told."""
+    if exchange.error or not exchange.response:
+        return exchange.error or exchange.reason
+    value = _small_json(exchange.response)
+    if isinstance(value, dict):
+        return peel(value).message
+    return exchange.response[:PARSED_BYTES].decode("utf-8", "replace")
+
+
+def is_broken(exchange: Exchange) -> bool:
+    """Whether an answer had begun when it failed."""
+    return bool(exchange.error) and 0 < exchange.status < 400
+
+
+def is_cut_off(exchange: Exchange) -> bool:
+    """Whether the model had more to say."""
+    return _done_reason(exchange) == "length"
+
+
+def is_error(exchange: Exchange) -> bool:
+    """Whether there is no answer. That a HEAD finds nothing is an answer, too."""
+    return has_failed(exchange) and not is_broken(exchange) and exchange.asked_method != "HEAD"
+
+
+# The mark of an exchange in mitmproxy's list: the first that holds.
+MARKS: Sequence[tuple[Callable[[Exchange], bool], str]] = (
+    (is_error, ":x:"),
+    (lambda exchange: is_broken(exchange) or is_cut_off(exchange), ":scissors:"),
+    (lambda exchange: exchange.replayed, ":repeat:"),
+    (lambda exchange: exchange.own, ":gear:"),
+)
+
+
+def mark(exchange: Exchange) -> str:
+    """Give the name of an emoji that mitmproxy knows; empty for what needs no mark."""
+    return next((emoji for holds, emoji in MARKS if holds(exchange)), "")
+
+
+def _name(exchange: Exchange) -> str:
+    name = exchange.record.model
+    if not name and exchange.asked_body[:1].lstrip() == b"{" and len(exchange.asked_body) <= PARSED_BYTES:
+        name = _request(exchange).model
+    return jsontext.one_line(name.removesuffix(":latest"), NAME_CHARACTERS)
+
+
+def _request(exchange: Exchange) -> Request:
+    body = exchange.asked_body
+    return read_request(body if len(body) <= PARSED_BYTES else b"", exchange.asked_path)
+
+
+def _small_json(body: bytes | None) -> Any:
+    return jsontext.read(body).value if body and len(body) <= PARSED_BYTES else None
+
+
+def _done_reason(exchange: Exchange) -> str:
+    return exchange.record.numbers.done_reason if exchange.record.numbers else ""
+
+
+def _facts(exchange: Exchange) -> list[str]:
+    numbers = exchange.record.numbers
+    if numbers is not None and (numbers.answer_tokens or numbers.first_token):
+        return _speed(numbers)
+    tell = _TELL.get(exchange.endpoint)
+    if tell is not None:
+        return tell(exchange)
+    return _tell_list(exchange)
+
+
+def _speed(numbers: Numbers) -> list[str]:
+    tokens = f"{numbers.prompt_tokens or '?'} + {numbers.answer_tokens or '?'} tokens"
+    known = numbers.prompt_tokens or numbers.answer_tokens
+    return [
+        speed(numbers),
+        f"first token {duration(numbers.first_token)}" if numbers.first_token else "",
+        tokens if known else "",
+    ]
+
+
+def _tell_chat(exchange: Exchange) -> list[str]:
+    """Tell of a request without a prompt, which loads or unloads; of an answer without numbers there is nothing to."""
+    value = _small_json(exchange.response)
+    reason = value.get("done_reason") if isinstance(value, dict) else None
+    return [{"load": "loaded", "unload": "unloaded"}.get(str(reason), "")]
+
+
+def _tell_embeddings(exchange: Exchange) -> list[str]:
+    request = _request(exchange)
+    count = len(request.texts) or len(request.messages)
+    found = _VECTOR.search((exchange.response or b"")[:PARSED_BYTES])
+    values = found[1].count(b",") + 1 if found and found[1].strip() else 0
+    return [f"{count} text{'' if count == 1 else 's'}" if count else "", f"{values} dimensions" if values else ""]
+
+
+def _tell_list(exchange: Exchange) -> list[str]:
+    value = _small_json(exchange.response)
+    entries = listings.models(value)
+    if entries is not None:
+        return [f"{len(entries)} model{'' if len(entries) == 1 else 's'}"]
+    # The state of a download, or of a server.
+    return [_word(value, "status")]
+
+
+def _tell_description(exchange: Exchange) -> list[str]:
+    value = _small_json(exchange.response)
+    can = value.get("capabilities") if isinstance(value, dict) else None
+    return [" ".join(map(str, can))] if isinstance(can, list) else []
+
+
+def _tell_version(exchange: Exchange) -> list[str]:
+    return [_word(_small_json(exchange.response), "version")]
+
+
+def _tell_progress(exchange: Exchange) -> list[str]:
+    """Tell the last state; the last line is enough for that."""
+    lines = (exchange.response or b"")[-PARSED_BYTES:].rstrip().rpartition(b"\n")
+    return [_word(jsontext.read(lines[2]).value, "status")]
+
+
+def _tell_copy(exchange: Exchange) -> list[str]:
+    fields = _request(exchange).fields
+    return [f"{fields.get('source', '?')} -> {fields.get('destination', '?')}"]
+
+
+def _tell_blob(exchange: Exchange) -> list[str]:
+    digest = exchange.asked_path.rpartition("/")[2][:19]
+    size = exchange.record.request_size
+    return [f"{digest}, {jsontext.size(size)}" if size else digest]
+
+
+def _word(value: object, key: str) -> str:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+# What there is to tell of each endpoint; of all others, the number of models in a list.
+_TELL: Mapping[str, Callable[[Exchange], list[str]]] = {
+    "blobs": _tell_blob,
+    "chat": _tell_chat,
+    "copy": _tell_copy,
+    "create": _tell_progress,
+    "embed": _tell_embeddings,
+    "embeddings": _tell_embeddings,
+    "generate": _tell_chat,
+    "pull": _tell_progress,
+    "push": _tell_progress,
+    "show": _tell_description,
+    "v1/embeddings": _tell_embeddings,
+    "version": _tell_version,
+}

@@ -1,0 +1,158 @@
+"""The contentviews **Ollama** and **LM Studio**, on mitmproxy 11 and 12: two thin classes each over the same functions.
+
+Each is chosen by itself where it fits, and by hand for every flow of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy import contentviews, http
+
+from . import exchange as exchanges
+from . import jsontext, render
+from .exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+# Mitmproxy's own views say at most 1 for JSON.
+CHOSEN = 2.0
+POSSIBLE = 0.0
+IMPOSSIBLE = -1.0
+
+FOREIGN = "# This is no exchange of the bridge between Ollama's API and LM Studio"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two views: its name, when it is the one to see, and what it shows of a request and a response."""
+
+    name: str
+    fits: Callable[[Exchange], bool]
+    request: Callable[[Exchange], str]
+    response: Callable[[Exchange], str]
+
+
+def is_for_ollama(exchange: Exchange) -> bool:
+    """Whether an exchange is looked at from the client's side: all but LM Studio's own APIs without a conversation."""
+    return not exchange.own and (exchange.record.kind != "relay" or exchange.is_chat)
+
+
+OLLAMA = Side("Ollama", is_for_ollama, render.ollama_request, render.ollama_response)
+LM_STUDIO = Side(
+    "LM Studio",
+    lambda exchange: not is_for_ollama(exchange),
+    render.lmstudio_request,
+    render.lmstudio_response,
+)
+SIDES = (OLLAMA, LM_STUDIO)
+
+
+def priority(side: Side, flow: object, message: object) -> float:
+    """Tell how well a view fits a message: more than any of mitmproxy's own, or not at all for what is none of ours."""
+    if not isinstance(flow, http.HTTPFlow) or message is None:
+        return IMPOSSIBLE
+    if message is not flow.request and message is not flow.response:
+        return IMPOSSIBLE
+    exchange = exchanges.of(flow)
+    if exchange is None:
+        return IMPOSSIBLE
+    return CHOSEN if side.fits(exchange) else POSSIBLE
+
+
+def text(side: Side, data: bytes, flow: object, message: object) -> str:
+    """Show a message; a view that fails shows the message's bytes instead, as text."""
+    try:
+        exchange = exchanges.of(flow) if isinstance(flow, http.HTTPFlow) else None
+        if exchange is None or not isinstance(flow, http.HTTPFlow):
+            return f"{FOREIGN}\n{_plain(data)}"
+        return (side.request if message is flow.request else side.response)(exchange)
+    except Exception as e:
+        logger.debug("the view %s failed", side.name, exc_info=True)
+        return f"# The view {side.name} failed ({type(e).__name__}), this is the body as it is\n{_plain(data)}"
+
+
+def _plain(data: bytes) -> str:
+    shown = jsontext.without_base64(data[: render.BODY_CHARACTERS].decode("utf-8", "replace"))
+    return jsontext.well_formed(shown)
+
+
+def _styled(line: str) -> list[tuple[str, str]]:
+    """Give a line the styles of mitmproxy 11, which colours nothing by itself: headings, and keys."""
+    if line.startswith("#"):
+        return [("header", line)]
+    key, colon, rest = line.partition(": ")
+    if colon and not line.startswith((" ", "{", "[")):
+        return [("Token_Name_Tag", f"{key}:"), ("text", f" {rest}")]
+    return [("text", line)]
+
+
+# The interface of mitmproxy 12, and that of 11, which 12 still has but warns of.
+_New: Any = getattr(contentviews, "Contentview", object)
+_Old: Any = object if _New is not object else contentviews.View
+
+
+class OldView(_Old):  # type: ignore[misc]
+    """A contentview of mitmproxy 11."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self.name = side.name
+
+    def render_priority(self, data: bytes, *, flow: Any = None, http_message: Any = None, **_: Any) -> float:
+        return _priority(self._side, flow, http_message)
+
+    def __call__(
+        self, data: bytes, *, flow: Any = None, http_message: Any = None, **_: Any
+    ) -> tuple[str, Iterator[list[tuple[str, str]]]]:
+        return self.name, map(_styled, text(self._side, data, flow, http_message).split("\n"))
+
+
+class NewView(_New):  # type: ignore[misc]
+    """A contentview of mitmproxy 12."""
+
+    syntax_highlight = "yaml"
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    @property
+    def name(self) -> str:
+        return self._side.name
+
+    def render_priority(self, data: bytes, metadata: Any) -> float:
+        return _priority(self._side, metadata.flow, metadata.http_message)
+
+    def prettify(self, data: bytes, metadata: Any) -> str:
+        return text(self._side, data, metadata.flow, metadata.http_message)
+
+
+def _priority(side: Side, flow: object, message: object) -> float:
+    """Tell how well a view fits; nothing that a flow holds may keep the others from being looked at."""
+    try:
+        return priority(side, flow, message)
+    except Exception:
+        logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
+        return IMPOSSIBLE
+
+
+def install() -> None:
+    """Add both views to mitmproxy; those of an earlier load go."""
+    remove()
+    make = OldView if _New is object else NewView
+    for side in SIDES:
+        contentviews.add(make(side))
+
+
+def remove() -> None:
+    """Take both views away."""
+    names = {side.name.lower() for side in SIDES}
+    for view in [view for view in getattr(contentviews, "views", ()) if view.name.lower() in names]:
+        contentviews.remove(view)
+    # Mitmproxy 12 has no way to remove a view: what is not found here is replaced by the next one of its name.
+    by_name = getattr(getattr(contentviews, "registry", None), "_by_name", {})
+    for name in names:
+        by_name.pop(name, None)

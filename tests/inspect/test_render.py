@@ -1,0 +1,421 @@
+"""What people see of an exchange, from both sides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.inspect.conftest import (
+    ASKED,
+    EVENTS,
+    LINES,
+    PNG,
+    answered,
+    chunk,
+    dumps,
+    exchange,
+    line,
+    ndjson,
+    parts,
+    record,
+    sse,
+)
+
+from ollama_lmstudio.inspect import render
+from ollama_lmstudio.inspect.exchange import Exchange
+from ollama_lmstudio.inspect.record import Numbers, Record
+
+WHOLE = """\
+# POST /api/chat
+from: ollama-python/0.6
+model: llama3.2
+stream: true
+think: true
+keep_alive: "5m"
+options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
+tools: |
+  weather(city, unit?): Tell the weather
+system: Be terse.
+user: |
+  What is this?
+  Look.
+  [image/png, 70 bytes]
+assistant thinks: Where?
+assistant calls: |
+  weather({"city": "Rome"})
+tool weather: 18 degrees
+
+# Sent to LM Studio: POST /v1/chat/completions
+model: llama3.2 -> llama-3.2-3b-instruct
+message 3: thinking not sent, weather has the id call_1
+message 4: answers weather -> call_1
+num_predict: 100 -> max_tokens
+think: true -> reasoning_effort "medium"
+keep_alive: "5m" -> ttl 300
+as it came: temperature, stream
+added: stream_options {"include_usage": true}
+not sent: num_ctx 8192
+
+# Answer: 200 OK
+assistant thinks: Let me see.
+assistant: It is a dot.
+
+# Numbers
+prompt: 512 tokens
+answer: 87 tokens
+speed: 43.5 tok/s
+first token: 310 ms
+total: 2.4 s
+done reason: stop"""
+
+
+def test_a_request_shows_the_whole_exchange() -> None:
+    assert render.ollama_request(exchange()) == WHOLE
+
+
+def test_a_response_shows_what_came_back() -> None:
+    assert render.ollama_response(exchange()) == WHOLE[WHOLE.index("# Answer") :]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"status": 0, "response": None}, {"No answer yet": ""}),
+        (
+            {"status": 0, "response": None, "problem": "Client disconnected."},
+            {"No answer": "", "Error": "error: Client disconnected."},
+        ),
+        ({"response": None}, {"Answer: 200 OK": "body: not kept, or still on its way"}),
+    ],
+)
+def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
+    shown = parts(render.ollama_request(exchange(record(numbers=None), **changed)))
+    assert {name: shown.get(name) for name in expected} == expected
+    assert "POST /api/chat" in shown
+
+
+def test_a_broken_answer_shows_what_is_there() -> None:
+    kept = record(error="LM Studio closed the connection before its answer was finished", numbers=None, response_size=0)
+    body = ndjson(line("It is "), {"error": "LM Studio closed the connection"})
+    shown = parts(render.ollama_response(exchange(kept, response=body)))
+    assert shown == {
+        "Answer: 200 OK": "assistant: It is",
+        "Error": "error: LM Studio closed the connection before its answer was finished",
+    }
+    shown = parts(render.ollama_response(exchange(replace(kept, error=""), response=ndjson(line("It is ")))))
+    assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
+
+
+def test_bodies_that_are_not_kept_whole_say_so() -> None:
+    body = dumps(ASKED)
+    kept = record(body[: body.index(PNG.encode()) + 40], request_size=len(body), response_size=5_000_000)
+    shown = parts(render.ollama_request(exchange(kept, response=LINES[:150])))
+    assert f"kept: {len(kept.request)} bytes of " in shown["POST /api/chat"]
+    assert "problem: the body is broken: Unterminated string" in shown["POST /api/chat"]
+    assert "  [image/png, 30 bytes]" in shown["POST /api/chat"]
+    sent = shown["Sent to LM Studio: POST /v1/chat/completions"]
+    assert sent == "changed: cannot be told, since not all of the body is kept"
+    assert "kept: 150 bytes of 5.0 MB" in shown["Answer: 200 OK"]
+    assert "the end of the answer is missing" not in shown["Answer: 200 OK"]
+
+
+@pytest.mark.parametrize("body", [b"oops", b"[1, 2", b'"' + PNG.encode()])
+def test_a_body_that_is_no_request_is_shown_as_it_is(body: bytes) -> None:
+    shown = render.ollama_request(exchange(record(body)))
+    assert (body.decode() in shown) == (PNG.encode() not in body)
+    assert PNG not in shown
+
+
+def test_what_the_client_left_empty_is_named_only() -> None:
+    body: dict[str, Any] = {
+        "name": "m",
+        "prompt": "",
+        "suffix": "",
+        "format": None,
+        "context": [1] * 500,
+        "options": {},
+    }
+    shown = parts(render.ollama_request(exchange(record(body, path="/api/generate"))))
+    assert shown["POST /api/generate"].split("\n")[1:] == ["model: m", "context: 500 numbers", "empty: suffix, format"]
+
+
+def test_what_was_dropped_on_the_way_and_cannot_be_seen_is_named() -> None:
+    shown = render.ollama_request(exchange(record(dropped=("num_ctx", "format together with tools"))))
+    assert "LM Studio has no: format together with tools\n" in shown
+
+
+def test_long_conversations() -> None:
+    messages = [{"role": "user", "content": f"number {number} " + "x " * 15_000} for number in range(500)]
+    shown = render.ollama_request(exchange(record({"messages": messages}), call={"messages": messages}))
+    assert "# 300 messages are left out" in shown
+    assert "number 19 x" in shown
+    assert "number 20 x" not in shown
+    assert "number 499 x" in shown
+    assert "[... 29,011 characters left out ...]" in shown
+    assert "# Numbers" in shown
+    assert len(shown) < 500_000
+
+
+def test_many_texts() -> None:
+    body = {"model": "m", "input": ["a text"] * 999}
+    shown = render.ollama_request(exchange(record(body, path="/api/embed"), call=body, path="/v1/embeddings"))
+    assert shown.count("a text") == 200
+    assert "# 799 texts are left out" in shown
+
+
+EMBEDDED = {"model": "nomic", "embeddings": [[0.6, -0.8, *[0.0] * 766]] * 30}
+TAG = {
+    "name": "qwen3-4b:latest",
+    "model": "qwen3-4b:latest",
+    "size": 2_497_281_120,
+    "details": {"parameter_size": "4B", "quantization_level": "Q4_K_M", "context_length": 40960},
+    "capabilities": ["completion", "tools"],
+}
+V1_MODEL = {
+    "type": "llm",
+    "key": "qwen/qwen3-4b",
+    "size_bytes": 2_497_281_120,
+    "params_string": "4B",
+    "quantization": {"name": "Q4_K_M"},
+    "max_context_length": 40960,
+    "loaded_instances": [{"id": "qwen/qwen3-4b"}],
+    "capabilities": {"vision": False, "trained_for_tool_use": True},
+}
+
+ANSWERS: dict[str, tuple[Exchange, str]] = {
+    "embeddings": (
+        answered("/api/embed", EMBEDDED),
+        "model: nomic\nembeddings: |\n"
+        + "  768 dimensions, norm 1.0000: 0.6, -0.8, 0, 0, 0, ...\n" * 20
+        + "  and 10 more",
+    ),
+    "one embedding": (
+        answered("/api/embeddings", {"embedding": [3, 4.0]}),
+        "embeddings: |\n  2 dimensions, norm 5.0000: 3, 4",
+    ),
+    "embeddings of LM Studio's": (
+        answered("/v1/embeddings", {"data": [{"embedding": [1.0]}, {"embedding": "AAAA"}]}),
+        'embeddings: |\n  1 dimensions, norm 1.0000: 1\n  "AAAA"',
+    ),
+    "no embeddings": (answered("/api/embed", {"embeddings": []}), "embeddings: |\n  none"),
+    "a list of models": (
+        answered("/api/tags", {"models": [TAG, {**TAG, "name": "b", "size": 0, "capabilities": None}]}),
+        "2 models: |\n"
+        "  name             size    parameters  quantization  context  can\n"
+        "  qwen3-4b:latest  2.5 GB  4B          Q4_K_M        40960    completion tools\n"
+        "  b                        4B          Q4_K_M        40960",
+    ),
+    "a list of LM Studio's": (
+        answered("/api/v1/models", {"models": [V1_MODEL]}),
+        "1 model: |\n"
+        "  name           type  size    parameters  quantization  context  loaded         can\n"
+        "  qwen/qwen3-4b  llm   2.5 GB  4B          Q4_K_M        40960    qwen/qwen3-4b  trained_for_tool_use",
+    ),
+    "a list of names": (
+        answered("/v1/models", {"data": [{"id": "a"}], "object": "list"}),
+        "1 model: |\n  name\n  a",
+    ),
+    "an empty list": (answered("/api/ps", {"models": []}), "0 models: |\n  none"),
+    "a description": (
+        answered(
+            "/api/show",
+            {
+                "modelfile": "FROM a\nSYSTEM b",
+                "details": {"format": "gguf"},
+                "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960},
+                "capabilities": ["tools"],
+            },
+            method="POST",
+        ),
+        "modelfile: |\n  FROM a\n  SYSTEM b\n"
+        'details: |\n  format: "gguf"\n'
+        'model_info: |\n  general.architecture: "qwen3"\n  qwen3.context_length: 40960\n'
+        'capabilities: ["tools"]',
+    ),
+    "a download": (
+        answered(
+            "/api/pull",
+            ndjson(
+                {"status": "pulling manifest"},
+                *({"status": "pulling ab", "total": 2 * 10**9, "completed": n * 10**8} for n in range(10)),
+            ),
+        ),
+        "download: |\n  pulling manifest\n  pulling ab: 45%, 900.0 MB of 2.0 GB (10 lines)",
+    ),
+    "a version": (answered("/api/version", {"version": "0.33.0"}), '{\n  "version": "0.33.0"\n}'),
+    "a text": (answered("/", b"Ollama is running"), "text: Ollama is running"),
+    "nothing": (answered("/api/copy", b""), ""),
+}
+
+
+@pytest.mark.parametrize(("given_exchange", "expected"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_of_the_bridge_itself(given_exchange: Exchange, expected: str) -> None:
+    assert parts(render.ollama_response(given_exchange))["Answer: 200"] == expected
+    assert "# Answered by the bridge itself" in render.ollama_request(given_exchange)
+
+
+def test_an_error() -> None:
+    shown = render.ollama_response(answered("/api/chat", {"error": "model 'nope' not found"}, status=404))
+    assert parts(shown) == {"Answer: 404": "", "Error": "error: model 'nope' not found"}
+
+
+def test_long_lists_and_downloads_are_bounded() -> None:
+    shown = render.ollama_response(answered("/api/tags", {"models": [TAG] * 1000}))
+    assert shown.count("qwen3-4b") == 200
+    assert "and 800 more" in shown
+
+
+DURATIONS = {
+    400_000: "0.4 ms",
+    310_000_000: "310 ms",
+    2_440_000_000: "2.4 s",
+    59_960_000_000: "60.0 s",
+    185_000_000_000: "3 min 5 s",
+}
+
+
+@pytest.mark.parametrize(("nanoseconds", "text"), DURATIONS.items())
+def test_durations(nanoseconds: int, text: str) -> None:
+    assert render.duration(nanoseconds) == text
+
+
+def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
+    metrics = {"total_duration": 2 * 10**9, "load_duration": 10**9, "eval_count": 11, "eval_duration": 10**9}
+    shown = render.ollama_response(exchange(record(numbers=None), response=ndjson(line(done=True) | metrics)))
+    assert parts(shown)["Numbers"] == (
+        "answer: 11 tokens\nspeed: 11 tok/s\nload: 1.0 s\ntotal: 2.0 s\ndone reason: stop"
+    )
+
+
+# What LM Studio sees
+
+
+def test_the_call() -> None:
+    shown = render.lmstudio_request(exchange())
+    assert shown.startswith('# POST /v1/chat/completions\n{\n  "model": "llama-3.2-3b-instruct",\n')
+    assert '"url": "[image/png, 70 bytes]"' in shown
+    body = json.loads(shown.partition("\n")[2])
+    assert body["messages"][3] == {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}
+
+
+def test_the_events_as_they_came() -> None:
+    shown = render.lmstudio_response(exchange())
+    events = EVENTS.decode().replace("\n\n", "\n").strip()
+    assert shown == (
+        f"# LM Studio's answer: 200\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
+        f"# Body: {len(EVENTS)} bytes, 4 events\n{events}"
+    )
+
+
+def test_named_events_and_broken_ones() -> None:
+    body = b': ping\n\nevent: error\ndata: {"message":\ndata: "no"}\n\ndata: {"broken\n\ndata: [DO'
+    kept = record(upstream=body, upstream_size=10**6, error="LM Studio closed the connection")
+    assert parts(render.lmstudio_response(exchange(kept))) == {
+        "LM Studio's answer: 200": "Content-Type: text/event-stream\nSet-Cookie: ***",
+        "Body: 1.0 MB, 3 events": (
+            f'event: error\ndata: {{"message": "no"}}\ndata: {{"broken\ndata: [DO\nkept: {len(body)} bytes of 1.0 MB'
+        ),
+        "Error": "error: LM Studio closed the connection",
+    }
+
+
+def test_many_events() -> None:
+    body = sse(*(chunk(content=f"<{number}>") for number in range(5000)))
+    shown = render.lmstudio_response(exchange(record(upstream=body, upstream_size=len(body))))
+    assert "5,001 events" in shown
+    assert "# 3,501 events are left out" in shown
+    assert "<1199>" in shown
+    assert "<1200>" not in shown
+    assert "<4999>" in shown
+
+
+def test_one_object() -> None:
+    body = dumps({"error": {"message": "no such model"}})
+    kept = record(status=400, upstream=body, upstream_size=len(body), upstream_headers=(("ETag", "x"),))
+    assert parts(render.lmstudio_response(exchange(kept))) == {
+        "LM Studio's answer: 400": "ETag: x",
+        f"Body: {len(body)} bytes": '{\n  "error": {\n    "message": "no such model"\n  }\n}',
+    }
+
+
+def test_lm_studio_has_not_answered() -> None:
+    assert render.lmstudio_response(exchange(record(status=0))) == "# No answer of LM Studio yet"
+    shown = render.lmstudio_response(exchange(record(status=0, error="LM Studio is not reachable")))
+    assert parts(shown) == {"No answer of LM Studio": "", "Error": "error: LM Studio is not reachable"}
+
+
+def test_lm_studio_was_not_asked() -> None:
+    version = answered("/api/version", {"version": "0.33.0"})
+    assert render.lmstudio_request(version).startswith("# Nothing was sent to LM Studio\n")
+    assert "0.33.0" in render.lmstudio_response(version)
+
+
+def own_call(**changed: Any) -> Exchange:
+    """Make a call that nobody asked for."""
+    kept = Record(kind="own", purpose="model list for name resolution")
+    headers = (("Content-Type", "application/json"),)
+    body = dumps({"models": [V1_MODEL]})
+    whole = Exchange(kept, "GET", "/api/v1/models", (), b"", 200, "OK", headers, body)
+    return replace(whole, **changed)
+
+
+def test_a_call_of_our_own() -> None:
+    assert render.lmstudio_request(own_call()) == (
+        "# The bridge's own call: model list for name resolution\n\n# GET /api/v1/models"
+    )
+    shown = render.lmstudio_response(own_call())
+    assert shown.startswith("# LM Studio's answer: 200\nContent-Type: application/json\n\n# Body: ")
+    assert '"key": "qwen/qwen3-4b"' in shown
+    assert "1 model: |" in render.ollama_request(own_call())
+    assert "1 model: |" in render.ollama_response(own_call())
+
+
+def test_a_request_that_was_sent_on() -> None:
+    body = dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    call = dumps({"model": "org/m", "messages": [{"role": "user", "content": "hi"}]})
+    kept = Record(kind="relay", method="POST", path="/v1/chat/completions", request=body)
+    sent_on = exchange(kept, call=call, response=EVENTS, content_type="text/event-stream")
+    shown = parts(render.ollama_request(sent_on))
+    assert shown["Sent to LM Studio: POST /v1/chat/completions"] == "model: m -> org/m"
+    assert shown["Answer: 200 OK"] == "assistant: It is a dot."
+    assert f"{len(EVENTS)} bytes, 4 events" in render.lmstudio_response(sent_on)
+
+
+VIEWS = (render.ollama_request, render.ollama_response, render.lmstudio_request, render.lmstudio_response)
+PATHS = st.sampled_from(["/api/chat", "/api/embed", "/v1/responses", "/", "?", "/api/pull"])
+
+
+@given(
+    st.sampled_from(["call", "relay", "served", "answer", "own", ""]),
+    PATHS,
+    st.binary(),
+    st.binary(),
+    st.none() | st.binary(),
+    st.binary(),
+    st.sampled_from([0, 200, 404, 999]),
+    st.text(),
+)
+def test_never_raises(
+    kind: Any, path: str, asked: bytes, call: bytes, response: bytes | None, upstream: bytes, status: int, text: str
+) -> None:
+    kept = Record(kind=kind, path=path, model=text, request=asked, upstream=upstream, status=status, error=text)
+    whole = Exchange(kept, text, path, ((text, text),), call, status, text, ((text, text),), response)
+    for view in VIEWS:
+        view(whole).encode()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_base64_is_never_shown(view: Any) -> None:
+    for cut in range(0, len(dumps(ASKED)), 50):
+        assert PNG[:40] not in view(exchange(record(dumps(ASKED)[:cut])))
+
+
+def test_huge_numbers() -> None:
+    numbers = Numbers(total=10**30, generation=1, answer_tokens=10**30)
+    assert "tok/s" in render.ollama_response(exchange(record(numbers=numbers)))
+    vectors = {"embeddings": [[10**400], [1e308, 1e308], [float("nan")]]}
+    assert "too large" in render.ollama_response(exchange(response=dumps(vectors)))

@@ -1,0 +1,224 @@
+"""The comment and the mark of an exchange."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy.utils import emoji
+from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, exchange, ndjson, record
+from tests.inspect.test_render import TAG, V1_MODEL, own_call
+
+from ollama_lmstudio.inspect import summary
+from ollama_lmstudio.inspect.exchange import Exchange
+from ollama_lmstudio.inspect.record import Numbers, Record
+
+LENGTH = replace(NUMBERS, done_reason="length")
+GONE = "LM Studio closed the connection before its answer was finished"
+MS = 1_000_000
+
+
+def request(body: object, path: str, **changed: Any) -> Record:
+    """Make the record of another request."""
+    return record(body, path=path, model="nomic:latest", numbers=None, **changed)
+
+
+def failed(status: int, error: object, **changed: Any) -> Exchange:
+    """Make an exchange that was answered with an error."""
+    kept = record(model="nope", numbers=None, **changed)
+    return exchange(
+        kept, response=error if isinstance(error, bytes) else dumps(error), status=status, reason="Not Found"
+    )
+
+
+CASES: dict[str, tuple[Exchange, str, str]] = {
+    "a chat": (exchange(), "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
+    "generate": (
+        exchange(record(path="/api/generate", model="m:latest", numbers=Numbers(first_token=9 * MS, answer_tokens=1))),
+        "generate m: first token 9.0 ms, ? + 1 tokens",
+        "",
+    ),
+    "a chat that was cut off": (
+        exchange(record(numbers=LENGTH)),
+        "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, cut off: length",
+        ":scissors:",
+    ),
+    "a chat that broke": (
+        exchange(record(error=GONE)),
+        f"chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, then {GONE}",
+        ":scissors:",
+    ),
+    "a chat that broke before anything was measured": (
+        exchange(record(error=GONE, numbers=None)),
+        f"chat llama3.2: {GONE}",
+        ":scissors:",
+    ),
+    "a client that left before there was an answer": (
+        exchange(record(numbers=None), status=0, response=None, problem="Client disconnected."),
+        "chat llama3.2: Client disconnected.",
+        ":x:",
+    ),
+    "an unknown model": (
+        failed(404, {"error": "model 'nope' not found"}),
+        "chat nope: 404 model 'nope' not found",
+        ":x:",
+    ),
+    "an error of OpenAI's kind": (
+        failed(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
+        "chat nope: 404 no such model",
+        ":x:",
+    ),
+    "an error that is a text": (
+        failed(405, b"405 method not allowed\n"),
+        "chat nope: 405 405 method not allowed",
+        ":x:",
+    ),
+    "an error without a body": (failed(404, b""), "chat nope: 404 Not Found", ":x:"),
+    "a load": (
+        exchange(record(numbers=None), response=dumps({"done": True, "done_reason": "load"})),
+        "chat llama3.2: loaded",
+        "",
+    ),
+    "an answer without numbers": (exchange(record(numbers=None)), "chat llama3.2", ""),
+    "embed": (
+        exchange(
+            request({"model": "nomic", "input": ["a", "b", "c"]}, "/api/embed"),
+            response=dumps({"embeddings": [[0.5] * 768] * 3}),
+        ),
+        "embed nomic: 3 texts, 768 dimensions",
+        "",
+    ),
+    "embeddings": (
+        exchange(request({"prompt": "a"}, "/api/embeddings"), response=dumps({"embedding": [1, 2]})),
+        "embeddings nomic: 1 text, 2 dimensions",
+        "",
+    ),
+    "embeddings of LM Studio's": (
+        exchange(
+            request({"input": "a"}, "/v1/embeddings", kind="relay"),
+            response=b'{\n "data": [\n {"index": 0,\n "embedding": [\n 0.1,\n 0.2,\n 0.3\n]}]}',
+        ),
+        "v1/embeddings nomic: 1 text, 3 dimensions",
+        "",
+    ),
+    "no embedding": (
+        exchange(request({"input": []}, "/api/embed"), response=dumps({"embeddings": []})),
+        "embed nomic",
+        "",
+    ),
+    "tags": (answered("/api/tags", {"models": [TAG] * 7}), "tags: 7 models", ""),
+    "ps": (answered("/api/ps", {"models": [TAG]}), "ps: 1 model", ""),
+    "models of LM Studio's": (
+        exchange(Record(kind="relay", method="GET", path="/v1/models"), response=dumps({"data": []})),
+        "v1/models: 0 models",
+        "",
+    ),
+    "show": (
+        answered("/api/show", {"capabilities": ["completion", "tools"]}, method="POST", request=b'{"model":"qwen3"}'),
+        "show qwen3: completion tools",
+        "",
+    ),
+    "version": (answered("/api/version", {"version": "0.33.0"}), "version: 0.33.0", ""),
+    "health": (answered("/health", {"status": "ok", "models": 3}), "health: ok", ""),
+    "root": (answered("/", b"Ollama is running"), "root", ""),
+    "copy": (
+        answered("/api/copy", b"", method="POST", request=b'{"source":"a","destination":"b"}'),
+        "copy: a -> b",
+        "",
+    ),
+    "pull": (
+        exchange(
+            Record(kind="served", method="POST", path="/api/pull", model="m"),
+            response=ndjson({"status": "pulling manifest"}, {"status": "success"}),
+        ),
+        "pull m: success",
+        "",
+    ),
+    "a blob": (
+        exchange(
+            Record(kind="served", method="POST", path="/api/blobs/sha256:" + "ab" * 32, request_size=12_000_000),
+            call=b"",
+            response=b"",
+            status=201,
+        ),
+        "blobs: sha256:abababababab, 12.0 MB",
+        "",
+    ),
+    "a blob that is not there": (
+        answered("/api/blobs/sha256:" + "ab" * 32, b"", method="HEAD", status=404),
+        "blobs: 404",
+        "",
+    ),
+    "a replay": (
+        exchange(replayed=True),
+        "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, replay",
+        ":repeat:",
+    ),
+    "a replay that failed": (
+        replace(failed(404, {"error": "no"}), replayed=True),
+        "chat nope: 404 no, replay",
+        ":x:",
+    ),
+    "a call of our own": (
+        own_call(response=dumps({"models": [V1_MODEL] * 7}), took=3 * MS),
+        "model list for name resolution: 7 models, 3.0 ms",
+        ":gear:",
+    ),
+    "a call of our own that failed": (
+        own_call(status=0, response=None, took=3 * MS, problem="LM Studio is not reachable"),
+        "model list for name resolution: LM Studio is not reachable, 3.0 ms",
+        ":x:",
+    ),
+    "a poll": (
+        own_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
+        "download: downloading",
+        ":gear:",
+    ),
+    "a call of our own without a purpose": (own_call(record=Record(kind="own"), response=b"{}"), "own call", ":gear:"),
+}
+
+
+@pytest.mark.parametrize(("given_exchange", "comment", "mark"), CASES.values(), ids=CASES)
+def test_comments_and_marks(given_exchange: Exchange, comment: str, mark: str) -> None:
+    assert summary.comment(given_exchange) == comment
+    assert summary.mark(given_exchange) == mark
+
+
+def test_mitmproxy_knows_all_marks() -> None:
+    assert {mark for _, mark in summary.MARKS} <= set(emoji.emoji)
+
+
+def test_a_comment_is_one_short_line() -> None:
+    error = "what\x1b[31m\nhappened\u2028 " + "x" * 10_000
+    comment = summary.comment(exchange(record(model="m" * 500 + "\ud800", error=error, numbers=None)))
+    assert len(comment) <= summary.COMMENT_CHARACTERS
+    assert comment.isprintable()
+
+
+def test_large_bodies_are_not_parsed() -> None:
+    models = dumps({"models": [TAG] * 10_000})
+    assert len(models) > summary.PARSED_BYTES
+    assert summary.comment(answered("/api/tags", models)) == "tags"
+    lines = EVENTS * 10_000 + b'\n{"status":"success"}\n'
+    pull = exchange(Record(kind="served", path="/api/pull", model="m"), response=lines)
+    assert summary.comment(pull) == "pull m: success"
+
+
+@given(
+    st.sampled_from(["call", "relay", "served", "answer", "own", ""]),
+    st.sampled_from(
+        ["/api/chat", "/api/embed", "/api/copy", "/api/pull", "/api/blobs/x", "/api/tags", "/api/show", "?"]
+    ),
+    st.binary(),
+    st.none() | st.binary(),
+    st.sampled_from([0, 200, 404]),
+    st.text(),
+)
+def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None, status: int, text: str) -> None:
+    kept = Record(kind=kind, path=path, request=asked, model=text, purpose=text)
+    whole = Exchange(kept, "POST", path, (), asked, status, text, (), response)
+    summary.comment(whole).encode()
+    summary.mark(whole)

@@ -1,0 +1,282 @@
+"""The contentviews as mitmproxy's tools choose and call them, on the line that is installed."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from mitmproxy import contentviews, http, io
+from mitmproxy.test import taddons, tflow
+from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, exchange, flow_of, record
+from tests.inspect.test_render import own_call
+from tests.wire.conftest import free_port
+
+from ollama_lmstudio.inspect import render, views
+from ollama_lmstudio.inspect.exchange import Exchange
+from ollama_lmstudio.inspect.record import Record
+
+IS_NEW = hasattr(contentviews, "Contentview")
+API: Any = contentviews
+
+
+class Shown(NamedTuple):
+    """What a tool shows: the view's name, and its text."""
+
+    view: str
+    text: str
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> Iterator[None]:
+    # On mitmproxy 11 the context leaves a loop open, and nothing here needs it.
+    with taddons.context() if IS_NEW else nullcontext():
+        views.install()
+        yield
+        views.remove()
+
+
+def show(flow: http.HTTPFlow, message: Any, name: str = "auto") -> Shown:
+    """Ask for a view as mitmdump, mitmproxy and mitmweb do; a view that fails is a failure here."""
+    if IS_NEW:
+        result = API.prettify_message(message, flow, name)
+        assert result.syntax_highlight != "error"
+        return Shown(result.view_name, result.text)
+    view, lines, error = API.get_message_content_view(name, message, flow)
+    assert error is None
+    return Shown(view, "\n".join("".join(text for _, text in line) for line in lines))
+
+
+def names() -> list[str]:
+    """Give the names of all views that mitmproxy has."""
+    return list(API.registry) if IS_NEW else [view.name.lower() for view in API.views]
+
+
+def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-stream") -> Exchange:
+    """Make the exchange of a request that was sent on."""
+    kept = Record(kind="relay", method="POST", path=path, request=dumps({"model": "m"}))
+    whole = exchange(kept, call={"model": "org/m"}, response=response, content_type=content_type)
+    return replace(whole, path=path)
+
+
+OLLAMA, LM_STUDIO = "Ollama", "LM Studio"
+
+CHOSEN: dict[str, tuple[Exchange, str]] = {
+    "a call": (exchange(), OLLAMA),
+    "a call that failed": (exchange(record(error="gone"), response=b'{"error":"gone"}', status=502), OLLAMA),
+    "an answer": (answered("/api/tags", {"models": []}), OLLAMA),
+    "an answer that is no JSON": (answered("/", b"Ollama is running"), OLLAMA),
+    "what is served": (
+        exchange(Record(kind="served", method="POST", path="/api/pull"), response=b'{"status":"success"}\n'),
+        OLLAMA,
+    ),
+    "a chat that was sent on": (relay("/v1/chat/completions"), OLLAMA),
+    "messages that were sent on": (relay("/v1/messages"), OLLAMA),
+    "LM Studio's own chat": (relay("/api/v1/chat"), OLLAMA),
+    "a list that was sent on": (relay("/v1/models", b'{"data":[]}', "application/json"), LM_STUDIO),
+    "a load that was sent on": (relay("/api/v1/models/load", b"{}", "application/json"), LM_STUDIO),
+    "a call of our own": (own_call(), LM_STUDIO),
+}
+
+
+@pytest.mark.parametrize(("given_exchange", "view"), CHOSEN.values(), ids=CHOSEN)
+def test_which_view_is_chosen(given_exchange: Exchange, view: str) -> None:
+    flow = flow_of(given_exchange)
+    for message in (flow.request, flow.response):
+        assert show(flow, message).view == view
+
+
+def test_a_request_without_an_answer_is_shown_too() -> None:
+    flow = flow_of(exchange(status=0, response=None))
+    shown = show(flow, flow.request)
+    assert shown.view == OLLAMA
+    assert "# No answer yet" in shown.text
+
+
+@pytest.mark.parametrize("given_exchange", [case[0] for case in CHOSEN.values()], ids=CHOSEN)
+def test_both_can_be_chosen_by_hand(given_exchange: Exchange) -> None:
+    flow = flow_of(given_exchange)
+    expected = {
+        (OLLAMA, flow.request): render.ollama_request,
+        (OLLAMA, flow.response): render.ollama_response,
+        (LM_STUDIO, flow.request): render.lmstudio_request,
+        (LM_STUDIO, flow.response): render.lmstudio_response,
+    }
+    for (name, message), view in expected.items():
+        assert show(flow, message, name) == (name, view(given_exchange))
+
+
+@pytest.mark.parametrize("name", ["auto", OLLAMA, LM_STUDIO])
+def test_a_foreign_flow(name: str) -> None:
+    flow = tflow.tflow(resp=True)
+    assert flow.response is not None
+    flow.response.headers["content-type"] = "application/json"
+    flow.response.content = b'{"a":1}'
+    shown = show(flow, flow.response, name)
+    assert shown.view == ("JSON" if name == "auto" else name)
+    assert (
+        name == "auto"
+        or shown.text == '# This is no exchange of the bridge between Ollama\'s API and LM Studio\n{"a":1}'
+    )
+
+
+def test_messages_that_are_not_the_flows_own_are_left_to_others() -> None:
+    flow, other = flow_of(exchange()), tflow.tflow(resp=True)
+    assert show(flow, other.response).view not in (OLLAMA, LM_STUDIO)
+    socket = tflow.twebsocketflow()
+    record().save(socket.metadata)
+    assert socket.websocket is not None
+    assert show(socket, socket.websocket.messages[0]).view not in (OLLAMA, LM_STUDIO)
+
+
+@pytest.mark.parametrize("name", ["auto", OLLAMA, LM_STUDIO])
+def test_secrets_are_masked(name: str) -> None:
+    kept = record(
+        headers=(("Authorization", f"Bearer {SECRET}"), ("User-Agent", "curl")),
+        upstream_headers=(("set-cookie", SECRET), ("Content-Type", "text/event-stream")),
+    )
+    flow = flow_of(exchange(kept))
+    assert flow.response is not None
+    flow.request.headers["Authorization"] = f"Bearer {SECRET}"
+    flow.request.headers["X-Loopback-Secret"] = flow.response.headers["Set-Cookie"] = SECRET
+    for message in (flow.request, flow.response):
+        assert SECRET not in show(flow, message, name).text
+
+
+def test_a_view_that_fails_shows_the_body() -> None:
+    def broken(_: Exchange) -> str:
+        raise RuntimeError("never mind")
+
+    side = replace(views.OLLAMA, response=broken)
+    flow = flow_of(exchange())
+    assert views.text(side, LINES, flow, flow.response) == (
+        f"# The view Ollama failed (RuntimeError), this is the body as it is\n{LINES.decode()}"
+    )
+
+
+def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Exchange:
+        raise RuntimeError("never mind")
+
+    flow = flow_of(exchange())
+    assert flow.response is not None
+    flow.response.headers["content-type"] = "application/json"
+    flow.response.content = b"{}"
+    monkeypatch.setattr("ollama_lmstudio.inspect.exchange.of", broken)
+    assert show(flow, flow.response).view == "JSON"
+
+
+@pytest.mark.parametrize("body", [b'{"messages":' + b'[{"a":' * 450, b"[" * 90_000, b'{"error":' * 300, b"\x00\xff"])
+@pytest.mark.parametrize("name", [OLLAMA, LM_STUDIO])
+def test_what_is_nested_deeply_or_no_text_at_all(body: bytes, name: str) -> None:
+    kept = record(body, upstream=body, upstream_headers=())
+    flow = flow_of(exchange(kept, call=body, response=body))
+    for message in (flow.request, flow.response):
+        assert "failed (" not in show(flow, message, name).text
+
+
+def test_a_body_that_cannot_be_decoded() -> None:
+    flow = flow_of(exchange())
+    assert flow.response is not None
+    flow.response.headers["content-encoding"] = "gzip"
+    assert "It is a dot." in show(flow, flow.response).text
+
+
+def test_installed_again_and_removed() -> None:
+    views.install()
+    assert names().count("ollama") == names().count("lm studio") == 1
+    views.remove()
+    assert not {"ollama", "lm studio"} & set(names())
+    views.remove()
+    flow = flow_of(exchange())
+    assert show(flow, flow.response).view != OLLAMA
+
+
+def test_headings_and_keys_have_styles_on_mitmproxy_11() -> None:
+    assert list(map(views._styled, ["# Answer", "model: m", "  a: b", '{"a": 1', "data: {}"])) == [
+        [("header", "# Answer")],
+        [("Token_Name_Tag", "model:"), ("text", " m")],
+        [("text", "  a: b")],
+        [("text", '{"a": 1')],
+        [("Token_Name_Tag", "data:"), ("text", " {}")],
+    ]
+
+
+SCRIPT = """
+from ollama_lmstudio.inspect import views
+views.install()
+"""
+
+
+def test_mitmweb_shows_both(tmp_path: Path) -> None:
+    """A real mitmweb, asked in the way its page asks it."""
+    flow = flow_of(exchange())
+    with (tmp_path / "flows").open("wb") as file:
+        io.FlowWriter(file).add(flow)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    port, password = free_port(), secrets.token_hex(8)
+    arguments = [
+        "-r",
+        tmp_path / "flows",
+        "-s",
+        tmp_path / "script.py",
+        "-n",
+        "--web-port",
+        port,
+        "--no-web-open-browser",
+    ]
+    arguments += ["--set", f"web_password={password}"]
+    with subprocess.Popen(
+        [Path(sys.executable).parent / "mitmweb", *map(str, arguments)], stdout=subprocess.DEVNULL
+    ) as web:
+        try:
+            headers = {"Authorization": f"Bearer {password}"}
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=20
+            ) as client:
+                _wait_for(lambda: client.get("/flows").json())
+                for view, side in (("Auto", views.OLLAMA), ("Ollama", views.OLLAMA), ("LM Studio", views.LM_STUDIO)):
+                    for part, expected in (("request", side.request), ("response", side.response)):
+                        answer = client.get(f"/flows/{flow.id}/{part}/content/{view}.json").raise_for_status().json()
+                        assert _text(answer) == expected(exchange())
+                        assert answer.get("view_name", answer["description"]) == side.name
+                assert (
+                    len(_text(client.get(f"/flows/{flow.id}/request/content/Auto.json?lines=5").json()).split("\n")) < 8
+                )
+        finally:
+            web.terminate()
+
+
+def _wait_for(condition: Any) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _text(answer: Any) -> str:
+    """Give the text of mitmweb's answer: one text on mitmproxy 12, lines of pieces on 11."""
+    if "text" in answer:
+        return str(answer["text"])
+    return "\n".join("".join(text for _, text in line) for line in answer["lines"])
+
+
+def test_asked_for_is_what_is_kept() -> None:
+    """The whole way from a flow that was saved and read again."""
+    flow = flow_of(exchange())
+    copy: Any = http.HTTPFlow.from_state(flow.get_state())
+    assert show(copy, copy.request) == show(flow, flow.request)
+    assert ASKED["messages"][0]["content"] in show(copy, copy.request).text
