@@ -62,7 +62,7 @@ def make_services(tmp_path: Path) -> MakeServices:
     return make
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def strict_reader() -> Iterator[None]:
     """Let the strict reader read every object that an endpoint writes, and every line of a translator."""
     reading: WeakKeyDictionary[Translator, Lines] = WeakKeyDictionary()
