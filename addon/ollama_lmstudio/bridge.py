@@ -668,6 +668,8 @@ def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
 
 
 def _is_ours(flow: http.HTTPFlow) -> bool:
+    if not flow.live:
+        return False  # read from a file, or a call of our own that is shown
     if flow.is_replay:
         return flow.is_replay == "request" and record.of(flow) is not None
     return isinstance(flow.client_conn.proxy_mode, ReverseMode)

@@ -139,7 +139,9 @@ class Startup:
             self._log.starting = False
         self._report_unknown_options()
         await self._start_demo()
-        await _report(services, demo=self._demo is not None)
+        # Who only opens a file has nothing to do with LM Studio.
+        if ctx.options.server:
+            await _report(services, demo=self._demo is not None)
 
     def stop(self) -> None:
         """Stop the stand-in and the watch over the log."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, free_port, models, read_flows
+from tests.wire.web import Web
 
 from lmstudio_sim import SimThread
 
@@ -90,3 +91,18 @@ def test_a_saved_file_is_replayed_against_another_lmstudio(
     lines = [(response.raw_content or b"").decode().splitlines() for response in chats if response]
     assert [len(told) for told in lines[:2]] == [len(answers[2].text.splitlines()), 1]
     assert [list(json.loads(line)) for line in lines[0]] == [list(json.loads(line)) for line in answers[2].iter_lines()]
+
+
+def test_a_saved_file_tells_all_where_it_is_opened(
+    recorded: tuple[Path, list[httpx.Response]], start_proxy: StartProxy
+) -> None:
+    path, _ = recorded
+    proxy = start_proxy(None, "-n", "-r", str(path), *Web.arguments(), tool="mitmweb", wait=False)
+    web = Web(proxy)
+    flow = web.flow(lambda flow: flow["comment"].startswith("chat Llama3.2:3b: "))
+    for text in ("# POST /api/chat", "user: hi", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "first token: "):
+        assert text in web.view(flow, "request")
+    assert "data: [DONE]" in web.view(flow, "response", "LM%20Studio")
+    assert "reachable" not in proxy.log
+    assert "Serving" not in proxy.log
+    web.http.close()
