@@ -327,7 +327,7 @@ class Bridge:
             request.raw_content = outcome.body
             request.headers["Content-Length"] = str(len(outcome.body))
         request.headers = internals.SealedHeaders(request.headers.fields, secrets)
-        exchange.recorder.record.save(flow.metadata)
+        exchange.recorder.show(flow)
 
     def _to_loopback(self, flow: http.HTTPFlow, exchange: Exchange, job: loopback.Job) -> None:
         """Let the loopback service answer the request."""
@@ -342,6 +342,7 @@ class Bridge:
         for name, value in headers.items():
             request.headers[name] = value
         exchange.recorder.became(job)
+        exchange.recorder.show(flow)
 
     async def _drop_idle(self, flow: http.HTTPFlow) -> None:
         since = self._idle_since.pop(flow.client_conn.id, None)
@@ -643,8 +644,7 @@ class Bridge:
 
     def _record(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         if exchange.recorded:
-            exchange.recorder.record.save(flow.metadata)
-            sum_up(flow)
+            exchange.recorder.show(flow)
             return
         outcome = exchange.outcome
         measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None

@@ -99,7 +99,11 @@ class Recorder:
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         record.numbers = self._numbers(ended, measured)
-        record.save(flow.metadata)
+        self.show(flow)
+
+    def show(self, flow: http.HTTPFlow) -> None:
+        """Put what is known so far into the flow, in a line too."""
+        self.record.save(flow.metadata)
         sum_up(flow)
 
     def _numbers(self, ended: int, measured: Measured | None) -> Numbers:
@@ -140,7 +144,7 @@ class Recorder:
 
 
 def sum_up(flow: http.HTTPFlow) -> None:
-    """Give a flow that has ended its comment and its mark, unless a person gave it others."""
+    """Give a flow its comment and its mark, unless a person gave it others."""
     exchange = exchanges.of(flow)
     if exchange is None:
         return
