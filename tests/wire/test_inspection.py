@@ -265,3 +265,12 @@ def test_flows_are_found_by_the_clients_words(tmp_path: Path, lmstudio: Sim, sta
     proxy.stop()
     assert [flow.request.path for flow in read_flows(path)] == ["/v1/chat/completions"]
     assert re.search("chat/completions", proxy.log)
+
+
+def test_mitmdump_shows_both_sides_in_the_terminal(lmstudio: Sim, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(lmstudio.url, "--flow-detail", "3")
+    with proxy.client() as client:
+        ndjson(client.post("/api/chat", json={"model": "Llama3.2:3b", "messages": HI}))
+    proxy.wait_for_log("done reason: stop\n(?s:.*)done reason: stop")
+    for text in ("# POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "first token: "):
+        assert text in proxy.log
