@@ -106,6 +106,13 @@ def test_create_answers_with_one_object(client: httpx.Client) -> None:
             PLAIN_JSON,
             "only one adapter is currently supported",
         ),
+        (
+            {"model": "mine", "from": CHAT, "info": {"context_length": "long"}},
+            400,
+            PLAIN_JSON,
+            'info field "context_length" must be a number',
+        ),
+        ({"model": "mine", "from": CHAT, "remote_host": "https://h"}, 403, PLAIN_JSON, "ollama cloud is disabled: .*"),
         ({"model": "mine", "from": CHAT, "draft_quantize": "Q8_0"}, 400, PLAIN_JSON, "--draft-quantize requires .*"),
         ({"model": "mine", "from": CHAT, "quantize": "q9"}, 500, PLAIN_JSON, r"unsupported quantization type Q9 - .*"),
         ({"model": "mine", "from": CHAT, "quantization": "q8_0"}, 500, PLAIN_JSON, "quantization is only supported .*"),

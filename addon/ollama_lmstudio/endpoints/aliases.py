@@ -35,6 +35,8 @@ SAFETENSORS = ".safetensors"
 QUANTIZATIONS = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 UNQUANTIZED = ("F32", "F16", "BF16")
 
+INFO_NUMBERS = ("context_length", "embedding_length")
+
 CANNOT_IMPORT = (
     "LM Studio cannot import model files through its server: put them into its models directory, "
     "or use `lms import`, and create from that model"
@@ -137,7 +139,10 @@ def _check_files(files: Mapping[str, str] | None) -> None:
 async def _source(request: CreateRequest, services: Services, told: list[str]) -> Found:
     """Find what an alias is to be made from, checks in Ollama's order; `told` are the lines of its stream."""
     if request.from_:
-        _parse(request.from_, errors.invalid_model_name()) if "@" not in request.from_ else None
+        if "@" not in request.from_:
+            _parse(request.from_, errors.invalid_model_name())
+        if request.remote_host:
+            raise errors.cloud_disabled("remote model is unavailable")
         found = await find_model(request.from_, services)
     elif request.files is not None:
         raise await _refuse_files(request.files, services, told)
@@ -145,6 +150,10 @@ async def _source(request: CreateRequest, services: Services, told: list[str]) -
         raise errors.no_from_or_files()
     if request.adapters and len(request.adapters) > 1:
         raise errors.one_adapter_only()
+    for name in INFO_NUMBERS:
+        value = (request.info or {}).get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise errors.info_number_required(name)
     if request.draft_files:
         raise OllamaError(400, CANNOT_IMPORT)
     if request.draft_quantize:
