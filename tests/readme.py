@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 from ollama_lmstudio import options, routes
 from ollama_lmstudio.endpoints import mapping
+from ollama_lmstudio.inspect.commands import Commands
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -41,7 +43,18 @@ def mapping_table() -> str:
     return table(("Ollama's option", "for LM Studio"), rows)
 
 
-TABLES = {"options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
+def command_table() -> str:
+    rows: list[Row] = []
+    for attribute in vars(Commands).values():
+        if name := getattr(attribute, "command_name", ""):
+            parameters = list(inspect.signature(attribute).parameters)[1:]
+            rows.append(
+                (f"`{' '.join([name, *map(str.upper, parameters)])}`", " ".join((attribute.__doc__ or "").split()))
+            )
+    return table(("command", "what it does"), rows)
+
+
+TABLES = {"commands": command_table, "options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
 PASSED = ", ".join(f"`{key}`" for key in sorted(mapping.OPENAI_KEYS))
 
 

@@ -21,6 +21,7 @@ from . import access, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
 from .inspect import own, record, recording, views
+from .inspect.commands import Commands
 from .inspect.record import Record
 from .inspect.recorder import Recorder, sum_up
 from .lmstudio import client as lmstudio_client
@@ -105,6 +106,7 @@ class Bridge:
         self._start = startup.Startup()
         self._loopback = loopback.Loopback()
         self._serving = False
+        self.addons = [Commands(lambda: self.services, self._spawn)]
         self.services: base.Services
         self.upstream: options.Upstream
         self.gate: access.Gate

@@ -5,6 +5,7 @@ mitmproxy's.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,9 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser.")
         self.add_argument(
             "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
+        )
+        self.add_argument(
+            "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
         )
         self.add_argument(
             "--config",
@@ -71,10 +75,22 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
 
     Exits with status 2 and a message for a wrong flag.
     """
-    arguments = [_with_dashes(argument) for argument in arguments]
-    parser = _Parser(environ)
-    known, rest = parser.parse_known_args(arguments)
+    known, chosen, rest = _parse(arguments, environ)
     result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
+    # Mitmproxy takes each option once.
+    set_there = {value.partition("=")[0] for flag, value in pairwise(rest) if flag == "--set"}
+    for name, value in chosen.items():
+        if name not in set_there:
+            result += _set(name, value)
+    return known.web, result + rest
+
+
+def _parse(
+    arguments: Sequence[str], environ: Mapping[str, str]
+) -> tuple[argparse.Namespace, dict[str, object], list[str]]:
+    """Give the flags, the options that they and the config files choose, and the arguments that are mitmproxy's."""
+    parser = _Parser(environ)
+    known, rest = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
     chosen: dict[str, object] = {}
     for file in known.config:
         chosen |= _read_config(parser, file)
@@ -83,12 +99,35 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
         if value is not None:
             chosen[option.name] = value
             _check(parser, option, value)
-    # Mitmproxy takes each option once.
-    set_there = {value.partition("=")[0] for flag, value in pairwise(rest) if flag == "--set"}
-    for name, value in chosen.items():
-        if name not in set_there:
-            result += _set(name, value)
-    return known.web, result + rest
+    return known, chosen, rest
+
+
+def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print what `ollama.doctor` finds with these options; the status is 1 if something is wrong."""
+    from .endpoints.base import Services
+    from .inspect.doctor import examine
+    from .lmstudio.cache import CatalogCache
+    from .lmstudio.client import Client
+    from .state.aliases import AliasStore
+
+    _, chosen, _ = _parse(arguments, environ)
+    values = {option.name: chosen.get(option.name, options.default_of(option, environ)) for option in options.OPTIONS}
+    integers = {option.name for option in options.OPTIONS if option.typespec is int}
+    try:
+        settings = options.parse({name: int(str(v)) if name in integers else v for name, v in values.items()})
+    except (ValueError, TypeError, AttributeError) as e:
+        print(e, file=sys.stderr)
+        return 2
+
+    async def look() -> int:
+        client = Client(str(settings.lmstudio_url), settings.lmstudio_token or None)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=False)
+        await client.aclose()
+        print(*found, sep="\n")
+        return int(any(finding.verdict == "problem" for finding in found))
+
+    return asyncio.run(look())
 
 
 def _set(name: str, value: object) -> list[str]:
@@ -125,6 +164,8 @@ def _check(parser: argparse.ArgumentParser, option: options.Option, value: objec
 
 def main() -> None:
     """Run the command line tool."""
+    if "--doctor" in sys.argv:
+        sys.exit(diagnose(sys.argv[1:], os.environ))
     web, arguments = command(sys.argv[1:], os.environ)
     # Not before the flags are right: it takes a while.
     from mitmproxy.tools import main as tools

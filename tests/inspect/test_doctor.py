@@ -1,0 +1,138 @@
+"""What the doctor sees: real ports, a real stand-in for LM Studio."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_sim import SimModel, SimThread
+from ollama_lmstudio import options
+from ollama_lmstudio.endpoints.base import Services
+from ollama_lmstudio.inspect import doctor
+from ollama_lmstudio.inspect.doctor import Finding
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.state.aliases import AliasStore
+
+TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
+
+
+def examine(url: str, state_dir: Path, *, serving: bool = False, **changed: Any) -> list[Finding]:
+    defaults = {option.name: option.default for option in options.OPTIONS}
+    settings = options.parse(defaults | {"lmstudio_url": url, "state_dir": str(state_dir)} | changed)
+
+    async def look() -> list[Finding]:
+        client = Client(url, settings.lmstudio_token or None)
+        services = Services(settings, client, CatalogCache(client, 300), AliasStore(settings.state_dir))
+        try:
+            return await doctor.examine(services, serving=serving)
+        finally:
+            await client.aclose()
+
+    return asyncio.run(look())
+
+
+def told(found: list[Finding], verdict: str) -> str:
+    return "\n".join(finding.text for finding in found if finding.verdict == verdict)
+
+
+@contextmanager
+def server(answers: dict[str, bytes]) -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answers.get(self.path, b"")
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running.server_address[1]
+        running.shutdown()
+        thread.join()
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    with SimThread(models=[SimModel("m", loaded=True), SimModel("n")], auth={TOKEN}) as sim:
+        found = examine(sim.url, tmp_path, lmstudio_token=TOKEN, listen="127.0.0.1:1", serving=True)
+    assert told(found, "problem") == ""
+    assert f"LM Studio 0.4.0 or newer answers at {sim.url}" in told(found, "ok")
+    assert "it lists 2 models" in told(found, "ok")
+    assert "loaded: m" in told(found, "note")
+    assert "was not refused" in told(found, "ok")
+    assert "this machine only" in told(found, "ok")
+    assert f"{tmp_path} can be written" in told(found, "ok")
+    assert TOKEN not in "\n".join(map(str, found))
+
+
+def test_lmstudio_is_not_there(tmp_path: Path) -> None:
+    found = examine("http://127.0.0.1:9", tmp_path)
+    assert "not reachable at http://127.0.0.1:9" in told(found, "problem")
+    assert "set api_key" in told(found, "note")
+
+
+def test_a_token_that_is_refused(tmp_path: Path) -> None:
+    with SimThread(models=[SimModel("m")], auth={TOKEN}) as sim:
+        found = examine(sim.url, tmp_path, lmstudio_token="sk-lm-abcdefgh:00000000000000000000")
+    assert "check the option lmstudio_token" in told(found, "problem")
+    assert "0000" not in "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "text"),
+    [
+        ({"/": b"Ollama is running"}, "problem", "taken by an Ollama server"),
+        ({"/": b"Ollama is running", "/health": b'{"proxy_version":"1"}'}, "ok", "this bridge's already"),
+        ({"/": b"hello"}, "problem", "taken by another program"),
+    ],
+)
+def test_who_has_the_port(answers: dict[str, bytes], verdict: str, text: str, tmp_path: Path) -> None:
+    with server(answers) as port:
+        found = examine("http://127.0.0.1:9", tmp_path, listen=f"127.0.0.1:{port}")
+    assert f"port {port} is {text}" in told(found, verdict)
+
+
+def test_a_port_that_is_free(tmp_path: Path) -> None:
+    with server({}) as port:
+        pass
+    assert f"port {port} is free" in told(examine("http://127.0.0.1:9", tmp_path, listen=f"127.0.0.1:{port}"), "ok")
+
+
+def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = examine("http://127.0.0.1:9", tmp_path / "file")
+    assert f"{tmp_path / 'file'} cannot be written" in told(found, "problem")
+
+
+@pytest.mark.parametrize(
+    ("sim_version", "text"),
+    [
+        ("0.4.25", "0.4.22 or newer"),
+        ("0.4.0", "0.4.0 or newer"),
+        ("0.3.30", "0.3.6 or newer"),
+        ("0.3.5", "before 0.3.6"),
+    ],
+)
+def test_the_version_of_lmstudio(sim_version: str, text: str, tmp_path: Path) -> None:
+    with SimThread(models=[SimModel("m")], version=sim_version) as sim:
+        if sim_version == "0.4.25":
+            asyncio.run(_ask(sim.url))
+        assert f"LM Studio {text}" in told(examine(sim.url, tmp_path), "ok")
+
+
+async def _ask(url: str) -> None:
+    client = Client(url)
+    await client.post("/v1/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    await client.aclose()
