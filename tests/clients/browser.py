@@ -25,7 +25,7 @@ WAIT_MS = 15_000
 
 playwright = sync_playwright().start()
 browser = playwright.chromium.launch(executable_path=sys.argv[3], headless=True, args=list(ARGUMENTS))
-page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
+page = browser.new_page(viewport={"width": 1400, "height": 980}, color_scheme="light")
 page.set_default_timeout(WAIT_MS)
 problems: list[str] = []
 page.on("pageerror", lambda error: problems.append(str(error)))

@@ -20,7 +20,7 @@ SHEET_CHARACTERS = 500_000
 """How long a sheet can be."""
 
 # A line in a text is no longer, if it has spaces.
-_PLAIN_CHARACTERS = 100
+_PLAIN_CHARACTERS = 80
 # A value that YAML reads as one string, or one number.
 _PLAIN = re.compile(r"[\w(\[./-](?:(?!: | #)[^\n\r])*")
 
