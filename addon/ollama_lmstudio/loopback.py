@@ -106,7 +106,7 @@ _stopping: set[asyncio.Task[None]] = set()
 
 @web.stream_request_body
 class _Handler(web.RequestHandler):
-    SUPPORTED_METHODS = ("POST",)  # type: ignore[assignment]
+    SUPPORTED_METHODS = ("POST",)  # type: ignore[assignment, unused-ignore]
 
     def initialize(self, loopback: Loopback) -> None:
         self._loopback = loopback

@@ -132,13 +132,14 @@ def test_answers_of_our_own_and_calls_of_our_own(recording: tuple[Proxy, Saved])
         client.post("/api/show", json={"model": CHAT})
         client.post("/api/generate", json={"model": CHAT})
         client.post("/api/generate", json={"model": CHAT, "keep_alive": 0})
+        client.post("/api/pull", json={"model": "nobody/has-this"})
     flows = saved()
     by_path = {kept.path: (flow, kept) for flow, kept in flows}
     flow, kept = by_path["/api/show"]
     assert (kept.kind, kept.model, flow.request.path) == ("answer", CHAT, "/api/show")
     assert json.loads(kept.request) == {"model": CHAT}
     assert by_path["/api/version"][1].kind == "answer"
-    assert {kept.purpose for _, kept in flows if kept.kind == "own"} == {"model list", "load", "unload"}
+    assert {kept.purpose for _, kept in flows if kept.kind == "own"} == {"model list", "load", "unload", "download"}
     flow, kept = by_path["/api/v1/models/load"]
     assert (flow.request.method, json.loads(flow.request.raw_content or b"")) == ("POST", {"model": CHAT})
     assert flow.response is not None
