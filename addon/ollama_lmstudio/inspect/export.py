@@ -1,0 +1,261 @@
+"""Exchanges to take away: as Markdown, as the client's `curl` command, as a line for fine-tuning. Without secrets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..endpoints.mapping import CHAT_COMPLETIONS
+from . import answers, jsontext, summary
+from .answers import Answer
+from .conversation import MASK, SECRET_FIELDS, Message, ToolCall, read_request
+from .exchange import SECRET_HEADERS, Exchange
+from .render import NUMBERS
+
+# What curl writes itself, or what belongs to one connection.
+_LEFT_TO_CURL = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NAME = re.compile(r"[\w.!#$%&'*+^`|~-]+", re.ASCII)
+# A longer argument does not fit into a command everywhere.
+ARGUMENT_BYTES = 100_000
+_BASE64_WIDTH = 76
+
+# Methods that curl chooses by itself: with a body, and without.
+_OWN_METHOD = {True: "POST", False: "GET"}
+
+
+class NotExportable(ValueError):  # noqa: N818
+    """Say why an exchange cannot be exported in a format."""
+
+
+# Markdown
+
+
+def markdown(exchange: Exchange) -> str:
+    """Write an exchange as Markdown: what was asked, and what came back."""
+    parts = [f"## {exchange.asked_method} {_inline(exchange.asked_target)}", *_facts(exchange)]
+    request = read_request(exchange.asked_body, exchange.asked_path)
+    for name, value in request.fields.items():
+        parts.append(f"- {_inline(name)}: {_inline(jsontext.without_base64(jsontext.compact(value)))}")
+    if request.options:
+        parts.append(f"- options: {_inline(jsontext.compact(request.options))}")
+    for tool in request.tools:
+        description = jsontext.one_line(tool.description)
+        parts.append(f"- tool {_inline(str(tool))}{f': {description}' if description else ''}")
+    sections = ["\n".join(parts)]
+    sections += [section for message in request.messages for section in _message(message)]
+    if request.texts:
+        sections.append("### texts\n\n" + "\n".join(f"1. {jsontext.one_line(text)}" for text in request.texts))
+    if request.problem:
+        sections.append(f"The body is {request.problem}.")
+    sections += _answer(exchange)
+    return jsontext.well_formed("\n\n".join(sections)) + "\n"
+
+
+def _facts(exchange: Exchange) -> Iterator[str]:
+    record = exchange.record
+    yield ""
+    if record.model:
+        upstream = f", LM Studio's {_inline(record.upstream_model)}" if record.upstream_model else ""
+        yield f"- model: {_inline(record.model)}{upstream}"
+    if exchange.status:
+        yield f"- status: {exchange.status}"
+
+
+def _message(message: Message) -> Iterator[str]:
+    yield f"### {jsontext.one_line(f'{message.role} {message.answers}')}"
+    if message.thinking:
+        yield _quoted(message.thinking)
+    text = jsontext.without_base64(message.text)
+    if text:
+        yield text
+    if message.attachments:
+        yield " ".join(map(str, message.attachments))
+    for call in message.tool_calls:
+        yield _call(call)
+
+
+def _call(call: ToolCall) -> str:
+    value, problem = jsontext.read(call.arguments)
+    arguments = call.arguments if problem else jsontext.pretty(value)
+    return f"calls {_inline(call.name or '?')}\n\n{_fenced(jsontext.without_base64(arguments), 'json')}"
+
+
+def _answer(exchange: Exchange) -> Iterator[str]:
+    answer = answers.read_answer(exchange.response or b"", exchange.content_type)
+    if answer.spoke:
+        yield from _message(Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+    elif answer.data is not None:
+        text = jsontext.shortened(jsontext.without_base64(jsontext.pretty(answer.data)), 4000, 5)
+        yield f"### answer\n\n{_fenced(text, 'json')}"
+    elif answer.plain or answer.states:
+        yield f"### answer\n\n{answer.plain or answer.states[-1].status}"
+    numbers = exchange.record.numbers or answer.numbers
+    known = [f"{name} {text}" for name, write in NUMBERS if (text := write(numbers))]
+    if known:
+        yield f"*{', '.join(known)}*"
+    error = exchange.error or answer.error
+    if error:
+        yield f"**Error:** {jsontext.one_line(error, 2000)}"
+
+
+def _inline(text: str) -> str:
+    """Write a text as code in a line; the fence is longer than any in the text."""
+    text = jsontext.one_line(text, 500)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}" if text else ""
+
+
+def _fenced(text: str, language: str) -> str:
+    fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in jsontext.without_base64(text).splitlines())
+
+
+# curl
+
+
+def curl(exchange: Exchange, address: str) -> str:
+    """Write the client's request as a command for a POSIX shell; `address` is this server's, such as
+    `http://localhost:11434`.
+
+    Raises NotExportable where there is no such request, or where not all of its body was kept.
+    """
+    if exchange.own:
+        raise NotExportable("a call of the bridge's own has no client")
+    body = exchange.asked_body
+    if exchange.record.request_size > len(body):
+        raise NotExportable("not all of the request's body was kept")
+    body = _without_secrets(body)
+    method, target = exchange.asked_method, exchange.asked_target
+    arguments = ["curl"]
+    if method == "HEAD":
+        arguments.append("--head")
+    elif method != _OWN_METHOD[bool(body)]:
+        arguments += ["-X", method]
+    if body:
+        # Lines are to be seen as they come.
+        arguments.append("--no-buffer")
+    # Curl would take brackets for a pattern, and walk along dots.
+    if set("[]{}") & set(target) or "/." in target:
+        arguments += ["--globoff", "--path-as-is"]
+    arguments.append(address.rstrip("/") + target)
+    for name, value in _headers(exchange):
+        # To curl, a header without a value is one with a semicolon.
+        arguments += ["-H", f"{name}: {value}" if value else f"{name};"]
+    return jsontext.well_formed(_command(arguments, body))
+
+
+def _headers(exchange: Exchange) -> Iterator[tuple[str, str]]:
+    for name, value in exchange.asked_headers:
+        # Curl reads a file of headers where one begins with an @.
+        if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS and _NAME.fullmatch(name):
+            yield name, value
+
+
+def _command(arguments: list[str], body: bytes) -> str:
+    command = shlex.join(arguments)
+    if not body:
+        return command
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    # Curl reads a file where the body begins with an @, and no argument holds a zero.
+    if text.startswith("@") or "\0" in text or len(body) > ARGUMENT_BYTES:
+        encoded = base64.b64encode(body).decode()
+        lines = [encoded[at : at + _BASE64_WIDTH] for at in range(0, len(encoded), _BASE64_WIDTH)]
+        return "\n".join([f"base64 -d <<'END' | {command} --data-binary @-", *lines, "END"])
+    return f"{command} --data-binary {shlex.quote(text)}"
+
+
+def _without_secrets(body: bytes) -> bytes:
+    """Put a mask where the body has a password, as `ollama pull` has; every other body stays as it is."""
+    if not any(field.encode() in body.lower() for field in SECRET_FIELDS):
+        return body
+    value, problem = jsontext.read(body)
+    if problem or not isinstance(value, dict):
+        return body
+    secret = [name for name in value if name.lower() in SECRET_FIELDS and value[name]]
+    return json.dumps(value | dict.fromkeys(secret, MASK)).encode() if secret else body
+
+
+# Fine-tuning
+
+
+def jsonl(exchange: Exchange) -> str:
+    """Write a conversation as one line for fine-tuning, in OpenAI's form: `{"messages": [...], "tools": [...]}`.
+
+    The messages are those that LM Studio got, and its answer. Raises NotExportable for what is no conversation, or did
+    not end well.
+    """
+    call = jsontext.read(exchange.body)
+    messages = call.value.get("messages") if isinstance(call.value, dict) and not call.problem else None
+    path = exchange.path.partition("?")[0]
+    if not exchange.called or not path.endswith(CHAT_COMPLETIONS) or not isinstance(messages, list) or not messages:
+        raise NotExportable("it is no conversation")
+    if summary.has_failed(exchange) or exchange.status != 200:
+        raise NotExportable("it did not end well")
+    body = exchange.response or b""
+    if exchange.record.response_size > len(body):
+        raise NotExportable("not all of the answer was kept")
+    answer = answers.read_answer(body, exchange.content_type)
+    if answer.error or answer.problems or not answer.done or answer.finish not in _WHOLE:
+        raise NotExportable(f"the answer is not whole ({answer.finish or answer.error or 'it has no end'})")
+    if not (answer.text or answer.tool_calls):
+        raise NotExportable("the answer is empty")
+    line: dict[str, Any] = {"messages": [*messages, _said(answer)]}
+    if call.value.get("tools"):
+        line["tools"] = call.value["tools"]
+    return jsontext.well_formed(jsontext.compact(line))
+
+
+# Why an answer that is whole has ended.
+_WHOLE = frozenset({"stop", "tool_calls"})
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id or f"call_{number}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for number, call in enumerate(answer.tool_calls, 1)
+        ]
+    return message
+
+
+def write(exchange: Exchange, form: str, address: str) -> str:
+    """Write an exchange in one of FORMATS. Raises NotExportable."""
+    return FORMATS[form](exchange, address)
+
+
+FORMATS: Mapping[str, Callable[[Exchange, str], str]] = {
+    "markdown": lambda exchange, address: markdown(exchange),
+    "curl": lambda exchange, address: curl(exchange, address) + "\n",
+    "jsonl": lambda exchange, address: jsonl(exchange) + "\n",
+}
+SUFFIXES: Mapping[str, str] = {".md": "markdown", ".markdown": "markdown", ".sh": "curl", ".jsonl": "jsonl"}
