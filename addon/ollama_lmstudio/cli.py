@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__, options
 
@@ -33,6 +34,11 @@ class _Parser(argparse.ArgumentParser):
         )
         self.add_argument("--version", action="version", version=__version__)
         self.add_argument("--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser.")
+        self.add_argument(
+            "--doctor",
+            action="store_true",
+            help="Do not serve, but look for what keeps this from working; the exit status is 1 if there is a problem.",
+        )
         self.add_argument(
             "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
         )
@@ -79,6 +85,22 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     return known.web, result + rest
 
 
+def doctor_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> options.Settings | None:
+    """Give the settings that `--doctor` is to look at; None where it is not among the flags, all of which are right."""
+    parser = _Parser(environ)
+    known, _ = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
+    if not known.doctor:
+        return None
+    values = {option.name: options.default_of(option, environ) for option in options.OPTIONS}
+    for option in options.OPTIONS:
+        if (given := getattr(known, option.name)) is not None:
+            values[option.name] = _typed(option, given)
+    try:
+        return options.parse(values)
+    except ValueError as e:
+        parser.error(str(e))
+
+
 def _with_dashes(argument: str) -> str:
     """Write the two words of this tool that are no options of mitmproxy's the one way."""
     return argument.replace("--log_level", "--log-level", 1) if argument.startswith("--log_level") else argument
@@ -87,14 +109,23 @@ def _with_dashes(argument: str) -> str:
 def _check(parser: argparse.ArgumentParser, option: options.Option, value: object) -> None:
     """Refuse a wrong value here, where the flag can be named, and not first in mitmproxy."""
     try:
-        option.parse(int(value) if option.typespec is int else value)  # type: ignore[call-overload]
+        option.parse(_typed(option, value))
     except ValueError as e:
         parser.error(f"argument --{option.name.replace('_', '-')}: {e}")
+
+
+def _typed(option: options.Option, value: Any) -> Any:
+    return int(value) if option.typespec is int else value
 
 
 def main() -> None:
     """Run the command line tool."""
     web, arguments = command(sys.argv[1:], os.environ)
+    settings = doctor_settings(sys.argv[1:], os.environ)
+    if settings is not None:
+        from .inspect import doctor
+
+        sys.exit(doctor.main(settings))
     # Not before the flags are right: it takes a while.
     from mitmproxy.tools import main as tools
 
