@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 from ollama_lmstudio import options, routes
 from ollama_lmstudio.endpoints import mapping
+from ollama_lmstudio.inspect.commands import Commands
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -29,17 +31,8 @@ def option_table() -> str:
     return table(("option", "default", "meaning"), rows)
 
 
-# What is ollama.com's own, and is not there.
-ABSENT = (
-    ("POST", "/api/me", "404: there is no account"),
-    ("POST", "/api/signout", "404: there is no account"),
-    ("GET, POST", "/api/experimental/*", "404: the web search and the recommendations of ollama.com"),
-)
-
-
 def endpoint_table() -> str:
     rows: list[Row] = [(f"`{', '.join(route.allow)}`", f"`{route.path}`", route.becomes) for route in routes.ROUTES]
-    rows += [(f"`{method}`", f"`{path}`", becomes) for method, path, becomes in ABSENT]
     rows += [("any", f"`{path}*`", "LM Studio's own API; the model's name is mapped") for path in routes.PASSTHROUGH]
     return table(("method", "path", "becomes"), rows)
 
@@ -50,7 +43,18 @@ def mapping_table() -> str:
     return table(("Ollama's option", "for LM Studio"), rows)
 
 
-TABLES = {"options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
+def command_table() -> str:
+    rows: list[Row] = []
+    for attribute in vars(Commands).values():
+        if name := getattr(attribute, "command_name", ""):
+            parameters = list(inspect.signature(attribute).parameters)[1:]
+            rows.append(
+                (f"`{' '.join([name, *map(str.upper, parameters)])}`", " ".join((attribute.__doc__ or "").split()))
+            )
+    return table(("command", "what it does"), rows)
+
+
+TABLES = {"commands": command_table, "options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
 PASSED = ", ".join(f"`{key}`" for key in sorted(mapping.OPENAI_KEYS))
 
 

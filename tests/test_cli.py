@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ollama_lmstudio import cli, options
@@ -55,6 +57,32 @@ def test_what_is_not_known_goes_on_to_mitmproxy() -> None:
         arguments("--flow-detail", "3", "-p", "9", "~u", "chat")[-6:]
         == ["--flow-detail", "3", "-p", "9", "~u", "chat"][-6:]
     )
+
+
+def test_a_config_file_gives_options_and_flags_win(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        "listen: 127.0.0.1:1\nallowed_hosts: [a, b]\ndemo: true\nweb_port: 9\napi_key:\nallowed_origins: []"
+    )
+    more = ("--listen", "127.0.0.1:2", "--set", "web_port=10")
+    assert set_options("--config", str(file), *more)[1:] == [
+        "listen=127.0.0.1:2",
+        "allowed_hosts=a",
+        "allowed_hosts=b",
+        "demo=true",
+        "web_port=10",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "listen", "a: [", "- a", "\x00"])
+def test_a_config_file_that_is_none(text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        cli.command(["--config", str(file)], {})
+    assert caught.value.code == 2
+    assert "my.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("load_timeout_seconds", 1, 1),
     ("model_resolution_cache_ttl_seconds", 0, 0),
     ("max_buffer_size", 1024, 1024),
+    ("max_kept_size", 0, 0),
     ("enable_chunk_recovery", True, True),
     ("lmstudio_token", " sk-lm-abc:def\n", "sk-lm-abc:def"),
     ("lmstudio_token", "", ""),
@@ -48,6 +49,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("ollama_version", "12.345.6", "12.345.6"),
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
     *[("num_ctx", choice, choice) for choice in ("ignore", "load")],
+    ("repair_passthrough", False, False),
     ("state_dir", "/var/lib/x", Path("/var/lib/x")),
     ("demo", True, True),
 ]
@@ -94,6 +96,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("load_timeout_seconds", -1, "-1 is not a positive number"),
     ("model_resolution_cache_ttl_seconds", -1, "-1 is negative"),
     ("max_buffer_size", 1023, "1023 bytes are too few"),
+    ("max_kept_size", -1, "-1 is negative"),
     ("lmstudio_token", "a\nb", "cannot be sent in a header"),
     ("lmstudio_token", "schlüssel", "cannot be sent in a header"),
     ("api_key", "a\x00b", "cannot be sent in a header"),
@@ -121,7 +124,7 @@ def test_wrong_values_are_refused_by_the_options_name(name: str, value: Any, sai
 
 def test_every_option_is_tested() -> None:
     assert {name for name, _, _ in RIGHT} == set(BY_NAME) == options.NAMES == set(options.Settings.__annotations__)
-    anything_goes = {"enable_chunk_recovery", "demo", "allowed_origins", "allowed_hosts"}
+    anything_goes = {"enable_chunk_recovery", "repair_passthrough", "demo", "allowed_origins", "allowed_hosts"}
     assert {name for name, _, _ in WRONG} == set(BY_NAME) - anything_goes
 
 

@@ -10,6 +10,7 @@ from ollama_lmstudio.endpoints import (
     base,
     blobs,
     chat,
+    cloud,
     embed,
     generate,
     health,
@@ -27,7 +28,7 @@ FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("HEAD", "/", version.root),
     ("GET", "/api/version", version.version),
     ("HEAD", "/api/version", version.version),
-    ("GET", "/api/status", version.status),
+    ("GET", "/api/status", cloud.status),
     ("GET", "/health", health.health),
     ("GET", "/api/tags", tags.tags),
     ("HEAD", "/api/tags", tags.tags),
@@ -43,10 +44,20 @@ FOUND: list[tuple[str, str, base.Endpoint]] = [
     ("POST", "/api/pull", pull.pull),
     ("POST", "/api/push", push.push),
     ("HEAD", "/api/blobs/:digest", blobs.head),
+    ("POST", "/api/me", cloud.me),
+    ("POST", "/api/signout", cloud.signout),
+    ("DELETE", "/api/user/keys/:key", cloud.signout),
+    ("POST", "/api/experimental/web_search", cloud.web_search),
+    ("POST", "/api/experimental/web_fetch", cloud.web_fetch),
+    ("GET", "/api/experimental/model-recommendations", cloud.recommendations),
+    ("GET", "/v1/models", passthrough.passthrough),
+    ("GET", "/v1/models/x:7b", passthrough.passthrough),
+    ("GET", "/v1/models/publisher/x", passthrough.passthrough),
+    ("POST", "/v1/chat/completions", passthrough.passthrough),
     *[
         (method, path, passthrough.passthrough)
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")
-        for path in ("/v1/models", "/v1/", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1//x")
+        for path in ("/v1/", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1//x")
     ],
 ]
 
@@ -70,6 +81,9 @@ def test_found(method: str, path: str, endpoint: base.Endpoint) -> None:
         ("PUT", "/api/embed", "POST"),
         ("post", "/api/chat", "POST"),
         ("POST", "/api/delete", "DELETE"),
+        ("HEAD", "/v1/models", "GET"),
+        ("OPTIONS", "/v1/models/x", "GET"),
+        ("GET", "/v1/messages", "POST"),
     ],
 )
 def test_wrong_methods(method: str, path: str, allow: str) -> None:

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from email.utils import formatdate
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -18,13 +17,17 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from . import access, internals, loopback, options, routes, startup
+from . import access, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
+from .inspect import own, record, recording, views
+from .inspect.commands import Commands
+from .inspect.record import Record
+from .inspect.recorder import Recorder, sum_up
+from .lmstudio import client as lmstudio_client
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
-from .ollama import wire
+from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, is_unknown_route, scrub
 from .ollama.errors import OllamaError
 from .state.aliases import AliasStore
 
@@ -40,6 +43,8 @@ SILENCE_SECONDS = 3600
 LINGER_SECONDS = 1
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
+# No answer to a path that LM Studio does not have is larger.
+UNKNOWN_ROUTE_BYTES = 4096
 
 INTERNAL_ERROR = "internal error of the proxy, see its log"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -56,7 +61,6 @@ HOP_BY_HOP = (
     "transfer-encoding",
     "upgrade",
 )
-MASKED_HEADERS = (("Authorization", "Bearer ***"), (loopback.SECRET_HEADER, "***"))
 SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
 
 
@@ -65,11 +69,13 @@ class Exchange:
     """What is known of a flow while it lives. `extra` are the headers that its answer carries whatever it is."""
 
     arrived: int
-    method: str
-    path: str
-    query: str
+    recorder: Recorder
     http10: bool
     extra: base.Headers = ()
+    incoming: base.Incoming | None = None
+    """The client's request; None for an exchange that a person replays, whose answer nobody waits for."""
+    recorded: bool = False
+    """Whether the answer comes from a recording."""
     outcome: base.Call | base.Relay | base.Served | base.Receiver | None = None
     ticket: str = ""
     """What the loopback service knows the outcome by, if that is what answers."""
@@ -79,6 +85,13 @@ class Exchange:
     """LM Studio's answer to the call, asked again: status, content type and body."""
     fed: bool = False
     """Whether the translation has had all of LM Studio's answer."""
+    lines: list[bytes] = field(default_factory=list)
+    """What a replayed answer was translated to while it came."""
+
+    @property
+    def path(self) -> str:
+        """The client's path."""
+        return self.recorder.record.path
 
 
 class Bridge:
@@ -92,6 +105,8 @@ class Bridge:
         self._error_pages = internals.ErrorPages()
         self._start = startup.Startup()
         self._loopback = loopback.Loopback()
+        self._serving = False
+        self.addons = [Commands(lambda: self.services, self._spawn)]
         self.services: base.Services
         self.upstream: options.Upstream
         self.gate: access.Gate
@@ -101,7 +116,8 @@ class Bridge:
     def load(self, loader: Loader) -> None:
         """Add the options."""
         startup.add_options(loader)
-        self._error_pages.install(_error_page)
+        self._error_pages.install(responses.error_page)
+        views.install()
         self._start.watch_log()
 
     def configure(self, updated: Iterable[str]) -> None:
@@ -122,7 +138,12 @@ class Bridge:
         if hasattr(self, "services"):
             self.services.life.stop()
             self.services.client.close_soon()
-        client = Client(str(self.upstream), settings.lmstudio_token or None, verify=not ctx.options.ssl_insecure)
+        client = Client(
+            str(self.upstream),
+            settings.lmstudio_token or None,
+            verify=not ctx.options.ssl_insecure,
+            on_exchange=self._show,
+        )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
         self.services = base.Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
         self._start.take_over(settings, self.upstream)
@@ -130,15 +151,18 @@ class Bridge:
 
     def running(self) -> None:
         """Serve, and say in the log what a person should know."""
+        self._serving = True
         self._spawn(self._start.serve(self.services))
 
     def done(self) -> None:
         """Stop everything of ours; this runs on every reload too."""
+        self._serving = False
         for task in self._tasks:
             task.cancel()
         self._start.stop()
         self._loopback.stop()
         self._error_pages.remove()
+        views.remove()
         if hasattr(self, "services"):
             self.services.life.stop()
             self.services.client.close_soon()
@@ -160,7 +184,10 @@ class Bridge:
         if not _is_ours(flow):
             return
         try:
-            self._admit(flow)
+            if flow.is_replay:
+                self._ask_again(flow)
+            else:
+                self._admit(flow)
         except Exception:
             # Nobody comes in because looking at them failed.
             logger.exception("%s %s failed", flow.request.method, flow.request.path)
@@ -168,23 +195,36 @@ class Bridge:
 
     def _admit(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        path, _, query = request.path.partition("?")
-        exchange = Exchange(self._clock.monotonic(), request.method, path, query, request.http_version == "HTTP/1.0")
-        self._exchanges[flow.id] = exchange
-        flow.metadata["ollama_path"] = path
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        host, origin = request.host_header or "", headers.get("origin", "")
-        turned_away = access.check(self.gate, request.method, host, headers, routes.allowed_methods(path))
+        exchange = self._begun(flow, Record())
+        asked = _incoming(flow, exchange.arrived)
+        host, origin = request.host_header or "", asked.headers.get("origin", "")
+        turned_away = access.check(self.gate, asked.method, host, asked.headers, routes.allowed_methods(asked.path))
         for name in SECRET_HEADERS:
             request.headers.pop(name, None)
+        public = {name: value for name, value in asked.headers.items() if name not in SECRET_HEADERS}
+        incoming = exchange.incoming = replace(asked, headers=public)
+        exchange.recorder.asked(incoming)
+        exchange.recorder.record.save(flow.metadata)
         if turned_away is not None:
             self._turn_away(flow, turned_away, host)
             return
         if origin and not access.is_same_origin(origin, host):
             exchange.extra = access.cors_headers(self.gate, origin)
-        if upload := routes.upload(request.method, path):
-            self._to_loopback(flow, exchange, upload(self._incoming(flow, exchange), self.services))
-            request.stream = _masking(flow)
+        if upload := routes.upload(incoming.method, incoming.path):
+            self._to_loopback(flow, exchange, upload(incoming, self.services))
+            request.stream = True
+
+    def _ask_again(self, flow: http.HTTPFlow) -> None:
+        """Take a recorded exchange that a person replays."""
+        kept = record.of(flow)
+        assert kept is not None
+        self._begun(flow, kept)
+
+    def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
+        now = self._clock.monotonic()
+        recorder = Recorder(self.services.settings.max_kept_size, now, kept, self.services.secrets)
+        exchange = self._exchanges[flow.id] = Exchange(now, recorder, flow.request.http_version == "HTTP/1.0")
+        return exchange
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
         if answer.status == 403 and not self.gate.allows_host(host):
@@ -193,7 +233,7 @@ class Bridge:
         length = flow.request.headers.get("content-length", "")
         large = "transfer-encoding" in flow.request.headers or (length.isdecimal() and int(length) > TURNED_AWAY_BYTES)
         # Otherwise mitmproxy would read all of the body first.
-        if large and internals.write_last(flow, _raw(answer, ())):
+        if large and internals.write_last(flow, responses.raw(answer)):
             flow.kill()
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -201,13 +241,24 @@ class Bridge:
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome or flow.response or flow.error or not flow.live:
             return
+        incoming = exchange.incoming
+        if incoming is not None:
+            if await internals.wait_for_a_person(flow):
+                incoming = _incoming(flow, exchange.arrived)
+            if flow.response or flow.error:
+                return
+            incoming = exchange.incoming = replace(incoming, body=flow.request.raw_content or b"")
+            exchange.recorder.asked(incoming)
+            if self._is_recorded(flow, exchange, incoming):
+                return
         try:
-            outcome = await self._outcome(flow, exchange)
+            outcome = await (self._outcome(incoming) if incoming else self._outcome_again(flow, exchange))
         except (OllamaError, LMStudioError) as e:
             outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
         except Exception:
-            logger.exception("%s %s failed", exchange.method, exchange.path)
+            logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
             outcome = base.Answer.error(500, INTERNAL_ERROR)
+        exchange.recorder.became(outcome)
         if isinstance(outcome, base.Answer):
             self._answer(flow, outcome, exchange.extra)
             return
@@ -218,65 +269,82 @@ class Bridge:
         await self._drop_idle(flow)
         self._send(flow, exchange, outcome)
 
-    async def _outcome(self, flow: http.HTTPFlow, exchange: Exchange) -> base.Outcome:
-        found = routes.find(exchange.method, exchange.path, exchange.query)
+    async def _outcome(self, incoming: base.Incoming) -> base.Outcome:
+        found = routes.find(incoming.method, incoming.path, incoming.query)
         if isinstance(found, base.Answer):
             return found
-        return await found(self._incoming(flow, exchange), self.services)
+        return await found(incoming, self.services)
 
-    @staticmethod
-    def _incoming(flow: http.HTTPFlow, exchange: Exchange) -> base.Incoming:
-        return base.Incoming(
-            exchange.method,
-            exchange.path,
-            exchange.query,
-            {name.lower(): value for name, value in flow.request.headers.items()},
-            flow.request.raw_content or b"",
-            exchange.arrived,
+    async def _outcome_again(self, flow: http.HTTPFlow, exchange: Exchange) -> base.Outcome:
+        """Give what becomes of a replayed exchange: the call as it is now, which a person may have edited."""
+        kept, request = exchange.recorder.record, flow.request
+        path, body = request.path.partition("?")[0].removeprefix(self.upstream.prefix), request.raw_content or b""
+        if kept.kind in ("own", "relay") or kept.request_size > len(kept.request):
+            return base.Relay(path, body, model=kept.upstream_model, asked=kept.model)
+        headers = dict(kept.headers)
+        asked = kept.request if kept.kind == "call" else body
+        outcome = await self._outcome(
+            base.Incoming(kept.method, kept.path, kept.query, headers, asked, exchange.arrived)
         )
+        if isinstance(outcome, base.Call) and kept.kind == "call":
+            outcome.path, outcome.body = path, body
+        return outcome
+
+    def _is_recorded(self, flow: http.HTTPFlow, exchange: Exchange, incoming: base.Incoming) -> bool:
+        """Let a recorded answer be found, if mitmproxy is to answer from a recording."""
+        found = recording.find(internals.recorded_flows(), incoming)
+        if found is None:
+            return False
+        recorded, kept = found
+        recording.become(flow, recorded)
+        internals.prefer_recorded(recorded)
+        exchange.recorder.record, exchange.recorded = kept, True
+        return True
 
     def _answer(self, flow: http.HTTPFlow, answer: base.Answer, extra: base.Headers = ()) -> None:
-        """Answer here. A HEAD gets the head alone."""
-        flow.response = http.Response.make(answer.status, answer.body, _headers(answer, extra))
-        if answer.status == 204:
-            flow.response.headers.pop("content-length", None)
-        elif flow.request.method == "HEAD":
-            flow.response.raw_content = b""
-            flow.response.headers["Content-Length"] = str(len(answer.body))
+        flow.response = responses.make(answer, extra, flow.request.method)
 
     def _send(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay) -> None:
         """Make the request the call to LM Studio."""
         request, upstream = flow.request, self.upstream
         request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
         request.http_version = "HTTP/1.1"
-        request.path = upstream.prefix + outcome.path + (f"?{exchange.query}" if exchange.query else "")
+        query = exchange.recorder.record.query
+        request.path = upstream.prefix + outcome.path + (f"?{query}" if query else "")
+        secrets: dict[str, str] = {}
+        if self.services.settings.lmstudio_token:
+            secrets["Authorization"] = f"Bearer {self.services.settings.lmstudio_token}"
         if isinstance(outcome, base.Call):
-            flow.metadata["ollama_model"] = outcome.asked
             request.method = "POST"
             agent = request.headers.get("user-agent", "")
             request.headers = http.Headers(content_type="application/json", accept=f"{EVENT_STREAM}, application/json")
             if agent:
                 request.headers["User-Agent"] = agent
         else:
-            for name in (*HOP_BY_HOP, "if-none-match", "origin", "access-control-request-method"):
+            for name in (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method"):
                 request.headers.pop(name, None)
         request.headers["Accept-Encoding"] = "identity"
         request.headers["Host"] = upstream.authority
-        if self.services.settings.lmstudio_token:
-            request.headers["Authorization"] = f"Bearer {self.services.settings.lmstudio_token}"
         if outcome.body or request.raw_content:
             request.raw_content = outcome.body
             request.headers["Content-Length"] = str(len(outcome.body))
+        request.headers = internals.SealedHeaders(request.headers.fields, secrets)
+        exchange.recorder.show(flow)
 
     def _to_loopback(self, flow: http.HTTPFlow, exchange: Exchange, job: loopback.Job) -> None:
         """Let the loopback service answer the request."""
-        headers = self._loopback.add(job, self.services.secrets)
+        headers = dict(self._loopback.add(job, self.services.secrets))
         exchange.outcome, exchange.ticket = job, headers[loopback.TICKET_HEADER]
         request = flow.request
         request.scheme, request.host, request.port = "http", loopback.HOST, self._loopback.port
         request.http_version = "HTTP/1.1"
+        request.headers = internals.SealedHeaders(
+            request.headers.fields, {loopback.SECRET_HEADER: headers.pop(loopback.SECRET_HEADER)}
+        )
         for name, value in headers.items():
             request.headers[name] = value
+        exchange.recorder.became(job)
+        exchange.recorder.show(flow)
 
     async def _drop_idle(self, flow: http.HTTPFlow) -> None:
         since = self._idle_since.pop(flow.client_conn.id, None)
@@ -285,9 +353,16 @@ class Bridge:
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose how LM Studio's answer goes on: as it is, translated as it comes, or translated when it is whole."""
-        _mask(flow)
+        _forget_secrets(flow)
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome is None or flow.response is None:
+            return
+        if not exchange.ticket:
+            exchange.recorder.answered(flow.response)
+        if flow.response.raw_content is not None:
+            return  # it is all here: a recorded one, or another addon's
+        if exchange.incoming is None and isinstance(exchange.outcome, base.Call):
+            self._listen(flow, exchange, exchange.outcome.translation)
             return
         if not isinstance(exchange.outcome, base.Call):
             self._relay(flow, exchange)
@@ -311,14 +386,44 @@ class Bridge:
         for name, value in exchange.extra:
             flow.response.headers.add(name, value)
         outcome = exchange.outcome
-        if isinstance(outcome, base.Relay) and outcome.rewrite is not None and flow.response.status_code == 200:
+        if isinstance(outcome, base.Relay) and _wants_a_look(flow.response, outcome):
             return
         if chunked and not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         elif chunked:
             flow.response.headers["Connection"] = "close"
-        flow.response.stream = True
+        flow.response.stream = self._passer(exchange)
         exchange.started = True
+
+    def _passer(self, exchange: Exchange) -> Callable[[bytes], list[bytes]]:
+        """Give the function that lets through what mitmproxy reads, and keeps it."""
+        clock = self._clock.monotonic
+        keep = exchange.recorder.told.add if exchange.ticket else lambda data: exchange.recorder.hear(data, clock())
+
+        def pass_on(data: bytes) -> list[bytes]:
+            if not data:
+                return []
+            keep(data)
+            return [data]
+
+        return pass_on
+
+    def _listen(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
+        """Translate a replayed answer as it comes, for nobody but the flow."""
+        assert flow.response is not None
+        if flow.response.status_code != 200 or not _is_event_stream(flow.response.headers.get("content-type", "")):
+            return
+        clock = self._clock.monotonic
+
+        def listen(data: bytes) -> list[bytes]:
+            at = clock()
+            if data:
+                exchange.recorder.hear(data, at)
+            exchange.lines += translation.feed(data, at) if data else translation.flush(at)
+            exchange.fed = not data
+            return []
+
+        flow.response.stream = listen
 
     async def _begin(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
         """Hold the head of the answer until its first event, so that an error can still have a status of its own."""
@@ -335,12 +440,15 @@ class Bridge:
         if arrived is not None:
             told = begun(arrived)
             if failed:
+                exchange.recorder.hear(arrived.body, arrived.data[0][0])
                 translation.feed(arrived.body, self._clock.monotonic())
                 self._fail(flow, exchange, translation.answer())
                 return
             if not told and arrived.over:
                 return  # nothing but its end came: the response or the error hook tells it
-        flow.response.headers = http.Headers(_fields((("Content-Type", base.NDJSON), *_date(), *exchange.extra)))
+        flow.response.headers = http.Headers(
+            responses.fields((("Content-Type", base.NDJSON), *responses.date(), *exchange.extra))
+        )
         if exchange.http10:
             flow.response.headers["Connection"] = "close"
         else:
@@ -371,12 +479,13 @@ class Bridge:
         if status == 200:
             self.services.life.not_on_demand()
         exchange.repeated = (status, content_type, body)
+        exchange.recorder.record.status = status
 
     def _fail(self, flow: http.HTTPFlow, exchange: Exchange, answer: base.Answer) -> None:
         """Answer with an error as soon as LM Studio's stream begins with one, whenever it ends."""
         assert flow.response is not None
         flow.response.status_code, flow.response.reason = answer.status, HTTPStatus(answer.status).phrase
-        flow.response.headers = _headers(answer, exchange.extra)
+        flow.response.headers = responses.headers(answer, exchange.extra)
         flow.response.headers["Content-Length"] = str(len(answer.body))
         bodies = [answer.body]
         flow.response.stream = lambda data: [bodies.pop()] if bodies else []
@@ -389,6 +498,7 @@ class Bridge:
         clock, loop = self._clock.monotonic, asyncio.get_running_loop()
         more_at_hand = internals.more_at_hand(flow)
         together: list[bytes] = []
+        hear, tell = exchange.recorder.hear, exchange.recorder.told.add
 
         def translate(data: bytes) -> list[bytes]:
             if data:
@@ -396,18 +506,24 @@ class Bridge:
                 together.append(data)
                 if more_at_hand():
                     return []
-            arrived = b"".join(together)
+            arrived, now = b"".join(together), clock()
             together.clear()
+            if arrived:
+                hear(arrived, now)
             try:
-                lines = translation.feed(arrived, clock()) if arrived else []
-                lines += [] if data else translation.flush(clock())
+                lines = translation.feed(arrived, now) if arrived else []
+                lines += [] if data else translation.flush(now)
             except Exception:
                 logger.exception("the translation of %s failed", exchange.path)
                 lines = translation.abort(LMStudioError(500, INTERNAL_ERROR))
             if data and translation.failed:
                 # The error line is the last one, even if LM Studio goes on.
                 loop.call_later(LINGER_SECONDS, _end_if_live, flow, b"" if exchange.http10 else LAST_CHUNK)
-            return [b"".join(lines)] if lines else []
+            if not lines:
+                return []
+            written = b"".join(lines)
+            tell(written)
+            return [written]
 
         return translate
 
@@ -418,6 +534,7 @@ class Bridge:
         def failed(arrived: internals.Arrived) -> bool:
             nonlocal taken
             for at, data in arrived.data[taken:]:
+                exchange.recorder.hear(data, at)
                 translation.feed(data, at)
             taken = len(arrived.data)
             return translation.failed
@@ -440,14 +557,26 @@ class Bridge:
         if isinstance(call, base.Call) and not exchange.started:
             response = flow.response
             came = response.status_code, response.headers.get("content-type", ""), response.raw_content or b""
+            if not exchange.recorder.heard.size:
+                exchange.recorder.hear((exchange.repeated or came)[2], self._clock.monotonic())
             self._answer(
                 flow, self._translate(exchange, call.translation, *(exchange.repeated or came)), exchange.extra
             )
-        elif isinstance(call, base.Relay) and call.rewrite is not None and not exchange.started:
-            flow.response.headers.pop("etag", None)
-            flow.response.raw_content = call.rewrite(flow.response.raw_content or b"")
-            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
+        elif isinstance(call, base.Relay) and not exchange.started:
+            self._look(flow, exchange, call)
         self._over(flow, exchange)
+
+    def _look(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
+        """Change what LM Studio answered with 200, if it is to be changed, or was none."""
+        assert flow.response is not None
+        body = flow.response.raw_content or b""
+        exchange.recorder.hear(body, self._clock.monotonic())
+        if is_unknown_route(body):
+            self._answer(flow, routes.NOT_FOUND, exchange.extra)
+        elif relay.rewrite is not None and flow.response.status_code == 200:
+            flow.response.headers.pop("etag", None)
+            flow.response.raw_content = relay.rewrite(body)
+            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
 
     def _translate(
         self, exchange: Exchange, translation: base.Translation, status: int, content_type: str, body: bytes
@@ -455,7 +584,8 @@ class Bridge:
         """Translate a whole body."""
         now = self._clock.monotonic()
         if exchange.fed:
-            pass
+            if exchange.lines and (len(exchange.lines) > 1 or not translation.failed):
+                return base.Answer(200, b"".join(exchange.lines), base.NDJSON)
         elif status == 200 and _is_event_stream(content_type):
             lines = translation.feed(body, now) + translation.flush(now)
             if translation.streaming and not translation.failed:
@@ -466,7 +596,7 @@ class Bridge:
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone, in words that it understands."""
-        _mask(flow)
+        _forget_secrets(flow)
         exchange = self._exchanges.pop(flow.id, None)
         if exchange is None:
             return
@@ -475,26 +605,23 @@ class Bridge:
         self._over(flow, exchange)
 
     def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay | loopback.Job) -> None:
-        if exchange.ticket:
-            if not exchange.started:
-                internals.write_last(flow, _raw(base.Answer.error(503, loopback.STOPPED), exchange.extra))
-            return
         error = self._upstream_error(flow)
-        if isinstance(outcome, base.Relay):
-            if not exchange.started:
-                message = scrub(error.message, self.services.secrets)
-                internals.write_last(
-                    flow, _raw(passthrough.error_answer(exchange.path, error.status, message), exchange.extra)
-                )
-            return
-        assert isinstance(outcome, base.Call)
-        lines = outcome.translation.abort(error)
-        if not exchange.started:
-            internals.write_last(flow, _raw(outcome.translation.answer(), exchange.extra))
-        elif exchange.http10:
-            internals.write_last(flow, b"".join(lines))
+        if isinstance(outcome, base.Call):
+            lines = outcome.translation.abort(error)
+            if exchange.started:
+                exchange.recorder.told.add(b"".join(lines))
+                framed = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
+                internals.write_last(flow, b"".join(lines if exchange.http10 else [*framed, LAST_CHUNK]))
+                return
+            answer = outcome.translation.answer()
+        elif isinstance(outcome, base.Relay):
+            message = scrub(error.message, self.services.secrets)
+            answer = passthrough.error_answer(exchange.path, error.status, message)
         else:
-            internals.write_last(flow, b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + LAST_CHUNK)
+            answer = base.Answer.error(503, loopback.STOPPED)
+        if not exchange.started:
+            internals.write_last(flow, responses.raw(answer, exchange.extra))
+            self._answer(flow, answer, exchange.extra)
 
     def _upstream_error(self, flow: http.HTTPFlow) -> LMStudioError:
         if flow.server_conn.timestamp_tcp_setup is None:
@@ -505,12 +632,32 @@ class Bridge:
         return LMStudioError(502, f"LM Studio closed the connection before it answered ({detail})")
 
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        if exchange.outcome is None:
+        outcome = exchange.outcome
+        try:
+            self._record(flow, exchange)
+        except Exception:
+            logger.exception("%s could not be recorded", exchange.path)
+        if outcome is None:
             return
         self._loopback.forget(exchange.ticket)
         self._idle_since[flow.client_conn.id] = time.monotonic()
-        if isinstance(exchange.outcome, base.Call) and exchange.outcome.finished is not None:
-            exchange.outcome.finished()
+        if isinstance(outcome, base.Call) and outcome.finished is not None:
+            outcome.finished()
+
+    def _record(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        if exchange.recorded:
+            exchange.recorder.show(flow)
+            return
+        outcome = exchange.outcome
+        measured = outcome.translation.measured() if isinstance(outcome, base.Call) else None
+        exchange.recorder.finish(flow, self._clock.monotonic(), measured)
+
+    def _show(self, exchange: lmstudio_client.Exchange) -> None:
+        """Show a call of our own; whoever made it does not wait for this."""
+        if self._serving:
+            flow = own.to_flow(exchange)
+            sum_up(flow)
+            self._spawn(internals.show_flow(flow))
 
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""
@@ -523,51 +670,31 @@ def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
 
 
 def _is_ours(flow: http.HTTPFlow) -> bool:
-    return isinstance(flow.client_conn.proxy_mode, ReverseMode) and not flow.is_replay
+    if not flow.live:
+        return False  # read from a file, or a call of our own that is shown
+    if flow.is_replay:
+        return flow.is_replay == "request" and record.of(flow) is not None
+    return isinstance(flow.client_conn.proxy_mode, ReverseMode)
 
 
 def _is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
-def _mask(flow: http.HTTPFlow) -> None:
-    """Take LM Studio's token and the loopback service's secret out of the flow once they are sent."""
-    for name, masked in MASKED_HEADERS:
-        if name in flow.request.headers:
-            flow.request.headers[name] = masked
+def _wants_a_look(response: http.Response, relay: base.Relay) -> bool:
+    """Whether an answer of LM Studio's may be changed, or may say with a 200 that there is no such path."""
+    length = response.headers.get("content-length", "")
+    short = length.isdecimal() and int(length) <= UNKNOWN_ROUTE_BYTES
+    return response.status_code == 200 and (relay.rewrite is not None or short)
 
 
-def _masking(flow: http.HTTPFlow) -> Callable[[bytes], list[bytes]]:
-    """Give what takes a body through: when it begins, the head has been sent."""
-
-    def through(data: bytes) -> list[bytes]:
-        _mask(flow)
-        return [data] if data else []
-
-    return through
+def _incoming(flow: http.HTTPFlow, arrived: int) -> base.Incoming:
+    """Take a request as it is in its flow now, without its body."""
+    path, _, query = flow.request.path.partition("?")
+    headers = {name.lower(): value for name, value in flow.request.headers.items()}
+    return base.Incoming(flow.request.method, path, query, headers, b"", arrived)
 
 
-def _date() -> base.Headers:
-    return (("Date", formatdate(usegmt=True)),)
-
-
-def _headers(answer: base.Answer, extra: base.Headers) -> http.Headers:
-    content_type = (("Content-Type", answer.content_type),) if answer.content_type else ()
-    return http.Headers(_fields((*answer.headers, *extra, *content_type, *_date())))
-
-
-def _fields(headers: base.Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
-
-
-def _raw(answer: base.Answer, extra: base.Headers) -> bytes:
-    """Write a whole answer as bytes, for a connection that ends with it."""
-    headers = _headers(answer, (*extra, ("Content-Length", str(len(answer.body))), ("Connection", "close")))
-    reason = HTTPStatus(answer.status).phrase
-    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, reason.encode())
-    return head + bytes(headers) + b"\r\n" + answer.body
-
-
-def _error_page(status: int, message: str) -> bytes:
-    """Give what mitmproxy itself has to say as Ollama's error."""
-    return _raw(base.Answer(status, wire.dumps({"error": message})), ())
+def _forget_secrets(flow: http.HTTPFlow) -> None:
+    if isinstance(flow.request.headers, internals.SealedHeaders):
+        flow.request.headers.forget()

@@ -5,11 +5,12 @@ mitmproxy's.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from . import __version__, options
 
@@ -35,12 +36,17 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=__version__)
         self.add_argument("--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser.")
         self.add_argument(
-            "--doctor",
-            action="store_true",
-            help="Do not serve, but look for what keeps this from working; the exit status is 1 if there is a problem.",
+            "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
         )
         self.add_argument(
-            "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
+            "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
+        )
+        self.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="Read options from a YAML file, as there are in configs/. Flags win over it.",
         )
         for option in options.OPTIONS:
             names = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
@@ -69,36 +75,78 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
 
     Exits with status 2 and a message for a wrong flag.
     """
-    arguments = [_with_dashes(argument) for argument in arguments]
-    parser = _Parser(environ)
-    known, rest = parser.parse_known_args(arguments)
+    known, chosen, rest = _parse(arguments, environ)
     result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
-    for option in options.OPTIONS:
-        value = getattr(known, option.name)
-        if value is None:
-            continue
-        if isinstance(value, list):
-            result += [part for item in value for part in ("--set", f"{option.name}={item}")]
-        else:
-            result += ["--set", f"{option.name}={str(value).lower() if isinstance(value, bool) else value}"]
-        _check(parser, option, value)
+    # Mitmproxy takes each option once.
+    set_there = {value.partition("=")[0] for flag, value in pairwise(rest) if flag == "--set"}
+    for name, value in chosen.items():
+        if name not in set_there:
+            result += _set(name, value)
     return known.web, result + rest
 
 
-def doctor_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> options.Settings | None:
-    """Give the settings that `--doctor` is to look at; None where it is not among the flags, all of which are right."""
+def _parse(
+    arguments: Sequence[str], environ: Mapping[str, str]
+) -> tuple[argparse.Namespace, dict[str, object], list[str]]:
+    """Give the flags, the options that they and the config files choose, and the arguments that are mitmproxy's."""
     parser = _Parser(environ)
-    known, _ = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
-    if not known.doctor:
-        return None
-    values = {option.name: options.default_of(option, environ) for option in options.OPTIONS}
+    known, rest = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
+    chosen: dict[str, object] = {}
+    for file in known.config:
+        chosen |= _read_config(parser, file)
     for option in options.OPTIONS:
-        if (given := getattr(known, option.name)) is not None:
-            values[option.name] = _typed(option, given)
+        value = getattr(known, option.name)
+        if value is not None:
+            chosen[option.name] = value
+            _check(parser, option, value)
+    return known, chosen, rest
+
+
+def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print what `ollama.doctor` finds with these options; the status is 1 if something is wrong."""
+    from .endpoints.base import Services
+    from .inspect.doctor import examine
+    from .lmstudio.cache import CatalogCache
+    from .lmstudio.client import Client
+    from .state.aliases import AliasStore
+
+    _, chosen, _ = _parse(arguments, environ)
+    values = {option.name: chosen.get(option.name, options.default_of(option, environ)) for option in options.OPTIONS}
+    integers = {option.name for option in options.OPTIONS if option.typespec is int}
     try:
-        return options.parse(values)
-    except ValueError as e:
-        parser.error(str(e))
+        settings = options.parse({name: int(str(v)) if name in integers else v for name, v in values.items()})
+    except (ValueError, TypeError, AttributeError) as e:
+        print(e, file=sys.stderr)
+        return 2
+
+    async def look() -> int:
+        client = Client(str(settings.lmstudio_url), settings.lmstudio_token or None)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=False)
+        await client.aclose()
+        print(*found, sep="\n")
+        return int(any(finding.verdict == "problem" for finding in found))
+
+    return asyncio.run(look())
+
+
+def _set(name: str, value: object) -> list[str]:
+    """Give mitmproxy's arguments for an option; a list is given one by one."""
+    values = value if isinstance(value, list) else [value]
+    texts = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
+    return [part for text in texts for part in ("--set", f"{name}={text}")]
+
+
+def _read_config(parser: _Parser, file: str) -> dict[str, object]:
+    from mitmproxy import exceptions, optmanager
+
+    try:
+        config = optmanager.parse(Path(file).expanduser().read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise exceptions.OptionsError("no options")
+    except (OSError, UnicodeDecodeError, exceptions.OptionsError) as e:
+        parser.error(f"argument --config: {file}: {e}")
+    return {str(name): value for name, value in config.items() if value is not None}
 
 
 def _with_dashes(argument: str) -> str:
@@ -109,23 +157,16 @@ def _with_dashes(argument: str) -> str:
 def _check(parser: argparse.ArgumentParser, option: options.Option, value: object) -> None:
     """Refuse a wrong value here, where the flag can be named, and not first in mitmproxy."""
     try:
-        option.parse(_typed(option, value))
+        option.parse(int(value) if option.typespec is int else value)  # type: ignore[call-overload]
     except ValueError as e:
         parser.error(f"argument --{option.name.replace('_', '-')}: {e}")
 
 
-def _typed(option: options.Option, value: Any) -> Any:
-    return int(value) if option.typespec is int else value
-
-
 def main() -> None:
     """Run the command line tool."""
+    if "--doctor" in sys.argv:
+        sys.exit(diagnose(sys.argv[1:], os.environ))
     web, arguments = command(sys.argv[1:], os.environ)
-    settings = doctor_settings(sys.argv[1:], os.environ)
-    if settings is not None:
-        from .inspect import doctor
-
-        sys.exit(doctor.main(settings))
     # Not before the flags are right: it takes a while.
     from mitmproxy.tools import main as tools
 

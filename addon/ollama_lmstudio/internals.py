@@ -10,11 +10,11 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mitmproxy import ctx, http
+from mitmproxy import ctx, hooks, http
 from mitmproxy.proxy import server as proxy_server
 
 try:
@@ -27,6 +27,10 @@ except ImportError:  # pragma: no cover - a mitmproxy to come
 logger = logging.getLogger(__name__)
 
 CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
+
+MASK = "***"
+BEARER = "Bearer "
+MASKED_BEARER = BEARER + MASK
 
 ErrorPage = Callable[[int, str], bytes]
 
@@ -229,3 +233,83 @@ async def drop_idle(flow: http.HTTPFlow) -> None:
             await asyncio.sleep(0)
     except (KeyError, AttributeError, OSError, RuntimeError):
         return
+
+
+# 7. A request's headers are written to the wire by `bytes()`, and shown, saved and copied as fields.
+
+
+class SealedHeaders(http.Headers):
+    """Headers that show `***` for a secret, and send it.
+
+    Whatever looks at the fields (the user interfaces, a saved flow, an export, a copy) sees the mask only. `forget` is
+    for when the request has been sent.
+    """
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]] = (), secrets: Mapping[str, str] | None = None) -> None:
+        """Add a header for each secret."""
+        super().__init__(fields)
+        self._sealed: dict[bytes, bytes] = {}
+        for name, secret in (secrets or {}).items():
+            self[name] = MASKED_BEARER if secret.startswith(BEARER) else MASK
+            self._sealed[name.lower().encode()] = secret.encode()
+
+    def __bytes__(self) -> bytes:
+        shown = self.fields
+        try:
+            self.fields = tuple((name, self._sealed.get(name.lower(), value)) for name, value in shown)
+            return super().__bytes__()
+        finally:
+            self.fields = shown
+
+    def forget(self) -> None:
+        """Forget the secrets."""
+        self._sealed.clear()
+
+
+# 8. A person may want to edit a request in the client's terms: before it is rewritten, which is before mitmproxy's own
+# addon for that is asked.
+
+
+async def wait_for_a_person(flow: http.HTTPFlow) -> bool:
+    """Pause a request that an intercept filter matches as it is now, until a person lets it go on; say whether."""
+    should_intercept = getattr(ctx.master.addons.get("intercept"), "should_intercept", None)
+    if should_intercept is None or not should_intercept(flow):
+        return False
+    flow.intercept()
+    await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
+    await flow.wait_for_resume()
+    return True
+
+
+# 9. What the user interfaces, the log and a saved file are to show, without anybody waiting for it or acting on it.
+
+
+async def show_flow(flow: http.HTTPFlow) -> None:
+    """Show a flow that has ended."""
+    for event in (http_layers.HttpRequestHeadersHook, _ended_hook(flow)):
+        await ctx.master.addons.handle_lifecycle(event(flow))
+        flow.resume()
+
+
+def _ended_hook(flow: http.HTTPFlow) -> Any:
+    return http_layers.HttpErrorHook if flow.error else http_layers.HttpResponseHook
+
+
+# 10. The recording that mitmproxy answers from.
+
+
+def recorded_flows() -> list[http.HTTPFlow]:
+    """Give the flows of `server_replay` that were not used yet."""
+    return [flow for flows in _recording().values() for flow in flows if isinstance(flow, http.HTTPFlow)]
+
+
+def prefer_recorded(flow: http.HTTPFlow) -> None:
+    """Let this flow be the one that answers, of those that sent the same call."""
+    for flows in _recording().values():
+        if flow in flows:
+            flows.insert(0, flows.pop(flows.index(flow)))
+
+
+def _recording() -> dict[Any, list[Any]]:
+    flowmap = getattr(ctx.master.addons.get("serverplayback"), "flowmap", None)
+    return flowmap if isinstance(flowmap, dict) else {}

@@ -87,7 +87,9 @@ class Settings:
     ollama_version: str
     generate_endpoint: str
     num_ctx: str
+    repair_passthrough: bool
     state_dir: Path
+    max_kept_size: int
     demo: bool
 
 
@@ -307,6 +309,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=NUM_CTX_POLICIES,
     ),
     Option(
+        "repair_passthrough",
+        bool,
+        True,
+        "Change in requests to /v1/* what Ollama takes there and LM Studio refuses: tool schemas, and json_object.",
+        _same,
+    ),
+    Option(
         "state_dir",
         str,
         "",
@@ -314,6 +323,14 @@ OPTIONS: tuple[Option, ...] = (
         _directory,
         shown_default="the user's cache directory",
         metavar="DIR",
+    ),
+    Option(
+        "max_kept_size",
+        int,
+        4194304,
+        "Most bytes that a flow keeps of each body that streams through, and of the client's own request, to be shown.",
+        _not_negative,
+        metavar="BYTES",
     ),
     Option("demo", bool, False, "Serve from the built-in stand-in for LM Studio, for a first look.", _same),
 )

@@ -12,6 +12,7 @@ from .endpoints import (
     base,
     blobs,
     chat,
+    cloud,
     embed,
     generate,
     health,
@@ -71,7 +72,7 @@ def _delete(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
 ROUTES: tuple[Route, ...] = (
     Route("/", _get_and_head(version.root), "answered here: `Ollama is running`"),
     Route("/api/version", _get_and_head(version.version), "answered here: the option `ollama_version`"),
-    Route("/api/status", _get(version.status), "answered here: no cloud"),
+    Route("/api/status", _get(cloud.status), "answered here: no cloud"),
     Route("/health", _get_and_head(health.health), "200 with details when LM Studio answers, 503 when not"),
     Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list, and the aliases"),
     Route("/api/ps", _get(ps.ps), "LM Studio's loaded instances"),
@@ -93,9 +94,35 @@ ROUTES: tuple[Route, ...] = (
         "kept in the state directory; LM Studio takes no files",
         uploads={"POST": blobs.Upload},
     ),
+    Route("/api/me", _post(cloud.me), "503: there is no account"),
+    Route("/api/signout", _post(cloud.signout), "500: there is no account"),
+    Route("/api/user/keys/:key", _delete(cloud.signout), "500: there is no account"),
+    Route("/api/experimental/web_search", _post(cloud.web_search), "403: no cloud"),
+    Route("/api/experimental/web_fetch", _post(cloud.web_fetch), "403: no cloud"),
+    Route("/api/experimental/model-recommendations", _get(cloud.recommendations), "answered here: none"),
 )
-_BY_PATH: Mapping[str, Route] = {route.path: route for route in ROUTES}
-_BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in ROUTES if ":" in route.path)
+
+# What Ollama has of OpenAI's and Anthropic's APIs. LM Studio may have more: that goes on to it.
+COMPATIBLE: tuple[Route, ...] = (
+    *(
+        Route(path, _post(passthrough.passthrough), "LM Studio's own API; the model's name is mapped")
+        for path in (
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/messages",
+            "/v1/audio/transcriptions",
+        )
+    ),
+    *(
+        Route(path, _get(passthrough.passthrough), "LM Studio's own API; aliases are added")
+        for path in ("/v1/models", "/v1/models/:model")
+    ),
+)
+_ALL = (*ROUTES, *COMPATIBLE)
+_BY_PATH: Mapping[str, Route] = {route.path: route for route in _ALL}
+_BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in _ALL if ":" in route.path)
 
 _DOUBLE_SLASH = re.compile(r"//+")
 

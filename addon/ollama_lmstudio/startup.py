@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Mitmproxy's own mode, with which it starts when nobody says otherwise.
 REGULAR = ["regular"]
 REGULAR_PORT = 8080
+# The columns of mitmweb's list, unless a person has chosen others.
+WEB_COLUMNS = ["icon", "comment", "status", "time"]
 SERVER_LOGGER = "mitmproxy.addons.proxyserver"
 
 
@@ -120,6 +122,9 @@ class Startup:
         # The Host header is what a rebound name is recognised by.
         if not ctx.options.keep_host_header:
             changes["keep_host_header"] = True
+        # In mitmweb's list, what an exchange was says more than the path of the call that it became.
+        if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
+            changes["web_columns"] = WEB_COLUMNS
         self._log.port = settings.listen.port if ctx.options.listen_port is None else ctx.options.listen_port
         if changes:
             ctx.options.update(**changes)
@@ -139,7 +144,9 @@ class Startup:
             self._log.starting = False
         self._report_unknown_options()
         await self._start_demo()
-        await _report(services, demo=self._demo is not None)
+        # Who only opens a file has nothing to do with LM Studio.
+        if ctx.options.server:
+            await _report(services, demo=self._demo is not None)
 
     def stop(self) -> None:
         """Stop the stand-in and the watch over the log."""

@@ -1,38 +1,36 @@
-"""Do one thing with the official Ollama library for Python and print what came of it, as one line of JSON.
-
-    python -IS python_ollama.py LIBRARY URL SCENARIO MODEL
-
-LIBRARY is the folder that the library and what it needs are installed in, and the only one that is looked into: with
-the addon's folder on the path, `import ollama` would find the addon. When the line is printed, the process and its
-connections stay until its standard input ends.
-"""
+"""What the official library for Python makes of its answers. The last argument is the class: Client or AsyncClient."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import json
+import inspect
 import sys
 import tempfile
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 from typing import Any
 
-LIBRARY, URL, SCENARIO, MODEL = sys.argv[1:]
-sys.path.insert(0, LIBRARY)
-ollama: Any = importlib.import_module("ollama")
-pydantic: Any = importlib.import_module("pydantic")
+import ollama
+import pydantic
 
-client = ollama.Client(URL)
-
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c63f8cfc0f01f00050001ff56c72f0d0000000049454e44ae426082"
-)
+URL, CLASS = sys.argv[2:]
+client = getattr(ollama, CLASS)(URL)
+loop = asyncio.new_event_loop()
 
 
-def user(text: str, **rest: Any) -> list[dict[str, Any]]:
-    """Give a conversation of one message."""
-    return [{"role": "user", "content": text, **rest}]
+def done(answer: Any) -> Any:
+    """Give an answer; that of the asynchronous client is waited for."""
+    return loop.run_until_complete(answer) if inspect.isawaitable(answer) else answer
+
+
+def each(answer: Any) -> Iterator[Any]:
+    """Give the parts of a stream of either client."""
+    stream = done(answer)
+    if not hasattr(stream, "__anext__"):
+        yield from stream
+        return
+    while (part := loop.run_until_complete(anext(stream, None))) is not None:
+        yield part
 
 
 def plain(response: Any) -> Any:
@@ -40,108 +38,85 @@ def plain(response: Any) -> Any:
     return response.model_dump(mode="json", exclude_none=True)
 
 
-def chat() -> Any:
-    return plain(client.chat(MODEL, user("hi"), options={"temperature": 0.5, "num_predict": 50}))
+def user(text: str, **rest: Any) -> list[Any]:
+    """Give a conversation of one message."""
+    return [{"role": "user", "content": text, **rest}]
 
 
-def chat_stream() -> Any:
-    return [plain(part) for part in client.chat(MODEL, user("hi"), stream=True)]
+# What every client does
 
 
-def chat_async_stream() -> Any:
-    async def parts() -> list[Any]:
-        stream = await ollama.AsyncClient(URL).chat(MODEL, user("hi"), stream=True)
-        return [plain(part) async for part in stream]
-
-    return asyncio.run(parts())
-
-
-def chat_leave() -> Any:
-    stream = client.chat(MODEL, user("hi"), stream=True)
-    first = next(stream)
-    stream.close()
-    return plain(first)
+def chat_stream(model: str, text: str) -> Any:
+    parts = list(each(client.chat(model, user(text), stream=True)))
+    last = parts[-1]
+    return {
+        "parts": [part.message.content for part in parts],
+        "finish": last.done_reason,
+        "tokens": [last.prompt_eval_count, last.eval_count],
+        "whole": [plain(part) for part in parts],
+    }
 
 
-def chat_leave_async() -> Any:
-    async def first() -> Any:
-        stream = await ollama.AsyncClient(URL).chat(MODEL, user("hi"), stream=True)
-        part = await anext(stream)
-        await stream.aclose()
-        return plain(part)
+def add(a: int, b: int) -> int:
+    """Add two numbers.
 
-    return asyncio.run(first())
-
-
-def chat_tools() -> Any:
-    def add(a: int, b: int) -> int:
-        """Add two numbers.
-
-        Args:
-            a: The one number
-            b: The other number
-        """
-        return a + b
-
-    messages: list[Any] = user("Add 7 and 7, please")
-    asked = client.chat(MODEL, messages, tools=[add])
-    messages.append(asked.message)
-    for call in asked.message.tool_calls:
-        result = add(**call.function.arguments)
-        messages.append({"role": "tool", "tool_name": call.function.name, "content": str(result)})
-    answered = client.chat(MODEL, messages, tools=[add])
-    return [plain(asked.message), plain(answered.message)]
+    Args:
+        a: The one number
+        b: The other number
+    """
+    return a + b
 
 
-def chat_images() -> Any:
-    return plain(client.chat(MODEL, user("What is this?", images=[PNG])).message)
+def tools(model: str, text: str) -> Any:
+    messages = user(text)
+    asked = done(client.chat(model, messages, tools=[add])).message
+    messages.append(asked)
+    for call in asked.tool_calls:
+        result = str(add(**call.function.arguments))
+        messages.append({"role": "tool", "tool_name": call.function.name, "content": result})
+    answered = done(client.chat(model, messages, tools=[add])).message
+    return {"calls": [plain(call.function) for call in asked.tool_calls], "answer": answered.content}
 
 
-def chat_format() -> Any:
-    class Country(pydantic.BaseModel):  # type: ignore[misc]
-        name: str
-        capital: str
-        languages: list[str]
+class Country(pydantic.BaseModel):
+    name: str
+    capital: str
+    languages: list[str]
 
-    answer = client.chat(MODEL, user("Tell me about Canada"), format=Country.model_json_schema())
+
+def structured(model: str, text: str) -> Any:
+    answer = done(client.chat(model, user(text), format=Country.model_json_schema()))
     return plain(Country.model_validate_json(answer.message.content))
 
 
-def chat_think() -> Any:
-    return plain(client.chat(MODEL, user("hi"), think=True).message)
+def think(model: str, how: bool | str) -> Any:
+    parts = [part.message for part in each(client.chat(model, user("hi"), think=how, stream=True))]
+    return {
+        "thinking": [part.thinking for part in parts if part.thinking],
+        "parts": [part.content for part in parts if not part.thinking],
+        "whole": [plain(part) for part in parts],
+    }
 
 
-def chat_think_high() -> Any:
-    return plain(client.chat(MODEL, user("hi"), think="high").message)
+def image(model: str, base64: str) -> Any:
+    return done(client.chat(model, user("What is this?", images=[b64decode(base64)]))).message.content
 
 
-def chat_think_not() -> Any:
-    return plain(client.chat(MODEL, user("hi"), think=False).message)
+def embed(model: str, texts: list[str]) -> Any:
+    answer = done(client.embed(model, texts))
+    return {"vectors": answer.embeddings, "tokens": answer.prompt_eval_count}
 
 
-def chat_think_stream() -> Any:
-    return [plain(part.message) for part in client.chat(MODEL, user("hi"), think=True, stream=True)]
+def models() -> Any:
+    return [{"name": model.model, **plain(model)} for model in done(client.list()).models]
 
 
-def chat_keep_alive_0() -> Any:
-    return plain(client.chat(MODEL, user("hi"), keep_alive=0))
+def show(model: str) -> Any:
+    shown = done(client.show(model))
+    return {"capabilities": shown.capabilities, "info": shown.modelinfo, "modelfile": shown.modelfile}
 
 
-def chat_error() -> Any:
-    return error_of(lambda: client.chat(MODEL, user("hi")))
-
-
-def chat_stream_error() -> Any:
-    parts = []
-
-    def read() -> None:
-        for part in client.chat(MODEL, user("hi"), stream=True):
-            parts.append(part.message.content)  # noqa: PERF401 - what came before the error counts
-
-    return {"parts": parts, **error_of(read)}
-
-
-def error_of(action: Callable[[], Any]) -> dict[str, Any]:
+def failed(action: Callable[[], Any]) -> dict[str, Any]:
     """Give the error that an action ends with."""
     try:
         action()
@@ -150,79 +125,103 @@ def error_of(action: Callable[[], Any]) -> dict[str, Any]:
     return {}
 
 
-def generate() -> Any:
-    return plain(client.generate(MODEL, "hi", system="Be brief"))
+def fail(model: str) -> Any:
+    parts: list[str] = []
+
+    def read() -> None:
+        for part in each(client.chat(model, user("hi"), stream=True)):
+            parts.append(part.message.content)  # noqa: PERF401 - what came before the error counts
+
+    return {**failed(read), "parts": parts}
 
 
-def generate_stream() -> Any:
-    return [plain(part) for part in client.generate(MODEL, "hi", stream=True)]
+def leave(model: str) -> Any:
+    if CLASS == "AsyncClient":
+        return loop.run_until_complete(leave_async(model))
+    stream = client.chat(model, user("hi"), stream=True)
+    first = next(stream)
+    stream.close()
+    return first.message.content
 
 
-def generate_context() -> Any:
-    first = client.generate(MODEL, "I am Ada")
-    return plain(client.generate(MODEL, "Who am I?", context=first.context))
+async def leave_async(model: str) -> Any:
+    """Leave as a server does whose own client has gone: by cancelling the task that reads."""
+    first = loop.create_future()
+
+    async def read() -> None:
+        async for part in await client.chat(model, user("hi"), stream=True):
+            if not first.done():
+                first.set_result(part.message.content)
+
+    task = loop.create_task(read())
+    text = await first
+    task.cancel()
+    await asyncio.wait([task])
+    return text
 
 
-def embed() -> Any:
-    return plain(client.embed(MODEL, ["one", "two"]))
+# What only Ollama's own libraries do
 
 
-def embeddings() -> Any:
-    return plain(client.embeddings(MODEL, "one"))
+def chat(model: str, more: dict[str, Any]) -> Any:
+    return plain(done(client.chat(model, user("hi"), **more)))
 
 
-def list_models() -> Any:
-    return plain(client.list())
+def fail_whole(model: str) -> Any:
+    return failed(lambda: chat(model, {}))
 
 
-def show() -> Any:
-    return plain(client.show(MODEL))
+def generate(model: str) -> Any:
+    return plain(done(client.generate(model, "hi", system="Be brief")))
 
 
-def ps() -> Any:
-    client.generate(MODEL, "hi", keep_alive="10m")
-    return plain(client.ps())
+def generate_stream(model: str) -> Any:
+    return [plain(part) for part in each(client.generate(model, "hi", stream=True))]
 
 
-def aliases() -> Any:
-    created = [plain(part) for part in client.create("Ada", from_=MODEL, system="You are Ada.", stream=True)]
-    client.copy("ada", "lovelace")
-    described = plain(client.show("lovelace"))
-    names = [model.model for model in client.list().models]
-    answer = plain(client.chat("lovelace", user("hi")))
-    loaded = [model.model for model in client.ps().models]
-    deleted = [client.delete(name).status for name in ("ada", "lovelace")]
+def generate_context(model: str) -> Any:
+    first = done(client.generate(model, "I am Ada"))
+    return plain(done(client.generate(model, "Who am I?", context=first.context)))
+
+
+def embeddings(model: str) -> Any:
+    return done(client.embeddings(model, "one")).embedding
+
+
+def running(model: str) -> Any:
+    done(client.generate(model, "hi", keep_alive="10m"))
+    return [plain(instance) for instance in done(client.ps()).models]
+
+
+def aliases(model: str) -> Any:
+    created = [plain(part) for part in each(client.create("Ada", from_=model, system="You are Ada.", stream=True))]
+    done(client.copy("ada", "lovelace"))
     return {
         "created": created,
-        "described": described,
-        "names": names,
-        "answer": answer,
-        "loaded": loaded,
-        "deleted": deleted,
-        "left": [model.model for model in client.list().models],
-        "again": error_of(lambda: client.delete("ada")),
+        "described": show("lovelace"),
+        "names": [model["name"] for model in models()],
+        "answer": chat("lovelace", {}),
+        "loaded": [model.model for model in done(client.ps()).models],
+        "deleted": [done(client.delete(name)).status for name in ("ada", "lovelace")],
+        "left": [model["name"] for model in models()],
+        "again": failed(lambda: done(client.delete("ada"))),
     }
 
 
-def blob() -> Any:
+def blob(text: str) -> Any:
     with tempfile.NamedTemporaryFile() as file:
-        file.write(b"hello")
+        file.write(text.encode())
         file.flush()
-        return [client.create_blob(file.name), client.create_blob(file.name)]
+        return [done(client.create_blob(file.name)), done(client.create_blob(file.name))]
 
 
-def pull() -> Any:
-    return [plain(part) for part in client.pull(MODEL, stream=True)]
+def pull(model: str) -> Any:
+    return [plain(part) for part in each(client.pull(model, stream=True))]
 
 
-def pull_whole() -> Any:
-    return plain(client.pull(MODEL))
+def pull_whole(model: str) -> Any:
+    return plain(done(client.pull(model)))
 
 
-def push() -> Any:
-    return [plain(part) for part in client.push(MODEL, stream=True)]
-
-
-if __name__ == "__main__":
-    print(json.dumps(globals()[SCENARIO]()), flush=True)
-    sys.stdin.read()
+def push(model: str) -> Any:
+    return [plain(part) for part in each(client.push(model, stream=True))]

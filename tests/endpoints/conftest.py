@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import pytest
+from tests.strict.answers import ENDPOINTS
+from tests.strict.reader import Asked, Lines, Marks, parse, read_object
 
 from ollama_lmstudio import options
 from ollama_lmstudio.endpoints.base import Clock, Services
+from ollama_lmstudio.endpoints.stream import CHAT, Shape, Translator, Wishes
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Model
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.ollama import wire
 from ollama_lmstudio.state.aliases import AliasStore
 
 MakeServices = Callable[..., Services]
@@ -55,3 +60,48 @@ def make_services(tmp_path: Path) -> MakeServices:
         return Services(settings, lmstudio, CatalogCache(lmstudio, 300), aliases, StoppedClock())
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict_reader() -> Iterator[None]:
+    """Let the strict reader read every object that an endpoint writes, and every line of a translator."""
+    reading: WeakKeyDictionary[Translator, Lines] = WeakKeyDictionary()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "dumps", _read_after(wire.dumps))
+        patch.setattr(Translator, "__init__", _follow(Translator.__init__, reading))
+        for name in ("feed", "flush", "abort"):
+            patch.setattr(Translator, name, _read_lines(getattr(Translator, name), reading))
+        yield
+
+
+def _read_after(dumps: Callable[[object], bytes]) -> Callable[[object], bytes]:
+    def read(value: object) -> bytes:
+        written = dumps(value)
+        if isinstance(value, dict):
+            read_object(written)
+        return written
+
+    return read
+
+
+def _follow(init: Callable[..., None], reading: WeakKeyDictionary[Translator, Lines]) -> Callable[..., None]:
+    def follow(self: Translator, shape: Shape, model: str, wishes: Wishes, *rest: Any, **named: Any) -> None:
+        init(self, shape, model, wishes, *rest, **named)
+        path = "/api/chat" if shape is CHAT else "/api/generate"
+        body = {"model": model, "logprobs": wishes.logprobs, "raw": named.get("context") is None}
+        reading[self] = Lines(Asked("POST", path, body, Marks(uncounted=None)), ENDPOINTS[path])
+
+    return follow
+
+
+def _read_lines(
+    give: Callable[..., list[bytes]], reading: WeakKeyDictionary[Translator, Lines]
+) -> Callable[..., list[bytes]]:
+    def read(self: Translator, *given: Any) -> list[bytes]:
+        lines = give(self, *given)
+        for line in lines:
+            assert line.endswith(b"\n")
+            reading[self].take(parse(line[:-1]))
+        return lines
+
+    return read

@@ -77,8 +77,8 @@ def test_every_vector_has_length_1(vector: list[float], dimensions: int) -> None
     ("texts", "count"),
     [
         ([], 0),
-        ([""], 0),
-        (["   \n"], 0),
+        ([""], 1),
+        (["   \n"], 1),
         (["hello"], 1),
         (["Hello, world!"], 4),
         (["a b", "c"], 3),

@@ -40,6 +40,13 @@ def test_families(key: str, joined: str) -> None:
     assert template("P", "S") == joined
 
 
+def test_a_model_of_another_name_is_known_by_its_architecture() -> None:
+    template = fim.template_for(Model("my-finetune", architecture="starcoder2"))
+    assert template is not None
+    assert template("P", "S") == PLAIN
+    assert fim.template_for(Model("my-finetune", architecture="llama")) is None
+
+
 def test_every_family_is_tested() -> None:
     used = {pattern.pattern for pattern, _ in fim._PATTERNS for key in MODELS if pattern.search(key.lower())}
     assert used == {pattern for pattern, _ in fim.FAMILIES}

@@ -1,27 +1,36 @@
-"""LM Studio's own APIs: the model's name is mapped, and no other byte changes."""
+"""LM Studio's own APIs: the model's name is mapped, what LM Studio alone refuses is repaired, no other byte changes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.endpoints.test_mapping import tools
 
+from lmstudio_sim import validate
 from ollama_lmstudio.endpoints.base import Answer, Incoming, Relay, Services
-from ollama_lmstudio.endpoints.passthrough import error_answer, model_span, passthrough
+from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
+from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.ollama.requests import ChatRequest
 
 CHAT = "/v1/chat/completions"
 
 
 def span(body: bytes) -> str | None:
-    found = model_span(body)
-    return None if found is None else found[0][found[1] : found[2]]
+    parsed = named(body)
+    if parsed is None:
+        return None
+    text, found = parsed
+    return text[found["model"].start : found["model"].end]
 
 
 @pytest.mark.parametrize(
@@ -79,28 +88,6 @@ def test_spans(body: bytes, expected: str | None) -> None:
     assert span(body) == expected
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("model"), inner),
-    max_leaves=8,
-)
-
-
-@settings(deadline=None)
-@given(st.dictionaries(st.text(max_size=5), values, max_size=4), st.text(min_size=1), st.booleans(), st.integers(0, 3))
-def test_the_span_is_the_name(rest: dict[str, object], name: str, escaped: bool, indent: int) -> None:
-    body = json.dumps({**rest, "model": name, "last": 1}, ensure_ascii=escaped, indent=indent or None)
-    try:
-        encoded = body.encode()
-    except UnicodeEncodeError:  # half a character cannot be sent as it is
-        return
-    found = model_span(encoded)
-    assert found is not None
-    text, start, end = found
-    assert json.loads(text[start:end]) == name
-    assert text == body
-
-
 def test_large_bodies_take_no_time() -> None:
     many = ",".join(f'"k{n}":{n}' for n in range(60_000))
     bodies = [
@@ -138,7 +125,8 @@ def go(body: bytes, services: Services, path: str = CHAT) -> Relay | Answer:
 )
 def test_the_name_becomes_lm_studios(name: str, key: str, make_services: Callable[..., Services]) -> None:
     relay = go(f'{{ "stream": true,  "model" :\t"{name}" , "n":1.0}}'.encode(), make_services(*MODELS))
-    assert relay == Relay(CHAT, f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode())
+    body = f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode()
+    assert relay == Relay(CHAT, body, model=key, asked=name)
 
 
 rubbish_bytes = st.binary(max_size=20).filter(lambda data: not set(data) & {*range(32), *b'"\\'})
@@ -173,17 +161,24 @@ def test_what_goes_on_as_it_is(path: str, body: bytes, make_services: Callable[.
 
 
 ERRORS = [
-    (CHAT, 404, "not_found_error", "model_not_found"),
-    (CHAT, 400, "invalid_request_error", None),
-    (CHAT, 503, "api_error", None),
     ("/api/v1/chat", 404, "invalid_request", "model_not_found"),
     ("/api/v0/chat/completions", 400, "invalid_request", None),
     ("/api/v1/models/load", 502, "internal_error", None),
 ]
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (404, "not_found_error"), (403, "api_error"), (503, "api_error")],
+)
+def test_the_shape_of_errors_of_openais_api_is_ollamas(status: int, kind: str) -> None:
+    answer = error_answer(CHAT, status, "no", "model")
+    assert (answer.status, answer.content_type) == (status, "application/json")
+    assert answer.body == b'{"error":{"message":"no","type":"%s","param":null,"code":null}}\n' % kind.encode()
+
+
 @pytest.mark.parametrize(("path", "status", "kind", "code"), ERRORS)
-def test_the_shape_of_errors(path: str, status: int, kind: str, code: str | None) -> None:
+def test_the_shape_of_errors_of_lmstudios_apis(path: str, status: int, kind: str, code: str | None) -> None:
     answer = error_answer(path, status, "no", "model")
     assert (answer.status, answer.content_type) == (status, "application/json")
     assert json.loads(answer.body) == {"error": {"message": "no", "type": kind, "param": "model", "code": code}}
@@ -204,7 +199,10 @@ def test_the_shape_of_errors(path: str, status: int, kind: str, code: str | None
 def test_the_shape_of_anthropics_errors(status: int, kind: str) -> None:
     answer = error_answer("/v1/messages", status, "no", "model")
     assert answer.status == status
-    assert json.loads(answer.body) == {"type": "error", "error": {"type": kind, "message": "no"}}
+    assert answer.body.endswith(b"}\n")
+    value = json.loads(answer.body)
+    assert re.fullmatch("req_[0-9a-f]{24}", value.pop("request_id"))
+    assert value == {"type": "error", "error": {"type": kind, "message": "no"}}
 
 
 @pytest.mark.parametrize(
@@ -215,12 +213,16 @@ def test_the_shape_of_anthropics_errors(status: int, kind: str) -> None:
         ("a b", 400, "invalid model name"),
     ],
 )
-@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/v1/chat"])
+@pytest.mark.parametrize("path", [CHAT, "/api/v1/chat"])
 def test_names_that_cannot_be_resolved(
     path: str, name: str, status: int, message: str, make_services: Callable[..., Services]
 ) -> None:
-    answer = go(json.dumps({"model": name}).encode(), make_services(*MODELS), path)
-    assert answer == error_answer(path, status, message, "model")
+    body = json.dumps({"model": name}).encode()
+    if status == 403 and path == CHAT:
+        with pytest.raises(OllamaError, match=message):
+            go(body, make_services(*MODELS), path)
+    else:
+        assert go(body, make_services(*MODELS), path) == error_answer(path, status, message, "model")
 
 
 def test_secrets_are_scrubbed(make_services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,3 +236,212 @@ def test_secrets_are_scrubbed(make_services: Callable[..., Services], monkeypatc
     assert isinstance(answer, Answer)
     assert answer.status == 503
     assert b"hunter2" not in answer.body
+
+
+# What is repaired
+
+RESPONSES = "/v1/responses"
+QWEN = "qwen/qwen3-8b"
+EMPTY = {"type": "object", "properties": {}}
+LIKED: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "strict": None, "parameters": EMPTY | {"x": 1.50}},
+    "x": None,
+}
+
+
+def function(**rest: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f"} | rest}
+
+
+def relayed(path: str, body: bytes) -> Relay:
+    """Give what becomes of a request for QWEN."""
+    return Relay(path, body, model=QWEN, asked=QWEN)
+
+
+def wrapped(tool: Any, path: str) -> str:
+    """Write a body around a tool whose bytes nobody would write twice the same."""
+    extra = json.dumps({"type": "function", **LIKED["function"]} if path == RESPONSES else LIKED)
+    tools = f"[ {extra.replace('1.5', '15e-1')},\t{tool} ]"
+    return f'{{ "n":1.0,"tools" :{tools} ,"\\u0061":"é",\n"model":"qwen/qwen3-8b" }}  '
+
+
+REFUSED: list[tuple[Any, Any]] = [
+    (function(parameters={}), function(parameters=EMPTY)),
+    (function(parameters=None), function()),
+    (function(parameters={"type": "object"}), function(parameters=EMPTY)),
+    (function(parameters={"properties": {"a": {}}}), function(parameters={"properties": {"a": {}}, "type": "object"})),
+    (function(parameters=EMPTY | {"properties": None}), function(parameters=EMPTY)),
+    (function(parameters=EMPTY | {"type": None}), function(parameters=EMPTY)),
+    (function(parameters=EMPTY | {"type": "string"}), function(parameters=EMPTY)),
+    (function(parameters=EMPTY | {"required": None}), function(parameters=EMPTY)),
+    (function(parameters=EMPTY | {"required": ["a", None]}), function(parameters=EMPTY | {"required": ["a"]})),
+    (function(parameters=EMPTY | {"$defs": None}), function(parameters=EMPTY)),
+    (function(description=None), function()),
+    (function(name=None), function(name="")),
+    ({"type": "function", "function": {}}, function(name="")),
+    # What nobody checks stays.
+    (
+        function(
+            parameters={"$schema": "x", "additionalProperties": False, "title": None}, strict=None, x=[1e300, "<é"]
+        ),
+        function(
+            parameters={"$schema": "x", "additionalProperties": False, "title": None, **EMPTY},
+            strict=None,
+            x=[1e300, "<é"],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("given_tool", "made"), REFUSED)
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_a_tool_that_lm_studio_refuses(
+    path: str, given_tool: Any, made: Any, make_services: Callable[..., Services]
+) -> None:
+    if path == RESPONSES:
+        given_tool, made = ({"type": "function"} | tool["function"] for tool in (given_tool, made))
+    body = wrapped(json.dumps(given_tool), path).encode()
+    relay = go(body, make_services(*MODELS), path)
+    assert relay == relayed(path, wrapped(json.dumps(made, ensure_ascii=False, separators=(",", ":")), path).encode())
+    assert go(body, make_services(*MODELS, repair_passthrough=False), path) == relayed(path, body)
+    assert go(body, make_services(*MODELS), f"/api/v0{path[3:]}") == relayed(f"/api/v0{path[3:]}", body)
+
+
+@pytest.mark.parametrize(
+    ("given_tool", "made"),
+    [
+        ("{}", function(name="")),
+        ("null", function(name="")),
+        ('{"function":null}', function(name="")),
+        ('{"type":"x","function":{"name":"f"}}', function()),
+        ('{"type":null,"function":{"name":"f"},"x":1}', function() | {"x": 1}),
+    ],
+)
+def test_a_tool_without_a_function(given_tool: str, made: Any, make_services: Callable[..., Services]) -> None:
+    relay = go(wrapped(given_tool, CHAT).encode(), make_services(*MODELS))
+    assert isinstance(relay, Relay)
+    assert json.loads(relay.body)["tools"][1] == made
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        # LM Studio takes these.
+        '{"type":"function","function":{"name":"f"}}',
+        '{"type":"function","function":{"name":"","parameters":{"type":"object","properties":{"a":{"type":5}}}}}',
+        # Ollama refuses these too.
+        "5",
+        '"x"',
+        "[]",
+        '{"type":5}',
+        '{"type":"function","function":[]}',
+        '{"type":"function","function":{"name":5}}',
+        '{"type":"function","function":{"name":"f","description":{}}}',
+        '{"type":"function","function":{"name":"f","parameters":[]}}',
+        '{"type":"function","function":{"name":"f","parameters":{"type":5}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"required":"a"}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"required":[5]}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"properties":[]}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"x":1e999}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"x":NaN}}}',
+        '{"type":"function","function":{"name":"f","parameters":{"x":' + "[" * 300 + "]" * 300 + "}}}",
+    ],
+)
+def test_a_tool_that_stays_as_it_is(tool: str, make_services: Callable[..., Services]) -> None:
+    body = wrapped(tool, CHAT).encode()
+    assert go(body, make_services(*MODELS)) == relayed(CHAT, body)
+
+
+@pytest.mark.parametrize("tools", ["null", "5", '"x"', "{}", "[]", '{"0":{"type":"function","function":{}}}'])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_tools_that_are_no_list(path: str, tools: str, make_services: Callable[..., Services]) -> None:
+    body = f'{{"model":"qwen/qwen3-8b","tools": {tools} }}'.encode()
+    assert go(body, make_services(*MODELS), path) == relayed(path, body)
+
+
+@pytest.mark.parametrize("tool", ['{"type":"web_search"}', '{"type":"namespace","tools":[]}', "{}", "null", "5"])
+def test_tools_of_another_type(tool: str, make_services: Callable[..., Services]) -> None:
+    """LM Studio does not check these."""
+    body = wrapped(tool, RESPONSES).encode()
+    assert go(body, make_services(*MODELS), RESPONSES) == relayed(RESPONSES, body)
+
+
+def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> None:
+    tool = (
+        b'{"type":"function","function":{"name":"\xff\\ud800x\\udc80\xf0\x9f\x98\x80\\ud83d\\ude00","parameters":{}}}'
+    )
+    body = b'{"a":"\xff\\ud800","model":"qwen/qwen3-8b","tools":[' + tool + b"]}"
+    relay = go(body, make_services(*MODELS))
+    assert isinstance(relay, Relay)
+    before, _, made = relay.body.partition(b'"tools":')
+    assert before == body.partition(b'"tools":')[0]
+    name = json.loads(made.removesuffix(b"}"))[0]["function"]["name"]
+    assert name == "\ufffd\ufffdx\ufffd\U0001f600\U0001f600"
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_tools=st.lists(tools, max_size=3), flat=st.booleans(), indent=st.sampled_from([None, 1]))
+def test_what_ollama_takes_lm_studio_takes(
+    given_tools: list[Any], flat: bool, indent: int | None, make_services: Callable[..., Services]
+) -> None:
+    if flat:
+        functions = [tool["function"] for tool in given_tools if isinstance(tool, dict) and "function" in tool]
+        given_tools = [{"type": "function"} | function for function in functions if isinstance(function, dict)]
+    path = RESPONSES if flat else CHAT
+    body = json.dumps({"before": 1e5, "model": "qwen/qwen3-8b", "tools": given_tools, "after": "é"}, indent=indent)
+    relay = go(body.encode(), make_services(*MODELS), path)
+    assert isinstance(relay, Relay)
+
+    def as_chat(tools: list[Any]) -> list[Any]:
+        return [{"type": "function", "function": tool} if flat else tool for tool in tools]
+
+    made = json.loads(relay.body)
+    assert {key: value for key, value in made.items() if key != "tools"} == {
+        key: value for key, value in json.loads(body).items() if key != "tools"
+    }
+    assert len(made["tools"]) == len(given_tools)
+    for tool, result in zip(as_chat(given_tools), as_chat(made["tools"]), strict=True):
+        try:
+            ChatRequest.decode(json.dumps({"tools": [tool]}).encode())
+        except OllamaError:
+            assert result == tool
+        else:
+            assert list(validate.tool_issues([result])) == []
+    if not list(validate.tool_issues(as_chat(given_tools))):
+        assert relay.body == body.encode()
+
+
+JSON_SCHEMA = '{"type":"json_schema","json_schema":{"name":"json","strict":true,"schema":{"type":"object"}}}'
+
+
+@pytest.mark.parametrize(
+    ("given_format", "made"),
+    [
+        ('{"type":"json_object"}', JSON_SCHEMA),
+        ('{ "x": 1.0, "type": "json_\\u006fbject" }', JSON_SCHEMA),
+        *[
+            (other, other)
+            for other in ('{"type":"text"}', '{"type":"json"}', JSON_SCHEMA, '"json_object"', "null", "[]", "5", "{}")
+        ],
+    ],
+)
+def test_a_format_of_any_object(given_format: str, made: str, make_services: Callable[..., Services]) -> None:
+    body = '{{"response_format" :\t{} , "n":1e5,"model":"qwen/qwen3-8b"}} '
+    relay = go(body.format(given_format).encode(), make_services(*MODELS))
+    assert relay == relayed(CHAT, body.format(made).encode())
+    for path in (RESPONSES, "/v1/completions", "/api/v0/chat/completions"):
+        untouched = body.format(given_format).encode()
+        assert go(untouched, make_services(*MODELS), path) == relayed(path, untouched)
+
+
+def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    services = make_services(*MODELS)
+    body = b'{"model":"qwen3-8b","tools":[{}],"response_format":{"type":"json_object"}}'
+    for _ in range(2):
+        go(body, services)
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+        "LM Studio would refuse the tools of /v1/chat/completions",
+        "LM Studio would refuse the response_format of /v1/chat/completions",
+    ]

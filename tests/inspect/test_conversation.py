@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.golden.clients import ClientRequest, client_requests
 from tests.inspect.conftest import ASKED, CALL, PNG, dumps
 
 from ollama_lmstudio.inspect.conversation import Attachment, Message, Request, Tool, ToolCall, read_request
 
-DATA = Path(__file__).parents[1] / "ollama" / "data"
 IMAGE = Attachment("image/png", 70)
 USER = Message("user", "hi")
 
@@ -215,11 +214,11 @@ def test_no_object(body: bytes, problem: str) -> None:
     assert not request.messages
 
 
-@pytest.mark.parametrize("text", (DATA / "client_bodies.jsonl").read_text("utf-8").splitlines())
-def test_bodies_of_real_clients(text: str) -> None:
+@pytest.mark.parametrize("sent", [each for each in client_requests() if each.json], ids=str)
+def test_bodies_of_real_clients(sent: ClientRequest) -> None:
     """Nothing that a client sent is lost."""
-    path, body = json.loads(text)
-    request = read_request(dumps(body), path)
+    body = sent.json
+    request = read_request(sent.body, sent.path)
     assert not request.problem
     assert request.model == (body.get("model") or body.get("name") or "")
     assert len(request.messages) == len(body.get("messages", [])) + bool(body.get("system")) + bool(body.get("prompt"))

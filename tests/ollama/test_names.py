@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_lmstudio.ollama import names
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.names import Name, Source, is_cloud, key_of, parse_name, split_source
 
@@ -101,3 +102,17 @@ def test_a_key_tells_names_apart() -> None:
     assert same == {"registry.ollama.ai/library/plain:latest"}
     assert len({key_of(text) for text in ("plain", "plain:7b", "ns/plain", "host.x/library/plain")}) == 4
     assert key_of("a b") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("a b", "registry.ollama.ai/library/a b:latest"),
+        ("a b:7b", "registry.ollama.ai/library/a b:7b"),
+        ("ns/a b", "registry.ollama.ai/ns/a b:latest"),
+        ("https://host:1/ns/m@x:t", "host:1/ns/m@x:t"),
+        ("", "registry.ollama.ai/library/:latest"),
+    ],
+)
+def test_invalid_names_are_cut_into_parts_too(text: str, canonical: str) -> None:
+    assert names.unchecked(text).canonical == canonical

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.golden.clients import ClientRequest, client_requests
 
 from ollama_lmstudio.ollama import errors
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
@@ -87,9 +88,9 @@ def test_recorded(path: str, body: str, status: int | None, message: str | None)
     assert (caught.value.status, caught.value.message) == (status, message)
 
 
-@pytest.mark.parametrize(("path", "body"), recorded("client_bodies.jsonl"))
-def test_client_bodies(path: str, body: dict[str, Any]) -> None:
-    check(path, json.dumps(body).encode())
+@pytest.mark.parametrize("request_", [each for each in client_requests() if each.path in REQUESTS], ids=str)
+def test_what_clients_send(request_: ClientRequest) -> None:
+    check(request_.path, request_.body)
 
 
 def chat(text: str) -> ChatRequest:

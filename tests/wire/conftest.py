@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
+from mitmproxy import http, io
+from tests.strict.ways import Socket, attach
 
 from lmstudio_sim import Reasoning, Sim, SimDownload, SimModel, SimThread, embedder, gpt_oss
 
@@ -76,6 +78,12 @@ def content_of(lines: Sequence[dict[str, Any]]) -> str:
 def thinking_of(lines: Sequence[dict[str, Any]]) -> str:
     """Give what the model thought in a chat's lines."""
     return "".join(line["message"].get("thinking", "") for line in lines)
+
+
+def read_flows(path: Path) -> list[http.HTTPFlow]:
+    """Read a file that mitmproxy saved."""
+    with path.open("rb") as file:
+        return [flow for flow in io.FlowReader(file).stream() if isinstance(flow, http.HTTPFlow)]
 
 
 @dataclass
@@ -188,7 +196,8 @@ class Proxy:
         """Whether it serves already."""
         assert self.process.poll() is None, f"the process ended:\n{self.log}"
         try:
-            answer = httpx.get(f"{self.url}/", trust_env=False)
+            with self.client() as client:
+                answer = client.get("/")
         except httpx.TransportError:
             return False
         return answer.status_code == 401 or answer.text == "Ollama is running"
@@ -226,9 +235,9 @@ class Proxy:
                 self._reader.join(5)
         return status
 
-    def connect(self) -> socket.socket:
-        """Open a bare connection to this server."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    def connect(self) -> Socket:
+        """Open a bare connection to this server; the strict reader reads its answers when it is closed."""
+        return Socket(self.port)
 
     def raw(self, request: bytes) -> RawAnswer:
         """Send bytes and read one answer as it goes over the wire."""
@@ -250,8 +259,11 @@ class Proxy:
             return answer
 
     def client(self, **arguments: Any) -> httpx.Client:
-        """Give a client of this server."""
-        return httpx.Client(base_url=self.url, trust_env=False, timeout=20, **arguments)
+        """Give a client of this server, under which the strict reader reads every answer."""
+        hooks = {"response": [attach]}
+        return httpx.Client(
+            **{"base_url": self.url, "trust_env": False, "timeout": 20, "event_hooks": hooks, **arguments}
+        )
 
     def __enter__(self) -> Proxy:
         return self.start()

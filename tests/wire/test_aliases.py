@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import signal
@@ -96,9 +97,25 @@ def test_create_answers_with_one_object(client: httpx.Client) -> None:
         ({"model": "mine", "files": {"../x.gguf": DIGEST}}, 400, JSON, "file path must be relative"),
         ({"model": "mine", "files": {"x.gguf": "md5:0"}}, 400, JSON, "invalid digest format"),
         ({"model": "mine", "from": CHAT, "adapters": {"x": "0"}}, 400, JSON, "invalid digest format"),
-        ({"model": "mine", "files": {"x.gguf": DIGEST}}, 400, PLAIN_JSON, r"LM Studio cannot import .*"),
-        ({"model": "mine", "from": CHAT, "quantize": "q4_0"}, 400, PLAIN_JSON, r"LM Studio cannot quantize .*"),
-        ({"model": "mine", "from": CHAT, "quantization": "q4_0"}, 400, PLAIN_JSON, r"LM Studio cannot quantize .*"),
+        ({"model": "mine", "files": {}}, 400, PLAIN_JSON, "unknown type"),
+        ({"model": "mine", "files": {"x.safetensors": DIGEST}}, 400, PLAIN_JSON, r"LM Studio cannot import .*"),
+        ({"model": "mine", "from": CHAT, "draft_files": {"x": DIGEST}}, 400, PLAIN_JSON, r"LM Studio cannot import .*"),
+        (
+            {"model": "mine", "from": CHAT, "adapters": {"x": DIGEST, "y": DIGEST}},
+            400,
+            PLAIN_JSON,
+            "only one adapter is currently supported",
+        ),
+        (
+            {"model": "mine", "from": CHAT, "info": {"context_length": "long"}},
+            400,
+            PLAIN_JSON,
+            'info field "context_length" must be a number',
+        ),
+        ({"model": "mine", "from": CHAT, "remote_host": "https://h"}, 403, PLAIN_JSON, "ollama cloud is disabled: .*"),
+        ({"model": "mine", "from": CHAT, "draft_quantize": "Q8_0"}, 400, PLAIN_JSON, "--draft-quantize requires .*"),
+        ({"model": "mine", "from": CHAT, "quantize": "q9"}, 500, PLAIN_JSON, r"unsupported quantization type Q9 - .*"),
+        ({"model": "mine", "from": CHAT, "quantization": "q8_0"}, 500, PLAIN_JSON, "quantization is only supported .*"),
         ({"model": "mine"}, 400, PLAIN_JSON, "neither 'from' or 'files' was specified"),
         ({"model": "mine", "from": "a b"}, 400, PLAIN_JSON, "invalid model name"),
         ({"model": "mine", "from": "nosuch"}, 404, PLAIN_JSON, "model 'nosuch' not found"),
@@ -122,6 +139,22 @@ def test_create_refuses(
     assert (response.status_code, response.headers["content-type"]) == (status, content_type)
     assert re.fullmatch(error, response.json()["error"])
     assert names(client) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "error"), [(b"GGUF\3", "LM Studio cannot import"), (b"hello", "supplied file was not in GGUF format")]
+)
+def test_create_looks_into_files(client: httpx.Client, data: bytes, error: str) -> None:
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    client.post(f"/api/blobs/{digest}", content=data).raise_for_status()
+    response = client.post("/api/create", json={"model": "mine", "files": {"x.gguf": digest}})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
+    first, last = response.text.splitlines()
+    assert first == '{"status":"parsing GGUF"}'
+    assert json.loads(last)["error"].startswith(error)
+    response = client.post("/api/create", json={"model": "mine", "files": {"x": digest}, "stream": False})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(error if data.startswith(b"GGUF") else "unknown type")
 
 
 def test_create_from_an_alias_keeps_what_is_not_given(client: httpx.Client) -> None:

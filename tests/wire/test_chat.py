@@ -592,3 +592,12 @@ def test_what_ollama_refuses(client: httpx.Client, sim: Sim, body: dict[str, Any
     assert (response.status_code, response.json()) == (status, {"error": error})
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert not any(request.method == "POST" for request in sim.requests)
+
+
+@pytest.mark.parametrize(("path", "prompt"), [("/api/chat", {"messages": HI}), ("/api/generate", {"prompt": "hi"})])
+def test_a_prompt_is_not_shown_and_not_asked_either(
+    client: httpx.Client, sim: Sim, path: str, prompt: dict[str, Any]
+) -> None:
+    response = client.post(path, json={"model": CHAT, **prompt, "_debug_render_only": True})
+    assert (response.status_code, list(response.json())) == (501, ["error"])
+    assert sim.requests == []

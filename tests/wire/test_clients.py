@@ -1,27 +1,27 @@
-"""The official Ollama library for Python in front of the addon: what it makes of answers, what reaches LM Studio."""
+"""Real clients in front of the addon: what they make of answers, and what reaches LM Studio.
+
+CLIENTS are the columns of one table, the tests its rows; ABSENT says where a client has no such thing, and why.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
-import os
-import subprocess
-import sys
-import tempfile
+import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
-import platformdirs
 import pytest
+from tests.clients.environments import NodeClient, Process, PythonClient, running
+from tests.strict.reader import marked
+from tests.strict.ways import Tap
 from tests.wire.conftest import (
     CHAT,
     DOWNLOADABLE,
     EMBEDDER,
     GPT_OSS,
     HI,
-    ROOT,
     THINKING,
     VISION,
     Proxy,
@@ -29,77 +29,57 @@ from tests.wire.conftest import (
     models,
 )
 
-from lmstudio_sim import Recorded, Sim, SimDownload, SimThread, content, error, reasoning
+from lmstudio_sim import Recorded, Sim, SimDownload, SimThread, content, error, reasoning, tool_call
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("client")]
 
-REQUIREMENT = "ollama==0.6.3"
-SCRIPT = ROOT / "tests" / "clients" / "python_ollama.py"
-INSTALL_SECONDS = 300
-RUN_SECONDS = 60
-CANCEL_SECONDS = 1.0
+OLLAMA_PYTHON = ("ollama==0.6.3",)
 
-# What would lead the library elsewhere, or tell it a key.
-FOREIGN_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "OLLAMA_HOST", "OLLAMA_API_KEY")
+CLIENTS = {
+    "ollama-python": PythonClient("python_ollama.py", OLLAMA_PYTHON, ("Client",)),
+    "ollama-python-async": PythonClient("python_ollama.py", OLLAMA_PYTHON, ("AsyncClient",)),
+    "ollama-js": NodeClient("node_ollama.mjs", ("ollama@0.6.4",)),
+    "langchain": PythonClient("python_langchain.py", ("langchain-ollama==1.1.0",)),
+    # The last versions that run on Node.js 20.
+    "ai-sdk": NodeClient("node_ai_sdk.mjs", ("ai@6.0.326", "ollama-ai-provider-v2@3.6.0", "zod@4.6.7")),
+    "openai": PythonClient("python_openai.py", ("openai==3.57.0",)),
+}
+# Ollama's own libraries do more than the others.
+OWN = ("ollama-python", "ollama-python-async", "ollama-js")
+
+ABSENT = {
+    ("langchain", "models"): "no such method",
+    ("langchain", "show"): "no such method",
+    ("ai-sdk", "models"): "no such method",
+    ("ai-sdk", "show"): "no such method",
+    ("ai-sdk", "think_high"): "`think` is a boolean",
+    ("ai-sdk", "fail_late"): "drops lines that are no chunk: the text just ends",
+    ("openai", "show"): "has models.retrieve instead",
+    ("ollama-js", "blob"): "no such method",
+}
+
+
+def clients(row: str, names: Any = tuple(CLIENTS)) -> pytest.MarkDecorator:
+    """Run a test, a row of the table, with all clients that have such a thing."""
+    return pytest.mark.parametrize("run", [name for name in names if (name, row) not in ABSENT], indirect=True)
 
 
 @pytest.fixture(scope="session")
-def library() -> Path:
-    """The folder that holds the library, installed once for this interpreter and version, and outside of the checkout.
-
-    Two runs at once may both install it: each into a folder of its own, and the first that is done is kept.
-    """
-    cache = platformdirs.user_cache_path("ollama-lmstudio-proxy-tests")
-    folder = cache / f"{REQUIREMENT.replace('==', '-')}-{sys.implementation.cache_tag}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            _install(Path(temporary) / "library", folder)
-    return folder
+def run(request: pytest.FixtureRequest, shared_proxy: Proxy) -> Iterator[Process]:
+    """Run a client, one of CLIENTS, against the addon: one process for all of its tests."""
+    with Tap(shared_proxy.port) as tap, running(CLIENTS[request.param], tap.url) as process:
+        yield process
 
 
-def _install(temporary: Path, folder: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"]
-    command = [*pip, "--target", str(temporary), REQUIREMENT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    if done.returncode:
-        pytest.skip(f"{REQUIREMENT} cannot be installed: {done.stderr.strip().rpartition(chr(10))[2]}")
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
+PNG = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+        "1f15c4890000000d49444154789c63f8cfc0f01f00050001ff56c72f0d0000000049454e44ae426082"
+    )
+).decode()
 
-
-class Script:
-    """The client script, to be run in a process of its own."""
-
-    def __init__(self, library: Path, url: str) -> None:
-        self._command = [sys.executable, "-IS", str(SCRIPT), str(library), url]
-        self._environment = {name: value for name, value in os.environ.items() if name.upper() not in FOREIGN_VARIABLES}
-
-    def start(self, scenario: str, model: str) -> subprocess.Popen[str]:
-        """Start a scenario; it stays until its standard input is closed."""
-        return subprocess.Popen(
-            [*self._command, scenario, model],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-        )
-
-    def __call__(self, scenario: str, model: str) -> Any:
-        """Run a scenario to its end; give what it printed."""
-        with self.start(scenario, model) as process:
-            output, _ = process.communicate(timeout=RUN_SECONDS)
-        assert process.returncode == 0
-        return json.loads(output)
-
-
-@pytest.fixture
-def run(library: Path, proxy: Proxy, client: httpx.Client) -> Script:
-    """Run scenarios against the addon, which knows LM Studio's models already: that is what `client` is for."""
-    return Script(library, proxy.url)
+# How long LM Studio goes on generating when a client leaves, at most; to the end it would take longer.
+CANCEL_SECONDS = 5.0
 
 
 def calls(sim: Sim) -> list[Recorded]:
@@ -131,11 +111,194 @@ def check_metrics(last: dict[str, Any]) -> None:
     assert all(last[name] > 0 for name in counts + durations)
 
 
-# Chat
+# What every client does
 
 
-def test_chat(run: Script, sim: Sim) -> None:
-    answer = run("chat", CHAT)
+@clients("chat_stream")
+def test_chat_stream(run: Process, sim: Sim) -> None:
+    said = run("chat_stream", CHAT, "hi")
+    assert [part for part in said["parts"] if part] == ["You", " said", ":", " hi"]
+    assert said["finish"] == "stop"
+    prompt, completion = said["tokens"]
+    assert prompt > 0
+    assert completion == 4
+    body = sent(sim)
+    assert (body["model"], body["messages"], body["stream"]) == (CHAT, HI, True)
+    assert body["stream_options"] == {"include_usage": True}
+
+
+@clients("chat_stream")
+def test_a_short_name(run: Process, sim: Sim) -> None:
+    run("chat_stream", "GPT-OSS:20b", "hi")
+    assert sent(sim)["model"] == GPT_OSS
+
+
+@clients("chat_stream")
+def test_text_that_breaks_line_readers(run: Process, sim: Sim) -> None:
+    # Some libraries split lines at all of these, where they are not escaped.
+    text = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\r\nh \U0001f600"
+    sim.script([content(*text)])
+    assert "".join(run("chat_stream", CHAT, text)["parts"]) == text
+    assert sent(sim)["messages"] == [{"role": "user", "content": text}]
+
+
+@clients("tools")
+def test_tools(run: Process, sim: Sim) -> None:
+    told = run("tools", CHAT, "Add 7 and 7, please")
+    assert told == {"calls": [{"name": "add", "arguments": {"a": 7, "b": 7}}], "answer": "The tool answered: 14"}
+    first, _ = check_tools(sim, [{"a": 7, "b": 7}], ["14"])
+    (tool,) = first["tools"]
+    assert tool["type"] == "function"
+    assert tool["function"]["name"] == "add"
+    assert list(tool["function"]["parameters"]["properties"]) == ["a", "b"]
+
+
+@clients("tools")
+def test_two_tools_at_once(run: Process, sim: Sim) -> None:
+    sim.script([tool_call("add", {"a": 1, "b": 2}), tool_call("add", {"b": 4, "a": 3})], times=1)
+    told = run("tools", CHAT, "Add 1 and 2, and 3 and 4")
+    assert [call["arguments"] for call in told["calls"]] == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    assert told["answer"] == "The tool answered: 3 7"
+    check_tools(sim, [{"a": 1, "b": 2}, {"a": 3, "b": 4}], ["3", "7"])
+
+
+def check_tools(sim: Sim, arguments: list[dict[str, int]], results: list[str]) -> list[dict[str, Any]]:
+    """Check that a call and the results came back as LM Studio pairs them; give the bodies of both requests."""
+    first, second = (request.json for request in sim.requests)
+    question, request, *answers = second["messages"]
+    assert question == first["messages"][0]
+    assert [json.loads(call["function"]["arguments"]) for call in request["tool_calls"]] == arguments
+    assert {(call["type"], call["function"]["name"]) for call in request["tool_calls"]} == {("function", "add")}
+    # Some libraries drop the ids: they are made up anew, and fit.
+    ids = [call["id"] for call in request["tool_calls"]]
+    assert all(ids)
+    assert len(set(ids)) == len(ids)
+    paired = [(answer["role"], answer["tool_call_id"], answer["content"]) for answer in answers]
+    assert paired == [("tool", call_id, result) for call_id, result in zip(ids, results, strict=True)]
+    assert second["tools"] == first["tools"]
+    return [first, second]
+
+
+@clients("structured")
+def test_structured_output(run: Process, sim: Sim) -> None:
+    told = run("structured", CHAT, "Tell me about Canada")
+    assert told == {"name": "Canada", "capital": "Canada", "languages": ["Canada"]}
+    response_format = sent(sim)["response_format"]
+    assert response_format["type"] == "json_schema"
+    schema = response_format["json_schema"]["schema"]
+    assert list(schema["properties"]) == ["name", "capital", "languages"]
+    assert schema["required"] == ["name", "capital", "languages"]
+
+
+THOUGHTS = ["Let", " me", " think"]
+
+
+@clients("think")
+def test_thinking(run: Process, sim: Sim) -> None:
+    sim.script([reasoning(*THOUGHTS), content("Hello", " you")])
+    said = run("think", THINKING, True)
+    assert said["thinking"] == THOUGHTS
+    assert [part for part in said["parts"] if part] == ["Hello", " you"]
+    # It thinks unless told otherwise.
+    assert "reasoning_effort" not in sent(sim)
+
+
+@clients("think")
+def test_not_thinking(run: Process, sim: Sim) -> None:
+    said = run("think", THINKING, False)
+    assert (said["thinking"], "".join(said["parts"])) == ([], "You said: hi")
+    assert sent(sim)["reasoning_effort"] == "none"
+
+
+@clients("think_high")
+def test_thinking_a_lot(run: Process, sim: Sim) -> None:
+    said = run("think", GPT_OSS, "high")
+    assert said["thinking"]
+    assert "".join(said["parts"]) == "You said: hi"
+    assert sent(sim)["reasoning_effort"] == "high"
+
+
+@clients("image")
+def test_images(run: Process, sim: Sim) -> None:
+    # LangChain begins a text that has an image with an empty line.
+    said = run("image", VISION, PNG)
+    assert said.replace("\n", "") == "You said: What is this? I see 1 image."
+    (message,) = sent(sim)["messages"]
+    text, image = message["content"]
+    assert (text["type"], text["text"].strip()) == ("text", "What is this?")
+    assert image == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+
+
+@clients("embed")
+def test_embeddings(run: Process, sim: Sim) -> None:
+    one, two = run("embed", EMBEDDER, ["one", "two"])["vectors"]
+    assert len(one) == len(two) == 768
+    assert one != two
+    assert math.hypot(*one) == pytest.approx(1, abs=1e-5)
+    body = sent(sim, "/v1/embeddings")
+    assert (body["model"], body["input"]) == (EMBEDDER, ["one", "two"])
+
+
+@clients("models")
+def test_list(run: Process, sim: Sim) -> None:
+    listed = {model["name"].removesuffix(":latest") for model in run("models")}
+    assert {CHAT, VISION, THINKING, GPT_OSS, EMBEDDER} <= listed
+    assert calls(sim) == []
+
+
+@clients("show")
+def test_show(run: Process, sim: Sim) -> None:
+    shown = run("show", VISION)
+    assert {"completion", "vision"} <= set(shown["capabilities"])
+    architecture = shown["info"]["general.architecture"]
+    assert shown["info"][f"{architecture}.context_length"] > 0
+    assert calls(sim) == []
+    assert sim.instances == []
+
+
+@clients("fail")
+def test_an_unknown_model(run: Process, sim: Sim) -> None:
+    assert run("fail", "nowhere") == {"error": "model 'nowhere' not found", "status": 404, "parts": []}
+    assert calls(sim) == []
+
+
+@clients("fail")
+def test_an_error_of_lm_studio(run: Process, sim: Sim) -> None:
+    sim.script([error("The engine is on fire")])
+    failed = run("fail", CHAT)
+    assert "The engine is on fire" in failed["error"]
+    assert failed["status"] >= 400
+    assert failed["parts"] == []
+    sent(sim)
+
+
+@clients("fail_late")
+def test_an_error_after_the_first_token(run: Process, sim: Sim) -> None:
+    sim.script([content("Well"), error("The engine is on fire")])
+    failed = run("fail", CHAT)
+    assert failed["parts"] == ["Well"]
+    assert "The engine is on fire" in failed["error"]
+    sent(sim)
+
+
+@clients("leave")
+def test_leaving_a_stream_stops_lm_studio(run: Process, sim: Sim) -> None:
+    sim.script([content(*["on and "] * 1000)])
+    sim.set(token_delay=0.02)
+    with marked(cut=True):
+        assert run("leave", CHAT) == "on and "
+    wait_until(lambda: sim.requests[0].closed, CANCEL_SECONDS)
+    # The client is still there, only its stream is not.
+    assert run.is_alive
+    sent(sim)
+
+
+# What only Ollama's own libraries do
+
+
+@clients("chat", OWN)
+def test_chat(run: Process, sim: Sim) -> None:
+    answer = run("chat", CHAT, {"options": {"temperature": 0.5, "num_predict": 50}})
     assert answer["model"] == CHAT
     assert answer["message"] == {"role": "assistant", "content": "You said: hi"}
     check_metrics(answer)
@@ -149,40 +312,19 @@ def test_chat(run: Script, sim: Sim) -> None:
     }
 
 
-@pytest.mark.parametrize("scenario", ["chat_stream", "chat_async_stream"])
-def test_chat_stream(run: Script, sim: Sim, scenario: str) -> None:
-    *parts, last = run(scenario, CHAT)
-    assert [part["message"]["content"] for part in parts] == ["You", " said", ":", " hi"]
+@clients("chat_stream", OWN)
+def test_parts_of_a_stream(run: Process) -> None:
+    *parts, last = run("chat_stream", CHAT, "hi")["whole"]
     assert not any(part["done"] for part in parts)
+    assert all(part["message"]["role"] == "assistant" for part in [*parts, last])
+    assert last["message"]["content"] == ""
     check_metrics(last)
     assert last["eval_count"] == len(parts)
-    assert sent(sim)["messages"] == HI
 
 
-def test_text_that_breaks_line_readers(run: Script, sim: Sim) -> None:
-    # The library splits lines at all of these, where they are not escaped.
-    text = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\r\nh \U0001f600"
-    sim.script([content(*text)])
-    assert "".join(part["message"]["content"] for part in run("chat_stream", CHAT)) == text
-
-
-@pytest.mark.parametrize("scenario", ["chat_leave", "chat_leave_async"])
-def test_leaving_a_stream_stops_lm_studio(run: Script, sim: Sim, scenario: str) -> None:
-    sim.script([content(*["on and "] * 1000)])
-    sim.set(token_delay=0.02)
-    with run.start(scenario, CHAT) as process:
-        assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        # The client is still there, only its stream is not.
-        wait_until(lambda: sim.requests[0].closed, CANCEL_SECONDS)
-        assert process.poll() is None
-        process.communicate(timeout=RUN_SECONDS)
-    assert first["message"]["content"] == "on and "
-    sent(sim)
-
-
-def test_chat_keep_alive_0(run: Script, sim: Sim) -> None:
-    assert run("chat_keep_alive_0", CHAT)["message"]["content"] == "You said: hi"
+@clients("chat", OWN)
+def test_chat_keep_alive_0(run: Process, sim: Sim) -> None:
+    assert run("chat", CHAT, {"keep_alive": 0})["message"]["content"] == "You said: hi"
     wait_until(lambda: not sim.instances, 5)
     asked, unload = calls(sim)
     assert (asked.path, unload.path) == ("/v1/chat/completions", "/api/v1/models/unload")
@@ -190,109 +332,41 @@ def test_chat_keep_alive_0(run: Script, sim: Sim) -> None:
     assert unload.json == {"instance_id": CHAT}
 
 
-def test_tools(run: Script, sim: Sim) -> None:
-    asked, answered = run("chat_tools", CHAT)
-    (call,) = asked["tool_calls"]
-    assert call["function"] == {"name": "add", "arguments": {"a": 7, "b": 7}}
-    assert answered == {"role": "assistant", "content": "The tool answered: 14"}
-
-    first, second = (request.json for request in sim.requests)
-    (tool,) = first["tools"]
-    assert tool["type"] == "function"
-    assert tool["function"]["name"] == "add"
-    assert list(tool["function"]["parameters"]["properties"]) == ["a", "b"]
-    question, request, result = second["messages"]
-    assert question == {"role": "user", "content": "Add 7 and 7, please"}
-    (made,) = request["tool_calls"]
-    assert made["type"] == "function"
-    assert made["function"]["name"] == "add"
-    assert json.loads(made["function"]["arguments"]) == {"a": 7, "b": 7}
-    # The library drops the ids: they are made up anew, and fit.
-    assert made["id"]
-    assert result == {"role": "tool", "tool_call_id": made["id"], "content": "14"}
-    assert second["tools"] == first["tools"]
-
-
-def test_images(run: Script, sim: Sim) -> None:
-    assert run("chat_images", VISION)["content"] == "You said: What is this? I see 1 image."
-    (message,) = sent(sim)["messages"]
-    text, image = message["content"]
-    assert text == {"type": "text", "text": "What is this?"}
-    assert image["type"] == "image_url"
-    assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
-
-
-def test_format(run: Script, sim: Sim) -> None:
-    assert run("chat_format", CHAT) == {"name": "Canada", "capital": "Canada", "languages": ["Canada"]}
-    response_format = sent(sim)["response_format"]
-    assert response_format["type"] == "json_schema"
-    schema = response_format["json_schema"]["schema"]
-    assert list(schema["properties"]) == ["name", "capital", "languages"]
-    assert schema["required"] == ["name", "capital", "languages"]
-
-
-THOUGHTS = ("Let", " me", " think")
-
-
-def test_thinking(run: Script, sim: Sim) -> None:
+@clients("chat", OWN)
+def test_thinking_in_one_piece(run: Process, sim: Sim) -> None:
     sim.script([reasoning(*THOUGHTS), content("Hello", " you")])
-    message = run("chat_think", THINKING)
+    message = run("chat", THINKING, {"think": True})["message"]
     assert message == {"role": "assistant", "content": "Hello you", "thinking": "Let me think"}
-    # It thinks unless told otherwise.
     assert "reasoning_effort" not in sent(sim)
 
 
-def test_thinking_a_lot(run: Script, sim: Sim) -> None:
-    assert run("chat_think_high", GPT_OSS)["thinking"]
-    assert sent(sim)["reasoning_effort"] == "high"
-
-
-def test_not_thinking(run: Script, sim: Sim) -> None:
-    assert run("chat_think_not", THINKING) == {"role": "assistant", "content": "You said: hi"}
-    assert sent(sim)["reasoning_effort"] == "none"
-
-
-def test_thinking_stream(run: Script, sim: Sim) -> None:
+@clients("think", OWN)
+def test_parts_of_a_thought(run: Process, sim: Sim) -> None:
     sim.script([reasoning(*THOUGHTS), content("Hello", " you")])
-    parts = run("chat_think_stream", THINKING)
-    said = [(part.get("thinking"), part["content"]) for part in parts]
+    said = [(part.get("thinking"), part["content"]) for part in run("think", THINKING, True)["whole"]]
     assert said == [*((text, "") for text in THOUGHTS), (None, "Hello"), (None, " you"), (None, "")]
 
 
-# Errors
-
-
-def test_an_unknown_model(run: Script, sim: Sim) -> None:
-    assert run("chat_error", "nowhere") == {"error": "model 'nowhere' not found", "status": 404}
+@clients("fail_whole", OWN)
+def test_errors_of_an_answer_in_one_piece(run: Process, sim: Sim) -> None:
+    assert run("fail_whole", "nowhere") == {"error": "model 'nowhere' not found", "status": 404}
     assert calls(sim) == []
-
-
-def test_an_error_of_lm_studio(run: Script, sim: Sim) -> None:
     sim.script([error("The engine is on fire")])
-    failed = run("chat_error", CHAT)
+    failed = run("fail_whole", CHAT)
     assert "The engine is on fire" in failed["error"]
     assert failed["status"] >= 400
-    sent(sim)
 
 
-def test_an_error_after_the_first_token(run: Script, sim: Sim) -> None:
-    sim.script([content("Well"), error("The engine is on fire")])
-    failed = run("chat_stream_error", CHAT)
-    assert failed["parts"] == ["Well"]
-    assert "The engine is on fire" in failed["error"]
-
-
-# Generate
-
-
-def test_generate(run: Script, sim: Sim) -> None:
+@clients("generate", OWN)
+def test_generate(run: Process, sim: Sim) -> None:
     answer = run("generate", CHAT)
     assert answer["response"] == "You said: hi"
     check_metrics(answer)
     assert sent(sim)["messages"] == [{"role": "system", "content": "Be brief"}, *HI]
 
 
-def test_generate_stream(run: Script, sim: Sim) -> None:
+@clients("generate", OWN)
+def test_generate_stream(run: Process, sim: Sim) -> None:
     *parts, last = run("generate_stream", CHAT)
     assert [part["response"] for part in parts] == ["You", " said", ":", " hi"]
     assert last["response"] == ""
@@ -300,7 +374,8 @@ def test_generate_stream(run: Script, sim: Sim) -> None:
     assert sent(sim)["messages"] == HI
 
 
-def test_generate_goes_on_with_a_context(run: Script, sim: Sim) -> None:
+@clients("generate", OWN)
+def test_generate_goes_on_with_a_context(run: Process, sim: Sim) -> None:
     assert run("generate_context", CHAT)["response"] == "You said: Who am I?"
     _, second = (request.json for request in sim.requests)
     assert second["messages"] == [
@@ -310,48 +385,30 @@ def test_generate_goes_on_with_a_context(run: Script, sim: Sim) -> None:
     ]
 
 
-# Embeddings
+@clients("embed", OWN)
+def test_embeddings_have_a_count(run: Process) -> None:
+    assert run("embed", EMBEDDER, ["one", "two"])["tokens"] > 0
 
 
-def test_embed(run: Script, sim: Sim) -> None:
-    answer = run("embed", EMBEDDER)
-    one, two = answer["embeddings"]
-    assert one != two
-    assert sum(number**2 for number in one) == pytest.approx(1, abs=1e-5)
-    assert answer["prompt_eval_count"] > 0
-    body = sent(sim, "/v1/embeddings")
-    assert (body["model"], body["input"]) == (EMBEDDER, ["one", "two"])
-
-
-def test_embeddings(run: Script, sim: Sim) -> None:
-    assert len(run("embeddings", EMBEDDER)["embedding"]) == 768
+@clients("embeddings", OWN)
+def test_the_older_embeddings(run: Process, sim: Sim) -> None:
+    assert len(run("embeddings", EMBEDDER)) == 768
     assert sent(sim, "/v1/embeddings")["model"] == EMBEDDER
 
 
-# Models
-
-
-def test_list(run: Script, sim: Sim) -> None:
-    listed = {model["model"]: model for model in run("list_models", "")["models"]}
+@clients("models", OWN)
+def test_list_describes_models(run: Process) -> None:
+    listed = {model["model"]: model for model in run("models")}
     assert {f"{CHAT}:latest", f"{EMBEDDER}:latest"} <= set(listed)
     model = listed[f"{CHAT}:latest"]
     assert model["size"] > 0
     assert len(model["digest"]) == 64
     assert model["details"]["quantization_level"] == "Q4_K_M"
-    assert calls(sim) == []
 
 
-def test_show(run: Script, sim: Sim) -> None:
-    shown = run("show", VISION)
-    assert {"completion", "vision"} <= set(shown["capabilities"])
-    architecture = shown["modelinfo"]["general.architecture"]
-    assert shown["modelinfo"][f"{architecture}.context_length"] > 0
-    assert calls(sim) == []
-    assert sim.instances == []
-
-
-def test_ps(run: Script, sim: Sim) -> None:
-    (running,) = run("ps", CHAT)["models"]
+@clients("running", OWN)
+def test_ps(run: Process, sim: Sim) -> None:
+    (running,) = run("running", CHAT)
     assert running["model"] == f"{CHAT}:latest"
     assert running["size_vram"] > 0
     assert running["context_length"] > 0
@@ -360,7 +417,8 @@ def test_ps(run: Script, sim: Sim) -> None:
     assert generated.json["ttl"] == 600
 
 
-def test_aliases(run: Script, sim: Sim) -> None:
+@clients("aliases", OWN)
+def test_aliases(run: Process, sim: Sim) -> None:
     told = run("aliases", CHAT)
     assert told["created"][-1] == {"status": "success"}
     assert "SYSTEM You are Ada." in told["described"]["modelfile"]
@@ -376,17 +434,19 @@ def test_aliases(run: Script, sim: Sim) -> None:
     assert told["again"]["status"] == 404
 
 
-def test_a_blob(run: Script) -> None:
+@clients("blob", OWN)
+def test_a_blob(run: Process) -> None:
     digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    assert run("blob", CHAT) == [digest, digest]
+    assert run("blob", "hello") == [digest, digest]
 
 
-def test_a_pull_draws_a_progress_bar(library: Path, start_proxy: StartProxy) -> None:
+@pytest.mark.parametrize("name", OWN)
+def test_a_pull_draws_a_progress_bar(name: str, start_proxy: StartProxy) -> None:
     # A stand-in of its own: what is pulled stays.
     with SimThread(models(), downloads=[SimDownload(DOWNLOADABLE)]) as sim:
-        run = Script(library, start_proxy(sim.url).url)
-        lines = run("pull", DOWNLOADABLE)
-        assert run("pull_whole", DOWNLOADABLE) == {"status": "success"}
+        with running(CLIENTS[name], start_proxy(sim.url).url) as run:
+            lines = run("pull", DOWNLOADABLE)
+            assert run("pull_whole", DOWNLOADABLE) == {"status": "success"}
         assert calls(sim)[0].json == {"model": DOWNLOADABLE}
     assert [line["status"] for line in lines[:1] + lines[-3:]] == [
         "pulling manifest",
@@ -400,8 +460,19 @@ def test_a_pull_draws_a_progress_bar(library: Path, start_proxy: StartProxy) -> 
     assert bar[-1]["completed"] == bar[-1]["total"] > 0
 
 
-def test_a_push_says_that_nothing_was_sent(run: Script, sim: Sim) -> None:
+@clients("push", OWN)
+def test_a_push_says_that_nothing_was_sent(run: Process, sim: Sim) -> None:
     lines = run("push", CHAT)
     assert lines[-1] == {"status": "success"}
     assert any("registry" in line["status"] for line in lines)
+    assert calls(sim) == []
+
+
+# What only OpenAI's does
+
+
+@pytest.mark.parametrize("run", ["openai"], indirect=True)
+@pytest.mark.parametrize("name", [GPT_OSS, f"{GPT_OSS}:latest", "GPT-OSS:20b"])
+def test_a_model_is_retrieved(run: Process, sim: Sim, name: str) -> None:
+    assert run("retrieve", name)["id"] == name
     assert calls(sim) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.strict.reader import marked
 from tests.wire.conftest import Proxy
 
 from lmstudio_sim import Sim, SimModel, SimThread, content, embedder
@@ -169,7 +170,7 @@ def test_a_keep_alive_of_0_waits_for_others_who_use_the_model(client: httpx.Clie
 def test_a_keep_alive_of_0_unloads_when_the_client_leaves(client: httpx.Client, sim: Sim) -> None:
     sim.set(token_delay=0.2)
     body = {"model": "plain", "messages": HI, "keep_alive": 0}
-    with client.stream("POST", "/api/chat", json=body) as response:
+    with marked(cut=True), client.stream("POST", "/api/chat", json=body) as response:
         next(response.iter_lines())
     wait_for(lambda: not sim.instances)
 

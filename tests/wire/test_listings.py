@@ -417,3 +417,11 @@ def test_no_secret_is_saved_or_logged(guarded: tuple[Proxy, Sim, Path]) -> None:
     for text in (flows.read_bytes(), proxy.log.encode()):
         assert KEY.encode() not in text
         assert TOKEN.encode() not in text
+
+
+def test_there_is_no_cloud(client: httpx.Client) -> None:
+    assert client.get("/api/status").json() == {"cloud": {"disabled": True, "source": "env"}}
+    assert client.get("/api/experimental/model-recommendations").json() == {"recommendations": []}
+    answer = client.post("/api/experimental/web_fetch", json={"url": "http://localhost"})
+    assert (answer.status_code, answer.json()) == (403, {"error": "ollama cloud is disabled: web fetch is unavailable"})
+    assert client.request("DELETE", "/api/user/keys/abc").json() == {"error": "there was an error signing out"}

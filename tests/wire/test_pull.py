@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, DOWNLOADABLE, GPT_OSS, SCRIPT, Proxy, free_port, models, ndjson, post_bytes
 
 from lmstudio_sim import Sim, SimDownload, SimThread
@@ -152,7 +153,7 @@ def test_pause(api: httpx.Client) -> None:
 
 
 def test_stuck_job_that_runs_already_is_followed(puller: Proxy, api: httpx.Client, pull_sim: Sim) -> None:
-    with api.stream("POST", "/api/pull", json={"model": STUCK}) as first:
+    with marked(cut=True), api.stream("POST", "/api/pull", json={"model": STUCK}) as first:
         assert [json.loads(line)["status"] for line, _ in zip(first.iter_lines(), range(2), strict=False)]
         refusal = (400, "application/json", '{"error": {"message": "This download is already in progress"}}')
         pull_sim.fault(path=DOWNLOAD, times=1, pre_error=refusal)
@@ -164,7 +165,7 @@ def test_stuck_job_that_runs_already_is_followed(puller: Proxy, api: httpx.Clien
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_client_leaves(puller: Proxy, api: httpx.Client, pull_sim: Sim, stream: bool) -> None:
-    with puller.connect() as sock:
+    with marked(cut=True), puller.connect() as sock:
         sock.sendall(post_bytes("/api/pull", {"model": SLOW, "stream": stream}))
         puller.wait_for(lambda: polls(pull_sim) > 2)
     time.sleep(0.3)
@@ -207,7 +208,7 @@ def test_reload_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
 
 
 def test_stop_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
-    with Proxy(pull_sim.url, state_dir=tmp_path) as proxy, proxy.connect() as sock:
+    with Proxy(pull_sim.url, state_dir=tmp_path) as proxy, marked(cut=True), proxy.connect() as sock:
         sock.sendall(post_bytes("/api/pull", {"model": SLOW}))
         data = b""
         while b"sha256:" not in data:

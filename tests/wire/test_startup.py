@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
 
 from lmstudio_sim import Sim
@@ -198,7 +199,7 @@ def test_changed_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Pat
     proxy = start_proxy(sim.url, script=script)
 
     def told() -> str:
-        with proxy.client() as client:
+        with proxy.client() as client, marked(foreign=True):
             return client.get("/").text
 
     assert told() == "Ollama is running"
@@ -244,7 +245,8 @@ def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> No
 def test_it_ends_in_the_middle_of_a_stream(sim: Sim, start_proxy: StartProxy) -> None:
     sim.fault(token_delay=0.5)
     proxy = start_proxy(sim.url)
-    with proxy.client() as client, client.stream("POST", "/api/chat", json={"model": CHAT, "messages": HI}) as response:
+    body = {"model": CHAT, "messages": HI}
+    with marked(cut=True), proxy.client() as client, client.stream("POST", "/api/chat", json=body) as response:
         assert next(response.iter_raw())
         assert proxy.stop() == 0
     proxy.wait_for(lambda: not sim.active, 2)

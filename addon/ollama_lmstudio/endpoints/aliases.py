@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..lmstudio.catalog import Catalog
@@ -22,12 +22,25 @@ from ..ollama.errors import OllamaError
 from ..ollama.names import Name
 from ..ollama.options import check_options
 from ..ollama.requests import CopyRequest, CreateRequest, DeleteRequest, Message
+from ..state import blobs
 from ..state.aliases import Alias, StoreError
 from .base import NDJSON, PLAIN_JSON, Answer, Incoming, Services
 from .inference import Found, find_model, mention_dropped
 from .models import digest, display_name
 
-DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+GGUF = ".gguf"
+GGUF_MAGIC = b"GGUF"
+SAFETENSORS = ".safetensors"
+# What Ollama can quantize to, and from.
+QUANTIZATIONS = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+UNQUANTIZED = ("F32", "F16", "BF16")
+
+INFO_NUMBERS = ("context_length", "embedding_length")
+
+CANNOT_IMPORT = (
+    "LM Studio cannot import model files through its server: put them into its models directory, "
+    "or use `lms import`, and create from that model"
+)
 
 EMPTY = Answer(200, b"", "")
 
@@ -38,19 +51,24 @@ async def create(incoming: Incoming, services: Services) -> Answer:
     name = _new_name(request.model, errors.invalid_model_name())
     _check_files(request.files)
     _check_files(request.adapters)
+    told: list[str] = []
     try:
-        found = await _source(request, services)
+        found = await _source(request, services, told)
         alias = _made_from(found, request, services)
         await _store(alias, name, services)
     # These come when Ollama's stream has begun, which shows in their content type.
     except (OllamaError, LMStudioError, StoreError) as e:
-        return Answer.error(e.status, scrub(e.message, services.secrets), content_type=PLAIN_JSON)
+        error = Answer.error(e.status, scrub(e.message, services.secrets), content_type=PLAIN_JSON)
+        return (
+            replace(_stream(told), body=_stream(told).body + error.body + b"\n") if told and request.stream else error
+        )
     mention_dropped([key for key in ("template", "adapters") if getattr(request, key)], services)
-    layer = digest(found.model, services)
-    lines = [chunks.progress(text) for text in (f"using existing layer sha256:{layer}", "writing manifest", "success")]
-    if not request.stream:
-        return Answer.json(lines[-1], content_type=PLAIN_JSON)
-    return Answer(200, b"".join(map(wire.line, lines)), NDJSON)
+    told += [f"using existing layer sha256:{digest(found.model, services)}", "writing manifest", "success"]
+    return _stream(told) if request.stream else Answer.json(chunks.progress(told[-1]), content_type=PLAIN_JSON)
+
+
+def _stream(told: list[str]) -> Answer:
+    return Answer(200, b"".join(wire.line(chunks.progress(text)) for text in told), NDJSON)
 
 
 async def copy(incoming: Incoming, services: Services) -> Answer:
@@ -114,23 +132,63 @@ def _check_files(files: Mapping[str, str] | None) -> None:
         parts = PurePosixPath(path).parts
         if not path or path.startswith("/") or ".." in parts or str(PurePosixPath(path)) != path:
             raise errors.relative_path_required()
-        if not DIGEST.fullmatch(blob):
+        if blobs.parse_digest(blob) is None:
             raise errors.invalid_digest()
 
 
-async def _source(request: CreateRequest, services: Services) -> Found:
-    """Find what an alias is to be made from."""
-    if request.files or request.draft_files:
-        raise OllamaError(
-            400,
-            "LM Studio cannot import model files through its server: put them into its models directory, "
-            "or use `lms import`, and create from that model",
-        )
-    if request.quantize or request.draft_quantize:
-        raise OllamaError(400, "LM Studio cannot quantize models: download the quantization and create from that")
-    if not request.from_:
+async def _source(request: CreateRequest, services: Services, told: list[str]) -> Found:
+    """Find what an alias is to be made from, checks in Ollama's order; `told` are the lines of its stream."""
+    if request.from_:
+        if "@" not in request.from_:
+            _parse(request.from_, errors.invalid_model_name())
+        if request.remote_host:
+            raise errors.cloud_disabled("remote model is unavailable")
+        found = await find_model(request.from_, services)
+    elif request.files is not None:
+        raise await _refuse_files(request.files, services, told)
+    else:
         raise errors.no_from_or_files()
-    return await find_model(request.from_, services)
+    if request.adapters and len(request.adapters) > 1:
+        raise errors.one_adapter_only()
+    for name in INFO_NUMBERS:
+        value = (request.info or {}).get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise errors.info_number_required(name)
+    if request.draft_files:
+        raise OllamaError(400, CANNOT_IMPORT)
+    if request.draft_quantize:
+        raise errors.draft_quantize_without_draft()
+    if request.quantize:
+        raise _refuse_to_quantize(request.quantize.upper(), found)
+    return found
+
+
+async def _refuse_files(files: Mapping[str, str], services: Services, told: list[str]) -> OllamaError:
+    """Say what is wrong with files, as far as Ollama would, and at last that LM Studio takes none."""
+    directory = services.settings.state_dir / "blobs"
+    begins = {path: await asyncio.to_thread(_begins, directory, blob) for path, blob in files.items()}
+    suffixes = {PurePosixPath(path).suffix for path in files}
+    if SAFETENSORS in suffixes:
+        return OllamaError(400, CANNOT_IMPORT)
+    if GGUF not in suffixes and GGUF_MAGIC not in begins.values():
+        return errors.unknown_file_type()
+    told.append("parsing GGUF")
+    return OllamaError(400, CANNOT_IMPORT) if {GGUF_MAGIC, b""} & set(begins.values()) else errors.not_gguf()
+
+
+def _begins(directory: Path, blob: str) -> bytes:
+    """Give the first bytes of a blob; nothing if it is not there."""
+    with suppress(OSError), blobs.blob_path(directory, blobs.parse_digest(blob) or "").open("rb") as file:
+        return file.read(len(GGUF_MAGIC))
+    return b""
+
+
+def _refuse_to_quantize(wanted: str, found: Found) -> OllamaError:
+    if wanted not in QUANTIZATIONS:
+        return errors.unsupported_quantization(wanted, ", ".join(QUANTIZATIONS))
+    if (found.model.quantization or "").upper() not in UNQUANTIZED:
+        return errors.already_quantized()
+    return OllamaError(400, "LM Studio cannot quantize models: download the quantization and create from that")
 
 
 def _bare(found: Found, services: Services) -> Alias:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client
 from ..lmstudio.errors import LMStudioError
-from ..ollama import wire
+from ..ollama import chunks, wire
 from ..options import Settings
 from ..state.aliases import AliasStore
 from .life import Life
@@ -55,6 +55,19 @@ class Answer:
         return cls.json({"error": message}, status=status, content_type=content_type)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a translated answer when it has ended.
+
+    `first_token` is in ns from the client's request on, 0 if none came.
+    """
+
+    metrics: chunks.Metrics = field(default_factory=chunks.Metrics)
+    first_token: int = 0
+    done_reason: str = ""
+    error: str = ""
+
+
 class Translation(Protocol):
     """Turn LM Studio's answer into the client's. Times are ns of the monotonic clock; nothing here ever raises.
 
@@ -88,6 +101,9 @@ class Translation(Protocol):
     def answer(self) -> Answer:
         """Give the answer as one body."""
 
+    def measured(self) -> Measured:
+        """Give what was measured so far."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -101,6 +117,8 @@ class Call:
     translation: Translation
     model: str = ""
     asked: str = ""
+    dropped: Sequence[str] = ()
+    """What the client asked for and LM Studio has nothing for."""
     finished: Callable[[], None] | None = None
     """What is to be called when the answer has ended, also when the client left."""
     reload: Callable[[], Awaitable[None]] | None = None
@@ -111,12 +129,15 @@ class Call:
 class Relay:
     """A request that goes to LM Studio as it is, but for its body's model name.
 
-    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole.
+    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole. `model` is the id that LM
+    Studio is asked for, `asked` what the client called it.
     """
 
     path: str
     body: bytes
     rewrite: Callable[[bytes], bytes] | None = None
+    model: str = field(default="", compare=False)
+    asked: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)

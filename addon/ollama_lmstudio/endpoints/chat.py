@@ -24,6 +24,7 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         raise errors.chat_unsupported(request.model)
     if request.tools and model.capabilities_known and model.tools is False:
         raise errors.tools_unsupported(inference.canonical_name(request.model))
+    request.check_debug()
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.messages:
@@ -44,7 +45,6 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         top_logprobs=request.top_logprobs,
         keep_alive=request.keep_alive,
     )
-    inference.mention_dropped(mapped.dropped, services)
     wishes = inference.wishes(request, body)
     return inference.make_call(
         mapping.CHAT_COMPLETIONS,
@@ -57,4 +57,5 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         wishes,
         split_think=request.think is not False and inference.thinks(model, services) is not False,
         keep_alive=request.keep_alive,
+        dropped=mapped.dropped,
     )

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..lmstudio import errors as lm_errors
-from ..lmstudio.resolve import Resolution
-from ..ollama import chunks, errors, wire
-from ..ollama.durations import KeepAlive
+from ..lmstudio.resolve import Resolution, ollama_name
+from ..ollama import chunks, errors, names, wire
 from ..ollama.options import check_options
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
 from . import inference, lifecycle, mapping
-from .base import Answer, Call, Incoming, Services
+from .base import Answer, Call, Incoming, Measured, Services
 
 # LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every
 # time.
@@ -25,8 +24,8 @@ Vectors = list[list[float]]
 
 
 def count_tokens(texts: Sequence[str]) -> int:
-    """Estimate the tokens of texts, from below."""
-    return sum(len(_WORDS.findall(text)) for text in texts)
+    """Estimate the tokens of texts, from below; a model gets at least one even for nothing."""
+    return sum(len(_WORDS.findall(text)) or 1 for text in texts)
 
 
 def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
@@ -50,6 +49,9 @@ class EmbedTranslation:
         services: Services,
         status: int | None,
         key: str,
+        *,
+        arrived: int,
+        tokens: int,
     ) -> None:
         self._count = count
         self._key = key
@@ -58,6 +60,9 @@ class EmbedTranslation:
         self._secrets = services.secrets
         self._status = status
         self._answer = Answer.error(502, "LM Studio did not answer")
+        self._arrived, self._tokens = arrived, tokens
+        self._took = 0
+        self._error = ""
 
     def failure(self, data: bytes) -> tuple[bool, lm_errors.LMStudioError | None]:
         """Say that there is nothing to see yet: embeddings come as one body."""
@@ -73,6 +78,7 @@ class EmbedTranslation:
 
     def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
         """Take the vectors, in the order of the inputs."""
+        self._took = at - self._arrived
         vectors = _vectors(body, self._count) if status == 200 else None
         if vectors is None:
             self.abort(lm_errors.error_from_response(status, content_type, body, self._secrets))
@@ -86,12 +92,17 @@ class EmbedTranslation:
     def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
         """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
         status = self._status if self._status and not isinstance(error, lm_errors.LMStudioUnreachable) else error.status
-        self._answer = Answer.error(status, lm_errors.scrub(error.message, self._secrets))
+        self._error = lm_errors.scrub(error.message, self._secrets)
+        self._answer = Answer.error(status, self._error)
         return []
 
     def answer(self) -> Answer:
         """Give the answer as one body."""
         return self._answer
+
+    def measured(self) -> Measured:
+        """Give what was measured so far."""
+        return Measured(chunks.Metrics(self._took, prompt_eval_count=self._tokens), error=self._error)
 
 
 def _vectors(body: bytes, count: int) -> Vectors | None:
@@ -127,7 +138,7 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
         normalised = [wire.Vector(normalise(vector, request.dimensions)) for vector in vectors]
         return chunks.embed_answer(request.model, normalised, max(at - incoming.arrived, 1), max(loaded, 1), count)
 
-    return _call(texts, build, found, request.model, request.keep_alive, request.options, services, None)
+    return _call(request, texts, count, build, found, incoming, services, None)
 
 
 async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
@@ -136,6 +147,8 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     if not request.model:
         raise errors.model_required()
     found = await inference.find_model(request.model, services, errors.embedding_model_not_found)
+    if _differs_in_case(request.model, found):
+        raise errors.embedding_model_not_found(request.model)
     if not request.prompt:
         await lifecycle.ensure_loaded(found, services)
         return Answer.json({"embedding": []})
@@ -145,7 +158,16 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     def build(vectors: Vectors, at: int) -> dict[str, Any]:
         return chunks.embeddings_answer(vectors[0])
 
-    return _call([request.prompt], build, found, request.model, request.keep_alive, request.options, services, 500)
+    texts = [request.prompt]
+    return _call(request, texts, count_tokens(texts), build, found, incoming, services, 500)
+
+
+def _differs_in_case(name: str, found: inference.Found) -> bool:
+    """Whether a name is the model's but for the case of its letters, which Ollama does not forgive here alone."""
+    if "@" in name:
+        return False
+    asked, own = names.parse_name(name), names.parse_name(found.alias.name if found.alias else ollama_name(found.id))
+    return asked.key == own.key and asked.canonical != own.canonical
 
 
 def _context_length(found: Resolution) -> int | None:
@@ -154,17 +176,25 @@ def _context_length(found: Resolution) -> int | None:
 
 
 def _call(
+    request: EmbedRequest | EmbeddingRequest,
     texts: list[str],
+    tokens: int,
     build: Callable[[Vectors, int], dict[str, Any]],
     found: Resolution,
-    name: str,
-    keep_alive: KeepAlive | None,
-    options: dict[str, Any] | None,
+    incoming: Incoming,
     services: Services,
     status: int | None,
 ) -> Call:
-    check_options(options)
-    body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(keep_alive)}
-    translation = EmbedTranslation(len(texts), build, services, status, found.model.key)
-    call = Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=name)
-    return inference.use(call, found, keep_alive, services)
+    check_options(request.options)
+    body: dict[str, Any] = {"model": found.id, "input": texts, **inference.ttl(request.keep_alive)}
+    translation = EmbedTranslation(
+        len(texts),
+        build,
+        services,
+        status,
+        found.model.key,
+        arrived=incoming.arrived,
+        tokens=tokens,
+    )
+    call = Call(mapping.EMBEDDINGS, mapping.dumps(body), translation, model=found.id, asked=request.model)
+    return inference.use(call, found, request.keep_alive, services)

@@ -12,7 +12,7 @@ from ..lmstudio.catalog import Model
 
 Template = Callable[[str, str], str]
 
-# A pattern of LM Studio's key -> the order of prefix and suffix. The first that is found counts.
+# A pattern of LM Studio's key or architecture -> the order of prefix and suffix. The first that is found counts.
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"qwen[\d.]*-?coder", "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
     (r"code-?qwen", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
@@ -32,8 +32,8 @@ def template_for(model: Model) -> Template | None:
     """Give the function that joins a prompt and its suffix for a model; None if its family has no such tokens."""
     if model.type != "llm":
         return None
-    key = model.key.lower()
-    template = next((template for pattern, template in _PATTERNS if pattern.search(key)), None)
+    known_by = f"{model.key} {model.architecture or ''}".lower()
+    template = next((template for pattern, template in _PATTERNS if pattern.search(known_by)), None)
     if template is None:
         return None
     before, _, after = template.partition("{prefix}")

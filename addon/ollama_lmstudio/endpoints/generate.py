@@ -30,6 +30,7 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     template = fim.template_for(model) if request.suffix else None
     if request.suffix and template is None:
         raise errors.insert_unsupported(inference.canonical_name(request.model))
+    request.check_debug()
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.prompt and not request.suffix:
@@ -87,8 +88,7 @@ def _chat(
         top_logprobs=request.top_logprobs,
         keep_alive=request.keep_alive,
     )
-    inference.mention_dropped(mapped.dropped, services)
-    return _call(mapping.CHAT_COMPLETIONS, body, request, found, incoming, services, earlier)
+    return _call(mapping.CHAT_COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
 
 
 def _completion(
@@ -108,13 +108,13 @@ def _completion(
         if value:
             mapped.dropped.append(f"{name} for raw prompts")
     body = inference.completion_body(found, prompt, mapped, request.keep_alive)
-    inference.mention_dropped(mapped.dropped, services)
-    return _call(mapping.COMPLETIONS, body, request, found, incoming, services, earlier)
+    return _call(mapping.COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
 
 
 def _call(
     path: str,
     body: dict[str, Any],
+    dropped: list[str],
     request: GenerateRequest,
     found: Found,
     incoming: Incoming,
@@ -139,4 +139,5 @@ def _call(
         split_think=split,
         context=None if request.raw else context,
         keep_alive=request.keep_alive,
+        dropped=dropped,
     )

@@ -35,6 +35,11 @@ class Found(Resolution):
     alias: Alias | None = None
 
 
+def display_not_found(name: str) -> OllamaError:
+    """Say that a model is not there, with the name that lists would show; `show` and `/v1/models/:model` do."""
+    return errors.model_not_found(names.unchecked(name).display)
+
+
 async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> Found:
     """Find the model that a client means; an alias goes before LM Studio's own names.
 
@@ -218,8 +223,10 @@ def make_call(
     split_think: bool,
     context: Callable[[str], list[int]] | None = None,
     keep_alive: KeepAlive | None = None,
+    dropped: Sequence[str] = (),
 ) -> Call:
     """Make the call to LM Studio and the translator of its answer."""
+    mention_dropped(dropped, services)
     settings, clock = services.settings, services.clock
     now = clock.monotonic()
     translation = Translator(
@@ -234,7 +241,8 @@ def make_call(
         context=context,
         scrub=lambda text: lm_errors.scrub(text, services.secrets),
     )
-    return use(Call(path, mapping.dumps(body), translation, model=found.id, asked=name), found, keep_alive, services)
+    call = Call(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
+    return use(call, found, keep_alive, services)
 
 
 def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: Services) -> Call:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,35 +127,35 @@ def _json_schema(name: str, schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
 
 
-def tools_to_lmstudio(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def tools_to_lmstudio(tools: Sequence[Any]) -> list[dict[str, Any]]:
     """Bring tool definitions into the form that LM Studio's validator takes; the order of keys stays.
 
     It wants `parameters`, where they are there, to be of type object with `properties`, and refuses nulls and other
-    values of the wrong type.
+    values of the wrong type in the keys that it knows. A definition that it takes already is given as it is.
     """
-    return [_tool(tool) for tool in tools]
+    return [_tool(tool if isinstance(tool, Mapping) else {}) for tool in tools]
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    given = tool.get("function")
-    function = _without_nulls(given if isinstance(given, Mapping) else {})
+    function = _without_nulls(tool.get("function"), ("name", "description", "parameters"))
     function.setdefault("name", "")
-    parameters = function.get("parameters")
-    if parameters is not None:
-        parameters = _without_nulls(parameters if isinstance(parameters, Mapping) else {})
+    if "parameters" in function:
+        parameters = _without_nulls(function["parameters"], ("required",))
         parameters |= {"type": "object"}
         if not isinstance(parameters.get("properties"), Mapping):
             parameters["properties"] = {}
         if not isinstance(parameters.get("$defs", {}), Mapping):
             del parameters["$defs"]
-        if "required" in parameters:
-            parameters["required"] = [name for name in parameters["required"] if isinstance(name, str)]
+        if isinstance(required := parameters.get("required"), list):
+            parameters["required"] = [name for name in required if isinstance(name, str)]
         function["parameters"] = parameters
-    return {"type": "function", "function": function}
+    return {**tool, "type": "function", "function": function}
 
 
-def _without_nulls(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}
+def _without_nulls(value: Any, keys: Collection[str]) -> dict[str, Any]:
+    """Give an object without those of these keys that are null; what is no object counts as an empty one."""
+    given = value if isinstance(value, Mapping) else {}
+    return {key: item for key, item in given.items() if item is not None or key not in keys}
 
 
 def tool_choice_to_lmstudio(choice: Any, tools: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:

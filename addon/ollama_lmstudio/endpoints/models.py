@@ -20,7 +20,7 @@ from .base import Services
 from .inference import find_aliases, thinks
 
 # LM Studio tells no dates: every model has the same one, so that the list keeps its order.
-MODIFIED_AT = datetime(2025, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
 
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
 _SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -39,9 +39,19 @@ class Listed:
         return self.alias.name if self.alias else display_name(self.model)
 
     @property
+    def modified(self) -> int:
+        """When it was changed, in ns since the epoch."""
+        return self.alias.modified if self.alias else MODIFIED
+
+    @property
     def modified_at(self) -> str:
         """When it was changed."""
-        return times.rfc3339(self.alias.modified) if self.alias else MODIFIED_AT
+        return times.rfc3339(self.modified)
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is, as Ollama has it: `library` for what has no publisher in its name."""
+        return names.unchecked(self.name).namespace
 
 
 def listed(catalog: Catalog, services: Services) -> list[Listed]:

@@ -1,67 +1,101 @@
-"""`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs. Only the model's name is mapped; no other byte changes, but
-that aliases are added to the list of models.
+"""`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs. The model's name is mapped, and two things are repaired that
+Ollama takes and LM Studio refuses. No other byte changes, but that aliases are added to the list of models.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from ..lmstudio.errors import LMStudioError, scrub
-from ..ollama import names
+from ..ollama import names, wire
 from ..ollama.errors import OllamaError
-from ..state.aliases import Alias
+from ..ollama.requests import ChatRequest
+from . import mapping
 from .base import PLAIN_JSON, Answer, Incoming, Relay, Services
-from .inference import find_aliases, find_model
+from .inference import Found, display_not_found, find_aliases, find_model
+from .models import Listed
+from .spans import Span, elements, members, replaced
+
+logger = logging.getLogger(__name__)
 
 # Here a model is named that need not be on disk, or by the id of an instance.
 UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
 MODELS = "/v1/models"
+RESPONSES = "/v1/responses"
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+Change = tuple[Span, str]
 
 
 async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
     """Send a request on, with LM Studio's key for the model's name."""
-    listing = incoming.method == "GET" and (incoming.path == MODELS or incoming.path.startswith(f"{MODELS}/"))
-    if listing and services.aliases.all():
+    if incoming.method == "GET" and incoming.path == MODELS and services.aliases.all():
         return await _models(incoming, services)
-    span = None if incoming.path.startswith(UNRESOLVED) else model_span(incoming.body)
-    if span is None:
+    if incoming.method == "GET" and incoming.path.startswith(f"{MODELS}/"):
+        return await describe(incoming, services)
+    parsed = None if incoming.path.startswith(UNRESOLVED) else named(incoming.body)
+    if parsed is None:
         return Relay(incoming.path, incoming.body)
-    text, start, end = span
-    name = json.loads(text[start:end])
+    text, found = parsed
+    model = found["model"]
     try:
-        found = await find_model(name, services)
+        target = await find_model(model.value, services)
     except (OllamaError, LMStudioError) as e:
+        if names.is_cloud(model.value) and incoming.path.startswith("/v1/"):
+            raise  # Ollama has its own form for this on all of its APIs
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
-    body = text[:start] + json.dumps(found.id, ensure_ascii=False) + text[end:]
-    return Relay(incoming.path, body.encode("utf-8", "surrogateescape"))
+    changes = [(model, json.dumps(target.id, ensure_ascii=False))]
+    if services.settings.repair_passthrough and incoming.method == "POST":
+        changes += repairs(incoming.path, text, found, services)
+    body = replaced(text, changes).encode("utf-8", "surrogateescape")
+    return Relay(incoming.path, body, model=target.id, asked=model.value)
+
+
+def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
+    """Parse a body that names a model: its text, and the members of the object.
+
+    None for a body without a name, also for one that is not JSON: LM Studio is to say so, not we.
+    """
+    if b'"model"' not in body and b"\\u" not in body:
+        return None
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        found = members(text)
+    except ValueError:
+        return None
+    model = found.get("model")
+    return (text, found) if model is not None and isinstance(model.value, str) and model.value else None
 
 
 async def _models(incoming: Incoming, services: Services) -> Relay | Answer:
-    """Add the aliases to LM Studio's list, or describe one of them."""
+    """Add the aliases to LM Studio's list."""
     try:
         aliases = find_aliases(await services.catalog.get(), services)
     except LMStudioError:
         aliases = []
-    entries = [_model_entry(found.alias) for found in aliases if found.alias is not None]
-    if incoming.path == MODELS:
-        return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+    entries = [model_entry(found.alias.name, found) for found in aliases if found.alias is not None]
+    return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+
+
+async def describe(incoming: Incoming, services: Services) -> Answer:
+    """Describe one model. LM Studio would not know it by the client's name for it."""
     asked = unquote(incoming.path.removeprefix(f"{MODELS}/"))
-    key = names.key_of(asked)
-    entry = next((entry for entry in entries if names.key_of(entry["id"]) == key), None)
-    if entry is None:
-        return Relay(incoming.path, incoming.body)
-    return Answer.json(entry | {"id": asked}, content_type=PLAIN_JSON)
+    try:
+        found = await find_model(asked, services, display_not_found)
+    except (OllamaError, LMStudioError) as e:
+        return error_answer(incoming.path, e.status, scrub(e.message, services.secrets))
+    return _with_newline(model_entry(asked, found), 200)
 
 
-def _model_entry(alias: Alias) -> dict[str, Any]:
-    namespace = names.parse_name(alias.name).namespace
-    return {"id": alias.name, "object": "model", "created": alias.modified // 10**9, "owned_by": namespace}
+def model_entry(name: str, found: Found) -> dict[str, Any]:
+    """Give a model as `/v1/models` lists it."""
+    entry = Listed(found.model, found.alias)
+    return {"id": name, "object": "model", "created": entry.modified // 10**9, "owned_by": entry.namespace}
 
 
 def with_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
@@ -74,44 +108,75 @@ def with_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
     return json.dumps(answer, ensure_ascii=False, indent=2).encode()
 
 
-def model_span(body: bytes) -> tuple[str, int, int] | None:
-    """Find the value of the object's `model`: the text, and from where to where the string stands in it.
+# What Ollama takes and LM Studio refuses.
 
-    None for a body without one, also for one that is not JSON: LM Studio is to say so, not we.
+
+def repairs(path: str, text: str, found: Mapping[str, Span], services: Services) -> list[Change]:
+    """Give the changes that make of a body which Ollama takes one that LM Studio takes too.
+
+    What Ollama would refuse as well stays as it is, and so does everything that LM Studio takes.
     """
-    if b'"model"' not in body and b"\\u" not in body:
-        return None
-    text = body.decode("utf-8", "surrogateescape")
-    found = None
+    changes: list[Change] = []
+    for key, repair in REPAIRS.get(path, {}).items():
+        if key in found and (made := list(repair(text, found[key]))):
+            changes += made
+            _mention(f"{key} of {path}", services)
+    return changes
+
+
+def _mention(what: str, services: Services) -> None:
+    if what not in services.mentioned:
+        services.mentioned.add(what)
+        logger.info("LM Studio would refuse the %s: repaired, see the option repair_passthrough (said once)", what)
+
+
+def _tools(text: str, tools: Span, *, flat: bool = False) -> Iterator[Change]:
+    """Bring the definitions that LM Studio refuses into the form that it takes.
+
+    In `flat` ones the keys of the function stand beside the type.
+    """
+    if not isinstance(tools.value, list) or not any(_needs_repair(tool, flat) for tool in tools.value):
+        return
+    for tool in elements(text, tools.start):
+        if _needs_repair(tool.value, flat) and (taken := _taken(text[tool.start : tool.end], flat)) is not None:
+            yield tool, mapping.dumps(_to_lmstudio(taken, flat)).decode()
+
+
+def _needs_repair(tool: object, flat: bool) -> bool:
+    if flat and not (isinstance(tool, Mapping) and tool.get("type") == "function"):
+        return False
+    return _to_lmstudio(tool, flat) != tool
+
+
+def _to_lmstudio(tool: object, flat: bool) -> Mapping[str, Any]:
+    (made,) = mapping.tools_to_lmstudio([{"function": tool} if flat else tool])
+    function: Mapping[str, Any] = made["function"]
+    return function if flat else made
+
+
+def _taken(tool: str, flat: bool) -> Any:
+    """Read a definition as Ollama does; None for one that it refuses."""
+    wrapped = f'{{"function":{tool}}}' if flat else tool
     try:
-        at = _skip(text, 0)
-        if text[at : at + 1] != "{":
-            return None
-        at = _skip(text, at + 1)
-        while text[at : at + 1] == '"':
-            key, at = _DECODER.raw_decode(text, at)
-            at = _skip(text, at)
-            if text[at : at + 1] != ":":
-                return None
-            start = _skip(text, at + 1)
-            value, end = _DECODER.raw_decode(text, start)
-            if key == "model":
-                found = (text, start, end) if isinstance(value, str) and value else None
-            at = _skip(text, end)
-            if text[at : at + 1] != ",":
-                break
-            at = _skip(text, at + 1)
-        if text[at : at + 1] != "}":
-            return None
-    except (ValueError, RecursionError):
+        (taken,) = ChatRequest.decode(f'{{"tools":[{wrapped}]}}'.encode("utf-8", "surrogateescape")).tools
+    except OllamaError:
         return None
-    return found
+    return taken["function"] if flat else taken
 
 
-def _skip(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    assert match is not None  # the pattern matches nothing too
-    return match.end()
+def _response_format(text: str, response_format: Span) -> Iterator[Change]:
+    """Ask for any object by a schema."""
+    wanted = response_format.value
+    if isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
+        yield response_format, mapping.dumps(mapping.format_to_lmstudio("json")).decode()
+
+
+# By path, what repairs the value of a key. `/api/v0/chat/completions` refuses the same, but Ollama has no such path:
+# who asks there knows LM Studio.
+REPAIRS: Mapping[str, Mapping[str, Callable[[str, Span], Iterator[Change]]]] = {
+    mapping.CHAT_COMPLETIONS: {"tools": _tools, "response_format": _response_format},
+    RESPONSES: {"tools": partial(_tools, flat=True)},
+}
 
 
 # What an error of each API calls itself, by status.
@@ -126,14 +191,21 @@ _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 
 
 def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Answer:
-    """Give an error in the shape of the API that a path belongs to."""
+    """Give an error in the shape of the API that a path belongs to: Ollama's for those that it has too.
+
+    `parameter` is what LM Studio's own APIs name as the cause.
+    """
     if path.startswith("/v1/messages"):
         error = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
-        return Answer.json({"type": "error", "error": error}, status=status, content_type=PLAIN_JSON)
-    code = "model_not_found" if status == 404 else None
+        return _with_newline({"type": "error", "error": error, "request_id": f"req_{secrets.token_hex(12)}"}, status)
     if path.startswith("/v1/"):
         kind = _OPENAI_TYPES.get(status, "api_error")
-    else:
-        kind = "invalid_request" if status < 500 else "internal_error"
+        return _with_newline({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+    kind = "invalid_request" if status < 500 else "internal_error"
+    code = "model_not_found" if status == 404 else None
     error_object = {"message": message, "type": kind, "param": parameter, "code": code}
     return Answer.json({"error": error_object}, status=status, content_type=PLAIN_JSON)
+
+
+def _with_newline(value: object, status: int) -> Answer:
+    return Answer(status, wire.line(value), PLAIN_JSON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 
-from ..ollama import errors
+from ..ollama import errors, names
 from ..ollama.errors import OllamaError
 from ..ollama.requests import PushRequest
 from .base import Incoming, Served, Services
@@ -25,8 +25,10 @@ async def _lines(name: str, services: Services) -> AsyncGenerator[Mapping[str, o
     yield {"status": "retrieving manifest"}
     try:
         await find_model(name, services)
-    except OllamaError:
+    except OllamaError as e:
         yield {"status": "couldn't retrieve manifest"}
+        if e.message == errors.invalid_model_name().message:
+            raise errors.unqualified_name(names.unchecked(name).canonical) from None
         raise
     yield {"status": NOTHING_SENT}
     yield {"status": "success"}

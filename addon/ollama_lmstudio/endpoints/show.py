@@ -11,7 +11,7 @@ from ..ollama.quoting import quote
 from ..ollama.requests import ShowRequest
 from ..state.aliases import Alias
 from .base import Answer, Incoming, Services
-from .inference import Found, find_model
+from .inference import Found, display_not_found, find_model
 from .models import Listed, capabilities, details, display_name, family, parameter_count
 
 # Not a template that anything runs: LM Studio applies the model's own, and does not tell it. Clients search this text
@@ -32,13 +32,9 @@ async def show(incoming: Incoming, services: Services) -> Answer:
         raise errors.model_required()
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model details are unavailable")
-    found = await find_model(name, services, _not_found)
+    found = await find_model(name, services, display_not_found)
     copilot = incoming.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
     return Answer.json(describe(found, request, services, basename=name if copilot else None))
-
-
-def _not_found(name: str) -> errors.OllamaError:
-    return errors.model_not_found(names.parse_name(name).display)
 
 
 def describe(found: Found, request: ShowRequest, services: Services, *, basename: str | None = None) -> dict[str, Any]:

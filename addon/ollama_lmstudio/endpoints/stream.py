@@ -10,7 +10,7 @@ from typing import Any
 from ..lmstudio import answer as lm
 from ..lmstudio import errors
 from ..ollama import chunks, times, wire
-from .base import JSON, NDJSON, PLAIN_JSON, Answer
+from .base import JSON, NDJSON, PLAIN_JSON, Answer, Measured
 
 # LM Studio's finish reasons; Ollama knows stop and length, whatever else it was is an end like any other.
 DONE_REASONS: Mapping[str, str] = {
@@ -196,6 +196,16 @@ class Translator:
                 logprobs=told.logprobs,
                 **self._final,
             )
+        )
+
+    def measured(self) -> Measured:
+        """Give what was measured so far."""
+        first = self._timeline.first
+        return Measured(
+            self._final.get("metrics") or chunks.Metrics(load_duration=self._timeline.load),
+            first - self._timeline.arrived if first else 0,
+            self._final.get("done_reason", ""),
+            self._scrub(self.error.message) if self.error else "",
         )
 
     def _take(self, parts: Sequence[lm.Part], at: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""`/`, `/api/version` and `/api/status`: what needs no LM Studio."""
+"""`/` and `/api/version`: what needs no LM Studio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,3 @@ async def root(incoming: Incoming, services: Services) -> Answer:
 async def version(incoming: Incoming, services: Services) -> Answer:
     """Tell the version that clients compare with what they need."""
     return Answer.json({"version": services.settings.ollama_version})
-
-
-async def status(incoming: Incoming, services: Services) -> Answer:
-    """Tell that there is no cloud behind this server."""
-    return Answer.json({"cloud": {"disabled": True, "source": "config"}})

@@ -1,201 +1,151 @@
-"""Commands for mitmproxy's prompt (`:`) and mitmweb's command bar.
+"""Commands for the console's prompt (`:`), mitmweb's command bar and key bindings.
 
-A command cannot wait: what LM Studio has to be asked for comes as an alert in the log, and what is known already is the
-command's value. A value is never an empty list, on which mitmproxy's own display of it fails.
+Commands cannot wait. What LM Studio has to be asked for is done in the background, and told in the log; what is known
+is given at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mitmproxy import command, ctx, exceptions, flow, http, types
+from mitmproxy import command, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
+from ..endpoints import models as listings
 from ..endpoints.base import Services
 from ..endpoints.inference import find_model
-from ..endpoints.models import listed, tag_entry
-from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
-from ..options import Listen
-from . import doctor, export, listings
+from . import doctor, export
 from . import exchange as exchanges
+from .jsontext import size
 
 logger = logging.getLogger(__name__)
 
-ANYWHERE = ("0.0.0.0", "::", "")
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _command(name: str) -> Callable[[Function], Function]:
-    """Make a command of a method; mitmproxy's own decorator has no types."""
-    decorate: Callable[[Function], Function] = command.command(name)
-    return decorate
-
-
-def _argument(name: str, argument_type: object) -> Callable[[Function], Function]:
-    decorate: Callable[[Function], Function] = command.argument(name, argument_type)
-    return decorate
+ASKED = "LM Studio is being asked: the answer comes in the event log"
 
 
 class Commands:
-    """The commands `ollama.*`. `get_services` gives what the bridge works with."""
+    """The commands; `services` gives what they work with, `spawn` runs what takes its time."""
 
-    name = "ollama-commands"
+    name = "ollama-lmstudio-commands"
 
-    def __init__(self, get_services: Callable[[], Services]) -> None:
-        self._get_services = get_services
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, services: Callable[[], Services], spawn: Spawn) -> None:
+        self._services = services
+        self._spawn = spawn
 
-    def done(self) -> None:
-        """Stop what is still asked."""
-        for task in self._tasks:
-            task.cancel()
-
-    @_command("ollama.models")
+    @command.command("ollama.models")
     def models(self) -> Sequence[str]:
-        """
-        List the models under the names that clients use, as last read. They are read again: what has changed is said in
-        the event log.
-        """
+        """List LM Studio's models and the aliases, with the names that clients use."""
         services = self._services()
-        known = services.catalog.last
-        shown = _table(known, services) if known else ["LM Studio is being asked: its models come in the event log."]
-        self._spawn(self._read_models(services, shown))
-        return shown
+        catalog = services.catalog.last
+        self._spawn(self._refresh())
+        if catalog is None:
+            return [ASKED]
+        rows = [_row(entry, services) for entry in listings.listed(catalog, services)]
+        return rows or ["LM Studio has no models"]
 
-    async def _read_models(self, services: Services, shown: list[str]) -> None:
-        fresh = _table(await services.catalog.refresh(), services)
-        if fresh != shown:
-            _alert("\n".join(fresh))
-
-    @_command("ollama.aliases")
-    def aliases(self) -> Sequence[str]:
-        """List the aliases, and LM Studio's model that each stands for."""
-        aliases = self._services().aliases.all().values()
-        return [f"{alias.name} -> {alias.target}" for alias in aliases] or ["There are no aliases."]
-
-    @_command("ollama.unload")
-    def unload(self, model: str) -> None:
-        """Unload a model, by any name that a client may use. When it is done, that is said in the event log."""
-        self._spawn(self._unload(self._services(), model))
-
-    async def _unload(self, services: Services, name: str) -> None:
-        found = await find_model(name, services)
-        catalog = await services.catalog.refresh()
-        if not any(model.key == found.model.key and model.loaded for model in catalog.models):
-            _alert(f"{found.model.key} is not loaded.")
-            return
-        await services.life.unload(found.model)
-        _alert(f"{found.model.key} is unloaded.")
-
-    @_command("ollama.doctor")
-    def doctor(self) -> Sequence[str]:
-        """
-        Look for what keeps the bridge from working: LM Studio, its token, the ports, the state directory, who may ask.
-        The whole report comes in the event log.
-        """
+    async def _refresh(self) -> None:
         services = self._services()
-        self._spawn(self._examine(services))
-        return [*map(str, doctor.here(services)), "LM Studio is being asked: the whole report comes in the event log."]
-
-    async def _examine(self, services: Services) -> None:
-        findings = await doctor.examine(services, serving=_is_serving())
-        _alert("\n".join(map(str, findings)))
-
-    @_command("ollama.export.formats")
-    def formats(self) -> Sequence[str]:
-        """List the formats of ollama.export."""
-        return list(export.FORMATS)
-
-    @_command("ollama.export")
-    @_argument("form", types.Choice("ollama.export.formats"))
-    def export(self, flows: Sequence[flow.Flow], path: types.Path, form: str = "") -> None:
-        """
-        Write exchanges to a file: as Markdown (.md), as the client's curl commands (.sh), or as lines for fine-tuning
-        (.jsonl, only conversations that ended well). The format goes by the file's name unless it is given.
-        """
-        services = self._services()
-        form = form or export.SUFFIXES.get(Path(path).suffix.lower(), "")
-        if not form:
-            raise exceptions.CommandError(
-                f"Name the file {', '.join(f'*{suffix}' for suffix in export.SUFFIXES)}, or give a format: "
-                f"{', '.join(export.FORMATS)}"
-            )
-        written, refused = _write(flows, form, _address(services))
-        why = f", {len(refused)} not: {refused[0]}" if refused else ""
-        if not written:
-            raise exceptions.CommandError(f"Nothing to write{why}" if refused else "There are no flows to write")
         try:
-            Path(path).write_text("\n".join(written) if form == "markdown" else "".join(written), "utf-8")
-        except OSError as e:
-            raise exceptions.CommandError(f"{path}: {e.strerror}") from None
-        _alert(f"{len(written)} exchange{'' if len(written) == 1 else 's'} written to {path}{why}.")
-
-    def _services(self) -> Services:
-        try:
-            return self._get_services()
-        except AttributeError:
-            raise exceptions.CommandError("The bridge has not been configured.") from None
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, LMStudioError | OllamaError):
-            logger.error("%s", scrub(error.message, self._services().secrets))
+            catalog = await services.catalog.refresh()
+        except LMStudioError as e:
+            logger.warning("%s", scrub(e.message, services.secrets))
         else:
-            logger.error("a command failed: %s", error, exc_info=error)
+            logger.log(ALERT, "%d models at %s", len(catalog.models), services.client.url)
 
+    @command.command("ollama.aliases")
+    def aliases(self) -> Sequence[str]:
+        """List the aliases: what each stands for, and what it adds to requests."""
+        told = []
+        for alias in self._services().aliases.all().values():
+            parts = {"system": alias.system, "parameters": alias.parameters, "messages": alias.messages}
+            adds = ", ".join(part for part, value in parts.items() if value)
+            told.append(f"{alias.name} -> {alias.target}{f' ({adds})' if adds else ''}")
+        return told or ["there are no aliases: `ollama cp MODEL NAME` makes one"]
 
-def _alert(text: str) -> None:
-    """Say something in the log that the tools draw attention to."""
-    logger.log(ALERT, "%s", text)
+    @command.command("ollama.unload")
+    def unload(self, model: str) -> Sequence[str]:
+        """Unload a model, by any name that clients may use; answers that it is giving are cut off."""
+        self._spawn(self._unload(model))
+        return [ASKED]
 
-
-def _table(catalog: Catalog, services: Services) -> list[str]:
-    """Lay out the models and aliases, with what is in memory."""
-    entries = [
-        tag_entry(entry, services) | {"state": ", ".join(map(doctor.describe, entry.model.instances))}
-        for entry in listed(catalog, services)
-    ]
-    return listings.table(entries)
-
-
-def _is_serving() -> bool:
-    """Whether mitmproxy has at least one server that runs."""
-    servers = getattr(ctx.master.addons.get("proxyserver"), "servers", ())
-    return any(server.is_running for server in servers)
-
-
-def _address(services: Services) -> str:
-    """Give the address that clients on this machine have for the bridge."""
-    listen = services.settings.listen
-    host = ctx.options.listen_host or listen.host
-    port = listen.port if ctx.options.listen_port is None else ctx.options.listen_port
-    return f"http://{Listen('localhost' if host in ANYWHERE else host, port)}"
-
-
-def _write(flows: Sequence[flow.Flow], form: str, address: str) -> tuple[list[str], list[str]]:
-    """Write exchanges in one format; give the texts, and why others could not be written."""
-    written, refused = [], []
-    for each in flows:
-        exchange = exchanges.of(each) if isinstance(each, http.HTTPFlow) else None
-        if exchange is None:
-            refused.append("it is no exchange of the bridge")
-            continue
+    async def _unload(self, name: str) -> None:
+        services = self._services()
         try:
-            written.append(export.write(exchange, form, address))
-        except export.NotExportable as e:
-            refused.append(str(e))
-    return written, refused
+            found = await find_model(name, services)
+            await services.life.unload(found.model)
+        except (OllamaError, LMStudioError) as e:
+            logger.warning("%s is not unloaded: %s", name, scrub(e.message, services.secrets))
+        else:
+            logger.log(ALERT, "%s is unloaded", found.model.key)
+
+    @command.command("ollama.doctor")
+    def doctor(self) -> Sequence[str]:
+        """Look at LM Studio, the port, who may come in and the state directory, and say what is wrong."""
+        self._spawn(self._examine())
+        return ["everything is being looked at: the report comes in the event log"]
+
+    async def _examine(self) -> None:
+        found = await doctor.examine(self._services(), serving=True)
+        for finding in found:
+            logger.log(logging.WARNING if finding.verdict == "problem" else logging.INFO, "doctor: %s", finding)
+        problems = sum(finding.verdict == "problem" for finding in found)
+        logger.log(ALERT, "doctor: %s", f"{problems} problems, see above" if problems else "all is well")
+
+    @command.command("ollama.export")
+    def export(self, flows: Sequence[flow.Flow], path: types.Path) -> Sequence[str]:
+        """Write exchanges to a file: .md the conversations, .sh curl commands, .jsonl lines for fine-tuning.
+
+        A file that is there is only added to, with a + before its path.
+        """
+        text = str(path)
+        adds = text.startswith("+")
+        file = Path(text.removeprefix("+")).expanduser()
+        form = export.SUFFIXES.get(file.suffix.lower())
+        if form is None:
+            raise exceptions.CommandError(f"{file.name} should end with one of {', '.join(export.SUFFIXES)}")
+        written, left_out = self._written(flows, form)
+        if written:
+            try:
+                with file.open("a" if adds else "x", encoding="utf-8") as out:
+                    out.write(("\n" if form == "markdown" else "").join(written))
+            except FileExistsError:
+                raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
+            except OSError as e:
+                raise exceptions.CommandError(f"{file} cannot be written: {e.strerror or e}") from None
+        told = [f"{len(written)} of {len(flows)} exchanges are in {file}" if written else "nothing was written"]
+        return told + [f"{count} left out: {reason}" for reason, count in left_out.items()]
+
+    def _written(self, flows: Sequence[flow.Flow], form: str) -> tuple[list[str], Counter[str]]:
+        written: list[str] = []
+        left_out: Counter[str] = Counter()
+        for item in flows:
+            exchange = exchanges.of(item) if isinstance(item, http.HTTPFlow) else None
+            if exchange is None:
+                left_out["it is none of the bridge's"] += 1
+                continue
+            try:
+                written.append(export.write(exchange, form, self._address()))
+            except export.NotExportable as e:
+                left_out[str(e)] += 1
+        return written, left_out
+
+    def _address(self) -> str:
+        listen = self._services().settings.listen
+        host = "localhost" if listen.host in ("0.0.0.0", "::") or listen.is_loopback else listen.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{listen.port}"
+
+
+def _row(entry: listings.Listed, services: Services) -> str:
+    model = entry.model
+    facts = [model.params, model.quantization, size(listings.size(model)), *listings.capabilities(model, services)]
+    loaded = ", ".join(f"{instance.context_length or '?'} tokens" for instance in model.instances)
+    alias = f" -> {model.key}" if entry.alias else ""
+    return f"{entry.name}{alias}: {' '.join(fact for fact in facts if fact)}{f', loaded ({loaded})' if loaded else ''}"

@@ -67,7 +67,7 @@ class Record:
     """LM Studio's; 0 if it did not answer."""
     upstream_headers: Fields = ()
     upstream: bytes = b""
-    """LM Studio's body as it came."""
+    """LM Studio's body as it came; empty where the client got the same."""
     upstream_size: int = 0
     response_size: int = 0
     """The size of the body that the client got."""

@@ -205,7 +205,8 @@ def duration(nanoseconds: int) -> str:
 
 def speed(numbers: Numbers) -> str:
     """Write how fast an answer came; empty where that is not known."""
-    return f"{numbers.tokens_per_second:.3g} tok/s" if numbers.tokens_per_second else ""
+    tokens = numbers.tokens_per_second
+    return f"{tokens:,.0f} tok/s" if tokens >= 100 else f"{tokens:.3g} tok/s" if tokens else ""
 
 
 # The numbers, and how each is written; those that are not known are left out.

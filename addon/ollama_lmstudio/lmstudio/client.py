@@ -26,6 +26,7 @@ from .errors import (
     LMStudioUnreachable,
     error_from_response,
     scrub,
+    scrub_bytes,
     unexpected_success,
 )
 
@@ -278,12 +279,12 @@ class Client:
             return
         exchange = Exchange(
             method=request.method,
-            url=self._masked(str(request.url).encode()).decode(),
+            url=scrub(str(request.url), self._secrets),
             request_headers=self._masked_headers(request.headers),
-            request_body=self._masked(request.content),
+            request_body=scrub_bytes(request.content, self._secrets),
             status=response.status_code if response else None,
             response_headers=self._masked_headers(response.headers) if response else (),
-            response_body=self._masked(response.content) if response else b"",
+            response_body=scrub_bytes(response.content, self._secrets) if response else b"",
             started=started,
             ended=time.time(),
             error=problem,
@@ -292,10 +293,6 @@ class Client:
             self._on_exchange(exchange)
         except Exception:
             logger.exception("a call to LM Studio could not be shown")
-
-    def _masked(self, data: bytes) -> bytes:
-        text = data.decode("utf-8", "surrogateescape")
-        return scrub(text, self._secrets).encode("utf-8", "surrogateescape")
 
     def _masked_headers(self, headers: httpx.Headers) -> tuple[tuple[str, str], ...]:
         return tuple(

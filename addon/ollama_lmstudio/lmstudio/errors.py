@@ -127,6 +127,13 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     return _ECHOED_TOKEN.sub(rf"\g<1>{MASK}", _TOKEN.sub(MASK, text))
 
 
+def scrub_bytes(data: bytes, secrets: Iterable[str] = ()) -> bytes:
+    """Mask tokens in a body, as `scrub` does in a text."""
+    if not any(mark in data for mark in (b"sk-lm-", b"API token", *(secret.encode() for secret in secrets if secret))):
+        return data
+    return scrub(data.decode("utf-8", "surrogateescape"), secrets).encode("utf-8", "surrogateescape")
+
+
 def is_no_models_loaded(error: LMStudioError) -> bool:
     """Tell whether nothing is loaded and LM Studio would not load on demand."""
     return error.message.startswith("No models loaded")
@@ -143,6 +150,11 @@ def is_model_not_found(error: LMStudioError) -> bool:
 def is_token_refused(error: LMStudioError) -> bool:
     """Tell whether LM Studio wanted a token, or another one."""
     return error.code == "invalid_api_key" or error.message.startswith(_REFUSED)
+
+
+def is_unknown_route(body: bytes) -> bool:
+    """Tell whether the body of a 200 says that LM Studio has no such path or method."""
+    return body.startswith(b'{"error":"') and _UNKNOWN_ROUTE.match(body[10:].decode("utf-8", "replace")) is not None
 
 
 _REFUSED: Final = ("LM Studio answered 401, check", "LM Studio answered 403, check")
@@ -180,7 +192,9 @@ def _find_in_text(text: str, depth: int) -> Peeled | None:
         return None
     if _LOOKS_LIKE_JSON.match(text):
         parsed = _parse(text)
-        return parsed and _find(parsed[0], depth - 1)
+        found = parsed and _find(parsed[0], depth - 1)
+        # An engine's error may have no message: then it is one itself.
+        return found or (Peeled(text) if parsed and depth < MAX_DEPTH else None)
     return _find_inside_text(text, depth) or Peeled(text)
 
 

@@ -76,6 +76,15 @@ def parse_name(text: str) -> Name:
     )
 
 
+def unchecked(text: str) -> Name:
+    """Cut a text into the parts of a name, whether they are valid or not: Ollama shows invalid ones in an error."""
+    _, _, text = text.strip().rpartition("://")
+    path, _, last = text.rpartition("/")
+    model, colon, tag = last.rpartition(":")
+    host, _, namespace = path.rpartition("/")
+    return Name(model if colon else last, tag if colon else _TAG, namespace or _NAMESPACE, host or _HOST)
+
+
 def key_of(text: str) -> str | None:
     """Return the key of the name that a text is; None for a text that is none."""
     try:

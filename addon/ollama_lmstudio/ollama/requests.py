@@ -338,6 +338,14 @@ class _RunRequest(Request):
         if not 0 <= self.top_logprobs <= _MAX_TOP_LOGPROBS:
             raise errors.top_logprobs_range()
 
+    def check_debug(self) -> None:
+        """Check that the client does not want the prompt as the template makes it, which LM Studio does not tell.
+
+        Raises OllamaError (501).
+        """
+        if self.debug_render_only:
+            raise errors.OllamaError(501, "LM Studio does not show what its templates make of a prompt")
+
     def check_format(self) -> None:
         """Check that `format` is absent, `"json"` or an object; Ollama does so last.
 

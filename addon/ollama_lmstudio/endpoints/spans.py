@@ -1,0 +1,81 @@
+"""Where the members of a JSON object and the elements of an array stand in a text, so that some of them can be changed
+and every other byte stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+class Span(NamedTuple):
+    """A value, and from where to where it stands in the text."""
+
+    value: Any
+    start: int
+    end: int
+
+
+def members(text: str) -> dict[str, Span]:
+    """Find the members of the object at the beginning of `text`; of several of one name the last, as LM Studio does.
+
+    What comes after the object does not matter. Raises ValueError where there is no object.
+    """
+    found: dict[str, Span] = {}
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise ValueError("no object")
+    at = _skip(text, at + 1)
+    while text[at : at + 1] == '"':
+        key, at = _decode(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise ValueError("no value")
+        start = _skip(text, at + 1)
+        value, end = _decode(text, start)
+        found[key] = Span(value, start, end)
+        at = _skip(text, end)
+        if text[at : at + 1] != ",":
+            break
+        at = _skip(text, at + 1)
+    if text[at : at + 1] != "}":
+        raise ValueError("no end")
+    return found
+
+
+def elements(text: str, start: int) -> Iterator[Span]:
+    """Find the elements of the array at `start`, which must have been decoded before."""
+    at = _skip(text, start + 1)
+    while text[at] != "]":
+        value, end = _decode(text, at)
+        yield Span(value, at, end)
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
+def replaced(text: str, changes: Iterable[tuple[Span, str]]) -> str:
+    """Give the text with other values in these spans, which must not overlap."""
+    parts, at = [], 0
+    for span, value in sorted(changes, key=lambda change: change[0].start):
+        parts += [text[at : span.start], value]
+        at = span.end
+    return "".join([*parts, text[at:]])
+
+
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # the pattern matches nothing too
+    return match.end()

@@ -1,0 +1,175 @@
+"""Keep both sides of an exchange while it goes on, and put them into its flow.
+
+Nothing waits for this: bytes are kept as they pass, up to a limit, and what is read from them is read at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from ..endpoints.base import Answer, Call, Incoming, Measured, Outcome, Receiver, Relay
+from ..lmstudio.errors import scrub, scrub_bytes
+from . import exchange as exchanges
+from . import summary
+from .record import PREFIX, Kind, Numbers, Record
+
+# The numbers of an answer that is passed on are near its end.
+_TAIL_BYTES = 4096
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_FINISH = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"(\w+)"')
+
+
+@dataclass(slots=True)
+class Kept:
+    """The beginning of a body, and the size of all of it."""
+
+    limit: int
+    size: int = 0
+    data: bytearray = field(default_factory=bytearray)
+
+    def add(self, data: bytes) -> None:
+        """Keep what there is room for."""
+        self.size += len(data)
+        room = self.limit - len(self.data)
+        if room > 0:
+            self.data += data if len(data) <= room else data[:room]
+
+
+class Recorder:
+    """Fill the Record of one flow. Times are ns of the monotonic clock."""
+
+    def __init__(self, limit: int, arrived: int, record: Record, secrets: tuple[str, ...] = ()) -> None:
+        """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio tell them."""
+        self.record = record
+        self._limit = limit
+        self._secrets = secrets
+        self._arrived = arrived
+        self._first = 0
+        self._tail = b""
+        self.heard = Kept(limit)
+        """LM Studio's body."""
+        self.told = Kept(limit)
+        """The client's body, where it is not all there at once."""
+
+    def asked(self, incoming: Incoming) -> None:
+        """Take the client's request; secrets are gone from its headers."""
+        self.record.method, self.record.path, self.record.query = incoming.method, incoming.path, incoming.query
+        self.record.headers = tuple(incoming.headers.items())
+        self.record.request, self.record.request_size = incoming.body[: self._limit], len(incoming.body)
+
+    def became(self, outcome: Outcome | Receiver) -> None:
+        """Take what becomes of the request."""
+        self.record.kind = _kind(outcome)
+        if isinstance(outcome, (Call, Relay)):
+            self.record.model, self.record.upstream_model = outcome.asked, outcome.model
+            self.record.dropped = tuple(outcome.dropped) if isinstance(outcome, Call) else ()
+        else:
+            self.record.model = _model(self.record.request)
+
+    def answered(self, response: http.Response) -> None:
+        """Take the head of LM Studio's answer."""
+        self.record.status = response.status_code
+        headers = response.headers.items(multi=True)
+        self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
+
+    def hear(self, data: bytes, at: int) -> None:
+        """Take bytes of LM Studio's answer."""
+        self._first = self._first or at
+        self.heard.add(data)
+        if self.heard.size > self._limit:
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+
+    def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
+        """Put everything into the flow. What the client got of a stream becomes the body of its response."""
+        record, response = self.record, flow.response
+        record.upstream = scrub_bytes(bytes(self.heard.data), self._secrets)
+        record.upstream_size = self.heard.size
+        if response is not None:
+            if self.told.size:
+                response.raw_content = bytes(self.told.data)
+            elif record.kind == "relay" and response.raw_content is None:
+                # What LM Studio said is what the client got.
+                response.raw_content, record.upstream = record.upstream, b""
+            passed_on = self.heard.size if record.kind == "relay" and not record.upstream else 0
+            record.response_size = self.told.size or passed_on or len(response.raw_content or b"")
+        record.kind = record.kind or "answer"
+        record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
+        record.numbers = self._numbers(ended, measured)
+        self.show(flow)
+
+    def show(self, flow: http.HTTPFlow) -> None:
+        """Put what is known so far into the flow, in a line too."""
+        self.record.save(flow.metadata)
+        sum_up(flow)
+
+    def _numbers(self, ended: int, measured: Measured | None) -> Numbers:
+        if measured is not None:
+            metrics = measured.metrics
+            return Numbers(
+                total=metrics.total_duration or ended - self._arrived,
+                load=metrics.load_duration,
+                first_token=measured.first_token,
+                generation=metrics.eval_duration,
+                prompt_tokens=metrics.prompt_eval_count,
+                answer_tokens=metrics.eval_count,
+                done_reason=measured.done_reason,
+            )
+        numbers = Numbers(total=ended - self._arrived)
+        if self.record.kind == "relay" and self._first:
+            self._read_tail(numbers, ended)
+        return numbers
+
+    def _read_tail(self, numbers: Numbers, ended: int) -> None:
+        """Read the numbers of an answer that was passed on."""
+        tail = self._tail or bytes(self.heard.data[-_TAIL_BYTES:])
+        usages = _USAGE.findall(tail)
+        try:
+            usage = json.loads(usages[-1]) if usages else {}
+        except ValueError:
+            usage = {}
+        prompt, answer = (
+            next((usage[name] for name in names if isinstance(usage.get(name), int)), 0)
+            for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+        )
+        numbers.prompt_tokens, numbers.answer_tokens = prompt, answer
+        finished = _FINISH.findall(tail)
+        numbers.done_reason = finished[-1].decode() if finished else ""
+        if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
+            numbers.first_token = self._first - self._arrived
+            numbers.generation = ended - self._first
+
+
+def sum_up(flow: http.HTTPFlow) -> None:
+    """Give a flow its comment and its mark, unless a person gave it others."""
+    exchange = exchanges.of(flow)
+    if exchange is None:
+        return
+    for name, text in (("comment", summary.comment(exchange)), ("marked", summary.mark(exchange))):
+        if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
+            setattr(flow, name, text)
+            flow.metadata[f"{PREFIX}{name}"] = text
+
+
+def _kind(outcome: Outcome | Receiver) -> Kind:
+    match outcome:
+        case Call():
+            return "call"
+        case Relay():
+            return "relay"
+        case Answer():
+            return "answer"
+    return "served"
+
+
+def _model(body: bytes) -> str:
+    """Give the model that a request names, of those that are answered here."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    names = [value.get(key) for key in ("model", "name", "source")] if isinstance(value, dict) else []
+    return next((name for name in names if isinstance(name, str) and name), "")

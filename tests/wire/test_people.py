@@ -1,0 +1,212 @@
+"""What a person does with the traffic, through mitmweb: stop, edit, let go on, replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from tests.strict.reader import marked
+from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
+from tests.wire.web import Web
+
+from lmstudio_sim import Sim, SimThread
+
+TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
+
+
+@pytest.fixture
+def lmstudio() -> Iterator[Sim]:
+    with SimThread(models=models(), auth={TOKEN}) as sim:
+        yield sim
+
+
+@pytest.fixture
+def started(lmstudio: Sim, start_proxy: StartProxy) -> Iterator[tuple[Proxy, Web]]:
+    proxy = start_proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options={"lmstudio_token": TOKEN})
+    web = Web(proxy)
+    yield proxy, web
+    web.http.close()
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+def ask(proxy: Proxy, path: str = "/api/chat", **body: Any) -> httpx.Response:
+    with proxy.client() as client:
+        return client.post(path, json={"model": CHAT, "messages": HI} | body)
+
+
+def call_of(sim: Sim) -> Any:
+    return [request.json for request in sim.requests if request.path == "/v1/chat/completions"][-1]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_is_edited_in_the_clients_terms(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, stream: bool
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u /api/chat & ~q")
+    answer = background.submit(ask, proxy, stream=stream)
+    paused = web.paused()
+    assert paused["request"]["path"] == "/api/chat"
+    asked = json.loads(web.content(paused))
+    assert asked == {"model": CHAT, "messages": HI, "stream": stream}
+    asked["messages"][0]["content"] = "edited"
+    asked["options"] = {"temperature": 0.25}
+    web.edit(paused, request={"content": json.dumps(asked)})
+    web.resume(paused)
+    response = answer.result()
+    said = content_of(ndjson(response)) if stream else response.json()["message"]["content"]
+    assert said == "You said: edited"
+    assert call_of(lmstudio)["temperature"] == 0.25
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_is_edited_in_lmstudios_terms(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, stream: bool
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u chat/completions & ~q")
+    answer = background.submit(ask, proxy, stream=stream)
+    paused = web.paused()
+    assert paused["request"]["path"] == "/v1/chat/completions"
+    assert TOKEN not in json.dumps(paused), "a paused flow is shown, and shows no secret"
+    call = json.loads(web.content(paused))
+    call["messages"][0]["content"] = "edited"
+    web.edit(paused, request={"content": json.dumps(call)})
+    web.resume(paused)
+    response = answer.result()
+    said = content_of(ndjson(response)) if stream else response.json()["message"]["content"]
+    assert said == "You said: edited"
+    assert call_of(lmstudio)["messages"][0]["content"] == "edited"
+
+
+def test_a_request_is_found_by_the_clients_path_after_the_rewrite_too(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~meta /api/chat & ~u completions & ~q")
+    answer = background.submit(ask, proxy)
+    paused = web.paused()
+    assert paused["request"]["path"] == "/v1/chat/completions"
+    web.resume(paused)
+    ndjson(answer.result())
+
+
+def test_an_edit_of_path_and_method_counts_too(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u /api/v0/completions & ~q")
+    with marked(foreign=True):
+        answer = background.submit(ask, proxy, "/api/v0/completions")
+        paused = web.paused()
+        web.edit(paused, request={"path": "/api/version", "method": "GET", "content": ""})
+        web.resume(paused)
+        assert list(answer.result().json()) == ["version"]
+    assert not any(request.method == "POST" for request in lmstudio.requests)
+
+
+def test_an_edit_to_nonsense_is_the_clients_error(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u /api/chat & ~q")
+    answer = background.submit(ask, proxy)
+    paused = web.paused()
+    web.edit(paused, request={"content": "{"})
+    web.resume(paused)
+    assert (answer.result().status_code, answer.result().json()) == (400, {"error": "unexpected EOF"})
+
+
+def test_a_paused_request_can_be_killed(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u /api/chat & ~q")
+    answer = background.submit(ask, proxy)
+    web.kill(web.paused())
+    with pytest.raises(httpx.TransportError):
+        answer.result()
+    assert not any(request.path == "/v1/chat/completions" for request in lmstudio.requests)
+
+
+def is_done(path: str) -> Any:
+    return lambda flow: flow["request"]["path"] == path and flow.get("response") and flow["response"]["timestamp_end"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_replay_repeats_the_call_and_translates_the_answer_again(
+    started: tuple[Proxy, Web], lmstudio: Sim, stream: bool
+) -> None:
+    proxy, web = started
+    first = ask(proxy, stream=stream)
+    flow = web.flow(is_done("/v1/chat/completions"))
+    call = json.loads(web.content(flow))
+    call["messages"][0]["content"] = "replayed"
+    web.edit(flow, request={"content": json.dumps(call)})
+    lmstudio.clear()
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] == "request" and is_done("/v1/chat/completions")(flow))
+    assert call_of(lmstudio)["messages"][0]["content"] == "replayed"
+    assert lmstudio.requests[-1].header("authorization") == f"Bearer {TOKEN}"
+    text = web.content(again, "response")
+    assert "replayed" in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [list(line) for line in lines][-1] == [list(json.loads(line)) for line in first.text.splitlines()][-1]
+    assert len(lines) == len(first.text.splitlines())
+    headers = dict(again["response"]["headers"])
+    assert headers["Content-Type"] == first.headers["content-type"]
+    assert TOKEN not in json.dumps(web.flows())
+
+
+def test_a_replay_of_an_error(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
+    proxy, web = started
+    ask(proxy)
+    flow = web.flow(is_done("/v1/chat/completions"))
+    lmstudio.fault(pre_error=(400, "application/json", '{"error":"no more"}'))
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] and is_done("/v1/chat/completions")(flow))
+    assert (again["response"]["status_code"], web.content(again, "response")) == (400, '{"error":"no more"}')
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "becomes"),
+    [
+        ("/api/embed", {"model": EMBEDDER, "input": "a"}, "/v1/embeddings"),
+        ("/api/show", {"model": CHAT}, "/api/show"),
+        ("/v1/chat/completions", {"model": "Llama3.2:3b", "messages": HI}, "/v1/chat/completions"),
+        ("/api/pull", {"model": "nobody/has-this"}, "/api/pull"),
+    ],
+)
+def test_a_replay_of_anything_else(started: tuple[Proxy, Web], path: str, body: dict[str, Any], becomes: str) -> None:
+    proxy, web = started
+    with proxy.client() as client:
+        first = client.post(path, json=body)
+    flow = web.flow(is_done(becomes))
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] == "request" and is_done(becomes)(flow))
+    assert again["response"]["status_code"] == first.status_code
+    answer = web.content(again, "response")
+    if path == "/v1/chat/completions":
+        assert json.loads(answer)["choices"] == first.json()["choices"]
+    elif path == "/api/embed":
+        assert json.loads(answer)["embeddings"] == first.json()["embeddings"]
+    else:
+        assert answer == first.text
+
+
+def test_our_own_calls_can_be_replayed(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
+    _, web = started
+    flow = web.flow(is_done("/api/v1/models"))
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] == "request" and is_done("/api/v1/models")(flow))
+    assert again["response"]["status_code"] == 200
+    assert "models" in json.loads(web.content(again, "response"))
