@@ -303,6 +303,10 @@ def test_jsonl_is_of_exchanges_that_ended_well(given_exchange: Exchange, reason:
         export.jsonl(given_exchange)
 
 
+def test_every_format_has_a_suffix() -> None:
+    assert set(export.SUFFIXES.values()) == set(export.FORMATS)
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
 def test_no_secrets_in_any(form: str) -> None:
     kept = record(
