@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -243,12 +244,18 @@ class Bridge:
             return
         incoming = exchange.incoming
         if incoming is not None:
-            if await internals.wait_for_a_person(flow):
-                incoming = _incoming(flow, exchange.arrived)
-            if flow.response or flow.error:
-                return
-            incoming = exchange.incoming = replace(incoming, body=flow.request.raw_content or b"")
+            if routes.is_passthrough(incoming.path):
+                _decode(flow)
+            incoming = replace(incoming, body=flow.request.raw_content or b"")
             exchange.recorder.asked(incoming)
+            if internals.is_stopped(flow):
+                exchange.recorder.show(flow)
+                await internals.wait_for_a_person(flow)
+                if flow.response or flow.error:
+                    return
+                incoming = replace(_incoming(flow, exchange.arrived), body=flow.request.raw_content or b"")
+                exchange.recorder.asked(incoming)
+            exchange.incoming = incoming
             if self._is_recorded(flow, exchange, incoming):
                 return
         try:
@@ -693,6 +700,13 @@ def _incoming(flow: http.HTTPFlow, arrived: int) -> base.Incoming:
     path, _, query = flow.request.path.partition("?")
     headers = {name.lower(): value for name, value in flow.request.headers.items()}
     return base.Incoming(flow.request.method, path, query, headers, b"", arrived)
+
+
+def _decode(flow: http.HTTPFlow) -> None:
+    """Decompress a body, as Ollama does on its /v1: the model's name is in it."""
+    if flow.request.raw_content and "content-encoding" in flow.request.headers:
+        with suppress(ValueError):
+            flow.request.decode()
 
 
 def _forget_secrets(flow: http.HTTPFlow) -> None:

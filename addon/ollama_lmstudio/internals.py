@@ -270,15 +270,17 @@ class SealedHeaders(http.Headers):
 # addon for that is asked.
 
 
-async def wait_for_a_person(flow: http.HTTPFlow) -> bool:
-    """Pause a request that an intercept filter matches as it is now, until a person lets it go on; say whether."""
+def is_stopped(flow: http.HTTPFlow) -> bool:
+    """Whether an intercept filter matches a request as it is now."""
     should_intercept = getattr(ctx.master.addons.get("intercept"), "should_intercept", None)
-    if should_intercept is None or not should_intercept(flow):
-        return False
+    return should_intercept is not None and bool(should_intercept(flow))
+
+
+async def wait_for_a_person(flow: http.HTTPFlow) -> None:
+    """Pause a request until a person lets it go on."""
     flow.intercept()
     await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
     await flow.wait_for_resume()
-    return True
 
 
 # 9. What the user interfaces, the log and a saved file are to show, without anybody waiting for it or acting on it.

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mitmproxy.net import encoding as encoding_of_mitmproxy
 from tests.wire.conftest import CHAT, DOWNLOADABLE, HI, THINKING, VISION, Proxy
 
 from lmstudio_sim import Sim
@@ -87,6 +88,19 @@ def test_an_upload_in_chunks(client: httpx.Client, sim: Sim) -> None:
     response = client.post(CHATS, content=iter([body[:9], body[9:]]))
     assert response.json()["choices"][0]["message"]["content"] == "You said: hi"
     assert sim.requests[0].body == body
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+def test_a_compressed_body_names_its_model_too(client: httpx.Client, sim: Sim, encoding: str) -> None:
+    body = json.dumps({"model": "Llama3.2:3b", "messages": HI}).encode()
+    compressed = encoding_of_mitmproxy.encode(body, encoding)
+    assert isinstance(compressed, bytes)
+    response = client.post(CHATS, content=compressed, headers={"Content-Encoding": encoding})
+    assert response.json()["choices"][0]["message"]["content"] == "You said: hi"
+    assert sim.requests[-1].json["model"] == CHAT
+    assert sim.requests[-1].header("content-encoding") is None
+    broken = client.post(CHATS, content=b"not compressed", headers={"Content-Encoding": encoding})
+    assert broken.status_code == 400
 
 
 # The model's name

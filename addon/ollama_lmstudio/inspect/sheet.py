@@ -10,6 +10,7 @@ user: |
 from __future__ import annotations
 
 import re
+import textwrap
 
 from . import jsontext
 
@@ -18,7 +19,8 @@ TEXT_CHARACTERS = 20_000
 SHEET_CHARACTERS = 500_000
 """How long a sheet can be."""
 
-_PLAIN_CHARACTERS = 100
+# A line in a text is no longer, if it has spaces.
+_PLAIN_CHARACTERS = 80
 # A value that YAML reads as one string, or one number.
 _PLAIN = re.compile(r"[\w(\[./-](?:(?!: | #)[^\n\r])*")
 
@@ -47,7 +49,7 @@ class Sheet:
         if len(text) <= _PLAIN_CHARACTERS and _PLAIN.fullmatch(text):
             self._add(f"{key}: {text}")
         else:
-            self.block(key, text.splitlines())
+            self.block(key, [part for line in text.splitlines() for part in _folded(line)])
 
     def block(self, key: str, lines: list[str]) -> None:
         """Add lines under a key."""
@@ -73,3 +75,14 @@ class Sheet:
         if self._left_out:
             lines.append(f"# {self._left_out:,} more characters are not shown")
         return jsontext.well_formed("\n".join(lines))
+
+
+def _folded(line: str) -> list[str]:
+    """Fold a long line at its spaces: the page that shows it does not."""
+    if len(line) <= _PLAIN_CHARACTERS:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    folded = textwrap.wrap(
+        line, _PLAIN_CHARACTERS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return folded or [line]

@@ -1,0 +1,105 @@
+"""A person at mitmweb's page, in a real browser: looks, chooses, edits, lets go on.
+
+run.py browser.py URL EXECUTABLE
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+# As root, without a screen, and without a word to anybody but the page.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WAIT_MS = 15_000
+
+playwright = sync_playwright().start()
+browser = playwright.chromium.launch(executable_path=sys.argv[3], headless=True, args=list(ARGUMENTS))
+page = browser.new_page(viewport={"width": 1400, "height": 980}, color_scheme="light")
+page.set_default_timeout(WAIT_MS)
+problems: list[str] = []
+page.on("pageerror", lambda error: problems.append(str(error)))
+
+
+def visit(url: str) -> None:
+    """Open the page."""
+    page.goto(url)
+    page.wait_for_selector(".flow-table")
+
+
+def choose(text: str) -> None:
+    """Click the newest exchange in the list whose line has this text."""
+    page.locator("tr", has_text=text).last.click()
+    page.wait_for_selector(".contentview pre, .contentview .cm-editor")
+
+
+def listed() -> list[str]:
+    """Give the lines of the list."""
+    rows = page.locator(".flow-table tbody tr").all_inner_texts()
+    return [" ".join(row.split()) for row in rows if row.strip()]
+
+
+def tab(name: str) -> None:
+    """Click one of the tabs of an exchange, or of the page."""
+    page.locator("nav a", has_text=name).first.click()
+
+
+def view(name: str) -> None:
+    """Choose a view by hand."""
+    page.locator("a,button", has_text="View:").first.click()
+    page.locator(".dropdown-menu a, .dropdown-menu li", has_text=name.lower()).first.click()
+    page.wait_for_selector(f".contentview h5:text-is('{name}')")
+
+
+def shown(text: str) -> dict[str, Any]:
+    """Wait until the exchange's body shows a text; give the view's name and what it shows."""
+    body = page.locator(".contentview").first
+    body.get_by_text(text).first.wait_for()
+    return {"view": body.locator("h5").inner_text(), "text": body.inner_text()}
+
+
+def fill(field: str, text: str) -> None:
+    """Write into one of the fields of the list: Search, Highlight, Intercept."""
+    tab("Flow List")
+    found = page.get_by_placeholder(field)
+    found.fill(text)
+    found.press("Enter")
+    page.keyboard.press("Escape")
+
+
+def edit(text: str) -> None:
+    """Replace the body of the exchange that is shown."""
+    page.locator("button", has_text="Edit").first.click()
+    # In the old editor, a scroll bar that nobody sees lies over the lower half of the only line.
+    page.locator(".CodeMirror-line, .cm-line").first.click(position={"x": 20, "y": 4})
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(text)
+    page.locator("button", has_text="Done").click()
+    page.wait_for_selector("button:has-text('Edit')")
+
+
+def press(button: str) -> None:
+    """Press one of the buttons of the tool bar: Resume, Replay."""
+    page.locator("nav a", has_text=re.compile("^Flow$")).click()
+    page.locator(".flow-menu button", has_text=button).click()
+
+
+def picture(path: str) -> None:
+    """Take a picture of the page."""
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+
+
+def errors() -> list[str]:
+    """Give the errors of the page's own code."""
+    return problems
