@@ -7,13 +7,16 @@ import inspect
 import warnings
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
-from mitmproxy import ctx
+from mitmproxy import ctx, hooks, http, io
+from mitmproxy.addons import export, intercept, serverplayback
 from mitmproxy.connection import Client
+from mitmproxy.net.http import http1
 from mitmproxy.options import Options
 from mitmproxy.proxy import context as proxy_context
 from mitmproxy.proxy import layer, layers
@@ -357,3 +360,121 @@ def test_a_connection_that_does_not_end_is_not_waited_for(monkeypatch: pytest.Mo
     connect(monkeypatch, flow.client_conn, SimpleNamespace(transports=transports))
     asyncio.run(asyncio.wait_for(internals.drop_idle(flow), 5))
     assert len(transports) == 2
+
+
+SECRETS = {"Authorization": "Bearer s3cret", "X-Loopback-Secret": "s3same"}
+
+
+def sealed() -> internals.SealedHeaders:
+    return internals.SealedHeaders(((b"Host", b"h"), (b"authorization", b"old")), SECRETS)
+
+
+def test_the_wire_gets_the_secret() -> None:
+    request = http.Request.make("POST", "http://h/", b"x")
+    request.headers = sealed()
+    head = http1.assemble_request_head(request)
+    assert b"authorization: Bearer s3cret\r\n" in head
+    assert b"X-Loopback-Secret: s3same\r\n" in head
+    assert b"old" not in head
+
+
+def test_whatever_shows_headers_gets_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctx, "options", SimpleNamespace(export_preserve_original_ip=False), raising=False)
+    flow = tflow.tflow()
+    flow.request.headers = sealed()
+    assert flow.request.headers["Authorization"] == "Bearer ***"
+    shown = [
+        repr(flow.request.headers),
+        repr(flow.request.headers.fields),
+        str(dict(flow.request.headers)),
+        repr(flow.get_state()),
+        repr(bytes(flow.request.headers.copy())),
+        repr(bytes(flow.copy().request.headers)),
+        export.curl_command(flow),
+        repr(export.raw_request(flow)),
+    ]
+    with (tmp_path / "flows").open("wb") as file:
+        io.FlowWriter(file).add(flow)
+    shown.append(repr((tmp_path / "flows").read_bytes()))
+    for text in shown:
+        assert "s3cret" not in text
+        assert "s3same" not in text
+
+
+def test_secrets_are_forgotten() -> None:
+    headers = sealed()
+    headers.forget()
+    assert b"s3" not in bytes(headers)
+
+
+def test_what_somebody_else_puts_there_is_sent() -> None:
+    headers = sealed()
+    headers["Authorization"] = "Basic mine"
+    assert b"authorization: Basic mine\r\n" in bytes(headers)
+    del headers["X-Loopback-Secret"]
+    assert b"Loopback" not in bytes(headers)
+
+
+def master_with(monkeypatch: pytest.MonkeyPatch, **addons: Any) -> Mock:
+    master = Mock()
+    master.addons.get = addons.get
+    master.addons.trigger_event = AsyncMock()
+    master.addons.handle_lifecycle = AsyncMock()
+    monkeypatch.setattr(ctx, "master", master, raising=False)
+    return master
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_an_intercept_filter_is_asked(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    master_with(monkeypatch, intercept=SimpleNamespace(should_intercept=lambda flow: stops))
+    assert internals.is_stopped(tflow.tflow()) is stops
+    master_with(monkeypatch)
+    assert not internals.is_stopped(tflow.tflow())
+
+
+def test_mitmproxys_own_addon_can_be_asked() -> None:
+    assert list(inspect.signature(intercept.Intercept.should_intercept).parameters) == ["self", "f"]
+
+
+def test_a_paused_request_waits_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    master = master_with(monkeypatch)
+    flow = tflow.tflow()
+
+    async def pause() -> None:
+        waiting = asyncio.create_task(internals.wait_for_a_person(flow))
+        await asyncio.sleep(0.01)
+        assert flow.intercepted
+        assert not waiting.done()
+        flow.resume()
+        await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(pause())
+    (call,) = master.addons.trigger_event.await_args_list
+    assert isinstance(call.args[0], hooks.UpdateHook)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_flow_is_shown_and_paused_by_nobody(failed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    master = master_with(monkeypatch)
+    flow = tflow.tflow(resp=not failed, err=failed)
+
+    async def stop(event: Any) -> None:
+        flow.intercept()
+
+    master.addons.handle_lifecycle.side_effect = stop
+    asyncio.run(internals.show_flow(flow))
+    told = [type(call.args[0]).__name__ for call in master.addons.handle_lifecycle.await_args_list]
+    assert told == ["HttpRequestHeadersHook", "HttpErrorHook" if failed else "HttpResponseHook"]
+    assert not flow.intercepted
+
+
+def test_the_recording_is_what_server_replay_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    playback = serverplayback.ServerPlayback()
+    first, second, other = tflow.tflow(resp=True), tflow.tflow(resp=True), tflow.tflow(resp=True)
+    playback.flowmap = {b"same": [first, second], b"other": [other]}
+    master_with(monkeypatch, serverplayback=playback)
+    assert internals.recorded_flows() == [first, second, other]
+    internals.prefer_recorded(second)
+    assert playback.flowmap[b"same"] == [second, first]
+    master_with(monkeypatch)
+    assert internals.recorded_flows() == []

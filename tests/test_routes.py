@@ -128,6 +128,8 @@ def test_unknown_paths(method: str, path: str) -> None:
         ("GET", "//", "", 301, "/", b'<a href="/">Moved Permanently</a>.\n\n'),
         ("GET", "/api/ps/", "a=1&b", 301, "/api/ps?a=1&b", b'<a href="/api/ps?a=1&amp;b">Moved Permanently</a>.\n\n'),
         ("POST", "/api/chat/", "", 307, "/api/chat", b""),
+        ("POST", "/v1/chat/completions/", "", 307, "/v1/chat/completions", b""),
+        ("GET", "/v1/models/", "", 301, "/v1/models", b'<a href="/v1/models">Moved Permanently</a>.\n\n'),
         ("HEAD", "/api/tags/", "", 307, "/api/tags", b""),
         ("DELETE", "/api/chat/", "x", 307, "/api/chat?x", b""),
         ("POST", "//api/chat", "", 301, "/api/chat", b""),

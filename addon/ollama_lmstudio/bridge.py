@@ -197,13 +197,11 @@ class Bridge:
     def _admit(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         exchange = self._begun(flow, Record())
-        asked = _incoming(flow, exchange.arrived)
-        host, origin = request.host_header or "", asked.headers.get("origin", "")
-        turned_away = access.check(self.gate, asked.method, host, asked.headers, routes.allowed_methods(asked.path))
-        for name in SECRET_HEADERS:
-            request.headers.pop(name, None)
-        public = {name: value for name, value in asked.headers.items() if name not in SECRET_HEADERS}
-        incoming = exchange.incoming = replace(asked, headers=public)
+        incoming = exchange.incoming = _incoming(flow, exchange.arrived)
+        host, origin = request.host_header or "", incoming.headers.get("origin", "")
+        secrets = {name: request.headers.pop(name) for name in SECRET_HEADERS if name in request.headers}
+        shown = {**incoming.headers, **secrets}
+        turned_away = access.check(self.gate, incoming.method, host, shown, routes.allowed_methods(incoming.path))
         exchange.recorder.asked(incoming)
         exchange.recorder.record.save(flow.metadata)
         if turned_away is not None:
@@ -242,24 +240,15 @@ class Bridge:
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome or flow.response or flow.error or not flow.live:
             return
-        incoming = exchange.incoming
-        if incoming is not None:
-            if routes.is_passthrough(incoming.path):
-                _decode(flow)
-            incoming = replace(incoming, body=flow.request.raw_content or b"")
-            exchange.recorder.asked(incoming)
-            if internals.is_stopped(flow):
-                exchange.recorder.show(flow)
-                await internals.wait_for_a_person(flow)
-                if flow.response or flow.error:
-                    return
-                incoming = replace(_incoming(flow, exchange.arrived), body=flow.request.raw_content or b"")
-                exchange.recorder.asked(incoming)
-            exchange.incoming = incoming
-            if self._is_recorded(flow, exchange, incoming):
+        if exchange.incoming is not None:
+            exchange.incoming = incoming = await self._take(flow, exchange, exchange.incoming)
+            if flow.response or flow.error or self._is_recorded(flow, exchange, incoming):
                 return
         try:
-            outcome = await (self._outcome(incoming) if incoming else self._outcome_again(flow, exchange))
+            if exchange.incoming is not None:
+                outcome = await self._outcome(exchange.incoming)
+            else:
+                outcome = await self._outcome_again(flow, exchange)
         except (OllamaError, LMStudioError) as e:
             outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
         except Exception:
@@ -276,6 +265,19 @@ class Bridge:
         await self._drop_idle(flow)
         self._send(flow, exchange, outcome)
 
+    async def _take(self, flow: http.HTTPFlow, exchange: Exchange, incoming: base.Incoming) -> base.Incoming:
+        """Take a client's request, or what a person made of it who stopped it."""
+        if routes.is_passthrough(incoming.path):
+            _decode(flow)
+        incoming = replace(incoming, body=flow.request.raw_content or b"")
+        exchange.recorder.asked(incoming)
+        if internals.is_stopped(flow):
+            exchange.recorder.show(flow)
+            await internals.wait_for_a_person(flow)
+            incoming = replace(_incoming(flow, exchange.arrived), body=flow.request.raw_content or b"")
+            exchange.recorder.asked(incoming)
+        return incoming
+
     async def _outcome(self, incoming: base.Incoming) -> base.Outcome:
         found = routes.find(incoming.method, incoming.path, incoming.query)
         if isinstance(found, base.Answer):
@@ -286,14 +288,14 @@ class Bridge:
         """Give what becomes of a replayed exchange: the call as it is now, which a person may have edited."""
         kept, request = exchange.recorder.record, flow.request
         path, body = request.path.partition("?")[0].removeprefix(self.upstream.prefix), request.raw_content or b""
-        if kept.kind in ("own", "relay") or kept.request_size > len(kept.request):
+        translated = kept.kind == "call" and kept.request_size == len(kept.request)
+        if kept.kind in ("own", "relay", "call") and not translated:
             return base.Relay(path, body, model=kept.upstream_model, asked=kept.model)
-        headers = dict(kept.headers)
-        asked = kept.request if kept.kind == "call" else body
+        asked = kept.request if translated else body
         outcome = await self._outcome(
-            base.Incoming(kept.method, kept.path, kept.query, headers, asked, exchange.arrived)
+            base.Incoming(kept.method, kept.path, kept.query, dict(kept.headers), asked, exchange.arrived)
         )
-        if isinstance(outcome, base.Call) and kept.kind == "call":
+        if translated and isinstance(outcome, base.Call):
             outcome.path, outcome.body = path, body
         return outcome
 
@@ -696,9 +698,10 @@ def _wants_a_look(response: http.Response, relay: base.Relay) -> bool:
 
 
 def _incoming(flow: http.HTTPFlow, arrived: int) -> base.Incoming:
-    """Take a request as it is in its flow now, without its body."""
+    """Take a request as it is in its flow now, without its body and its secrets."""
     path, _, query = flow.request.path.partition("?")
-    headers = {name.lower(): value for name, value in flow.request.headers.items()}
+    fields = {name.lower(): value for name, value in flow.request.headers.items()}
+    headers = {name: value for name, value in fields.items() if name not in SECRET_HEADERS}
     return base.Incoming(flow.request.method, path, query, headers, b"", arrived)
 
 

@@ -241,22 +241,23 @@ async def drop_idle(flow: http.HTTPFlow) -> None:
 class SealedHeaders(http.Headers):
     """Headers that show `***` for a secret, and send it.
 
-    Whatever looks at the fields (the user interfaces, a saved flow, an export, a copy) sees the mask only. `forget` is
-    for when the request has been sent.
+    Whatever looks at the fields (the user interfaces, a saved flow, an export, a copy) sees the mask only; who puts
+    something else there sends that. `forget` is for when the request has been sent.
     """
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]] = (), secrets: Mapping[str, str] | None = None) -> None:
         """Add a header for each secret."""
         super().__init__(fields)
-        self._sealed: dict[bytes, bytes] = {}
+        self._sealed: dict[tuple[bytes, bytes], bytes] = {}
         for name, secret in (secrets or {}).items():
-            self[name] = MASKED_BEARER if secret.startswith(BEARER) else MASK
-            self._sealed[name.lower().encode()] = secret.encode()
+            mask = MASKED_BEARER if secret.startswith(BEARER) else MASK
+            self[name] = mask
+            self._sealed[name.lower().encode(), mask.encode()] = secret.encode()
 
     def __bytes__(self) -> bytes:
         shown = self.fields
         try:
-            self.fields = tuple((name, self._sealed.get(name.lower(), value)) for name, value in shown)
+            self.fields = tuple((name, self._sealed.get((name.lower(), value), value)) for name, value in shown)
             return super().__bytes__()
         finally:
             self.fields = shown

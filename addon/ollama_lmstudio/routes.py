@@ -154,7 +154,7 @@ def find(method: str, path: str, query: str = "") -> base.Endpoint | base.Answer
     if route is not None:
         endpoint = route.endpoints.get(method)
         return endpoint or base.Answer(405, b"405 method not allowed", base.TEXT, (("Allow", ", ".join(route.allow)),))
-    if is_passthrough(path):
+    if is_passthrough(path) and not _route(path.rstrip("/")):
         return passthrough.passthrough
     return _redirect(method, path, query) or NOT_FOUND
 
