@@ -122,7 +122,7 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     async def look() -> int:
         client = Client(str(settings.lmstudio_url), settings.lmstudio_token or None)
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
-        found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=False)
+        found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=None)
         await client.aclose()
         print(*found, sep="\n")
         return int(any(finding.verdict == "problem" for finding in found))

@@ -149,7 +149,7 @@ def exchange(
     **changed: Any,
 ) -> Exchange:
     """Make a chat's exchange."""
-    kept = record() if kept is None else kept
+    kept = record(response_size=len(response or b"")) if kept is None else kept
     whole = Exchange(
         record=kept,
         method="POST",

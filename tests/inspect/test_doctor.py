@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,27 @@ from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
-from ollama_lmstudio.state.aliases import AliasStore
+from ollama_lmstudio.state.aliases import Alias, AliasStore
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
 
-def examine(url: str, state_dir: Path, *, serving: bool = False, **changed: Any) -> list[Finding]:
+def examine(
+    url: str,
+    state_dir: Path,
+    *,
+    serving: bool | None = None,
+    aliases: Mapping[str, Alias] | None = None,
+    **changed: Any,
+) -> list[Finding]:
     defaults = {option.name: option.default for option in options.OPTIONS}
     settings = options.parse(defaults | {"lmstudio_url": url, "state_dir": str(state_dir)} | changed)
 
     async def look() -> list[Finding]:
         client = Client(url, settings.lmstudio_token or None)
         services = Services(settings, client, CatalogCache(client, 300), AliasStore(settings.state_dir))
+        if aliases:
+            services.aliases.change(lambda kept: kept.update(aliases))
         try:
             return await doctor.examine(services, serving=serving)
         finally:
@@ -71,7 +80,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert f"LM Studio 0.4.0 or newer answers at {sim.url}" in told(found, "ok")
     assert "it lists 2 models" in told(found, "ok")
     assert "loaded: m" in told(found, "note")
-    assert "was not refused" in told(found, "ok")
+    assert "it asks for a token, and takes the one in lmstudio_token" in told(found, "ok")
     assert "this machine only" in told(found, "ok")
     assert f"{tmp_path} can be written" in told(found, "ok")
     assert TOKEN not in "\n".join(map(str, found))
@@ -81,6 +90,28 @@ def test_lmstudio_is_not_there(tmp_path: Path) -> None:
     found = examine("http://127.0.0.1:9", tmp_path)
     assert "not reachable at http://127.0.0.1:9" in told(found, "problem")
     assert "set api_key" in told(found, "note")
+
+
+def test_a_token_that_is_missing_or_not_needed(tmp_path: Path) -> None:
+    with SimThread(models=[SimModel("m")], auth={TOKEN}) as sim:
+        assert told(examine(sim.url, tmp_path), "problem") == "LM Studio asks for a token: set lmstudio_token"
+    with SimThread(models=[SimModel("m")]) as sim:
+        assert "it asks for no token" in told(examine(sim.url, tmp_path), "ok")
+        found = examine(sim.url, tmp_path, lmstudio_token=TOKEN)
+        assert "the one in lmstudio_token is not needed" in told(found, "note")
+
+
+def test_an_alias_whose_model_is_gone(tmp_path: Path) -> None:
+    aliases = {"a": Alias("terse:latest", "m", 0, 0), "b": Alias("lost:latest", "gone", 0, 0)}
+    with SimThread(models=[SimModel("m")]) as sim:
+        found = examine(sim.url, tmp_path, aliases=aliases)
+    assert "it does not have gone, which the alias lost:latest stands for" in told(found, "note")
+    assert "terse" not in told(found, "note")
+
+
+def test_lmstudio_url_is_the_bridge_itself(tmp_path: Path) -> None:
+    found = examine("http://localhost:11499", tmp_path, listen="0.0.0.0:11499")
+    assert "lmstudio_url is this bridge's own address: http://localhost:11499" in told(found, "problem")
 
 
 def test_a_token_that_is_refused(tmp_path: Path) -> None:
@@ -95,6 +126,12 @@ def test_a_token_that_is_refused(tmp_path: Path) -> None:
     [
         ({"/": b"Ollama is running"}, "problem", "taken by an Ollama server"),
         ({"/": b"Ollama is running", "/health": b'{"proxy_version":"1"}'}, "ok", "this bridge's already"),
+        ({"/health": b'{"error":"unauthorized"}'}, "ok", "this bridge's already"),
+        (
+            {"/health": b'{"error":{"message":"An LM Studio API token is required"}}'},
+            "problem",
+            "taken by another program",
+        ),
         ({"/": b"hello"}, "problem", "taken by another program"),
     ],
 )
@@ -110,10 +147,24 @@ def test_a_port_that_is_free(tmp_path: Path) -> None:
     assert f"port {port} is free" in told(examine("http://127.0.0.1:9", tmp_path, listen=f"127.0.0.1:{port}"), "ok")
 
 
+def test_a_port_that_should_be_served(tmp_path: Path) -> None:
+    with server({}) as port:
+        pass
+    found = examine("http://127.0.0.1:9", tmp_path, listen=f"127.0.0.1:{port}", serving=False)
+    assert f"port {port} is not served: the log says why" in told(found, "problem")
+
+
+def test_nothing_is_made(tmp_path: Path) -> None:
+    found = examine("http://127.0.0.1:9", tmp_path / "a" / "state")
+    assert f"{tmp_path / 'a' / 'state'} can be written" in told(found, "ok")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = examine("http://127.0.0.1:9", tmp_path / "file")
-    assert f"{tmp_path / 'file'} cannot be written" in told(found, "problem")
+    for directory in (tmp_path / "file", tmp_path / "file" / "state"):
+        found = examine("http://127.0.0.1:9", directory)
+        assert f"{directory} cannot be written" in told(found, "problem")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +172,8 @@ def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
     [
         ("0.4.25", "0.4.22 or newer"),
         ("0.4.0", "0.4.0 or newer"),
-        ("0.3.30", "0.3.6 or newer"),
+        ("0.3.30", "0.3.16 or newer"),
+        ("0.3.10", "0.3.6 or newer"),
         ("0.3.5", "before 0.3.6"),
     ],
 )

@@ -1,203 +1,334 @@
-"""Exchanges to take away: what a file of them holds."""
+"""Exchanges to take away."""
 
 from __future__ import annotations
 
-import base64
+import http.server
 import json
-import shlex
+import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mitmproxy import http
-from mitmproxy.test import tflow
+from tests.inspect.conftest import (
+    ASKED,
+    CALL,
+    LINES,
+    SECRET,
+    WEATHER,
+    answered,
+    chunk,
+    dumps,
+    exchange,
+    line,
+    ndjson,
+    record,
+    sse,
+)
+from tests.inspect.test_render import own_call
 
-from ollama_lmstudio.inspect import exchange as exchanges
 from ollama_lmstudio.inspect import export
 from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Kind, Numbers, Record
+from ollama_lmstudio.inspect.record import Record
 
 ADDRESS = "http://localhost:11434"
-TOOL = {"type": "function", "function": {"name": "f", "description": "does it", "parameters": {}}}
-ASKED: dict[str, Any] = {
-    "model": "m",
-    "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'it\'s ```odd``` $HOME\n"x"'}],
-    "tools": [TOOL],
-    "options": {"temperature": 0.5},
+
+MARKDOWN = """\
+## POST `/api/chat`
+
+- model: `llama3.2`, LM Studio's `llama-3.2-3b-instruct`
+- status: 200
+- `stream`: `true`
+- `think`: `true`
+- `keep_alive`: `"5m"`
+- options: `{"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}`
+- tool `weather(city, unit?)`: Tell the weather
+
+### system
+
+Be terse.
+
+### user
+
+What is this?
+Look.
+
+[image/png, 70 bytes]
+
+### assistant
+
+> Where?
+
+calls `weather`
+
+```json
+{
+  "city": "Rome"
 }
-CALLED = {"model": "org/m", "messages": ASKED["messages"], "tools": [TOOL], "stream": True}
-SAID = [
-    {"model": "m", "message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False},
-    {"model": "m", "message": {"role": "assistant", "content": "Hello"}, "done": False},
-    {
-        "model": "m",
-        "message": {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}],
-        },
-        "done": False,
-    },
-    {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
-]
+```
 
+### tool weather
 
-def exchange_of(
-    asked: Any = ASKED,
-    said: Any = SAID,
-    *,
-    kind: Kind = "call",
-    path: str = "/api/chat",
-    method: str = "POST",
-    status: int = 200,
-    **changes: Any,
-) -> Exchange:
-    """Make an exchange as the bridge leaves it in a flow."""
-    flow = tflow.tflow(resp=True)
-    body = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
-    flow.request.method, flow.request.path = method, "/v1/chat/completions" if kind == "call" else path
-    flow.request.content = json.dumps(CALLED).encode() if kind == "call" else body
-    lines = said if isinstance(said, bytes) else b"".join(json.dumps(line).encode() + b"\n" for line in said)
-    flow.response = http.Response.make(status, lines, {"Content-Type": "application/x-ndjson"})
-    record = Record(
-        kind=kind,
-        method=method,
-        path=path,
-        model="m",
-        upstream_model="org/m",
-        headers=(("Content-Type", "application/json"), ("Authorization", "Bearer k3y"), ("Host", "h"), ("X-Empty", "")),
-        request=body,
-        request_size=len(body),
-        status=status,
-        response_size=len(lines),
-        numbers=Numbers(answer_tokens=5, generation=10**9, done_reason="stop"),
-    )
-    for name, value in changes.items():
-        setattr(record, name, value)
-    record.save(flow.metadata)
-    found = exchanges.of(flow)
-    assert found is not None
-    return found
+18 degrees
+
+### assistant
+
+> Let me see.
+
+It is a dot.
+
+*prompt 512 tokens, answer 87 tokens, speed 43.5 tok/s, first token 310 ms, total 2.4 s, done reason stop*
+"""
 
 
 def test_markdown() -> None:
-    text = export.markdown(exchange_of())
-    for part in (
-        "## POST `/api/chat`",
-        "- model: `m`, LM Studio's `org/m`",
-        '- options: `{"temperature": 0.5}`',
-        "### system\n\nBe brief.",
-        "### user\n\nit's ```odd``` $HOME",
-        "### assistant\n\n> hm\n\nHello\n\ncalls `f`",
-        "*answer 5 tokens, speed 5 tok/s, done reason stop*",
-    ):
-        assert part in text
-    assert "k3y" not in text
+    assert export.markdown(exchange()) == MARKDOWN
 
 
-def test_markdown_of_an_error() -> None:
-    text = export.markdown(exchange_of(said=b'{"error":"no such model"}', status=404, kind="answer"))
-    assert "**Error:** no such model" in text
-
-
-def curl_arguments(text: str) -> list[str]:
-    return shlex.split(text)
-
-
-def test_curl_is_what_the_client_sent() -> None:
-    text = export.curl(exchange_of(query="a=1"), ADDRESS + "/")
-    arguments = curl_arguments(text)
-    assert arguments[:3] == ["curl", "--no-buffer", f"{ADDRESS}/api/chat?a=1"]
-    assert arguments[3:-2] == ["-H", "Content-Type: application/json", "-H", "X-Empty;"]
-    assert json.loads(arguments[-1]) == ASKED
-    assert "k3y" not in text
-
-
-@pytest.mark.parametrize(
-    ("method", "body", "expected"),
-    [
-        ("GET", b"", ["curl", ADDRESS + "/api/tags"]),
-        ("HEAD", b"", ["curl", "--head", ADDRESS + "/api/tags"]),
-        ("DELETE", b"{}", ["curl", "-X", "DELETE", "--no-buffer", ADDRESS + "/api/tags"]),
-    ],
-)
-def test_curl_of_other_methods(method: str, body: bytes, expected: list[str]) -> None:
-    text = export.curl(exchange_of(body, kind="answer", path="/api/tags", method=method, headers=()), ADDRESS)
-    assert curl_arguments(text)[: len(expected)] == expected
-
-
-@given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")))
-def test_the_shell_gives_curl_the_body_as_it_was(body: bytes) -> None:
-    command = export.curl(exchange_of(body, kind="answer"), ADDRESS)
-    if not body:
-        return
-    if "base64 -d" in command:
-        _, *lines, end = command.split("\n")
-        assert end == "END"
-        assert base64.b64decode("".join(lines)) == body
-    else:
-        assert shlex.split(command)[-1].encode() == body
-
-
-@pytest.mark.parametrize("body", [b"@file", b"zero\0", b"it's $HOME `x`\n", b"x" * 150_000, b"\xff\xfe"])
-def test_a_real_shell_sends_the_same_bytes(body: bytes, tmp_path: Any) -> None:
-    command = export.curl(exchange_of(body, kind="answer", headers=()), ADDRESS)
-    stand_in = tmp_path / "curl"
-    stand_in.write_text('#!/bin/sh\nfor last; do :; done\nif [ "$last" = @- ]; then cat; else printf %s "$last"; fi\n')
-    stand_in.chmod(0o755)
-    script = tmp_path / "script.sh"
-    script.write_text(command)
-    done = subprocess.run(
-        ["sh", str(script)], capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True
+def test_markdown_of_other_answers() -> None:
+    failed = exchange(record(numbers=None), response=dumps({"error": "model 'nope' not found"}), status=404)
+    assert export.markdown(failed).endswith("\n\n**Error:** model 'nope' not found\n")
+    listed = export.markdown(answered("/api/tags", {"models": []}))
+    assert listed == '## GET `/api/tags`\n\n- status: 200\n\n### answer\n\n```json\n{\n  "models": []\n}\n```\n'
+    assert "\n\n### answer\n\nOllama is running\n" in export.markdown(answered("/", b"Ollama is running"))
+    embedded = exchange(
+        record({"input": ["a\nb"]}, path="/api/embed", numbers=None), response=dumps({"embedding": [1] * 99})
     )
-    assert done.stdout == body
+    assert "### texts\n\n1. a b\n" in export.markdown(embedded)
+    assert "[1, 1, 1, 1, 1, ... 94 more]" in export.markdown(embedded)
 
 
-@pytest.mark.parametrize(("changes", "why"), [({"kind": "own"}, "no client"), ({"request_size": 10**6}, "kept")])
-def test_what_curl_cannot_repeat(changes: dict[str, Any], why: str) -> None:
-    with pytest.raises(export.NotExportable, match=why):
-        export.curl(exchange_of(**changes), ADDRESS)
+def test_markdown_cannot_be_broken_out_of() -> None:
+    calls = [{"function": {"name": "a`b", "arguments": {"x": "```\n# no heading"}}}]
+    body = {"model": "m`", "messages": [{"role": "assistant", "tool_calls": calls}]}
+    text = export.markdown(exchange(record(body)))
+    assert 'calls ``a`b``\n\n````json\n{\n  "x": "```\\n# no heading"\n}\n````' in text
 
 
-def test_a_password_is_masked() -> None:
-    asked = {"model": "m", "username": "me", "Password": "hunter2"}
-    exchange = exchange_of(asked, kind="answer", path="/api/pull", said=b"{}")
-    for text in (export.curl(exchange, ADDRESS), export.markdown(exchange)):
-        assert "hunter2" not in text
+@pytest.fixture
+def heard() -> Iterator[tuple[str, list[Any]]]:
+    """A server that keeps what it hears: its address, and the method, path, headers and body of each request."""
+    requests: list[Any] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle_one_request(self) -> None:
+            self.raw_requestline = self.rfile.readline(65537)
+            if self.raw_requestline and self.parse_request():
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                requests.append((self.command, self.path, dict(self.headers), body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+        thread.join()
 
 
-def test_a_line_for_fine_tuning() -> None:
-    line = json.loads(export.jsonl(exchange_of()))
-    assert line["messages"][:-1] == ASKED["messages"]
-    assert line["messages"][-1] == {
-        "role": "assistant",
-        "content": "Hello",
-        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}],
+needs_curl = pytest.mark.skipif(not shutil.which("curl") or not shutil.which("base64"), reason="needs curl")
+
+BODIES: dict[str, bytes] = {
+    "a chat": dumps(ASKED),
+    "quotes and a shell's marks": b'{"a":"it\'s $HOME `id` \\"!\\" \\\\ \n%s"}',
+    "other alphabets": '{"a":"übermäßig 日本語 🙂"}'.encode(),
+    "a file's name": b"@/etc/passwd",
+    "no text": b"\x00\xff\xfe",
+    "a zero": b"a\x00b",
+    "line breaks at its end": b"{}\r\n\n",
+    "long": dumps({"a": "x y " * 100_000}),
+    "an option": b"--version",
+}
+
+
+@needs_curl
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_curl_sends_the_same_body(body: bytes, heard: tuple[str, list[Any]]) -> None:
+    address, requests = heard
+    _run(export.curl(exchange(record(body)), address))
+    assert [(method, path, sent) for method, path, _, sent in requests] == [("POST", "/api/chat", body)]
+
+
+REQUESTS: dict[str, tuple[str, str, str, bytes]] = {
+    "a list": ("GET", "/api/tags", "", b""),
+    "the head of one": ("HEAD", "/api/tags", "", b""),
+    "a query": ("GET", "/v1/models", "a=1&b=$x;'y'", b""),
+    "brackets": ("GET", "/v1/models/{a}[1-3]", "", b""),
+    "dots": ("GET", "/v1/../models", "", b""),
+    "a deletion": ("DELETE", "/api/delete", "", b'{"model":"m"}'),
+    "a post without a body": ("POST", "/api/signout", "", b""),
+    "a get with a body": ("GET", "/api/tags", "", b"{}"),
+}
+
+
+@needs_curl
+@pytest.mark.parametrize(("method", "path", "query", "body"), REQUESTS.values(), ids=REQUESTS)
+def test_curl_sends_the_same_request(
+    method: str, path: str, query: str, body: bytes, heard: tuple[str, list[Any]]
+) -> None:
+    address, requests = heard
+    kept = Record(kind="answer", method=method, path=path, query=query, request=body, request_size=len(body))
+    _run(export.curl(exchange(kept, call=b""), f"{address}/"))
+    assert [(sent[0], sent[1], sent[3]) for sent in requests] == [(method, path + (f"?{query}" if query else ""), body)]
+
+
+@needs_curl
+def test_curl_sends_the_clients_headers_but_no_secrets(heard: tuple[str, list[Any]]) -> None:
+    address, requests = heard
+    fields = (
+        ("User-Agent", "it's mine"),
+        ("Content-Type", "application/json"),
+        ("X-Empty", ""),
+        ("Content-Length", "999"),
+        ("Host", "elsewhere"),
+        ("Connection", "close"),
+        ("Accept-Encoding", "gzip"),
+        ("Authorization", f"Bearer {SECRET}"),
+        ("X-Api-Key", SECRET),
+        ("Cookie", SECRET),
+        ("@/etc/passwd", "x"),
+    )
+    command = export.curl(exchange(record({"model": "m", "name": "n", "password": SECRET}, headers=fields)), address)
+    assert SECRET not in command
+    _run(command)
+    ((_, _, headers, body),) = requests
+    assert headers == {
+        "Host": address.removeprefix("http://"),
+        "User-Agent": "it's mine",
+        "Accept": "*/*",
+        "Content-Type": "application/json",
+        "X-Empty": "",
+        "Content-Length": str(len(body)),
     }
-    assert line["tools"] == [TOOL]
+    assert json.loads(body) == {"model": "m", "name": "n", "password": "***"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"said": SAID[:2]}, "not whole"),
-        ({"said": [*SAID[:3], {**SAID[3], "done_reason": "length"}]}, "not whole"),
-        ({"said": [*SAID[:2], {"error": "gone"}]}, "not whole"),
-        ({"said": [SAID[3]]}, "empty"),
-        ({"status": 500, "said": b'{"error":"x"}'}, "not end well"),
-        ({"error": "the client left"}, "not end well"),
-        ({"kind": "answer", "path": "/api/tags"}, "no conversation"),
-        ({"response_size": 10**6}, "kept"),
-    ],
+def _run(command: str) -> None:
+    # Not as an argument, for which it may be too long.
+    subprocess.run(["sh", "-e"], input=command, text=True, check=True, timeout=20, capture_output=True)
+
+
+def test_curl_reads_well() -> None:
+    kept = record({"model": "m"}, headers=(("Content-Type", "application/json"),))
+    assert export.curl(exchange(kept), ADDRESS) == (
+        "curl --no-buffer http://localhost:11434/api/chat -H 'Content-Type: application/json' "
+        '--data-binary \'{"model": "m"}\''
+    )
+    assert export.curl(answered("/api/tags", {}), ADDRESS) == "curl http://localhost:11434/api/tags"
+
+
+def test_curl_is_refused_where_there_is_no_request() -> None:
+    with pytest.raises(export.NotExportable, match="own"):
+        export.curl(own_call(), ADDRESS)
+    with pytest.raises(export.NotExportable, match="not all"):
+        export.curl(exchange(record(request_size=10**6)), ADDRESS)
+
+
+CALLING = ndjson(
+    line(
+        tool_calls=[
+            {"id": "c", "function": {"index": 0, "name": "weather", "arguments": {"unit": "C", "city": "Rome"}}}
+        ]
+    ),
+    line(done=True),
 )
-def test_what_is_no_line_for_fine_tuning(changes: dict[str, Any], why: str) -> None:
-    with pytest.raises(export.NotExportable, match=why):
-        export.jsonl(exchange_of(**changes))
+
+
+def test_jsonl_is_what_lm_studio_got_and_answered() -> None:
+    text = export.jsonl(exchange())
+    assert "\n" not in text
+    value = json.loads(text)
+    assert value["messages"] == [*CALL["messages"], {"role": "assistant", "content": "It is a dot."}]
+    assert value["tools"] == [WEATHER]
+    assert set(value) == {"messages", "tools"}
+
+
+def test_jsonl_has_tool_calls_in_openais_form() -> None:
+    call = {"messages": [{"role": "user", "content": "hi"}]}
+    expected = {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "id": "c",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": '{"unit": "C", "city": "Rome"}'},
+                    }
+                ],
+            },
+        ]
+    }
+    assert json.loads(export.jsonl(exchange(call=call, response=CALLING))) == expected
+    events = sse(
+        chunk(tool_calls=[{"index": 0, "id": "c", "function": {"name": "weather", "arguments": '{"unit": "C", '}}]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": '"city": "Rome"}'}}]),
+        chunk("tool_calls"),
+    )
+    sent_on = exchange(Record(kind="relay", path="/v1/chat/completions"), call=call, response=events)
+    assert json.loads(export.jsonl(sent_on)) == expected
+
+
+REFUSED: dict[str, tuple[Exchange, str]] = {
+    "an error": (exchange(record(error="gone")), "did not end well"),
+    "a status": (exchange(status=404), "did not end well"),
+    "an answer that was cut off": (exchange(response=ndjson(line("a"), line(done=True, reason="length"))), "length"),
+    "an answer without an end": (exchange(response=ndjson(line("a"))), "no end"),
+    "an answer that is not kept": (exchange(record(response_size=10**6)), "not all"),
+    "an empty answer": (exchange(response=ndjson(line(done=True))), "empty"),
+    "a broken line": (exchange(response=b"oops\n" + LINES), "whole"),
+    "a load": (exchange(call=b""), "no conversation"),
+    "a raw prompt": (exchange(call={"prompt": "a"}, path="/v1/completions"), "no conversation"),
+    "messages of another API": (exchange(path="/v1/messages"), "no conversation"),
+    "a list": (answered("/api/tags", {"models": []}), "no conversation"),
+    "our own call": (own_call(), "no conversation"),
+}
+
+
+@pytest.mark.parametrize(("given_exchange", "reason"), REFUSED.values(), ids=REFUSED)
+def test_jsonl_is_of_exchanges_that_ended_well(given_exchange: Exchange, reason: str) -> None:
+    with pytest.raises(export.NotExportable, match=reason):
+        export.jsonl(given_exchange)
 
 
 def test_every_format_has_a_suffix() -> None:
     assert set(export.SUFFIXES.values()) == set(export.FORMATS)
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_no_secrets_in_any(form: str) -> None:
+    kept = record(
+        ASKED | {"password": SECRET},
+        headers=(("Authorization", SECRET), ("User-Agent", "curl")),
+        upstream_headers=(("Set-Cookie", SECRET),),
+    )
+    text = export.write(exchange(kept, headers=(("Authorization", SECRET),)), form, ADDRESS)
+    assert SECRET not in text
+    assert text.endswith("\n")
+
+
+@given(
+    st.sampled_from(["call", "relay", "served", "answer", "own", ""]),
+    st.binary(),
+    st.binary(),
+    st.none() | st.binary(),
+    st.text(),
+)
+def test_only_refusals_are_raised(kind: Any, asked: bytes, call: bytes, response: bytes | None, text: str) -> None:
+    kept = Record(kind=kind, path=text, request=asked, model=text, error=text)
+    whole = Exchange(kept, text, text, ((text, text),), call, 200, "OK", (), response)
     for form in export.FORMATS:
-        assert export.write(exchange_of(), form, ADDRESS).endswith("\n")
+        with suppress(export.NotExportable):
+            export.write(whole, form, ADDRESS).encode()

@@ -66,4 +66,5 @@ def test_values_of_the_wrong_type_are_nothing(value: Any) -> None:
 def test_speed() -> None:
     assert WHOLE.numbers is not None
     assert WHOLE.numbers.tokens_per_second == 50
-    assert Numbers(answer_tokens=1, generation=1).tokens_per_second == 0
+    assert Numbers(answer_tokens=1, generation=10**9).tokens_per_second == 0
+    assert Numbers(answer_tokens=9, generation=1).tokens_per_second == 0

@@ -123,6 +123,11 @@ def test_bodies_that_are_not_kept_whole_say_so() -> None:
     assert "the end of the answer is missing" not in shown["Answer: 200 OK"]
 
 
+def test_a_short_body_that_is_broken_is_shown_beside_what_could_be_read_of_it() -> None:
+    shown = parts(render.ollama_request(exchange(record(b'{"model": "m", "messages": [{"role": '))))["POST /api/chat"]
+    assert 'body: |\n  {"model": "m", "messages": [{"role":\nmodel: m\n' in shown
+
+
 @pytest.mark.parametrize("body", [b"oops", b"[1, 2", b'"' + PNG.encode()])
 def test_a_body_that_is_no_request_is_shown_as_it_is(body: bytes) -> None:
     shown = render.ollama_request(exchange(record(body)))
@@ -228,6 +233,7 @@ ANSWERS: dict[str, tuple[Exchange, str]] = {
                 "details": {"format": "gguf"},
                 "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960},
                 "capabilities": ["tools"],
+                "license": "",
             },
             method="POST",
         ),
@@ -244,7 +250,7 @@ ANSWERS: dict[str, tuple[Exchange, str]] = {
                 *({"status": "pulling ab", "total": 2 * 10**9, "completed": n * 10**8} for n in range(10)),
             ),
         ),
-        "download: |\n  pulling manifest\n  pulling ab: 45%, 900.0 MB of 2.0 GB (10 lines)",
+        "progress: |\n  pulling manifest\n  pulling ab: 45%, 900.0 MB of 2.0 GB (10 lines)",
     ),
     "a version": (answered("/api/version", {"version": "0.33.0"}), '{\n  "version": "0.33.0"\n}'),
     "a text": (answered("/", b"Ollama is running"), "text: Ollama is running"),
@@ -415,7 +421,7 @@ def test_base64_is_never_shown(view: Any) -> None:
 
 
 def test_huge_numbers() -> None:
-    numbers = Numbers(total=10**30, generation=1, answer_tokens=10**30)
+    numbers = Numbers(total=10**30, generation=10**5, answer_tokens=10**30)
     assert "tok/s" in render.ollama_response(exchange(record(numbers=numbers)))
     vectors = {"embeddings": [[10**400], [1e308, 1e308], [float("nan")]]}
     assert "too large" in render.ollama_response(exchange(response=dumps(vectors)))

@@ -262,10 +262,12 @@ def test_the_token_is_sent_and_the_environment_is_not_asked(token: str, monkeypa
 
 def test_without_a_token_no_authorization_is_sent() -> None:
     async def scenario(server: Server) -> None:
-        client = Client(server.url)
-        await client.catalog()
-        assert "authorization" not in server.requests[0].headers
-        await client.aclose()
+        with_token = Client(server.url, TOKEN)
+        for client in (Client(server.url), with_token.without_token()):
+            await client.catalog()
+            assert "authorization" not in server.requests[-1].headers
+            await client.aclose()
+        assert not with_token._http
 
     run(scenario, v1=Answer(V1_LIST))
 

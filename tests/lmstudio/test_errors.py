@@ -18,6 +18,7 @@ from ollama_lmstudio.lmstudio.errors import (
     from_event,
     is_model_not_found,
     is_no_models_loaded,
+    is_token_refused,
     peel,
     scrub,
     unexpected_success,
@@ -313,6 +314,19 @@ def test_given_secrets_are_scrubbed_wherever_a_message_is_made() -> None:
 def test_errors_that_say_the_model_is_not_there(body: object, no_models: bool, not_found: bool) -> None:
     error = error_from_response(400, "application/json", json.dumps(body))
     assert (is_no_models_loaded(error), is_model_not_found(error)) == (no_models, not_found)
+
+
+TOKEN_REFUSED = {
+    "error": {"type": "invalid_request", "code": "invalid_api_key", "message": "An API token is required."}
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refused"),
+    [(401, TOKEN_REFUSED, True), (401, {}, True), (403, {"error": "no"}, True), (400, {"error": "no"}, False)],
+)
+def test_errors_that_say_the_token_is_not_right(status: int, body: object, refused: bool) -> None:
+    assert is_token_refused(error_from_response(status, "application/json", json.dumps(body))) is refused
 
 
 def test_unreachable_says_what_to_do() -> None:

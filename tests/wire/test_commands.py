@@ -167,3 +167,10 @@ def test_the_command_line_tool_says_the_same(started: tuple[Proxy, Web, Sim], tm
     assert done.returncode == 1
     assert "problem: LM Studio is not reachable" in done.stdout
     assert diagnose("--listen", "nowhere").returncode == 2
+
+
+@pytest.mark.parametrize("given", [{}, {"api_key": "k"}])
+def test_a_bridge_that_serves_is_known(given: dict[str, str], tmp_path: Path) -> None:
+    with Proxy(f"http://127.0.0.1:{free_port()}", options=given, state_dir=tmp_path) as proxy:
+        done = diagnose("--state-dir", str(tmp_path), "--listen", f"127.0.0.1:{proxy.port}")
+    assert f"ok: port {proxy.port} is this bridge's already" in done.stdout

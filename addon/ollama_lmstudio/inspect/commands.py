@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import command, exceptions, flow, http, types
+from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
 from ..endpoints import models as listings
@@ -20,6 +20,7 @@ from ..endpoints.base import Services
 from ..endpoints.inference import find_model
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
+from ..options import Listen
 from . import doctor, export
 from . import exchange as exchanges
 from .jsontext import size
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
+ANYWHERE = ("0.0.0.0", "::")
 ASKED = "LM Studio is being asked: the answer comes in the event log"
 
 
@@ -93,7 +95,7 @@ class Commands:
         return ["everything is being looked at: the report comes in the event log"]
 
     async def _examine(self) -> None:
-        found = await doctor.examine(self._services(), serving=True)
+        found = await doctor.examine(self._services(), serving=_is_serving())
         for finding in found:
             logger.log(logging.WARNING if finding.verdict == "problem" else logging.INFO, "doctor: %s", finding)
         problems = sum(finding.verdict == "problem" for finding in found)
@@ -138,9 +140,16 @@ class Commands:
         return written, left_out
 
     def _address(self) -> str:
+        """Give the address that clients on this machine have for the bridge; `-p` and `--listen-host` change it."""
         listen = self._services().settings.listen
-        host = "localhost" if listen.host in ("0.0.0.0", "::") or listen.is_loopback else listen.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{listen.port}"
+        port = listen.port if ctx.options.listen_port is None else ctx.options.listen_port
+        given = Listen(ctx.options.listen_host or listen.host, port)
+        return f"http://{Listen('localhost', port) if given.host in ANYWHERE or given.is_loopback else given}"
+
+
+def _is_serving() -> bool:
+    servers = getattr(ctx.master.addons.get("proxyserver"), "servers", ())
+    return any(server.is_running for server in servers)
 
 
 def _row(entry: listings.Listed, services: Services) -> str:

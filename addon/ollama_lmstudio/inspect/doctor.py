@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,14 +12,18 @@ from typing import Literal
 import httpx
 
 from .. import __version__
+from ..access import UNAUTHORIZED
 from ..endpoints.base import Services
+from ..endpoints.inference import find_aliases
 from ..lmstudio.catalog import Catalog
-from ..lmstudio.errors import LMStudioError, scrub
-from ..options import DEFAULT_LISTEN_PORT
+from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
+from ..options import DEFAULT_LISTEN_PORT, Settings
 
 Verdict = Literal["ok", "note", "problem"]
 
 HTTP_SECONDS = 1.0
+HEALTH_SECONDS = 15.0
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 # What a server on a port may be.
 FREE = "free"
@@ -39,18 +43,22 @@ class Finding:
         return f"{self.verdict:>7}: {self.text}"
 
 
-async def examine(services: Services, *, serving: bool) -> list[Finding]:
+async def examine(services: Services, *, serving: bool | None) -> list[Finding]:
     """Look at LM Studio, its models and token, the port, who may come in, and the state directory.
 
-    `serving` is whether this process serves on the port of the settings. Never raises.
+    `serving` is whether this process serves; None where it is not meant to. Nothing is changed. Never raises.
     """
     found = [Finding("note", f"ollama-lmstudio-proxy {__version__}")]
     try:
         catalog = await services.catalog.refresh()
     except LMStudioError as e:
-        found.append(Finding("problem", scrub(e.message, services.secrets)))
+        wanted = is_token_refused(e) and not services.settings.lmstudio_token
+        told = "LM Studio asks for a token: set lmstudio_token" if wanted else scrub(e.message, services.secrets)
+        found.append(Finding("problem", told))
     else:
         found += _lmstudio(catalog, services)
+        found.append(await _token(services))
+    found += _loop(services.settings)
     found += await _port(services, serving=serving)
     found += _access(services)
     found.append(await asyncio.to_thread(_state, services.settings.state_dir))
@@ -67,32 +75,62 @@ def _lmstudio(catalog: Catalog, services: Services) -> Iterator[Finding]:
     )
     for skipped in catalog.skipped:
         yield Finding("problem", f"a model in its list cannot be used: {skipped}")
-    if services.settings.lmstudio_token:
-        yield Finding("ok", "the token lmstudio_token was not refused")
+    known = {found.alias.name for found in find_aliases(catalog, services) if found.alias}
+    for alias in services.aliases.all().values():
+        if alias.name not in known:
+            yield Finding("note", f"it does not have {alias.target}, which the alias {alias.name} stands for")
+
+
+async def _token(services: Services) -> Finding:
+    """Tell whether LM Studio asks for a token, after it has answered."""
+    if not services.settings.lmstudio_token:
+        return Finding("ok", "it asks for no token")
+    anonymous = services.client.without_token()
+    try:
+        await anonymous.catalog()
+    except LMStudioError as e:
+        if is_token_refused(e):
+            return Finding("ok", "it asks for a token, and takes the one in lmstudio_token")
+        return Finding("note", f"whether it asks for a token cannot be told: {scrub(e.message, services.secrets)}")
+    finally:
+        await anonymous.aclose()
+    return Finding("note", "it asks for no token: the one in lmstudio_token is not needed")
+
+
+# What only newer versions tell in their list, the newest first.
+_SIGNS: Sequence[tuple[str, Callable[[Catalog], bool]]] = (
+    ("0.4.22", lambda catalog: any(i.remaining_ttl_seconds is not None for m in catalog.models for i in m.instances)),
+    ("0.4.8", lambda catalog: any(model.reasoning for model in catalog.models)),
+    ("0.4.0", lambda catalog: catalog.source == "v1"),
+    ("0.3.16", lambda catalog: any(model.capabilities_known for model in catalog.models)),
+    ("0.3.6", lambda catalog: catalog.source == "v0"),
+)
 
 
 def version(catalog: Catalog) -> str:
     """Tell what version of LM Studio a model list gives away: it has no endpoint that says so."""
-    if catalog.source != "v1":
-        return "0.3.6 or newer" if catalog.source == "v0" else "before 0.3.6, or another server of OpenAI's API,"
-    instances = [instance for model in catalog.models for instance in model.instances]
-    if any(instance.remaining_ttl_seconds is not None for instance in instances):
-        return "0.4.22 or newer"
-    return "0.4.8 or newer" if any(model.reasoning for model in catalog.models) else "0.4.0 or newer"
+    found = next((number for number, shows in _SIGNS if shows(catalog)), None)
+    return f"{found} or newer" if found else "before 0.3.6, or another server of OpenAI's API,"
 
 
-async def _port(services: Services, *, serving: bool) -> list[Finding]:
-    listen = services.settings.listen
+def _loop(settings: Settings) -> Iterator[Finding]:
+    upstream, listen = settings.lmstudio_url, settings.listen
+    if not settings.demo and upstream.port == listen.port and upstream.host in LOCAL_HOSTS:
+        yield Finding("problem", f"lmstudio_url is this bridge's own address: {upstream}")
+
+
+async def _port(services: Services, *, serving: bool | None) -> list[Finding]:
+    port = services.settings.listen.port
     found = []
     if not serving:
-        holder = await who_serves(listen.port)
-        verdict: Verdict = "problem" if holder in (OLLAMA, OTHER) else "ok"
-        found.append(Finding(verdict, f"port {listen.port} is {holder}"))
-    if serving and listen.port != DEFAULT_LISTEN_PORT:
-        holder = await who_serves(DEFAULT_LISTEN_PORT)
-        if holder == OLLAMA:
-            told = f"clients that are not told port {listen.port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
-            found.append(Finding("note", told))
+        holder = await who_serves(port)
+        if serving is False and holder == FREE:
+            holder = "not served: the log says why"
+        verdict: Verdict = "ok" if holder in (FREE, THIS) else "problem"
+        found.append(Finding(verdict, f"port {port} is {holder}"))
+    if serving and port != DEFAULT_LISTEN_PORT and await who_serves(DEFAULT_LISTEN_PORT) == OLLAMA:
+        told = f"clients that are not told port {port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
+        found.append(Finding("note", told))
     return found
 
 
@@ -101,12 +139,14 @@ async def who_serves(port: int) -> str:
     async with httpx.AsyncClient(timeout=HTTP_SECONDS, trust_env=False) as client:
         try:
             root = await client.get(f"http://127.0.0.1:{port}/")
-            health = await client.get(f"http://127.0.0.1:{port}/health")
+            # Only the bridge takes its time for this one: it asks LM Studio.
+            health = await client.get(f"http://127.0.0.1:{port}/health", timeout=HEALTH_SECONDS)
         except httpx.ConnectError:
             return FREE
         except httpx.HTTPError:
             return OTHER
-    if b'"proxy_version"' in health.content:
+    # With a key set, the bridge says only that; an Ollama server never does.
+    if b'"proxy_version"' in health.content or health.content == UNAUTHORIZED.body:
         return THIS
     return OLLAMA if root.text == "Ollama is running" else OTHER
 
@@ -122,10 +162,15 @@ def _access(services: Services) -> Iterator[Finding]:
 
 
 def _state(directory: Path) -> Finding:
+    """Tell whether the directory can be written, or made; it is made when there is something to write."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(b"test")
+        if directory.exists():
+            with tempfile.TemporaryFile(dir=directory) as file:
+                file.write(b"test")
+        else:
+            parent = next(path for path in directory.absolute().parents if path.exists())
+            with tempfile.TemporaryDirectory(dir=parent):
+                pass
     except OSError as e:
         return Finding("problem", f"the state directory {directory} cannot be written: {e.strerror or e}")
     return Finding("ok", f"the state directory {directory} can be written")

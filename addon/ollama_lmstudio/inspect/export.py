@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..endpoints.mapping import CHAT_COMPLETIONS
 from . import answers, jsontext, summary
 from .answers import Answer
 from .conversation import MASK, SECRET_FIELDS, Message, ToolCall, read_request
@@ -30,6 +31,7 @@ _LEFT_TO_CURL = frozenset(
         "upgrade",
     }
 )
+_NAME = re.compile(r"[\w.!#$%&'*+^`|~-]+", re.ASCII)
 # A longer argument does not fit into a command everywhere.
 ARGUMENT_BYTES = 100_000
 _BASE64_WIDTH = 76
@@ -145,8 +147,8 @@ def curl(exchange: Exchange, address: str) -> str:
     if exchange.record.request_size > len(body):
         raise NotExportable("not all of the request's body was kept")
     body = _without_secrets(body)
+    method, target = exchange.asked_method, exchange.asked_target
     arguments = ["curl"]
-    method = exchange.asked_method
     if method == "HEAD":
         arguments.append("--head")
     elif method != _OWN_METHOD[bool(body)]:
@@ -154,7 +156,10 @@ def curl(exchange: Exchange, address: str) -> str:
     if body:
         # Lines are to be seen as they come.
         arguments.append("--no-buffer")
-    arguments.append(address.rstrip("/") + exchange.asked_target)
+    # Curl would take brackets for a pattern, and walk along dots.
+    if set("[]{}") & set(target) or "/." in target:
+        arguments += ["--globoff", "--path-as-is"]
+    arguments.append(address.rstrip("/") + target)
     for name, value in _headers(exchange):
         # To curl, a header without a value is one with a semicolon.
         arguments += ["-H", f"{name}: {value}" if value else f"{name};"]
@@ -163,7 +168,8 @@ def curl(exchange: Exchange, address: str) -> str:
 
 def _headers(exchange: Exchange) -> Iterator[tuple[str, str]]:
     for name, value in exchange.asked_headers:
-        if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS:
+        # Curl reads a file of headers where one begins with an @.
+        if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS and _NAME.fullmatch(name):
             yield name, value
 
 
@@ -184,7 +190,7 @@ def _command(arguments: list[str], body: bytes) -> str:
 
 
 def _without_secrets(body: bytes) -> bytes:
-    """Put a mask where the body has a password, as that of `ollama pull` may; every other body stays as it is."""
+    """Put a mask where the body has a password, as `ollama pull` has; every other body stays as it is."""
     if not any(field.encode() in body.lower() for field in SECRET_FIELDS):
         return body
     value, problem = jsontext.read(body)
@@ -205,7 +211,8 @@ def jsonl(exchange: Exchange) -> str:
     """
     call = jsontext.read(exchange.body)
     messages = call.value.get("messages") if isinstance(call.value, dict) and not call.problem else None
-    if not exchange.called or not isinstance(messages, list) or not messages:
+    path = exchange.path.partition("?")[0]
+    if not exchange.called or not path.endswith(CHAT_COMPLETIONS) or not isinstance(messages, list) or not messages:
         raise NotExportable("it is no conversation")
     if summary.has_failed(exchange) or exchange.status != 200:
         raise NotExportable("it did not end well")
@@ -224,7 +231,7 @@ def jsonl(exchange: Exchange) -> str:
 
 
 # Why an answer that is whole has ended.
-_WHOLE = frozenset({"stop", "tool_calls", "end_turn", "tool_use", "completed"})
+_WHOLE = frozenset({"stop", "tool_calls"})
 
 
 def _said(answer: Answer) -> dict[str, Any]:

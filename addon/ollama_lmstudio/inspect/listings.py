@@ -141,8 +141,8 @@ def is_description(data: object) -> bool:
     return isinstance(data, dict) and ("model_info" in data or "modelfile" in data)
 
 
-def download(states: Sequence[State]) -> list[str]:
-    """Tell the course of a download, a line for each of its states."""
+def progress(states: Sequence[State]) -> list[str]:
+    """Tell the course of a pull or a create, a line for each of its states."""
     return [_state(state) for state in states]
 
 

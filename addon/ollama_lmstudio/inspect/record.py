@@ -20,6 +20,8 @@ Kind = Literal["call", "relay", "served", "answer", "own", ""]
 time (pull, push, blobs); answered here at once. `own` is a call that nobody asked for: the model list, a load."""
 
 PREFIX = "ollama_"
+MEASURABLE = 100_000
+"""From so many ns on a generation is one that was seen to take its time; less is what was read at once."""
 
 
 @dataclass(slots=True)
@@ -39,8 +41,10 @@ class Numbers:
 
     @property
     def tokens_per_second(self) -> float:
-        """How fast the answer came; 0 where that cannot be told."""
-        return self.answer_tokens / (self.generation / 1e9) if self.generation and self.answer_tokens > 1 else 0.0
+        """How fast the answer came; 0 where that cannot be told, as when all of it came at once."""
+        if self.generation < MEASURABLE or self.answer_tokens < 2:
+            return 0.0
+        return self.answer_tokens / (self.generation / 1e9)
 
 
 @dataclass(slots=True)

@@ -61,10 +61,8 @@ def _asked(sheet: Sheet, exchange: Exchange) -> None:
     _kept(sheet, len(body), record.request_size)
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")
-    if not isinstance(request.whole, dict):
-        if body:
-            _body(sheet, body)
-        return
+    if not isinstance(request.whole, dict) or (request.problem and len(body) <= STRING_CHARACTERS):
+        _body(sheet, body)
     sheet.value("model", request.model)
     for name, value in request.fields.items():
         if value not in EMPTY:
@@ -162,7 +160,7 @@ def _parts(sheet: Sheet, answer: Answer) -> None:
     if answer.spoke:
         _message(sheet, Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     if answer.states:
-        sheet.block("download", listings.download(answer.states))
+        sheet.block("progress", listings.progress(answer.states))
     if answer.plain:
         sheet.text("text", answer.plain)
     data = answer.data
@@ -182,6 +180,8 @@ def _parts(sheet: Sheet, answer: Answer) -> None:
 
 def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
     for name, value in data.items():
+        if value in EMPTY:
+            continue
         if isinstance(value, str):
             sheet.text(name, value, MESSAGE_CHARACTERS)
         elif isinstance(value, dict):

@@ -165,6 +165,10 @@ class Client:
         response = await self._send("POST", path, json.loads(body), timeout=math.inf)
         return response.status_code, response.headers.get("Content-Type", ""), response.content
 
+    def without_token(self) -> Client:
+        """Give another client of the same LM Studio, that sends no token; its calls are not shown."""
+        return Client(self.url, timeout=self._timeout, connect_timeout=self._connect_timeout, verify=self._verify)
+
     async def aclose(self) -> None:
         """Close all connections; later calls fail."""
         self._closed = True

@@ -147,11 +147,17 @@ def is_model_not_found(error: LMStudioError) -> bool:
     return "model_not_found" in (error.code, error.type) and not error.message.startswith("Failed to load")
 
 
+def is_token_refused(error: LMStudioError) -> bool:
+    """Tell whether LM Studio wanted a token, or another one."""
+    return error.code == "invalid_api_key" or error.message.startswith(_REFUSED)
+
+
 def is_unknown_route(body: bytes) -> bool:
     """Tell whether the body of a 200 says that LM Studio has no such path or method."""
     return body.startswith(b'{"error":"') and _UNKNOWN_ROUTE.match(body[10:].decode("utf-8", "replace")) is not None
 
 
+_REFUSED: Final = ("LM Studio answered 401, check", "LM Studio answered 403, check")
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
 _STATUS: Final = re.compile(r"[45][0-9][0-9]")
 _TOKEN: Final = re.compile(r"sk-lm-[\w:*-]+")

@@ -1,0 +1,48 @@
+"""The commands, as far as no server is needed for them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+
+import pytest
+from mitmproxy.addons import view
+from mitmproxy.test import taddons
+from tests.inspect.conftest import exchange, flow_of
+
+from ollama_lmstudio import options
+from ollama_lmstudio.endpoints.base import Services
+from ollama_lmstudio.inspect.commands import Commands
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.state.aliases import AliasStore
+
+ADDRESSES = [
+    ("0.0.0.0:5", "http://localhost:5/"),
+    ("[::]:5", "http://localhost:5/"),
+    ("127.0.0.1:5", "http://localhost:5/"),
+    ("192.168.1.2:5", "http://192.168.1.2:5/"),
+    ("[fe80::1]:5", "http://[fe80::1]:5/"),
+]
+
+
+@pytest.mark.parametrize(("listen", "address"), ADDRESSES)
+def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: str, tmp_path: Path) -> None:
+    async def run() -> None:
+        values = {option.name: option.default for option in options.OPTIONS}
+        settings = options.parse(values | {"listen": listen, "state_dir": str(tmp_path)})
+        client = Client(str(settings.lmstudio_url))
+        services = Services(settings, client, CatalogCache(client, 300), AliasStore(settings.state_dir))
+        commands = Commands(lambda: services, lambda coroutine: coroutine.close())
+        flows = view.View()
+        with taddons.context(flows, commands) as context:
+            flows.add([flow_of(exchange())])
+            context.master.commands.execute(f"ollama.export @focus {tmp_path}/a.sh")
+            # What is given to mitmproxy itself wins.
+            context.options.listen_port = 6
+            context.master.commands.execute(f"ollama.export @focus {tmp_path}/b.sh")
+
+    asyncio.run(run())
+    for name, expected in (("a.sh", address), ("b.sh", address.replace(":5/", ":6/"))):
+        assert f"{expected}api/chat" in shlex.split((tmp_path / name).read_text())
