@@ -453,6 +453,26 @@ def test_a_paused_request_waits_for_a_person(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(call.args[0], hooks.UpdateHook)
 
 
+def test_a_paused_flow_that_is_killed_ends() -> None:
+    flow = tflow.tflow()
+    flow.live = True
+    internals.end_when_killed(flow)
+
+    async def kill() -> None:
+        flow.intercept()
+        waiting = asyncio.create_task(flow.wait_for_resume())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        flow.kill()
+        await asyncio.wait_for(waiting, 5)
+        flow.intercept()
+        await asyncio.wait_for(flow.wait_for_resume(), 5)
+
+    asyncio.run(kill())
+    assert not flow.intercepted
+    assert not flow.killable
+
+
 @pytest.mark.parametrize("failed", [True, False])
 def test_a_flow_is_shown_and_paused_by_nobody(failed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     master = master_with(monkeypatch)

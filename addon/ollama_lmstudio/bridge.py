@@ -16,6 +16,7 @@ from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.flow import Error
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from . import access, internals, loopback, options, responses, routes, startup
@@ -222,6 +223,7 @@ class Bridge:
     def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         now = self._clock.monotonic()
         recorder = Recorder(self.services.settings.max_kept_size, now, kept, self.services.secrets)
+        internals.end_when_killed(flow)
         exchange = self._exchanges[flow.id] = Exchange(now, recorder, flow.request.http_version == "HTTP/1.0")
         return exchange
 
@@ -609,7 +611,8 @@ class Bridge:
         exchange = self._exchanges.pop(flow.id, None)
         if exchange is None:
             return
-        if exchange.outcome is not None and flow.client_conn.connected:
+        killed = flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE
+        if exchange.outcome is not None and flow.client_conn.connected and not killed:
             self._tell(flow, exchange, exchange.outcome)
         self._over(flow, exchange)
 

@@ -284,6 +284,30 @@ async def wait_for_a_person(flow: http.HTTPFlow) -> None:
     await flow.wait_for_resume()
 
 
+def end_when_killed(flow: http.HTTPFlow) -> None:
+    """Let a flow end that a person kills while it is paused.
+
+    Mitmproxy's kill() wakes nobody who waits for a resume, and after it resume() does nothing: the client would never
+    hear of it (https://github.com/mitmproxy/mitmproxy/issues/8045).
+    """
+    kill: Callable[[], None] = flow.kill
+
+    def kill_and_wake() -> None:
+        paused = flow.intercepted
+        kill()
+        # The filter that has paused it still fits.
+        flow.intercept = _never  # type: ignore[method-assign]
+        if paused:
+            flow.intercepted = True
+            flow.resume()
+
+    flow.kill = kill_and_wake  # type: ignore[method-assign]
+
+
+def _never() -> None:
+    pass
+
+
 # 9. What the user interfaces, the log and a saved file are to show, without anybody waiting for it or acting on it.
 
 

@@ -126,16 +126,44 @@ def test_an_edit_to_nonsense_is_the_clients_error(
     assert (answer.result().status_code, answer.result().json()) == (400, {"error": "unexpected EOF"})
 
 
+@pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
+@pytest.mark.parametrize("stream", [True, False])
 def test_a_paused_request_can_be_killed(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str, stream: bool
+) -> None:
+    proxy, web = started
+    web.option(intercept=intercept)
+    answer = background.submit(ask, proxy, stream=stream)
+    web.kill(web.paused())
+    # The connection ends at once: a client that goes on waiting would get another error.
+    with pytest.raises(httpx.RemoteProtocolError):
+        answer.result()
+    assert not any(request.path == "/v1/chat/completions" for request in lmstudio.requests)
+    killed = web.flow(lambda flow: flow["comment"].startswith(f"chat {CHAT}: "))
+    assert killed["comment"] == f"chat {CHAT}: Connection killed."
+    assert not killed["intercepted"]
+
+
+def test_a_paused_request_can_be_removed_from_the_list(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
     proxy, web = started
-    web.option(intercept="~u /api/chat & ~q")
+    web.option(intercept="~u /api/chat")
     answer = background.submit(ask, proxy)
-    web.kill(web.paused())
-    with pytest.raises(httpx.TransportError):
+    web.remove(web.paused())
+    with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
-    assert not any(request.path == "/v1/chat/completions" for request in lmstudio.requests)
+
+
+def test_a_paused_answer_can_be_killed(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~meta /api/chat & ~s")
+    answer = background.submit(ask, proxy, stream=False)
+    web.kill(web.paused())
+    with pytest.raises(httpx.RemoteProtocolError):
+        answer.result()
 
 
 def is_done(path: str) -> Any:

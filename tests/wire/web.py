@@ -67,6 +67,10 @@ class Web:
         """End a flow."""
         self.http.post(f"/flows/{flow['id']}/kill").raise_for_status()
 
+    def remove(self, flow: Flow) -> None:
+        """Take a flow from the list."""
+        self.http.delete(f"/flows/{flow['id']}").raise_for_status()
+
     def replay(self, flow: Flow) -> None:
         """Replay a flow."""
         self.http.post(f"/flows/{flow['id']}/replay").raise_for_status()
