@@ -84,18 +84,29 @@ def test_a_response_shows_what_came_back() -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"status": 0, "response": None}, {"No answer yet": ""}),
+        ({"status": 0, "response": None}, {render.ANSWER_TO_COME: ""}),
         (
             {"status": 0, "response": None, "problem": "Client disconnected."},
             {"No answer": "", "Error": "error: Client disconnected."},
         ),
-        ({"response": None}, {"Answer: 200 OK": "body: not kept, or still on its way"}),
+        ({"response": None}, {render.ANSWER_TO_COME: ""}),
     ],
 )
 def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
     shown = parts(render.ollama_request(exchange(record(numbers=None), **changed)))
     assert {name: shown.get(name) for name in expected} == expected
     assert "POST /api/chat" in shown
+
+
+def test_an_answer_that_is_not_kept() -> None:
+    shown = parts(render.ollama_request(exchange(response=None)))
+    assert shown["Answer: 200 OK"] == "body: not kept, or still on its way"
+    assert "total: " in shown["Numbers"]
+
+
+def test_a_request_that_waits_is_shown_as_a_person_edits_it() -> None:
+    asked = exchange(record(kind="", numbers=None), body=dumps(ASKED | {"model": "edited"}), status=0, response=None)
+    assert "model: edited" in render.ollama_request(asked)
 
 
 def test_a_broken_answer_shows_what_is_there() -> None:

@@ -95,10 +95,10 @@ def test_which_view_is_chosen(given_exchange: Exchange, view: str) -> None:
 
 
 def test_a_request_without_an_answer_is_shown_too() -> None:
-    flow = flow_of(exchange(status=0, response=None))
+    flow = flow_of(exchange(record(numbers=None), status=0, response=None))
     shown = show(flow, flow.request)
     assert shown.view == OLLAMA
-    assert "# No answer yet" in shown.text
+    assert f"# {render.ANSWER_TO_COME}" in shown.text
 
 
 @pytest.mark.parametrize("given_exchange", [case[0] for case in CHOSEN.values()], ids=CHOSEN)

@@ -91,7 +91,9 @@ class Exchange:
 
     @property
     def asked_body(self) -> bytes:
-        """The client's body, as far as it is kept."""
+        """The client's body, as far as it is kept; while nothing has become of it, as a person has edited it."""
+        if not self.record.kind:
+            return self.body or self.record.request
         return self.record.request or (b"" if self.called and not self.own else self.body)
 
     @property
@@ -121,6 +123,11 @@ class Exchange:
         ours = path.startswith(OLLAMA_PREFIX) and not path.startswith(LMSTUDIO_PREFIXES)
         name = path.removeprefix(OLLAMA_PREFIX) if ours else path.strip("/")
         return name.partition("/")[0] if ours else name or "root"
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether the answer is still to come."""
+        return self.response is None and self.record.numbers is None and not self.error
 
     @property
     def error(self) -> str:

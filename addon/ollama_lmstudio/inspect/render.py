@@ -27,6 +27,7 @@ EVENT_CHARACTERS = 1000
 BODY_CHARACTERS = 200_000
 STRING_CHARACTERS = 4000
 
+ANSWER_TO_COME = "The answer will be under Response"
 
 EMPTY: tuple[object, ...] = (None, "", [], {})
 
@@ -42,7 +43,11 @@ def ollama_request(exchange: Exchange) -> str:
     else:
         _asked(sheet, exchange)
         _on_the_way(sheet, exchange)
-    _answer(sheet, exchange)
+    if exchange.is_going_on:
+        # Mitmproxy's tools look at a request again when it changes, not when its answer comes.
+        sheet.heading(ANSWER_TO_COME)
+    else:
+        _answer(sheet, exchange)
     return str(sheet)
 
 
