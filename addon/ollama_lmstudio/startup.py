@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 REGULAR = ["regular"]
 REGULAR_PORT = 8080
 # The columns of mitmweb's list, unless a person has chosen others.
-WEB_COLUMNS = ["icon", "comment", "status", "time"]
+# Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
+WEB_COLUMNS = ["method", "status", "comment", "time"]
 SERVER_LOGGER = "mitmproxy.addons.proxyserver"
 
 
