@@ -52,7 +52,13 @@ def show(flow: http.HTTPFlow, message: Any, name: str = "auto") -> Shown:
         return Shown(result.view_name, result.text)
     view, lines, error = API.get_message_content_view(name, message, flow)
     assert error is None
-    return Shown(view, "\n".join("".join(text for _, text in line) for line in lines))
+    return Shown(view, _joined(lines))
+
+
+def _joined(lines: Any) -> str:
+    """Give the text of mitmproxy 11's lines, where a space stands for an empty one."""
+    texts = ("".join(text for _, text in line) for line in lines)
+    return "\n".join("" if text == " " else text for text in texts)
 
 
 def names() -> list[str]:
@@ -271,7 +277,7 @@ def _text(answer: Any) -> str:
     """Give the text of mitmweb's answer: one text on mitmproxy 12, lines of pieces on 11."""
     if "text" in answer:
         return str(answer["text"])
-    return "\n".join("".join(text for _, text in line) for line in answer["lines"])
+    return _joined(answer["lines"])
 
 
 def test_asked_for_is_what_is_kept() -> None:

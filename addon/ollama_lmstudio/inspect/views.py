@@ -87,7 +87,8 @@ def _styled(line: str) -> list[tuple[str, str]]:
     key, colon, rest = line.partition(": ")
     if colon and not line.startswith((" ", "{", "[")):
         return [("Token_Name_Tag", f"{key}:"), ("text", f" {rest}")]
-    return [("text", line)]
+    # In mitmweb an empty line would have no height.
+    return [("text", line or " ")]
 
 
 # The interface of mitmproxy 12, and that of 11, which 12 still has but warns of.
