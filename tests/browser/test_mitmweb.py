@@ -12,19 +12,25 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from tests.clients.environments import Process, PythonClient, running
-from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, models, ndjson
+from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, content_of, ndjson, sim_thread_at
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimThread, content, reasoning, sleep
+from lmstudio_sim import Sim, content, reasoning, sleep
+from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 
 pytestmark = pytest.mark.browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
-# Where the README's picture goes, if it is to be made anew.
-PICTURE = "README_PICTURE"
+
+# Where the README's picture goes, if it is to be made anew:
+# README_PICTURE=.github/mitmweb.png pytest tests/browser -k picture
+PICTURE = os.environ.get("README_PICTURE", "")
 PICTURE_BYTES = 200_000
+# The addresses that people know are in it.
+LMSTUDIO_PORT, PORT = (1234, 11434) if PICTURE else (0, 0)
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. Be brief."}
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
@@ -36,7 +42,8 @@ ANSWER = (
 
 @pytest.fixture(scope="module")
 def lmstudio() -> Iterator[Sim]:
-    with SimThread(models=models(), auth={TOKEN}) as sim:
+    with sim_thread_at(LMSTUDIO_PORT) as sim:
+        sim.set(auth={TOKEN})
         yield sim
 
 
@@ -44,7 +51,7 @@ def lmstudio() -> Iterator[Sim]:
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     options = {"lmstudio_token": TOKEN}
     state = tmp_path_factory.mktemp("state")
-    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options, state_dir=state) as proxy:
+    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options, state_dir=state, port=PORT) as proxy:
         proxy.wait_for_log(r"\d+ models at")
         web = Web(proxy)
         yield proxy, web
@@ -72,18 +79,29 @@ def person(installed: Process, started: tuple[Proxy, Web], lmstudio: Sim) -> Ite
     assert installed("errors") == []
 
 
-def said(*words: str) -> list[str]:
-    return [f"{' ' if number else ''}{word}" for number, word in enumerate(words)]
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def ask(proxy: Proxy, question: str = "hi") -> httpx.Response:
+    with proxy.client() as client:
+        return client.post("/api/chat", json={"model": CHAT, "messages": [{"role": "user", "content": question}]})
+
+
+def said(text: str) -> list[str]:
+    return [f"{' ' if number else ''}{word}" for number, word in enumerate(text.split())]
 
 
 @pytest.fixture(scope="module")
 def chat(started: tuple[Proxy, Web], lmstudio: Sim) -> str:
-    """A streamed chat; how its line in the list begins."""
+    """A streamed chat, among others; how its line in the list begins."""
     proxy, web = started
     steps = [
         sleep(0.2),
-        *(step for word in said(*THOUGHTS.split()) for step in (reasoning(word), sleep(0.02))),
-        *(step for word in said(*ANSWER.split()) for step in (content(word), sleep(0.02))),
+        *(step for word in said(THOUGHTS) for step in (reasoning(word), sleep(0.02))),
+        *(step for word in said(ANSWER) for step in (content(word), sleep(0.02))),
     ]
     lmstudio.script(steps, match=QUESTION["content"])
     body = {
@@ -97,7 +115,9 @@ def chat(started: tuple[Proxy, Web], lmstudio: Sim) -> str:
         client.get("/api/tags").raise_for_status()
         client.post("/api/show", json={"model": "qwen3:8b"}).raise_for_status()
         ndjson(client.post("/api/chat", json=body))
+        client.post("/api/embed", json={"model": EMBEDDER.partition("-v")[0], "input": ["sky", "sea"]})
         client.post("/api/chat", json={"model": "llama5", "messages": [QUESTION]})
+        client.get("/api/ps").raise_for_status()
     web.flow(lambda flow: flow["comment"].startswith("chat qwen3:8b: "))
     return "chat qwen3:8b: "
 
@@ -111,9 +131,19 @@ def test_the_list_tells_what_each_exchange_was(person: Process, chat: str) -> No
         "tags: 8 models",
         "model list: 8 models",
         "show qwen3:8b",
+        "2 texts, 768 dimensions",
     ):
         assert any(text in line for line in lines), lines
     assert any("chat llama5: 404 model 'llama5' not found" in line and "404" in line for line in lines)
+
+
+def test_an_exchange_is_found(person: Process, chat: str) -> None:
+    person("fill", "Search", '~comment "^chat qwen3"')
+    (line,) = person("listed")
+    assert chat in line
+    person("choose", chat)
+    assert ANSWER[:60] in person("shown", "done reason")["text"]
+    person("fill", "Search", "")
 
 
 def test_an_exchange_is_understood_without_another_click(person: Process, chat: str) -> None:
@@ -144,6 +174,21 @@ def test_the_answer_has_a_tab_of_its_own(person: Process, chat: str) -> None:
     assert "# POST" not in shown["text"]
 
 
+def test_an_answer_shows_up_while_somebody_looks(
+    person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    lmstudio.script([content("slow"), sleep(3), content(" but sure")], match="wait")
+    answer = background.submit(ask, proxy, "wait")
+    web.flow(lambda flow: flow["comment"] == f"chat {CHAT}" and flow.get("response"))
+    person("choose", f"chat {CHAT}")
+    assert "slow but sure" not in person("shown", f"# {ANSWER_TO_COME}")["text"]
+    person("tab", "Response")
+    # Nothing is clicked any more.
+    assert "done reason: stop" in person("shown", "slow but sure")["text"]
+    assert content_of(ndjson(answer.result())) == "slow but sure"
+
+
 def test_the_raw_side(person: Process, chat: str) -> None:
     person("choose", chat)
     person("view", "LM Studio")
@@ -157,47 +202,92 @@ def test_the_raw_side(person: Process, chat: str) -> None:
 def test_the_picture(person: Process, chat: str, tmp_path: Path) -> None:
     person("choose", chat)
     person("shown", "done reason")
-    path = Path(os.environ.get(PICTURE) or tmp_path / "mitmweb.png")
+    for column, pixels in {"method": -60, "status": -80, "comment": 150}.items():
+        person("widen", column, pixels)
+    path = tmp_path / "mitmweb.png"
     person("picture", str(path))
-    assert 20_000 < path.stat().st_size < PICTURE_BYTES
+    with Image.open(path) as image:
+        assert image.size == (2800, 1960)
+        small = Path(PICTURE or tmp_path / "small.png")
+        image.convert("RGB").quantize(64).save(small, optimize=True)
+    assert 20_000 < small.stat().st_size < PICTURE_BYTES
 
 
-@pytest.fixture
-def background() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
+REQUEST = {"model": CHAT, "messages": HI}
+CALL = {**REQUEST, "stream": True, "stream_options": {"include_usage": True}}
+# What is stopped: with which filter, how often, and what there is to edit.
+STOPPED = {
+    "the client's request": ("~u /api/chat", 1, REQUEST),
+    "the call": ("~u chat/completions & ~q", 1, CALL),
+    "the call and the answer": ("~u chat/completions", 2, CALL),
+}
 
 
-def ask(proxy: Proxy) -> httpx.Response:
-    with proxy.client() as client:
-        return client.post("/api/chat", json={"model": CHAT, "messages": HI})
-
-
-@pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q"])
+@pytest.mark.parametrize(("intercept", "stops", "body"), STOPPED.values(), ids=STOPPED)
 def test_a_request_is_stopped_edited_and_let_go(
-    person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str
+    person: Process,
+    started: tuple[Proxy, Web],
+    background: ThreadPoolExecutor,
+    intercept: str,
+    stops: int,
+    body: dict[str, Any],
 ) -> None:
+    proxy, web = started
+    stop(person, started, intercept)
+    answer = background.submit(ask, proxy)
+    web.paused()
+    (line,) = person("stopped")
+    assert f"chat {CHAT}" in line
+    person("choose", f"chat {CHAT}")
+    text = person("shown", ANSWER_TO_COME)["text"]
+    assert "user: hi" in text
+    assert ("# Sent to LM Studio" in text) == (body is CALL)
+    edited = {**body, "messages": [{"role": "user", "content": "edited"}]}
+    assert json.loads(person("edit", json.dumps(edited))) == body
+    person("shown", "text of 2 -> 6 characters" if body is CALL else "user: edited")
+    person("press", "Resume")
+    if stops == 2:
+        web.flow(lambda flow: flow["intercepted"] and flow.get("response"))
+        assert len(person("stopped")) == 1
+        person("tab", "Response")
+        person("shown", "You said: edited")
+        person("press", "Resume")
+    assert content_of(ndjson(answer.result())) == "You said: edited"
+
+
+def stop(person: Process, started: tuple[Proxy, Web], intercept: str) -> None:
+    """Write an intercept filter into its field."""
     proxy, web = started
     person("fill", "Intercept", intercept)
     proxy.wait_for(lambda: web.http.get("/options").json()["intercept"]["value"] == intercept)
+
+
+@pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
+def test_a_stopped_request_is_aborted(
+    person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str
+) -> None:
+    proxy, web = started
+    stop(person, started, intercept)
     answer = background.submit(ask, proxy)
-    paused = web.paused()
-    asked: dict[str, Any] = json.loads(web.content(paused))
-    assert ("stream" in asked) == ("completions" in intercept)
-    asked["messages"] = [{"role": "user", "content": "edited in a browser"}]
+    web.paused()
     person("choose", f"chat {CHAT}")
-    person("edit", json.dumps(asked))
-    proxy.wait_for(lambda: "edited in a browser" in web.content(paused), 5)
-    person("press", "Resume")
-    assert content_of(ndjson(answer.result())) == "You said: edited in a browser"
+    person("press", "Abort")
+    with pytest.raises(httpx.RemoteProtocolError):
+        answer.result()
+    person("choose", f"chat {CHAT}: Connection killed.")
+    assert not any(request.path == "/v1/chat/completions" for request in lmstudio.requests)
 
 
-def test_a_replay_is_translated_again(person: Process, started: tuple[Proxy, Web], lmstudio: Sim) -> None:
+def test_an_edited_call_is_replayed_and_its_answer_translated_again(
+    person: Process, started: tuple[Proxy, Web], lmstudio: Sim
+) -> None:
     proxy, web = started
     ask(proxy)
     web.flow(lambda flow: flow["comment"].startswith(f"chat {CHAT}: "))
     lmstudio.clear()
     person("choose", f"chat {CHAT}: ")
+    edited = {**CALL, "messages": [{"role": "user", "content": "asked again"}]}
+    assert json.loads(person("edit", json.dumps(edited))) == CALL
     person("press", "Replay")
     proxy.wait_for(lambda: any(request.path == "/v1/chat/completions" for request in lmstudio.requests))
     web.flow(lambda flow: flow["comment"].endswith(", replay"))
@@ -205,7 +295,14 @@ def test_a_replay_is_translated_again(person: Process, started: tuple[Proxy, Web
     person("visit", web.url)
     person("choose", ", replay")
     person("tab", "Response")
-    assert person("shown", "You said: hi")["view"] == "Ollama"
+    assert person("shown", "You said: asked again")["view"] == "Ollama"
+
+
+def test_the_command_bar(person: Process, started: tuple[Proxy, Web], chat: str, tmp_path: Path) -> None:
+    assert f"{THINKING}:latest: " in person("command", "ollama.models")
+    file = tmp_path / "chat.md"
+    assert "1 of 1 exchanges are in" in person("command", f"ollama.export \"~comment '^chat qwen3'\" {file}")
+    assert ANSWER in file.read_text()
 
 
 def test_no_secret_is_on_the_page(person: Process, started: tuple[Proxy, Web], chat: str) -> None:

@@ -22,10 +22,12 @@ ARGUMENTS = (
     "--disable-sync",
 )
 WAIT_MS = 15_000
+# What mitmweb paints orange waits for a person; 12 has another shade than 11.
+IS_ORANGE = "cell => ['rgb(255, 127, 0)', 'rgb(255, 128, 0)'].includes(getComputedStyle(cell).color)"
 
 playwright = sync_playwright().start()
 browser = playwright.chromium.launch(executable_path=sys.argv[3], headless=True, args=list(ARGUMENTS))
-page = browser.new_page(viewport={"width": 1400, "height": 980}, color_scheme="light")
+page = browser.new_page(viewport={"width": 1400, "height": 980}, device_scale_factor=2, color_scheme="light")
 page.set_default_timeout(WAIT_MS)
 problems: list[str] = []
 page.on("pageerror", lambda error: problems.append(str(error)))
@@ -39,13 +41,23 @@ def visit(url: str) -> None:
 
 def choose(text: str) -> None:
     """Click the newest exchange in the list whose line has this text."""
-    page.locator("tr", has_text=text).last.click()
+    page.locator(".flow-table tr", has_text=text).last.click()
     page.wait_for_selector(".contentview pre, .contentview .cm-editor")
 
 
 def listed() -> list[str]:
     """Give the lines of the list."""
-    rows = page.locator(".flow-table tbody tr").all_inner_texts()
+    return _lines(page.locator(".flow-table tbody tr").all_inner_texts())
+
+
+def stopped() -> list[str]:
+    """Give the lines that show that an exchange waits for a person."""
+    page.wait_for_selector(".flow-table tr.intercepted")
+    rows = page.locator(".flow-table tbody tr")
+    return _lines(rows.evaluate_all(f"rows => rows.filter(r => [...r.cells].some({IS_ORANGE})).map(r => r.innerText)"))
+
+
+def _lines(rows: list[str]) -> list[str]:
     return [" ".join(row.split()) for row in rows if row.strip()]
 
 
@@ -77,26 +89,55 @@ def fill(field: str, text: str) -> None:
     page.keyboard.press("Escape")
 
 
-def edit(text: str) -> None:
-    """Replace the body of the exchange that is shown."""
+def edit(text: str) -> str:
+    """Replace the body of the exchange that is shown; give what there was to edit."""
     page.locator("button", has_text="Edit").first.click()
+    lines = page.locator(".CodeMirror-line, .cm-line")
     # In the old editor, a scroll bar that nobody sees lies over the lower half of the only line.
-    page.locator(".CodeMirror-line, .cm-line").first.click(position={"x": 20, "y": 4})
+    lines.first.click(position={"x": 20, "y": 4})
+    before = "\n".join(lines.all_inner_texts())
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(text)
     page.locator("button", has_text="Done").click()
     page.wait_for_selector("button:has-text('Edit')")
+    return before
 
 
 def press(button: str) -> None:
-    """Press one of the buttons of the tool bar: Resume, Replay."""
+    """Press one of the buttons of the tool bar: Resume, Abort, Replay."""
     page.locator("nav a", has_text=re.compile("^Flow$")).click()
     page.locator(".flow-menu button", has_text=button).click()
 
 
+def command(text: str) -> str:
+    """Run a command in the command bar; give what it shows."""
+    bar = page.get_by_placeholder("Enter command")
+    if not bar.count():
+        tab("Options")
+        page.get_by_text("Display Command Bar").click()
+    bar.fill(text)
+    bar.press("Enter")
+    results = page.locator(".command-result > div", has_text=text)
+    results.last.wait_for()
+    return str(results.last.inner_text())
+
+
+def widen(column: str, pixels: int) -> None:
+    """Make a column of the list wider or narrower, where the page can do that."""
+    handle = page.locator(f".flow-table th.col-{column} .col-resize-handle")
+    box = handle.bounding_box() if handle.count() else None
+    if box is not None:
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + pixels, y, steps=5)
+        page.mouse.up()
+        page.mouse.move(0, 0)
+
+
 def picture(path: str) -> None:
-    """Take a picture of the page."""
-    page.wait_for_timeout(300)
+    """Take a picture of the page, once its fleeting messages are gone."""
+    page.wait_for_timeout(2000)
     page.screenshot(path=path)
 
 

@@ -149,8 +149,9 @@ class Proxy:
         tool: str = "mitmdump",
         script: Path = SCRIPT,
         state_dir: Path | None = None,
+        port: int = 0,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         settings = {"listen": f"127.0.0.1:{self.port}"}
         if lmstudio_url:
             settings["lmstudio_url"] = lmstudio_url
