@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.wire.conftest import CHAT, HI, SCRIPT, free_port, models
+from tests.wire.conftest import CHAT, SCRIPT, content_of, free_port, models, ndjson
 
-from lmstudio_sim import SimThread
+from lmstudio_sim import Sim, SimThread
+from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
@@ -28,7 +31,7 @@ import pyte
 
 pytestmark = pytest.mark.browser
 
-COLUMNS, LINES = 140, 50
+COLUMNS, LINES = 120, 40
 SECONDS = 30
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
@@ -48,6 +51,11 @@ class Terminal:
         """What the screen shows."""
         return "\n".join(line.rstrip() for line in self._screen.display)
 
+    @property
+    def last(self) -> str:
+        """The last lines of the screen that are not empty: messages, and the prompt."""
+        return next((line for line in reversed(self.text.splitlines()) if line), "")
+
     def press(self, keys: str) -> None:
         """Press keys."""
         os.write(self._descriptor, keys.encode())
@@ -55,6 +63,11 @@ class Terminal:
     def see(self, *texts: str) -> str:
         """Look at the screen until it shows all of these."""
         return self.wait(lambda: all(text in self.text for text in texts), f"{texts} on the screen")
+
+    def pick(self, entry: str) -> None:
+        """Press the key of an entry of the menu."""
+        text = self.see(f") {entry} ")
+        self.press(text[text.index(f") {entry} ") - 1])
 
     def wait(self, condition: Callable[[], bool], what: str = "") -> str:
         """Look at the screen until something is so."""
@@ -76,13 +89,14 @@ class Terminal:
 
 
 @contextmanager
-def console(*arguments: str) -> Iterator[Terminal]:
+def console(*arguments: str, editor: str) -> Iterator[Terminal]:
     """Start mitmproxy's console in a terminal, and end it as a person does."""
     program = str(Path(sys.executable).parent / "mitmproxy")
     process, descriptor = pty.fork()
     if process == 0:
         # The console asks the terminal for its colours, and this one has few.
         os.environ["TERM"] = "xterm-256color"
+        os.environ["MITMPROXY_EDITOR"] = editor
         os.execv(program, [program, *arguments])
     terminal = Terminal(descriptor)
     try:
@@ -107,42 +121,106 @@ def console(*arguments: str) -> Iterator[Terminal]:
         os.close(descriptor)
 
 
-def test_the_console(tmp_path: Path) -> None:
-    port = free_port()
+@pytest.fixture
+def lmstudio() -> Iterator[Sim]:
     with SimThread(models=models(), auth={TOKEN}) as sim:
-        options = {
-            "listen": f"127.0.0.1:{port}",
-            "lmstudio_url": sim.url,
-            "lmstudio_token": TOKEN,
-            "state_dir": str(tmp_path),
-            "confdir": str(tmp_path),
-        }
-        settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-        with console("-s", str(SCRIPT), *settings) as terminal:
-            terminal.see("/api/v1/models")  # the list of models is asked for at the start
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-                client.post("/api/chat", json={"model": "Llama3.2:3b", "messages": HI}).raise_for_status()
-            terminal.see("/v1/chat/completions")
-            terminal.press("G")
-            terminal.press("\r")
-            terminal.see("# POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "done reason: stop")
-            terminal.press("\t")
-            terminal.see("application/x-ndjson", "# Answer: 200 OK", "You said: hi")
-            _run(terminal, 'console.flowview.mode.set "lm studio"')
-            terminal.see("# LM Studio's answer: 200", "data: {")
-            _run(terminal, "console.flowview.mode.set ollama")
-            terminal.see("# Answer: 200 OK")
-            _run(terminal, f"ollama.export @focus {tmp_path / 'chat.md'}")
-            terminal.see("1 of 1 exchanges are in")
-            terminal.press("q")
-            _run(terminal, "ollama.models")
-            terminal.see(f"{CHAT}:latest: ", "completion tools")
-            terminal.press("q")
-        assert TOKEN.encode() not in terminal.everything
+        yield sim
+
+
+# A person who writes "edited" for "hi".
+EDITOR = f"""\
+#!{sys.executable}
+import pathlib, sys
+file = pathlib.Path(sys.argv[1])
+file.write_text(file.read_text().replace('"hi"', '"edited"'))
+"""
+
+
+@pytest.fixture
+def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
+    """The console, which has asked for the list of models; and the bridge's URL. No key is ever on the screen."""
+    port = free_port()
+    editor = tmp_path / "editor"
+    editor.write_text(EDITOR)
+    editor.chmod(0o700)
+    options = {
+        "listen": f"127.0.0.1:{port}",
+        "lmstudio_url": lmstudio.url,
+        "lmstudio_token": TOKEN,
+        "state_dir": str(tmp_path),
+        "confdir": str(tmp_path),
+    }
+    settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
+    with console("-s", str(SCRIPT), *settings, editor=shlex.quote(str(editor))) as terminal:
+        terminal.see("/api/v1/models")
+        yield terminal, f"http://127.0.0.1:{port}"
+    assert TOKEN.encode() not in terminal.everything
+
+
+def ask(url: str) -> httpx.Response:
+    with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        return client.post("/api/chat", json={"model": "Llama3.2:3b", "messages": [{"role": "user", "content": "hi"}]})
+
+
+def run(terminal: Terminal, command: str) -> None:
+    """Type a command."""
+    terminal.press(":")
+    terminal.wait(lambda: terminal.last.startswith(":"), "the prompt")
+    terminal.press(f"{command}\r")
+
+
+def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_path: Path) -> None:
+    terminal, url = started
+    ndjson(ask(url))
+    terminal.see("/v1/chat/completions", "200")
+    terminal.press("G\r")
+    terminal.see("[m:auto]", "# POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "done reason: stop")
+    terminal.press("\t")
+    terminal.wait(lambda: "# POST" not in terminal.text, "the other tab")
+    terminal.see("application/x-ndjson", "# Answer: 200 OK", "You said: hi")
+    terminal.press("m")
+    terminal.pick("lm studio")
+    terminal.see("[m:lm studio]", "# LM Studio's answer: 200", "data: {")
+    run(terminal, "console.flowview.mode.set ollama")
+    terminal.see("[m:ollama]", "# Answer: 200 OK")
+    run(terminal, f"ollama.export @focus {tmp_path / 'chat.md'}")
+    terminal.see("1 of 1 exchanges are in")
+    terminal.press("q")
+    run(terminal, "ollama.models")
+    terminal.see(f"{CHAT}:latest: ", "completion tools")
+    terminal.press("q")
     assert "You said: hi" in (tmp_path / "chat.md").read_text()
 
 
-def _run(terminal: Terminal, command: str) -> None:
-    terminal.press(":")
-    terminal.see("Command:") if "Command:" in terminal.text else terminal.read(0.5)
-    terminal.press(f"{command}\r")
+@pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q"])
+def test_a_request_is_stopped_edited_and_let_go(started: tuple[Terminal, str], intercept: str) -> None:
+    terminal, url = started
+    run(terminal, f"set intercept '{intercept}'")
+    terminal.see(f"[i:{intercept}]")
+    with ThreadPoolExecutor(1) as background:
+        answer = background.submit(ask, url)
+        terminal.see("POST")
+        terminal.press("G\r")
+        terminal.see("Request intercepted", f"# {ANSWER_TO_COME}", "user: hi")
+        terminal.press("e")
+        terminal.pick("request-body")
+        terminal.see("text of 2 -> 6 characters" if "completions" in intercept else "user: edited")
+        terminal.press("a")
+        assert content_of(ndjson(answer.result())) == "You said: edited"
+    terminal.press("\t")
+    terminal.see("# Answer: 200 OK", "You said: edited")
+
+
+@pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
+def test_a_stopped_request_is_killed(started: tuple[Terminal, str], lmstudio: Sim, intercept: str) -> None:
+    terminal, url = started
+    run(terminal, f"set intercept '{intercept}'")
+    terminal.see(f"[i:{intercept}]")
+    with ThreadPoolExecutor(1) as background:
+        answer = background.submit(ask, url)
+        terminal.see("POST")
+        terminal.press("GX")
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.result()
+    terminal.see("Killed 1 flows.")
+    assert not any(request.path == "/v1/chat/completions" for request in lmstudio.requests)
