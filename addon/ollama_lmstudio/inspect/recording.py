@@ -7,6 +7,8 @@ looked for among the recorded ones, and made the call that it became when it was
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mitmproxy import http
@@ -38,13 +40,17 @@ def become(flow: http.HTTPFlow, recorded: http.HTTPFlow) -> None:
     request.path, request.headers, request.raw_content = then.path, then.headers.copy(), then.raw_content
 
 
+@dataclass
 class _Body:
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._value: Any = _parsed(body)
+    body: bytes
+
+    @cached_property
+    def _value(self) -> Any:
+        # Not before there is something to compare with: every request comes this way, a recording or not.
+        return _parsed(self.body)
 
     def is_same(self, other: bytes) -> bool:
-        return self._body == other or (self._value is not None and self._value == _parsed(other))
+        return self.body == other or (self._value is not None and self._value == _parsed(other))
 
 
 def _parsed(body: bytes) -> Any:
