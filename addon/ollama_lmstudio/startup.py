@@ -126,7 +126,7 @@ class Startup:
         # In mitmweb's list, what an exchange was says more than the path of the call that it became.
         if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
             changes["web_columns"] = WEB_COLUMNS
-        self._log.port = settings.listen.port if ctx.options.listen_port is None else ctx.options.listen_port
+        self._log.port = listening(settings).port
         if changes:
             ctx.options.update(**changes)
 
@@ -184,13 +184,15 @@ class Startup:
 _stopping: set[asyncio.Task[None]] = set()
 
 
+def listening(settings: options.Settings) -> options.Listen:
+    """Give the address to serve on: what is given with `-p` or `--listen-host` wins over `listen`."""
+    port = settings.listen.port if ctx.options.listen_port is None else ctx.options.listen_port
+    return options.Listen(ctx.options.listen_host or settings.listen.host, port)
+
+
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
-    """Give mitmproxy's mode; an address given with `-p` or `--listen-host` wins over `listen`."""
-    listen = settings.listen
-    if ctx.options.listen_port is None and not ctx.options.listen_host:
-        return f"reverse:{upstream.origin}@{listen}"
-    port = listen.port if ctx.options.listen_port is None else ctx.options.listen_port
-    return f"reverse:{upstream.origin}@{options.Listen(ctx.options.listen_host or listen.host, port)}"
+    """Give mitmproxy's mode."""
+    return f"reverse:{upstream.origin}@{listening(settings)}"
 
 
 async def _report(services: Services, *, demo: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
+from .. import startup
 from ..endpoints import models as listings
 from ..endpoints.base import Services
 from ..endpoints.inference import find_model
@@ -140,11 +141,9 @@ class Commands:
         return written, left_out
 
     def _address(self) -> str:
-        """Give the address that clients on this machine have for the bridge; `-p` and `--listen-host` change it."""
-        listen = self._services().settings.listen
-        port = listen.port if ctx.options.listen_port is None else ctx.options.listen_port
-        given = Listen(ctx.options.listen_host or listen.host, port)
-        return f"http://{Listen('localhost', port) if given.host in ANYWHERE or given.is_loopback else given}"
+        """Give the address that clients on this machine have for the bridge."""
+        given = startup.listening(self._services().settings)
+        return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
 
 
 def _is_serving() -> bool:
