@@ -58,17 +58,17 @@ async def create(incoming: Incoming, services: Services) -> Answer:
         await _store(alias, name, services)
     # These come when Ollama's stream has begun, which shows in their content type.
     except (OllamaError, LMStudioError, StoreError) as e:
-        error = Answer.error(e.status, scrub(e.message, services.secrets), content_type=PLAIN_JSON)
-        return (
-            replace(_stream(told), body=_stream(told).body + error.body + b"\n") if told and request.stream else error
-        )
+        message = scrub(e.message, services.secrets)
+        if told and request.stream:
+            return _stream(told, {"error": message})
+        return Answer.error(e.status, message, content_type=PLAIN_JSON)
     mention_dropped([key for key in ("template", "adapters") if getattr(request, key)], services)
     told += [f"using existing layer sha256:{digest(found.model, services)}", "writing manifest", "success"]
     return _stream(told) if request.stream else Answer.json(chunks.progress(told[-1]), content_type=PLAIN_JSON)
 
 
-def _stream(told: list[str]) -> Answer:
-    return Answer(200, b"".join(wire.line(chunks.progress(text)) for text in told), NDJSON)
+def _stream(told: list[str], *last: Mapping[str, str]) -> Answer:
+    return Answer(200, b"".join(map(wire.line, (*map(chunks.progress, told), *last))), NDJSON)
 
 
 async def copy(incoming: Incoming, services: Services) -> Answer:
@@ -165,7 +165,7 @@ async def _source(request: CreateRequest, services: Services, told: list[str]) -
 
 async def _refuse_files(files: Mapping[str, str], services: Services, told: list[str]) -> OllamaError:
     """Say what is wrong with files, as far as Ollama would, and at last that LM Studio takes none."""
-    directory = services.settings.state_dir / "blobs"
+    directory = blobs.directory_in(services.settings.state_dir)
     begins = {path: await asyncio.to_thread(_begins, directory, blob) for path, blob in files.items()}
     suffixes = {PurePosixPath(path).suffix for path in files}
     if SAFETENSORS in suffixes:

@@ -25,7 +25,7 @@ NO_BODY = ""
 
 
 def _directory(services: Services) -> Path:
-    return services.settings.state_dir / "blobs"
+    return blobs.directory_in(services.settings.state_dir)
 
 
 def _asked(incoming: Incoming) -> str:

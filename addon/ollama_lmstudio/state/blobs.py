@@ -26,6 +26,11 @@ def parse_digest(text: str) -> str | None:
     return f"sha256:{match[1].lower()}" if match else None
 
 
+def directory_in(state_dir: Path) -> Path:
+    """Give the directory of blobs in a state directory."""
+    return state_dir / "blobs"
+
+
 class Upload:
     """Write one blob. Every method but `abort` may raise OSError; they may be called from any thread."""
 
