@@ -14,6 +14,7 @@ from ..lmstudio import sse
 from ..lmstudio.errors import peel
 from . import jsontext
 from .conversation import ToolCall, tool_call
+from .jsontext import text_at
 from .record import Numbers
 
 DONE = "[DONE]"
@@ -159,7 +160,7 @@ class _Assembly:
             self._whole_calls(source.get("tool_calls"))
         if value.get("done"):
             self.answer.done = True
-            self.answer.finish = _text(value, "done_reason") or self.answer.finish
+            self.answer.finish = text_at(value, "done_reason") or self.answer.finish
             self._ollama_numbers(value)
 
     def _ollama_numbers(self, value: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ class _Assembly:
 
     def _progress(self, value: dict[str, Any]) -> None:
         states = self.answer.states
-        state = State(_text(value, "status"), _count(value, "total"), _count(value, "completed"))
+        state = State(text_at(value, "status"), _count(value, "total"), _count(value, "completed"))
         last = states[-1] if states else None
         if last is not None and (last.status == state.status or len(states) >= MAX_STATES):
             state.lines = last.lines + 1
@@ -227,7 +228,7 @@ class _Assembly:
                 continue
             function = fragment.get("function")
             function = function if isinstance(function, dict) else {}
-            name, call_id = _text(function, "name"), _text(fragment, "id")
+            name, call_id = text_at(function, "name"), text_at(fragment, "id")
             index = fragment.get("index")
             index = index if isinstance(index, int) else position
             call = self._at.get(index)
@@ -259,7 +260,7 @@ class _Assembly:
         """Take a whole block, item or output."""
         if not isinstance(block, dict):
             return
-        kind = _text(block, "type")
+        kind = text_at(block, "type")
         if "tool" in kind or kind == "function_call":
             self._whole_calls([block])
         elif kind == "message" and isinstance(block.get("content"), list):
@@ -296,8 +297,8 @@ class _Assembly:
 
     def _block_start(self, value: dict[str, Any]) -> None:
         block = _mapping(value, "content_block")
-        if "tool" in _text(block, "type"):
-            self._new_call(("block", _count(value, "index")), _text(block, "name"), _text(block, "id"))
+        if "tool" in text_at(block, "type"):
+            self._new_call(("block", _count(value, "index")), text_at(block, "name"), text_at(block, "id"))
 
     def _block_delta(self, value: dict[str, Any]) -> None:
         delta = _mapping(value, "delta")
@@ -312,7 +313,7 @@ class _Assembly:
 
     def _item_done(self, value: dict[str, Any]) -> None:
         item = _mapping(value, "item")
-        if _text(item, "type") == "function_call":
+        if text_at(item, "type") == "function_call":
             self._whole_calls([{**item, "id": item.get("call_id") or item.get("id")}])
 
     def _response_end(self, value: dict[str, Any]) -> None:
@@ -374,11 +375,6 @@ class _Call:
         return ToolCall(self.name, "".join(self.arguments) or "{}", self.id)
 
 
-def _text(mapping: Mapping[str, Any], key: str) -> str:
-    value = mapping.get(key)
-    return value if isinstance(value, str) else ""
-
-
 def _count(mapping: Mapping[str, Any], key: str) -> int:
     value = mapping.get(key)
     return int(value) if isinstance(value, int | float) and 0 <= value < 1e18 else 0
@@ -426,16 +422,16 @@ _SILENT = ("response.", "model_load.", "prompt_processing.", "message.", "reason
 
 
 def _is_silent(value: dict[str, Any]) -> bool:
-    return _text(value, "type").startswith(_SILENT)
+    return text_at(value, "type").startswith(_SILENT)
 
 
 # Each shape that an object can have, and what takes it; the first that fits does.
 _SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], _Take], ...] = (
     (lambda value: "choices" in value, _Assembly._completion),
-    (lambda value: _text(value, "type") in _EVENTS, _Assembly._event),
+    (lambda value: text_at(value, "type") in _EVENTS, _Assembly._event),
     (lambda value: isinstance(value.get("output"), list), _Assembly._output_object),
     (
-        lambda value: _text(value, "type") == "message" and isinstance(value.get("content"), list),
+        lambda value: text_at(value, "type") == "message" and isinstance(value.get("content"), list),
         _Assembly._message_object,
     ),
     (

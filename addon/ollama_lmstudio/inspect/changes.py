@@ -78,7 +78,7 @@ def _fields(before: Request, after: Request) -> list[Line]:
         substitute = mapping.SUBSTITUTES.get(counterpart, "")
         found = next((key for key in (counterpart, substitute) if key in left), None)
         if found is None:
-            if value not in (None, "", [], {}):
+            if value not in jsontext.EMPTY:
                 why = f" ({_READ_HERE[name]})" if _READ_HERE.get(name) else ""
                 not_sent.append(f"{name} {_shown(value)}{why}")
         elif _is_same(value, left[found]):
@@ -102,13 +102,9 @@ def _fields(before: Request, after: Request) -> list[Line]:
 
 def _given(request: Request) -> Iterator[tuple[str, Any]]:
     """Give a request's options, those first that go before others, then its fields."""
-    for name, _ in mapping.OPTION_TO_LMSTUDIO:
-        if name in request.options:
-            yield name, request.options[name]
-    known = {name for name, _ in mapping.OPTION_TO_LMSTUDIO}
-    for name, value in request.options.items():
-        if name not in known:
-            yield name, value
+    first = (name for name, _ in mapping.OPTION_TO_LMSTUDIO if name in request.options)
+    for name in dict.fromkeys((*first, *request.options)):
+        yield name, request.options[name]
     for name, value in request.fields.items():
         if name.lower() not in _CONVERSATION:
             yield name.lower(), value

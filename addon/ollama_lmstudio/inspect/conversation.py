@@ -12,7 +12,9 @@ from itertools import islice
 from typing import Any, TypeGuard
 
 from ..endpoints.mapping import image_type
+from ..lmstudio.errors import MASK
 from . import jsontext
+from .jsontext import text_at
 
 # The first bytes of a file, as many as tell its type.
 _HEAD_CHARACTERS = 32
@@ -20,7 +22,6 @@ _HEAD_CHARACTERS = 32
 _MAX_DEPTH = 4
 
 SECRET_FIELDS = frozenset({"password"})
-MASK = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,9 @@ def read_request(body: bytes, path: str = "") -> Request:
     # Ollama takes a field's name in any case.
     given = {name.lower(): value for name, value in whole.items()}
     taken = {"model", "options", "tools"}
-    model = _text(given, "model")
-    if not model and _text(given, "name"):
-        model = _text(given, "name")
+    model = text_at(given, "model")
+    if not model and text_at(given, "name"):
+        model = text_at(given, "name")
         taken.add("name")
     messages: list[Message] = []
     texts: tuple[str, ...] = ()
@@ -155,15 +156,15 @@ def _message(item: object) -> Message:
     if not isinstance(item, dict):
         return Message("?", _as_text(item))
     text, attachments, thinking, calls, answers = _content(item.get("content"))
-    thinking = thinking or _text(item, "thinking") or _text(item, "reasoning_content") or _text(item, "reasoning")
+    thinking = thinking or text_at(item, "thinking") or text_at(item, "reasoning_content") or text_at(item, "reasoning")
     given_calls = item.get("tool_calls")
     return Message(
-        role=_text(item, "role") or "?",
+        role=text_at(item, "role") or "?",
         text=text,
         thinking=thinking,
         attachments=attachments + _images(item.get("images")),
         tool_calls=calls + (tuple(map(tool_call, given_calls)) if _is_list(given_calls) else ()),
-        answers=answers or _text(item, "tool_call_id") or _text(item, "tool_name"),
+        answers=answers or text_at(item, "tool_call_id") or text_at(item, "tool_name"),
     )
 
 
@@ -180,13 +181,13 @@ def _content(content: object, depth: int = 0) -> _Parts:
     calls: list[ToolCall] = []
     answers = ""
     for part in content:
-        kind = _text(part, "type") if isinstance(part, dict) else ""
+        kind = text_at(part, "type") if isinstance(part, dict) else ""
         if kind in ("tool_use", "function_call"):
             calls.append(tool_call(part))
         elif kind in ("thinking", "reasoning"):
-            thinking.append(_text(part, "thinking") or _text(part, "text"))
+            thinking.append(text_at(part, "thinking") or text_at(part, "text"))
         elif kind == "tool_result":
-            answers = answers or _text(part, "tool_use_id")
+            answers = answers or text_at(part, "tool_use_id")
             text, found, *_ = _content(part.get("content"), depth + 1)
             texts.append(text)
             attachments += found
@@ -206,7 +207,7 @@ def _attachment_part(part: object) -> Attachment | None:
     source = part.get("source")
     if isinstance(source, dict) and isinstance(source.get("data"), str):
         found = attachment(source["data"])
-        return Attachment(_text(source, "media_type") or found.media_type, found.size)
+        return Attachment(text_at(source, "media_type") or found.media_type, found.size)
     for key in ("image_url", "data_url", "input_audio", "file"):
         value = part.get(key)
         if isinstance(value, dict):
@@ -249,9 +250,9 @@ def tool_call(item: object) -> ToolCall:
     function = function if isinstance(function, dict) else item
     arguments = function.get("arguments", function.get("input"))
     return ToolCall(
-        name=_text(function, "name") or _text(function, "tool"),
+        name=text_at(function, "name") or text_at(function, "tool"),
         arguments="{}" if arguments in (None, "") else _as_text(arguments),
-        id=_text(item, "id") or _text(item, "call_id"),
+        id=text_at(item, "id") or text_at(item, "call_id"),
     )
 
 
@@ -261,7 +262,7 @@ def _tool(item: object) -> Tool:
     function = item.get("function")
     function = function if isinstance(function, dict) else item
     schema = function.get("parameters", function.get("input_schema"))
-    return Tool(_text(function, "name") or _text(item, "type"), _text(function, "description"), schema)
+    return Tool(text_at(function, "name") or text_at(item, "type"), text_at(function, "description"), schema)
 
 
 def _items(items: object) -> Iterator[Message]:
@@ -270,7 +271,7 @@ def _items(items: object) -> Iterator[Message]:
         yield Message("user", _as_text(items))
         return
     for item in items:
-        kind = _text(item, "type") if isinstance(item, dict) else ""
+        kind = text_at(item, "type") if isinstance(item, dict) else ""
         read = _ITEMS.get(kind)
         if read is not None:
             yield read(item)
@@ -282,9 +283,11 @@ def _items(items: object) -> Iterator[Message]:
 
 
 _ITEMS: Mapping[str, Callable[[dict[str, Any]], Message]] = {
-    "function_call": lambda item: Message("assistant", tool_calls=(tool_call(item | {"id": _text(item, "call_id")}),)),
+    "function_call": lambda item: Message(
+        "assistant", tool_calls=(tool_call(item | {"id": text_at(item, "call_id")}),)
+    ),
     "function_call_output": lambda item: Message(
-        "tool", _content(item.get("output"))[0], answers=_text(item, "call_id")
+        "tool", _content(item.get("output"))[0], answers=text_at(item, "call_id")
     ),
     "reasoning": lambda item: Message("assistant", thinking=_content(item.get("content") or item.get("summary"))[0]),
 }
@@ -292,11 +295,6 @@ _ITEMS: Mapping[str, Callable[[dict[str, Any]], Message]] = {
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
-
-
-def _text(mapping: Mapping[str, Any], key: str) -> str:
-    value = mapping.get(key)
-    return value if isinstance(value, str) else ""
 
 
 def _as_text(value: object) -> str:

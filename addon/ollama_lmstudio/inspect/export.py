@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..endpoints.mapping import CHAT_COMPLETIONS
+from ..lmstudio.errors import MASK
 from . import answers, jsontext, summary
 from .answers import Answer
-from .conversation import MASK, SECRET_FIELDS, Message, ToolCall, read_request
+from .conversation import SECRET_FIELDS, Message, ToolCall, read_request
 from .exchange import SECRET_HEADERS, Exchange
-from .render import NUMBERS
+from .listings import FIRST_VALUES
+from .render import NUMBERS, STRING_CHARACTERS
 
 # What curl writes itself, or what belongs to one connection.
 _LEFT_TO_CURL = frozenset(
@@ -102,7 +104,9 @@ def _answer(exchange: Exchange) -> Iterator[str]:
     if answer.spoke:
         yield from _message(Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     elif answer.data is not None:
-        text = jsontext.shortened(jsontext.without_base64(jsontext.pretty(answer.data)), 4000, 5)
+        text = jsontext.shortened(
+            jsontext.without_base64(jsontext.pretty(answer.data)), STRING_CHARACTERS, FIRST_VALUES
+        )
         yield f"### answer\n\n{_fenced(text, 'json')}"
     elif answer.plain or answer.states:
         yield f"### answer\n\n{answer.plain or answer.states[-1].status}"

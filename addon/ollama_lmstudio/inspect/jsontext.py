@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _DECODER = json.JSONDecoder()
@@ -28,6 +29,9 @@ _BASE64 = re.compile(
 _TYPES = {"iVBO": "image/png", "/9j/": "image/jpeg", "R0lG": "image/gif", "UklG": "image/webp"}
 
 _UNITS = ("kB", "MB", "GB", "TB")
+
+# What a field that says nothing holds.
+EMPTY: tuple[object, ...] = (None, "", [], {})
 
 # The strings of a text of JSON, also one that the end cuts off, and its lists of numbers.
 _LONG = re.compile(
@@ -98,6 +102,12 @@ def _without_half_escape(text: str) -> str:
     return text[:start] if half else text
 
 
+def text_at(value: object, key: str) -> str:
+    """Give the text that an object has under a key; empty for what is no text, or no object."""
+    found = value.get(key) if isinstance(value, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
 def compact(value: object) -> str:
     """Write a value on one line."""
     return _dumps(value, None)
@@ -115,10 +125,15 @@ def _dumps(value: object, indent: int | None) -> str:
         return "(nested too deeply to be shown)"
 
 
+def plural(count: int, noun: str) -> str:
+    """Give a noun in the number that goes with a count."""
+    return noun if count == 1 else f"{noun}s"
+
+
 def size(count: int) -> str:
     """Write a number of bytes: `17 bytes`, `12.3 kB`, `4.1 GB`."""
     if count < 1000:
-        return f"{count} byte{'' if count == 1 else 's'}"
+        return f"{count} {plural(count, 'byte')}"
     power = next((power for power in range(1, len(_UNITS)) if count < 999.95 * 1000**power), len(_UNITS))
     return f"{count / 1000**power:.1f} {_UNITS[power - 1]}"
 

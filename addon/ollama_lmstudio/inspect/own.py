@@ -7,8 +7,9 @@ import re
 from mitmproxy import connection, http
 from mitmproxy.flow import Error
 
+from .. import responses
 from ..lmstudio.client import Exchange
-from .record import Fields, Numbers, Record
+from .record import Numbers, Record
 
 # A pattern of method and path -> what the call is for.
 PURPOSES: tuple[tuple[str, str], ...] = (
@@ -30,24 +31,27 @@ def purpose_of(method: str, path: str) -> str:
 def to_flow(exchange: Exchange) -> http.HTTPFlow:
     """Make a flow of a call that has ended; its secrets are masked already."""
     request = http.Request.make(exchange.method, exchange.url)
-    request.headers, request.raw_content = _headers(exchange.request_headers), exchange.request_body
+    request.headers = http.Headers(responses.fields(exchange.request_headers))
+    request.raw_content = exchange.request_body
     request.timestamp_start = request.timestamp_end = exchange.started
     client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=exchange.started)
     server = connection.Server(address=(request.host, request.port))
     flow = http.HTTPFlow(client, server)
     flow.request = request
+    path = request.path.partition("?")[0]
     record = Record(
         kind="own",
         method=exchange.method,
-        path=request.path.partition("?")[0],
-        purpose=purpose_of(exchange.method, request.path.partition("?")[0]),
+        path=path,
+        purpose=purpose_of(exchange.method, path),
         status=exchange.status or 0,
         error=exchange.error or "",
         numbers=Numbers(total=round((exchange.ended - exchange.started) * 1e9)),
     )
     if exchange.status is not None:
         flow.response = http.Response.make(exchange.status)
-        flow.response.headers, flow.response.raw_content = _headers(exchange.response_headers), exchange.response_body
+        flow.response.headers = http.Headers(responses.fields(exchange.response_headers))
+        flow.response.raw_content = exchange.response_body
         flow.response.timestamp_start = flow.response.timestamp_end = exchange.ended
         record.response_size = len(exchange.response_body)
     else:
@@ -55,7 +59,3 @@ def to_flow(exchange: Exchange) -> http.HTTPFlow:
         flow.error = Error("no answer", exchange.ended)
     record.save(flow.metadata)
     return flow
-
-
-def _headers(pairs: Fields) -> http.Headers:
-    return http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs])

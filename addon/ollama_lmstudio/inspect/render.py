@@ -10,6 +10,7 @@ from . import answers, changes, jsontext, listings
 from .answers import Answer
 from .conversation import Message, Request, read_request
 from .exchange import Exchange, header, masked
+from .jsontext import EMPTY, plural
 from .record import Numbers
 from .sheet import TEXT_CHARACTERS, Sheet
 
@@ -28,8 +29,6 @@ BODY_CHARACTERS = 200_000
 STRING_CHARACTERS = 4000
 
 ANSWER_TO_COME = "The answer will be under Response"
-
-EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 # What the client sees
@@ -140,7 +139,7 @@ def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
 def _answer(sheet: Sheet, exchange: Exchange) -> None:
     body = exchange.response
     if not exchange.status:
-        sheet.heading("No answer" if exchange.error else "No answer yet")
+        sheet.heading("No answer")
         _error(sheet, exchange.error)
         return
     sheet.heading(f"Answer: {exchange.status} {exchange.reason}".rstrip())
@@ -176,7 +175,7 @@ def _parts(sheet: Sheet, answer: Answer) -> None:
         sheet.value("model", data.get("model", ""))
         sheet.block("embeddings", listings.embeddings(found) or ["none"])
     elif (entries := listings.models(data)) is not None:
-        sheet.block(f"{len(entries)} model{'' if len(entries) == 1 else 's'}", listings.table(entries))
+        sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", listings.table(entries))
     elif listings.is_description(data):
         _description(sheet, data)
     else:
@@ -297,7 +296,7 @@ def _own(sheet: Sheet, exchange: Exchange) -> None:
 
 
 def _events(sheet: Sheet, events: Sequence[Event], length: str) -> None:
-    sheet.heading(f"Body: {length}, {len(events):,} event{'' if len(events) == 1 else 's'}")
+    sheet.heading(f"Body: {length}, {len(events):,} {plural(len(events), 'event')}")
     left_out = max(0, len(events) - MAX_EVENTS)
     for number, event in enumerate(events):
         if left_out and MAX_EVENTS - LAST_EVENTS <= number < len(events) - LAST_EVENTS:

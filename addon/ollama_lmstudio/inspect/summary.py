@@ -12,6 +12,7 @@ from ..lmstudio.errors import peel
 from . import jsontext, listings
 from .conversation import Request, read_request
 from .exchange import Exchange
+from .jsontext import plural
 from .record import Numbers
 from .render import duration, speed
 
@@ -141,16 +142,16 @@ def _tell_embeddings(exchange: Exchange) -> list[str]:
     count = len(request.texts) or len(request.messages)
     found = _VECTOR.search((exchange.response or b"")[:PARSED_BYTES])
     values = found[1].count(b",") + 1 if found and found[1].strip() else 0
-    return [f"{count} text{'' if count == 1 else 's'}" if count else "", f"{values} dimensions" if values else ""]
+    return [f"{count} {plural(count, 'text')}" if count else "", f"{values} dimensions" if values else ""]
 
 
 def _tell_list(exchange: Exchange) -> list[str]:
     value = _small_json(exchange.response)
     entries = listings.models(value)
     if entries is not None:
-        return [f"{len(entries)} model{'' if len(entries) == 1 else 's'}"]
+        return [f"{len(entries)} {plural(len(entries), 'model')}"]
     # The state of a download, or of a server.
-    return [_word(value, "status")]
+    return [jsontext.text_at(value, "status")]
 
 
 def _tell_description(exchange: Exchange) -> list[str]:
@@ -160,13 +161,13 @@ def _tell_description(exchange: Exchange) -> list[str]:
 
 
 def _tell_version(exchange: Exchange) -> list[str]:
-    return [_word(_small_json(exchange.response), "version")]
+    return [jsontext.text_at(_small_json(exchange.response), "version")]
 
 
 def _tell_progress(exchange: Exchange) -> list[str]:
     """Tell the last state; the last line is enough for that."""
     lines = (exchange.response or b"")[-PARSED_BYTES:].rstrip().rpartition(b"\n")
-    return [_word(jsontext.read(lines[2]).value, "status")]
+    return [jsontext.text_at(jsontext.read(lines[2]).value, "status")]
 
 
 def _tell_copy(exchange: Exchange) -> list[str]:
@@ -178,11 +179,6 @@ def _tell_blob(exchange: Exchange) -> list[str]:
     digest = exchange.asked_path.rpartition("/")[2][:19]
     size = exchange.record.request_size
     return [f"{digest}, {jsontext.size(size)}" if size else digest]
-
-
-def _word(value: object, key: str) -> str:
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, str) else ""
 
 
 # What there is to tell of each endpoint; of all others, the number of models in a list.

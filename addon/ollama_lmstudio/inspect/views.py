@@ -57,10 +57,15 @@ def priority(side: Side, flow: object, message: object) -> float:
         return IMPOSSIBLE
     if message is not flow.request and message is not flow.response:
         return IMPOSSIBLE
-    exchange = exchanges.of(flow)
-    if exchange is None:
+    try:
+        exchange = exchanges.of(flow)
+        if exchange is None:
+            return IMPOSSIBLE
+        return CHOSEN if side.fits(exchange) else POSSIBLE
+    except Exception:
+        # Nothing that a flow holds may keep the other views from being looked at.
+        logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
         return IMPOSSIBLE
-    return CHOSEN if side.fits(exchange) else POSSIBLE
 
 
 def text(side: Side, data: bytes, flow: object, message: object) -> str:
@@ -104,7 +109,7 @@ class OldView(_Old):  # type: ignore[misc]
         self.name = side.name
 
     def render_priority(self, data: bytes, *, flow: Any = None, http_message: Any = None, **_: Any) -> float:
-        return _priority(self._side, flow, http_message)
+        return priority(self._side, flow, http_message)
 
     def __call__(
         self, data: bytes, *, flow: Any = None, http_message: Any = None, **_: Any
@@ -125,19 +130,10 @@ class NewView(_New):  # type: ignore[misc]
         return self._side.name
 
     def render_priority(self, data: bytes, metadata: Any) -> float:
-        return _priority(self._side, metadata.flow, metadata.http_message)
+        return priority(self._side, metadata.flow, metadata.http_message)
 
     def prettify(self, data: bytes, metadata: Any) -> str:
         return text(self._side, data, metadata.flow, metadata.http_message)
-
-
-def _priority(side: Side, flow: object, message: object) -> float:
-    """Tell how well a view fits; nothing that a flow holds may keep the others from being looked at."""
-    try:
-        return priority(side, flow, message)
-    except Exception:
-        logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
-        return IMPOSSIBLE
 
 
 def install() -> None:
