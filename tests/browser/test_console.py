@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -169,6 +169,17 @@ def run(terminal: Terminal, command: str) -> None:
     terminal.press(f"{command}\r")
 
 
+def ask_and_stop(
+    terminal: Terminal, url: str, intercept: str, background: ThreadPoolExecutor
+) -> Future[httpx.Response]:
+    """Ask, and wait until the request is in the list, stopped by a filter."""
+    run(terminal, f"set intercept '{intercept}'")
+    terminal.see(f"[i:{intercept}]")
+    answer = background.submit(ask, url)
+    terminal.see("POST")
+    return answer
+
+
 def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_path: Path) -> None:
     terminal, url = started
     ndjson(ask(url))
@@ -195,11 +206,8 @@ def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_
 @pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q"])
 def test_a_request_is_stopped_edited_and_let_go(started: tuple[Terminal, str], intercept: str) -> None:
     terminal, url = started
-    run(terminal, f"set intercept '{intercept}'")
-    terminal.see(f"[i:{intercept}]")
     with ThreadPoolExecutor(1) as background:
-        answer = background.submit(ask, url)
-        terminal.see("POST")
+        answer = ask_and_stop(terminal, url, intercept, background)
         terminal.press("G\r")
         terminal.see("Request intercepted", f"# {ANSWER_TO_COME}", "user: hi")
         terminal.press("e")
@@ -214,11 +222,8 @@ def test_a_request_is_stopped_edited_and_let_go(started: tuple[Terminal, str], i
 @pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
 def test_a_stopped_request_is_killed(started: tuple[Terminal, str], lmstudio: Sim, intercept: str) -> None:
     terminal, url = started
-    run(terminal, f"set intercept '{intercept}'")
-    terminal.see(f"[i:{intercept}]")
     with ThreadPoolExecutor(1) as background:
-        answer = background.submit(ask, url)
-        terminal.see("POST")
+        answer = ask_and_stop(terminal, url, intercept, background)
         terminal.press("GX")
         with pytest.raises(httpx.RemoteProtocolError):
             answer.result()

@@ -249,40 +249,34 @@ class TagDetails(Details):
     embedding_length: Positive = 0
 
 
-def _same_name(name: str, model: str) -> None:
-    if name != model:
-        raise ValueError("two names")
+class Named(Strict):
+    """An entry of a list, which has its name twice."""
 
-
-class Tag(Strict):
     name: Text
     model: Text
+
+    @model_validator(mode="after")
+    def _same_name(self) -> Self:
+        if self.name != self.model:
+            raise ValueError("two names")
+        return self
+
+
+class Tag(Named):
     modified_at: Time
     size: Size
     digest: Hexadecimal
     details: TagDetails
     capabilities: Capabilities
 
-    @model_validator(mode="after")
-    def _names(self) -> Self:
-        _same_name(self.name, self.model)
-        return self
 
-
-class Running(Strict):
-    name: Text
-    model: Text
+class Running(Named):
     size: Size
     digest: Hexadecimal
     details: Details
     expires_at: Time
     size_vram: Size
     context_length: Size
-
-    @model_validator(mode="after")
-    def _names(self) -> Self:
-        _same_name(self.name, self.model)
-        return self
 
 
 class Tags(Strict):

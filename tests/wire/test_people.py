@@ -43,6 +43,10 @@ def ask(proxy: Proxy, path: str = "/api/chat", **body: Any) -> httpx.Response:
         return client.post(path, json={"model": CHAT, "messages": HI} | body)
 
 
+def said(response: httpx.Response, stream: bool) -> str:
+    return content_of(ndjson(response)) if stream else str(response.json()["message"]["content"])
+
+
 def call_of(sim: Sim) -> Any:
     return [request.json for request in sim.requests if request.path == "/v1/chat/completions"][-1]
 
@@ -62,9 +66,7 @@ def test_a_request_is_edited_in_the_clients_terms(
     asked["options"] = {"temperature": 0.25}
     web.edit(paused, request={"content": json.dumps(asked)})
     web.resume(paused)
-    response = answer.result()
-    said = content_of(ndjson(response)) if stream else response.json()["message"]["content"]
-    assert said == "You said: edited"
+    assert said(answer.result(), stream) == "You said: edited"
     assert call_of(lmstudio)["temperature"] == 0.25
 
 
@@ -82,9 +84,7 @@ def test_a_call_is_edited_in_lmstudios_terms(
     call["messages"][0]["content"] = "edited"
     web.edit(paused, request={"content": json.dumps(call)})
     web.resume(paused)
-    response = answer.result()
-    said = content_of(ndjson(response)) if stream else response.json()["message"]["content"]
-    assert said == "You said: edited"
+    assert said(answer.result(), stream) == "You said: edited"
     assert call_of(lmstudio)["messages"][0]["content"] == "edited"
 
 
