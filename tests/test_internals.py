@@ -473,6 +473,23 @@ def test_a_paused_flow_that_is_killed_ends() -> None:
     assert not flow.killable
 
 
+def test_every_pause_of_a_flow_is_told() -> None:
+    told: list[int] = []
+    flow, times = tflow.tflow(), iter([100, 103, 200, 207])
+    internals.watch_pauses(flow, lambda: next(times), told.append)
+
+    async def pause() -> None:
+        await flow.wait_for_resume()
+        assert told == []
+        for _ in range(2):
+            flow.intercept()
+            asyncio.get_running_loop().call_later(0.01, flow.resume)
+            await asyncio.wait_for(flow.wait_for_resume(), 5)
+
+    asyncio.run(pause())
+    assert told == [3, 7]
+
+
 @pytest.mark.parametrize("failed", [True, False])
 def test_a_flow_is_shown_and_paused_by_nobody(failed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     master = master_with(monkeypatch)

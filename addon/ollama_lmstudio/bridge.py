@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -70,12 +71,13 @@ SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
 class Exchange:
     """What is known of a flow while it lives. `extra` are the headers that its answer carries whatever it is."""
 
-    arrived: int
     recorder: Recorder
     http10: bool
     extra: base.Headers = ()
     incoming: base.Incoming | None = None
     """The client's request; None for an exchange that a person replays, whose answer nobody waits for."""
+    seen: bool = False
+    """Whether a person has stopped the request before it was rewritten."""
     recorded: bool = False
     """Whether the answer comes from a recording."""
     outcome: base.Call | base.Relay | base.Served | base.Receiver | None = None
@@ -94,6 +96,17 @@ class Exchange:
     def path(self) -> str:
         """The client's path."""
         return self.recorder.record.path
+
+    @property
+    def arrived(self) -> int:
+        """When the request came."""
+        return self.recorder.arrived
+
+    def paused(self, duration: int) -> None:
+        """Take that the request was held for `duration` ns: that time is nobody's work, and not measured."""
+        self.recorder.arrived += duration
+        if isinstance(self.outcome, base.Call):
+            self.outcome.translation.paused(duration)
 
 
 class Bridge:
@@ -221,11 +234,17 @@ class Bridge:
         self._begun(flow, kept)
 
     def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
-        now = self._clock.monotonic()
-        recorder = Recorder(self.services.settings.max_kept_size, now, kept, self.services.secrets)
+        clock = self._clock.monotonic
+        recorder = Recorder(self.services.settings.max_kept_size, clock(), kept, self.services.secrets)
+        exchange = self._exchanges[flow.id] = Exchange(recorder, flow.request.http_version == "HTTP/1.0")
         internals.end_when_killed(flow)
-        exchange = self._exchanges[flow.id] = Exchange(now, recorder, flow.request.http_version == "HTTP/1.0")
+        internals.watch_pauses(flow, clock, partial(self._paused, flow.id))
         return exchange
+
+    def _paused(self, flow_id: str, duration: int) -> None:
+        # By its id: a flow that is kept must not keep its exchange.
+        if exchange := self._exchanges.get(flow_id):
+            exchange.paused(duration)
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
         if answer.status == 403 and not self.gate.allows_host(host):
@@ -257,6 +276,9 @@ class Bridge:
             logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
             outcome = base.Answer.error(500, INTERNAL_ERROR)
         exchange.recorder.became(outcome)
+        if exchange.seen and not isinstance(outcome, base.Call):
+            # There is no other side of the request to be seen.
+            internals.let_pass(flow)
         if isinstance(outcome, base.Answer):
             self._answer(flow, outcome, exchange.extra)
             return
@@ -276,6 +298,7 @@ class Bridge:
         if internals.is_stopped(flow):
             exchange.recorder.show(flow)
             await internals.wait_for_a_person(flow)
+            exchange.seen = True
             incoming = replace(_incoming(flow, exchange.arrived), body=flow.request.raw_content or b"")
             exchange.recorder.asked(incoming)
         return incoming
@@ -366,6 +389,8 @@ class Bridge:
         """Choose how LM Studio's answer goes on: as it is, translated as it comes, or translated when it is whole."""
         _forget_secrets(flow)
         exchange = self._exchanges.get(flow.id)
+        if exchange is not None and exchange.seen:
+            internals.may_be_stopped(flow)
         if exchange is None or exchange.outcome is None or flow.response is None:
             return
         if not exchange.ticket:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -284,6 +284,31 @@ async def wait_for_a_person(flow: http.HTTPFlow) -> None:
     await flow.wait_for_resume()
 
 
+def let_pass(flow: http.HTTPFlow) -> None:
+    """Let no filter pause a flow, until `may_be_stopped`."""
+    flow.intercept = _never  # type: ignore[method-assign]
+
+
+def may_be_stopped(flow: http.HTTPFlow) -> None:
+    """Take `let_pass` back, unless the flow was killed."""
+    if flow.killable:
+        vars(flow).pop("intercept", None)
+
+
+def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable[[int], None]) -> None:
+    """Tell how long (ns) a person, or another addon, has held a flow, each time that it goes on."""
+    wait: Callable[[], Awaitable[None]] = flow.wait_for_resume
+
+    async def wait_and_tell() -> None:
+        if not flow.intercepted:
+            return
+        since = clock()
+        await wait()
+        paused(clock() - since)
+
+    flow.wait_for_resume = wait_and_tell  # type: ignore[method-assign]
+
+
 def end_when_killed(flow: http.HTTPFlow) -> None:
     """Let a flow end that a person kills while it is paused.
 
@@ -296,7 +321,7 @@ def end_when_killed(flow: http.HTTPFlow) -> None:
         paused = flow.intercepted
         kill()
         # The filter that has paused it still fits.
-        flow.intercept = _never  # type: ignore[method-assign]
+        let_pass(flow)
         if paused:
             flow.intercepted = True
             flow.resume()

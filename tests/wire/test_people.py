@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from mitmproxy import http
+from mitmproxy.io import FlowReader
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Web
 
 from lmstudio_sim import Sim, SimThread
+from ollama_lmstudio.inspect import record
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
@@ -39,8 +44,12 @@ def background() -> Iterator[ThreadPoolExecutor]:
 
 
 def ask(proxy: Proxy, path: str = "/api/chat", **body: Any) -> httpx.Response:
+    return post(proxy, path, {"model": CHAT, "messages": HI} | body)
+
+
+def post(proxy: Proxy, path: str, body: dict[str, Any]) -> httpx.Response:
     with proxy.client() as client:
-        return client.post(path, json={"model": CHAT, "messages": HI} | body)
+        return client.post(path, json=body)
 
 
 def said(response: httpx.Response, stream: bool) -> str:
@@ -124,6 +133,92 @@ def test_an_edit_to_nonsense_is_the_clients_error(
     web.edit(paused, request={"content": "{"})
     web.resume(paused)
     assert (answer.result().status_code, answer.result().json()) == (400, {"error": "unexpected EOF"})
+
+
+PAUSE = 1.5
+AN_EMBEDDING = {"model": EMBEDDER, "input": "a"}
+
+
+def numbers_after_a_pause(
+    started: tuple[Proxy, Web],
+    request: Callable[[Proxy], httpx.Response],
+    background: ThreadPoolExecutor,
+    intercept: str,
+) -> tuple[httpx.Response, record.Numbers]:
+    """Give the answer to a request that was held for PAUSE, and the numbers in its flow."""
+    proxy, web = started
+    request(proxy)  # loads the model
+    web.option(intercept=intercept)
+    answer = background.submit(request, proxy)
+    paused = web.paused()
+    time.sleep(PAUSE)
+    web.resume(paused)
+    response = answer.result().raise_for_status()
+    saved = web.http.get("/flows/dump").raise_for_status().content
+    flow = next(flow for flow in FlowReader(io.BytesIO(saved)).stream() if flow.id == paused["id"])
+    assert isinstance(flow, http.HTTPFlow)
+    kept = record.of(flow)
+    assert kept is not None
+    assert kept.numbers is not None
+    return response, kept.numbers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q"])
+def test_a_pause_is_not_measured(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, intercept: str, stream: bool
+) -> None:
+    response, numbers = numbers_after_a_pause(started, lambda proxy: ask(proxy, stream=stream), background, intercept)
+    final = ndjson(response)[-1] if stream else response.json()
+    limit = PAUSE * 1e9
+    assert 0 < final["load_duration"] + final["prompt_eval_duration"] <= final["total_duration"] < limit
+    assert final["total_duration"] == numbers.total
+    assert 0 < numbers.first_token < limit
+
+
+@pytest.mark.parametrize("intercept", ["~u /api/embed & ~q", "~u v1/embeddings & ~q"])
+def test_a_pause_is_not_measured_for_embeddings(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, intercept: str
+) -> None:
+    response, numbers = numbers_after_a_pause(
+        started, lambda proxy: post(proxy, "/api/embed", AN_EMBEDDING), background, intercept
+    )
+    answer = response.json()
+    assert 0 < answer["load_duration"] <= answer["total_duration"] == numbers.total < PAUSE * 1e9
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/show"])
+def test_a_pause_is_not_measured_where_nothing_is_translated(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, path: str
+) -> None:
+    asked = {"model": CHAT, "messages": HI, "stream": True}
+    _, numbers = numbers_after_a_pause(started, lambda proxy: post(proxy, path, asked), background, f"~u {path} & ~q")
+    assert 0 <= numbers.first_token <= numbers.total < PAUSE * 1e9
+    assert numbers.total
+
+
+@pytest.mark.parametrize(
+    ("path", "stops"),
+    [
+        ("/api/chat", ["/api/chat", "/v1/chat/completions", "/v1/chat/completions"]),
+        ("/v1/chat/completions", ["/v1/chat/completions"] * 2),
+        ("/api/show", ["/api/show"] * 2),
+        ("/api/unknown", ["/api/unknown"] * 2),
+    ],
+)
+def test_what_has_one_side_only_stops_once_each_way(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, path: str, stops: list[str]
+) -> None:
+    proxy, web = started
+    web.option(intercept="~m POST")
+    answer = background.submit(post, proxy, path, {"model": CHAT, "messages": HI})
+    stopped = []
+    for _ in stops:
+        paused = web.paused()
+        stopped.append((paused["request"]["path"], "response" in paused and bool(paused["response"])))
+        web.resume(paused)
+    assert answer.result().status_code in (200, 404)
+    assert stopped == [*((path, False) for path in stops[:-1]), (stops[-1], True)]
 
 
 @pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
@@ -216,8 +311,7 @@ def test_a_replay_of_an_error(started: tuple[Proxy, Web], lmstudio: Sim) -> None
 )
 def test_a_replay_of_anything_else(started: tuple[Proxy, Web], path: str, body: dict[str, Any], becomes: str) -> None:
     proxy, web = started
-    with proxy.client() as client:
-        first = client.post(path, json=body)
+    first = post(proxy, path, body)
     flow = web.flow(is_done(becomes))
     web.replay(flow)
     again = web.flow(lambda flow: flow["is_replay"] == "request" and is_done(becomes)(flow))

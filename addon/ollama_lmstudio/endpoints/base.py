@@ -83,6 +83,9 @@ class Translation(Protocol):
     def failed(self) -> bool:
         """Whether the answer ended with an error."""
 
+    def paused(self, duration: int) -> None:
+        """Take that the call was held for `duration` ns before it was sent."""
+
     def failure(self, data: bytes) -> tuple[bool, LMStudioError | None]:
         """Look at the first bytes of a stream: whether they tell how it begins, and the error if they do."""
 

@@ -37,7 +37,10 @@ def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
 
 
 class EmbedTranslation:
-    """Translate the answer of `/v1/embeddings`; `build` makes the client's object of the vectors."""
+    """Translate the answer of `/v1/embeddings`.
+
+    `build` makes the client's object of the vectors and of how long it took to have them, in ns.
+    """
 
     streaming = False
     failed = False
@@ -64,6 +67,10 @@ class EmbedTranslation:
         self._took = 0
         self._error = ""
 
+    def paused(self, duration: int) -> None:
+        """Take that the call was held for `duration` ns before it was sent."""
+        self._arrived += duration
+
     def failure(self, data: bytes) -> tuple[bool, lm_errors.LMStudioError | None]:
         """Say that there is nothing to see yet: embeddings come as one body."""
         return True, None
@@ -78,14 +85,14 @@ class EmbedTranslation:
 
     def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
         """Take the vectors, in the order of the inputs."""
-        self._took = at - self._arrived
+        self._took = max(at - self._arrived, 1)
         vectors = _vectors(body, self._count) if status == 200 else None
         if vectors is None:
             self.abort(lm_errors.error_from_response(status, content_type, body, self._secrets))
             return
         self._dimensions[self._key] = len(vectors[0])
         try:
-            self._answer = Answer.json(self._build(vectors, at))
+            self._answer = Answer.json(self._build(vectors, self._took))
         except ValueError:
             self._answer = Answer.error(self._status or 400, errors.embedding_not_finite().message)
 
@@ -134,9 +141,9 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
     loaded = services.clock.monotonic() - incoming.arrived
 
-    def build(vectors: Vectors, at: int) -> dict[str, Any]:
+    def build(vectors: Vectors, took: int) -> dict[str, Any]:
         normalised = [wire.Vector(normalise(vector, request.dimensions)) for vector in vectors]
-        return chunks.embed_answer(request.model, normalised, max(at - incoming.arrived, 1), max(loaded, 1), count)
+        return chunks.embed_answer(request.model, normalised, took, max(loaded, 1), count)
 
     return _call(request, texts, count, build, found, incoming, services, None)
 
@@ -155,7 +162,7 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
 
     await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
 
-    def build(vectors: Vectors, at: int) -> dict[str, Any]:
+    def build(vectors: Vectors, took: int) -> dict[str, Any]:
         return chunks.embeddings_answer(vectors[0])
 
     texts = [request.prompt]

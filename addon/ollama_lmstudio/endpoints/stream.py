@@ -144,6 +144,11 @@ class Translator:
         """Whether the answer ended with an error."""
         return self.error is not None
 
+    def paused(self, duration: int) -> None:
+        """Take that the call was held for `duration` ns before it was sent."""
+        self._timeline.arrived += duration
+        self._timeline.forwarded += duration
+
     def failure(self, data: bytes) -> tuple[bool, errors.LMStudioError | None]:
         """Look at all that has come so far: whether it tells how the answer begins, and the error if it does."""
         reader = self._make_reader()

@@ -47,7 +47,8 @@ class Recorder:
         self.record = record
         self._limit = limit
         self._secrets = secrets
-        self._arrived = arrived
+        self.arrived = arrived
+        """When the request came; later by the time for which it was held."""
         self._first = 0
         self._tail = b""
         self.heard = Kept(limit)
@@ -110,7 +111,7 @@ class Recorder:
         if measured is not None:
             metrics = measured.metrics
             return Numbers(
-                total=metrics.total_duration or ended - self._arrived,
+                total=metrics.total_duration or ended - self.arrived,
                 load=metrics.load_duration,
                 first_token=measured.first_token,
                 generation=metrics.eval_duration,
@@ -118,7 +119,7 @@ class Recorder:
                 answer_tokens=metrics.eval_count,
                 done_reason=measured.done_reason,
             )
-        numbers = Numbers(total=ended - self._arrived)
+        numbers = Numbers(total=ended - self.arrived)
         if self.record.kind == "relay" and self._first:
             self._read_tail(numbers, ended)
         return numbers
@@ -139,7 +140,7 @@ class Recorder:
         finished = _FINISH.findall(tail)
         numbers.done_reason = finished[-1].decode() if finished else ""
         if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
-            numbers.first_token = self._first - self._arrived
+            numbers.first_token = self._first - self.arrived
             numbers.generation = ended - self._first
 
 
