@@ -120,6 +120,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]]
     "a fraction is cut": ({"options": {"top_k": 10.9}}, {"top_k": 10}, [("top_k", "10.9 -> 10")]),
     "nothing is not lost": ({"format": None, "suffix": "", "options": {"stop": []}}, {}, []),
     "an answer that is asked as a stream": ({"stream": False}, {"stream": True}, [("stream", "false -> true")]),
+    "what the model does anyway": ({"think": True}, {}, [("not sent", "think true (the model's default holds)")]),
     "what the bridge sees to": ({"keep_alive": 0}, {}, [("not sent", "keep_alive 0 (the bridge sees to it)")]),
     "texts": ({"input": "a"}, {"input": ["a"]}, []),
     "other texts": ({"input": "a"}, {"input": ["a", "b"]}, [("input", "1 -> 2 texts")]),

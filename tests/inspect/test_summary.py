@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Exchange, str, str]] = {
     ),
     "an error that is a text": (
         failed(405, b"405 method not allowed\n"),
-        "chat nope: 405 405 method not allowed",
+        "chat nope: 405 method not allowed",
         ":x:",
     ),
     "an error without a body": (failed(404, b""), "chat nope: 404 Not Found", ":x:"),

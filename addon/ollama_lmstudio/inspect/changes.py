@@ -33,6 +33,7 @@ _READ_HERE: Mapping[str, str] = {
     "logprobs": "",
     "raw": "no template is applied",
     "suffix": "it became part of the prompt",
+    "think": "the model's default holds",
 }
 
 

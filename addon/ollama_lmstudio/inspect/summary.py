@@ -32,7 +32,9 @@ def comment(exchange: Exchange) -> str:
     facts = [fact for fact in _facts(exchange) if fact] if not failed or is_broken(exchange) else []
     if failed:
         what = f"{exchange.status}" if exchange.status >= 400 else "then" if facts else ""
-        facts.append(f"{what} {jsontext.one_line(failure(exchange), MESSAGE_CHARACTERS)}".strip())
+        message = jsontext.one_line(failure(exchange), MESSAGE_CHARACTERS)
+        # Ollama's text for what it does not have begins with the status.
+        facts.append(message if what and message.startswith(f"{what} ") else f"{what} {message}".strip())
     elif is_cut_off(exchange):
         facts.append("cut off: length")
     if exchange.own and exchange.took:
