@@ -44,6 +44,9 @@ IDLE_SECONDS = 4
 SILENCE_SECONDS = 3600
 # A stream that failed is given this long to end, before its connections are closed.
 LINGER_SECONDS = 1
+# So often a person is shown how far an answer is, if it is not so large that this would hold others up.
+SHOW_SECONDS = 1
+SHOWN_BYTES = 2**20
 # A request that is turned away is not read to its end if it is larger.
 TURNED_AWAY_BYTES = 65536
 # No answer to a path that LM Studio does not have is larger.
@@ -430,6 +433,7 @@ class Bridge:
             flow.response.headers["Connection"] = "close"
         flow.response.stream = self._passer(exchange)
         exchange.started = True
+        self._show_progress(flow, exchange)
 
     def _passer(self, exchange: Exchange) -> Callable[[bytes], list[bytes]]:
         """Give the function that lets through what mitmproxy reads, and keeps it."""
@@ -491,6 +495,7 @@ class Bridge:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         flow.response.stream = self._streamer(flow, exchange, translation)
         exchange.started = True
+        self._show_progress(flow, exchange)
 
     async def _repeat(self, flow: http.HTTPFlow, exchange: Exchange, call: base.Call) -> None:
         """Where LM Studio does not load on demand, load the model and ask again; the client sees nothing of it.
@@ -695,6 +700,21 @@ class Bridge:
             flow = own.to_flow(exchange)
             sum_up(flow)
             self._spawn(internals.show_flow(flow))
+
+    def _show_progress(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Show now and then what has come of an answer that streams, if anybody can look at it."""
+
+        async def show() -> None:
+            while True:
+                await asyncio.sleep(SHOW_SECONDS)
+                size = len(flow.request.raw_content or b"") + exchange.recorder.heard.size
+                if self._exchanges.get(flow.id) is not exchange or size > SHOWN_BYTES:
+                    return
+                if exchange.recorder.so_far(flow):
+                    await internals.show_change(flow)
+
+        if internals.is_shown():
+            self._spawn(show())
 
     def client_disconnected(self, client: Any) -> None:
         """Forget a client."""

@@ -280,7 +280,7 @@ def is_stopped(flow: http.HTTPFlow) -> bool:
 async def wait_for_a_person(flow: http.HTTPFlow) -> None:
     """Pause a request until a person lets it go on."""
     flow.intercept()
-    await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
+    await show_change(flow)
     await flow.wait_for_resume()
 
 
@@ -334,6 +334,16 @@ def _never() -> None:
 
 
 # 9. What the user interfaces, the log and a saved file are to show, without anybody waiting for it or acting on it.
+
+
+def is_shown() -> bool:
+    """Whether there is a list of flows that somebody may look at."""
+    return ctx.master.addons.get("view") is not None
+
+
+async def show_change(flow: http.HTTPFlow) -> None:
+    """Show what has changed in a flow."""
+    await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 
 
 async def show_flow(flow: http.HTTPFlow) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.wire.conftest import CHAT, SCRIPT, content_of, free_port, models, ndjson
 
-from lmstudio_sim import Sim, SimThread
+from lmstudio_sim import Sim, SimThread, content, sleep
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 
 if sys.platform == "win32":
@@ -201,6 +201,22 @@ def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_
     terminal.see(f"{CHAT}:latest: ", "completion tools")
     terminal.press("q")
     assert "You said: hi" in (tmp_path / "chat.md").read_text()
+
+
+def test_an_answer_shows_up_while_it_comes(started: tuple[Terminal, str], lmstudio: Sim) -> None:
+    terminal, url = started
+    lmstudio.script([content("slow"), sleep(6), content(" but sure")])
+    with ThreadPoolExecutor(1) as background:
+        answer = background.submit(ask, url)
+        terminal.see("/v1/chat/completions", "200")
+        terminal.press("G\r")
+        terminal.see("# POST /api/chat")
+        terminal.press("\t")
+        terminal.see("# Answer so far: 200 OK", "assistant: slow")
+        assert not answer.done()
+        # No key is pressed any more.
+        terminal.see("# Answer: 200 OK", "assistant: slow but sure")
+        assert content_of(ndjson(answer.result())) == "slow but sure"
 
 
 @pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q"])

@@ -178,12 +178,15 @@ def test_an_answer_shows_up_while_somebody_looks(
     person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
     proxy, web = started
-    lmstudio.script([content("slow"), sleep(3), content(" but sure")], match="wait")
+    lmstudio.script([content("slow"), sleep(6), content(" but sure")], match="wait")
     answer = background.submit(ask, proxy, "wait")
     web.flow(lambda flow: flow["comment"] == f"chat {CHAT}" and flow.get("response"))
     person("choose", f"chat {CHAT}")
     assert "slow but sure" not in person("shown", f"# {ANSWER_TO_COME}")["text"]
     person("tab", "Response")
+    shown = person("shown", "# Answer so far: 200")["text"]
+    assert "assistant: slow" in shown
+    assert "but sure" not in shown
     # Nothing is clicked any more.
     assert "done reason: stop" in person("shown", "slow but sure")["text"]
     assert content_of(ndjson(answer.result())) == "slow but sure"

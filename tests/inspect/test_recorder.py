@@ -114,6 +114,42 @@ def test_what_was_passed_on_is_kept_once(limit: int) -> None:
     assert (numbers.total, numbers.first_token, numbers.generation) == (2 * SECOND, 0, 2 * SECOND)
 
 
+@pytest.mark.parametrize("kind", ["call", "relay", "served"])
+def test_what_has_come_so_far(kind: str) -> None:
+    outcomes: dict[str, Any] = {
+        "call": Call("/v1/x", b"", Any),  # type: ignore[arg-type]
+        "relay": Relay("/v1/x", b""),
+        "served": Served(_lines(), True),
+    }
+    made = recorder(8)
+    made.became(outcomes[kind])
+    flow = tflow.tflow(resp=True)
+    assert flow.response is not None
+    flow.response.raw_content = None
+
+    def come(data: bytes) -> None:
+        if kind != "served":
+            made.hear(b"heard" if kind == "call" else data, SECOND)
+        if kind != "relay":
+            made.told.add(data)
+
+    assert not made.so_far(flow)
+    assert flow.response.raw_content is None
+    for data, body in ((b"abc", b"abc"), (b"def", b"abcdef"), (b"ghi", b"abcdefgh")):
+        come(data)
+        assert made.so_far(flow)
+        assert not made.so_far(flow)
+        assert flow.response.raw_content == body
+    kept = Record.load(flow.metadata)
+    assert (kept.numbers, kept.response_size) == (None, 9)
+    assert kept.upstream == (b"heardhea" if kind == "call" else b"")
+    come(b"jkl")
+    made.finish(flow, 3 * SECOND, None)
+    assert flow.response.raw_content == b"abcdefgh"
+    kept = Record.load(flow.metadata)
+    assert (kept.response_size, kept.upstream) == (12, b"heardhea" if kind == "call" else b"")
+
+
 @pytest.mark.parametrize("tail", [b"", b'"usage":{broken}', b'"usage":{"prompt_tokens":"many"}', b"\xff" * 5000])
 def test_numbers_that_cannot_be_read(tail: bytes) -> None:
     made = recorder()

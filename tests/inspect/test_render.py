@@ -31,7 +31,7 @@ from ollama_lmstudio.inspect.record import Numbers, Record
 
 WHOLE = """\
 # POST /api/chat
-from: ollama-python/0.6
+client: ollama-python/0.6
 model: llama3.2
 stream: true
 think: true
@@ -90,6 +90,7 @@ def test_a_response_shows_what_came_back() -> None:
             {"No answer": "", "Error": "error: Client disconnected."},
         ),
         ({"response": None}, {render.ANSWER_TO_COME: ""}),
+        ({"response": b"{}", "coming": True}, {render.ANSWER_TO_COME: ""}),
     ],
 )
 def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
@@ -98,9 +99,17 @@ def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[st
     assert "POST /api/chat" in shown
 
 
+@pytest.mark.parametrize(
+    ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is")]
+)
+def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
+    asked = exchange(record(numbers=None, response_size=0), response=response, coming=True)
+    assert parts(render.ollama_response(asked)) == {"Answer so far: 200 OK": text}
+
+
 def test_an_answer_that_is_not_kept() -> None:
     shown = parts(render.ollama_request(exchange(response=None)))
-    assert shown["Answer: 200 OK"] == "body: not kept, or still on its way"
+    assert shown["Answer: 200 OK"] == "body: not kept"
     assert "total: " in shown["Numbers"]
 
 
@@ -119,6 +128,14 @@ def test_a_broken_answer_shows_what_is_there() -> None:
     }
     shown = parts(render.ollama_response(exchange(replace(kept, error=""), response=ndjson(line("It is ")))))
     assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
+
+
+@pytest.mark.parametrize(("reason", "text"), [("stop", "assistant: (nothing)"), ("load", None), ("unload", None)])
+def test_an_answer_without_words(reason: str, text: str | None) -> None:
+    body = {"model": "m", "response": "", "done": True, "done_reason": reason}
+    shown = parts(render.ollama_response(answered("/api/generate", body, numbers=Numbers(total=1000))))
+    assert shown["Answer: 200"] == (text or "")
+    assert shown["Numbers"] == f"total: 0.0 ms\ndone reason: {reason}"
 
 
 def test_bodies_that_are_not_kept_whole_say_so() -> None:

@@ -17,7 +17,7 @@ from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimThread
+from lmstudio_sim import Sim, SimThread, content, sleep
 from ollama_lmstudio.inspect import record
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
@@ -259,6 +259,33 @@ def test_a_paused_answer_can_be_killed(
     web.kill(web.paused())
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_an_answer_is_shown_while_it_comes(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, path: str
+) -> None:
+    proxy, web = started
+    lmstudio.script([content("slow"), sleep(4), content(" but sure")])
+    answer = background.submit(post, proxy, path, {"model": CHAT, "messages": HI, "stream": True})
+    # The page asks for a body again when this has changed.
+    coming = web.flow(
+        lambda flow: (
+            (flow["request"]["path"], flow.get("response") and bool(flow["response"].get("contentHash")))
+            == ("/v1/chat/completions", True)
+        )
+    )
+    assert not answer.done()
+    shown = web.view(coming, "response", "Ollama")
+    assert "# Answer so far: 200 OK\nassistant: slow" in shown
+    assert "but sure" not in shown
+    raw = web.view(coming, "response", "LM Studio")
+    assert '"content":"slow"' in raw
+    assert "but sure" not in raw
+    body = answer.result().text
+    done = web.flow(lambda flow: flow["id"] == coming["id"] and flow["response"]["timestamp_end"])
+    assert web.content(done, "response") == body
+    assert "# Answer: 200 OK\nassistant: slow but sure" in web.view(done, "response", "Ollama")
 
 
 def is_done(path: str) -> Any:

@@ -60,6 +60,8 @@ class Exchange:
     response: bytes | None = None
     replayed: bool = False
     took: int = 0
+    coming: bool = False
+    """Whether the response is there, but not all of it yet."""
     problem: str = ""
     """What became of the connection, if it did not end well."""
 
@@ -127,7 +129,7 @@ class Exchange:
     @property
     def is_going_on(self) -> bool:
         """Whether the answer is still to come."""
-        return self.response is None and self.record.numbers is None and not self.error
+        return (self.response is None or self.coming) and self.record.numbers is None and not self.error
 
     @property
     def error(self) -> str:
@@ -165,6 +167,7 @@ def of(flow: http.HTTPFlow) -> Exchange | None:
         _content(response) if response else None,
         flow.is_replay == "request",
         max(int((ended - began) * 1e9), 0),
+        response is not None and response.timestamp_end is None,
         flow.error.msg if flow.error else "",
     )
 

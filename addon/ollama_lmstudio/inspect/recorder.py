@@ -51,6 +51,7 @@ class Recorder:
         """When the request came; later by the time for which it was held."""
         self._first = 0
         self._tail = b""
+        self._is_partial = False
         self.heard = Kept(limit)
         """LM Studio's body."""
         self.told = Kept(limit)
@@ -84,12 +85,34 @@ class Recorder:
         if self.heard.size > self._limit:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
+    def so_far(self, flow: http.HTTPFlow) -> bool:
+        """Put what has come of a stream into the flow, as far as it is kept; False if that is nothing new.
+
+        The flow is the same to whoever sends its response: what streams is sent from elsewhere.
+        """
+        record, response = self.record, flow.response
+        kept = self.told if self.told.size or record.kind == "call" else self.heard
+        if response is None or len(kept.data) == len(response.raw_content or b""):
+            return False
+        response.raw_content = scrub_bytes(bytes(kept.data), self._secrets)
+        record.response_size = kept.size
+        if record.kind == "call":
+            record.upstream, record.upstream_size = self._upstream(), self.heard.size
+        record.save(flow.metadata)
+        self._is_partial = True
+        return True
+
+    def _upstream(self) -> bytes:
+        return scrub_bytes(bytes(self.heard.data), self._secrets)
+
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
         """Put everything into the flow. What the client got of a stream becomes the body of its response."""
         record, response = self.record, flow.response
-        record.upstream = scrub_bytes(bytes(self.heard.data), self._secrets)
+        record.upstream = self._upstream()
         record.upstream_size = self.heard.size
         if response is not None:
+            if self._is_partial:
+                response.raw_content = None
             if self.told.size:
                 response.raw_content = bytes(self.told.data)
             elif record.kind == "relay" and response.raw_content is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..lmstudio.sse import Event
@@ -27,6 +28,9 @@ EVENT_CHARACTERS = 1000
 
 BODY_CHARACTERS = 200_000
 STRING_CHARACTERS = 4000
+
+# The done reasons of requests that ask for no answer.
+WITHOUT_WORDS = ("load", "unload")
 
 ANSWER_TO_COME = "The answer will be under Response"
 
@@ -61,7 +65,7 @@ def _asked(sheet: Sheet, exchange: Exchange) -> None:
     body, record = exchange.asked_body, exchange.record
     request = read_request(body, exchange.asked_path)
     sheet.heading(f"{exchange.asked_method} {exchange.asked_target}")
-    sheet.value("from", header(exchange.asked_headers, "user-agent"))
+    sheet.value("client", header(exchange.asked_headers, "user-agent"))
     _kept(sheet, len(body), record.request_size)
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")
@@ -142,9 +146,9 @@ def _answer(sheet: Sheet, exchange: Exchange) -> None:
         sheet.heading("No answer")
         _error(sheet, exchange.error)
         return
-    sheet.heading(f"Answer: {exchange.status} {exchange.reason}".rstrip())
+    sheet.heading(f"Answer{' so far' * exchange.is_going_on}: {exchange.status} {exchange.reason}".rstrip())
     if body is None:
-        sheet.value("body", "not kept, or still on its way")
+        sheet.value("body", "still on its way" if exchange.is_going_on else "not kept")
         _numbers(sheet, exchange.record.numbers)
         _error(sheet, exchange.error)
         return
@@ -154,15 +158,18 @@ def _answer(sheet: Sheet, exchange: Exchange) -> None:
     for problem in answer.problems:
         sheet.value("problem", problem)
     is_cut = exchange.record.response_size > len(body)
-    if answer.spoke and not (answer.done or answer.error or exchange.error or is_cut):
+    if answer.spoke and not (answer.done or answer.error or exchange.error or exchange.is_going_on or is_cut):
         sheet.value("problem", "the end of the answer is missing")
-    _numbers(sheet, exchange.record.numbers or answer.numbers)
+    numbers = exchange.record.numbers or answer.numbers
+    _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
     _error(sheet, exchange.error or answer.error)
 
 
 def _parts(sheet: Sheet, answer: Answer) -> None:
-    if answer.spoke:
+    if answer.text or answer.thinking or answer.tool_calls:
         _message(sheet, Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+    elif answer.spoke and answer.finish not in WITHOUT_WORDS:
+        sheet.value("assistant", "(nothing)")
     if answer.states:
         sheet.block("progress", listings.progress(answer.states))
     if answer.plain:
