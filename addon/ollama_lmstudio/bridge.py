@@ -140,12 +140,13 @@ class Bridge:
 
     def configure(self, updated: Iterable[str]) -> None:
         """Take the options; an OptionsError names the one that is wrong."""
-        if not options.NAMES.intersection(updated):
+        if not {*options.NAMES, *startup.ADDRESS}.intersection(updated):
             return
         try:
             settings = options.parse({name: getattr(ctx.options, name) for name in options.NAMES})
         except ValueError as e:
             raise exceptions.OptionsError(str(e)) from None
+        settings = replace(settings, listen=self._start.listening(settings.listen))
         self.upstream = self._start.upstream(settings)
         self.gate = access.Gate.make(
             settings.allowed_origins,

@@ -13,6 +13,7 @@ from typing import Any
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
 from . import options
 from .endpoints.base import Services
@@ -23,9 +24,12 @@ logger = logging.getLogger(__name__)
 # Mitmproxy's own mode, with which it starts when nobody says otherwise.
 REGULAR = ["regular"]
 REGULAR_PORT = 8080
+EVERYWHERE = "0.0.0.0"
 # The columns of mitmweb's list, unless a person has chosen others.
 # Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
 WEB_COLUMNS = ["method", "status", "comment", "time"]
+# Mitmproxy's own options for the address, --listen-host and -p.
+ADDRESS = ("listen_host", "listen_port")
 SERVER_LOGGER = "mitmproxy.addons.proxyserver"
 
 
@@ -110,11 +114,25 @@ class Startup:
             self._demo_port = self._demo_socket.getsockname()[1]
         return options.Upstream("http", "127.0.0.1", self._demo_port)
 
+    def listening(self, given: options.Listen) -> options.Listen:
+        """Give the address that is served on: what mitmproxy itself was told wins over `listen`."""
+        host, port = ctx.options.listen_host, ctx.options.listen_port
+        if not self._is_our_choice():
+            modes = [ProxyMode.parse(spec) for spec in ctx.options.mode]
+            mode = next((mode for mode in modes if isinstance(mode, ReverseMode)), None)
+            if mode is not None:
+                return options.Listen(mode.listen_host(host) or EVERYWHERE, mode.listen_port(port) or given.port)
+        return options.Listen(host or given.host, given.port if port is None else port)
+
+    def _is_our_choice(self) -> bool:
+        """Whether no person has set a mode."""
+        return list(ctx.options.mode) in (REGULAR, [self._mode])
+
     def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
         """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""
         wanted = mode_spec(settings, upstream)
         changes: dict[str, Any] = {}
-        if list(ctx.options.mode) in (REGULAR, [self._mode]) and list(ctx.options.mode) != [wanted]:
+        if self._is_our_choice() and list(ctx.options.mode) != [wanted]:
             self._mode = wanted
             changes["mode"] = [wanted]
         # With an eager connection a client gets nothing at all while LM Studio is down.
@@ -126,7 +144,7 @@ class Startup:
         # In mitmweb's list, what an exchange was says more than the path of the call that it became.
         if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
             changes["web_columns"] = WEB_COLUMNS
-        self._log.port = listening(settings).port
+        self._log.port = settings.listen.port
         if changes:
             ctx.options.update(**changes)
 
@@ -184,15 +202,9 @@ class Startup:
 _stopping: set[asyncio.Task[None]] = set()
 
 
-def listening(settings: options.Settings) -> options.Listen:
-    """Give the address to serve on: what is given with `-p` or `--listen-host` wins over `listen`."""
-    port = settings.listen.port if ctx.options.listen_port is None else ctx.options.listen_port
-    return options.Listen(ctx.options.listen_host or settings.listen.host, port)
-
-
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
     """Give mitmproxy's mode."""
-    return f"reverse:{upstream.origin}@{listening(settings)}"
+    return f"reverse:{upstream.origin}@{settings.listen}"
 
 
 async def _report(services: Services, *, demo: bool) -> None:

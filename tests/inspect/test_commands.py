@@ -39,10 +39,6 @@ def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: 
         with taddons.context(flows, commands) as context:
             flows.add([flow_of(exchange())])
             context.master.commands.execute(f"ollama.export @focus {tmp_path}/a.sh")
-            # What is given to mitmproxy itself wins.
-            context.options.listen_port = 6
-            context.master.commands.execute(f"ollama.export @focus {tmp_path}/b.sh")
 
     asyncio.run(run())
-    for name, expected in (("a.sh", address), ("b.sh", address.replace(":5/", ":6/"))):
-        assert f"{expected}api/chat" in shlex.split((tmp_path / name).read_text())
+    assert f"{address}api/chat" in shlex.split((tmp_path / "a.sh").read_text())

@@ -109,20 +109,32 @@ def test_the_port_of_mitmproxy_is_given_back(sim: Sim, start_proxy: StartProxy) 
 def test_a_mode_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
     port = free_port()
     proxy = start_proxy(
-        None, "--mode", f"reverse:{sim.url}@127.0.0.1:{port}", options={"lmstudio_url": sim.url}, wait=False
+        None,
+        "--mode",
+        f"reverse:{sim.url}@127.0.0.1:{port}",
+        options={"lmstudio_url": sim.url, "listen": f"0.0.0.0:{free_port()}"},
+        wait=False,
     )
     listen, proxy.port, proxy.url = proxy.port, port, f"http://127.0.0.1:{port}"
     proxy.wait_for(proxy.answers)
     assert chat(proxy) == "You said: hi"
+    assert "everybody on this network" not in proxy.log
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", listen), 1)
 
 
-def test_a_port_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
+def test_an_address_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
     port = free_port()
-    proxy = start_proxy(sim.url, "-p", str(port), wait=False)
+    proxy = start_proxy(
+        sim.url,
+        *("-p", str(port), "--listen-host", "127.0.0.1"),
+        options={"listen": f"0.0.0.0:{free_port()}"},
+        wait=False,
+    )
     listen, proxy.port, proxy.url = proxy.port, port, f"http://127.0.0.1:{port}"
     proxy.wait_for(proxy.answers)
+    # Everything that is said of the address is said of this one.
+    assert "everybody on this network" not in proxy.log
     assert chat(proxy) == "You said: hi"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", listen), 1)

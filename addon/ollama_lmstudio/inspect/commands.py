@@ -15,7 +15,6 @@ from typing import Any
 from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
-from .. import startup
 from ..endpoints import models as listings
 from ..endpoints.base import Services
 from ..endpoints.inference import find_model
@@ -142,7 +141,7 @@ class Commands:
 
     def _address(self) -> str:
         """Give the address that clients on this machine have for the bridge."""
-        given = startup.listening(self._services().settings)
+        given = self._services().settings.listen
         return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
 
 
