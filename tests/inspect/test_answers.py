@@ -102,6 +102,15 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
             "done": True,
         },
     ),
+    "pieces without an index, as the client gets them": (
+        sse(
+            fragment(0, "f", '{"a":1}'),
+            fragment(1, "g", '{"b"'),
+            chunk(tool_calls=[{"function": {"arguments": ":2}"}}]),
+            chunk("tool_calls"),
+        ),
+        {"tool_calls": (ToolCall("f", '{"a":1}'), ToolCall("g", '{"b":2}')), "finish": "tool_calls", "done": True},
+    ),
     "calls without ids at one index": (
         sse(fragment(0, "f", '{"a":1}'), fragment(0, "g", {"b": 2})),
         {"tool_calls": (ToolCall("f", '{"a":1}'), ToolCall("g", '{"b": 2}')), "done": True},

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..lmstudio import sse
+from ..lmstudio.answer import ToolCallAssembler
 from ..lmstudio.errors import peel
 from . import jsontext
 from .conversation import ToolCall, tool_call
@@ -113,7 +114,8 @@ class _Assembly:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._calls: list[_Call] = []
-        self._at: dict[object, _Call] = {}
+        self._blocks: dict[int, _Call] = {}
+        self._assembler = ToolCallAssembler()
 
     def take(self, data: str, event: str = "") -> None:
         """Take one line, or the data of one event."""
@@ -194,7 +196,7 @@ class _Assembly:
             return
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict):
-            self._fragments(delta.get("tool_calls"))
+            self._assembler.feed(delta.get("tool_calls"))
             said = delta
         else:
             said = message if isinstance(message, dict) else {"content": choice.get("text")}
@@ -220,28 +222,6 @@ class _Assembly:
             value = stats.get(name)
             if isinstance(value, int | float) and 0 < value < 1e9:
                 setattr(numbers, attribute, int(value * 1e9))
-
-    def _fragments(self, fragments: object) -> None:
-        """Take pieces of calls: one with a name, and another id than the call at its index, begins the next."""
-        for position, fragment in enumerate(fragments if isinstance(fragments, list) else []):
-            if not isinstance(fragment, dict):
-                continue
-            function = fragment.get("function")
-            function = function if isinstance(function, dict) else {}
-            name, call_id = text_at(function, "name"), text_at(fragment, "id")
-            index = fragment.get("index")
-            index = index if isinstance(index, int) else position
-            call = self._at.get(index)
-            if call is None or (name and (call_id != call.id if call_id and call.id else call.looks_whole)):
-                call = self._new_call(index, name, call_id)
-            call.name = call.name or name
-            call.id = call.id or call_id
-            call.add(function.get("arguments"))
-
-    def _new_call(self, key: object, name: str, call_id: str) -> _Call:
-        call = self._at[key] = _Call(name, call_id)
-        self._calls.append(call)
-        return call
 
     def _whole_calls(self, calls: object) -> None:
         for call in calls if isinstance(calls, list) else []:
@@ -298,12 +278,13 @@ class _Assembly:
     def _block_start(self, value: dict[str, Any]) -> None:
         block = _mapping(value, "content_block")
         if "tool" in text_at(block, "type"):
-            self._new_call(("block", _count(value, "index")), text_at(block, "name"), text_at(block, "id"))
+            call = self._blocks[_count(value, "index")] = _Call(text_at(block, "name"), text_at(block, "id"))
+            self._calls.append(call)
 
     def _block_delta(self, value: dict[str, Any]) -> None:
         delta = _mapping(value, "delta")
         self._say(delta.get("text"), delta.get("thinking"))
-        call = self._at.get(("block", _count(value, "index")))
+        call = self._blocks.get(_count(value, "index"))
         if call is not None:
             call.add(delta.get("partial_json"))
 
@@ -343,7 +324,8 @@ class _Assembly:
         answer = self.answer
         answer.text = jsontext.well_formed("".join(self._text))
         answer.thinking = jsontext.well_formed("".join(self._thinking))
-        answer.tool_calls = tuple(call.whole() for call in self._calls)
+        streamed = (ToolCall(name, arguments or "{}", call_id) for call_id, name, arguments in self._assembler.so_far())
+        answer.tool_calls = (*streamed, *(call.whole() for call in self._calls))
         return answer
 
 
@@ -364,11 +346,6 @@ class _Call:
                 self.arguments.append(arguments)
         elif arguments is not None:
             self.arguments.append(jsontext.compact(arguments))
-
-    @property
-    def looks_whole(self) -> bool:
-        """Whether nothing more belongs here, as far as the last piece tells."""
-        return bool(self.arguments) and self.arguments[-1].rstrip().endswith("}")
 
     def whole(self) -> ToolCall:
         """Give the call as far as it came."""

@@ -229,6 +229,10 @@ class ToolCallAssembler:
             return call_id != call.id
         return call.is_complete()
 
+    def so_far(self) -> list[tuple[str, str, str]]:
+        """Give id, name and arguments of each call, as far as they came."""
+        return [(call.id, call.name, call.text) for call in self._calls]
+
     def finish(self) -> list[ToolCall]:
         """Give the complete calls and forget them; ValueError says what is wrong with one."""
         calls, self._calls, self._at = self._calls, [], {}
