@@ -23,7 +23,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from . import access, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
-from .inspect import own, record, recording, views
+from .inspect import jsontext, own, record, recording, views
 from .inspect.commands import Commands
 from .inspect.record import Record
 from .inspect.recorder import Recorder, sum_up
@@ -53,6 +53,7 @@ TURNED_AWAY_BYTES = 65536
 UNKNOWN_ROUTE_BYTES = 4096
 
 INTERNAL_ERROR = "internal error of the proxy, see its log"
+NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = "text/event-stream"
 HOP_BY_HOP = (
@@ -317,6 +318,8 @@ class Bridge:
         """Give what becomes of a replayed exchange: the call as it is now, which a person may have edited."""
         kept, request = exchange.recorder.record, flow.request
         path, body = request.path.partition("?")[0].removeprefix(self.upstream.prefix), request.raw_content or b""
+        if kept.call_size > len(body) and jsontext.read(body).problem:
+            return base.Answer.error(400, NOT_KEPT.format(jsontext.size(kept.call_size)))
         translated = kept.kind == "call" and kept.request_size == len(kept.request)
         if kept.kind in ("own", "relay", "call") and not translated:
             return base.Relay(path, body, model=kept.upstream_model, asked=kept.model)
@@ -678,6 +681,8 @@ class Bridge:
         outcome = exchange.outcome
         try:
             self._record(flow, exchange)
+            if internals.is_shown() and exchange.recorder.is_too_large(flow):
+                self._spawn(self._cut(flow, exchange.recorder))
         except Exception:
             logger.exception("%s could not be recorded", exchange.path)
         if outcome is None:
@@ -701,6 +706,14 @@ class Bridge:
             flow = own.to_flow(exchange)
             sum_up(flow)
             self._spawn(internals.show_flow(flow))
+
+    async def _cut(self, flow: http.HTTPFlow, recorder: Recorder) -> None:
+        """Shorten the bodies that stay in the list of flows, when they have been sent."""
+        while flow.live:  # noqa: ASYNC110 - mitmproxy tells nobody
+            await asyncio.sleep(SHOW_SECONDS)
+        if flow.id not in self._exchanges and (flow.response or flow.error):
+            recorder.cut(flow)
+            await internals.show_change(flow)
 
     def _show_progress(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Show now and then what has come of an answer that streams, if anybody can look at it."""

@@ -328,7 +328,7 @@ OPTIONS: tuple[Option, ...] = (
         "max_kept_size",
         int,
         4194304,
-        "Most bytes that a flow keeps of each body that streams through, and of the client's own request, to be shown.",
+        "Most bytes of each body that are kept with a flow. What is longer is cut when it has been sent.",
         _not_negative,
         metavar="BYTES",
     ),

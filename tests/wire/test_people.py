@@ -352,6 +352,38 @@ def test_a_replay_of_anything_else(started: tuple[Proxy, Web], path: str, body: 
         assert answer == first.text
 
 
+def test_what_stays_in_the_list_is_cut_when_it_has_been_sent(lmstudio: Sim, start_proxy: StartProxy) -> None:
+    options = {"lmstudio_token": TOKEN, "max_kept_size": "1000"}
+    proxy = start_proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options)
+    web = Web(proxy)
+    text = "word " * 2000
+    answer = ask(proxy, messages=[{"role": "user", "content": text}], stream=False)
+    assert answer.json()["message"]["content"] == f"You said: {text}"
+    vectors = post(proxy, "/api/embed", {"model": EMBEDDER, "input": ["a", "b"]}).json()["embeddings"]
+    assert [len(vector) for vector in vectors] == [768, 768]
+
+    def is_cut(path: str, part: str) -> Any:
+        return lambda flow: flow["request"]["path"] == path and (flow.get(part) or {}).get("contentLength") == 1000
+
+    for path, parts in (("/v1/chat/completions", ("request", "response")), ("/v1/embeddings", ("response",))):
+        for part in parts:
+            flow = web.flow(is_cut(path, part))
+            assert len(web.content(flow, part)) == 1000
+            assert "kept: 1.0 kB of 1" in web.view(flow, part, "Ollama")
+    flow = web.flow(is_cut("/v1/chat/completions", "request"))
+    assert "kept: 1.0 kB of 10.1 kB" in web.view(flow, "request", "LM Studio")
+    lmstudio.clear()
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] and flow.get("response"))
+    assert again["response"]["status_code"] == 400
+    assert "not kept whole (option max_kept_size)" in web.content(again, "response")
+    assert not lmstudio.requests
+    web.edit(again, request={"content": json.dumps({"model": CHAT, "messages": HI})})
+    web.replay(again)
+    web.flow(lambda flow: flow["is_replay"] and (flow.get("response") or {}).get("status_code") == 200)
+    web.http.close()
+
+
 def test_our_own_calls_can_be_replayed(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
     _, web = started
     flow = web.flow(is_done("/api/v1/models"))

@@ -63,6 +63,8 @@ class Record:
     request: bytes = b""
     """The client's body as it came."""
     request_size: int = 0
+    call_size: int = 0
+    """The size of the body that was sent, if the flow does not hold all of it any more."""
     upstream_model: str = ""
     """What LM Studio calls the model."""
     dropped: tuple[str, ...] = ()

@@ -125,6 +125,18 @@ class Recorder:
         record.numbers = self._numbers(ended, measured)
         self.show(flow)
 
+    def is_too_large(self, flow: http.HTTPFlow) -> bool:
+        """Whether a flow holds more of a body than is to be kept."""
+        return any(len(message.raw_content or b"") > self._limit for message in _messages(flow))
+
+    def cut(self, flow: http.HTTPFlow) -> None:
+        """Keep of each body in the flow what is to be kept, when nobody sends it any more."""
+        size = len(flow.request.raw_content or b"")
+        self.record.call_size = size if size > self._limit else 0
+        for message in _messages(flow):
+            message.raw_content = message.raw_content and message.raw_content[: self._limit]
+        self.record.save(flow.metadata)
+
     def show(self, flow: http.HTTPFlow) -> None:
         """Put what is known so far into the flow, in a line too."""
         self.record.save(flow.metadata)
@@ -165,6 +177,10 @@ class Recorder:
         if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
             numbers.first_token = self._first - self.arrived
             numbers.generation = ended - self._first
+
+
+def _messages(flow: http.HTTPFlow) -> list[http.Message]:
+    return [message for message in (flow.request, flow.response) if message is not None]
 
 
 def sum_up(flow: http.HTTPFlow) -> None:

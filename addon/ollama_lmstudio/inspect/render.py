@@ -129,7 +129,7 @@ def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
         return
     sheet.heading(f"Sent to LM Studio: {exchange.method} {exchange.path}")
     body = exchange.asked_body
-    if record.request_size > len(body):
+    if record.request_size > len(body) or record.call_size:
         sheet.value("changed", "cannot be told, since not all of the body is kept")
         return
     lines = changes.changes(body, exchange.asked_path, exchange.body, exchange.path)
@@ -263,6 +263,7 @@ def lmstudio_request(exchange: Exchange) -> str:
     if not exchange.called:
         sheet.heading("Nothing was sent to LM Studio")
     sheet.heading(f"{exchange.method} {exchange.path}")
+    _kept(sheet, len(exchange.body), exchange.record.call_size)
     _body(sheet, exchange.body)
     return str(sheet)
 
