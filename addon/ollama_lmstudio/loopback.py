@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 
 from tornado import httpserver, iostream, netutil, web
 
-from .endpoints.base import NDJSON, PLAIN_JSON, Answer, Receiver, Served
+from .endpoints.base import INTERNAL_ERROR, NDJSON, PLAIN_JSON, Answer, Receiver, Served
 from .lmstudio.errors import LMStudioError, scrub
 from .ollama import wire
 from .ollama.errors import OllamaError
@@ -162,7 +162,7 @@ class _Handler(web.RequestHandler):
             last = await self._fail(job, 503, STOPPED)
         except Exception:
             logger.exception("%s failed", self.request.path)
-            last = await self._fail(job, 500, "internal error of the proxy, see its log")
+            last = await self._fail(job, 500, INTERNAL_ERROR)
         if not job.streaming:
             self.set_header("Content-Type", PLAIN_JSON)
             self.finish(wire.dumps(dict(last)))

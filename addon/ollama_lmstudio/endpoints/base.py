@@ -20,6 +20,8 @@ PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
 
+INTERNAL_ERROR = "internal error of the proxy, see its log"
+
 Headers = tuple[tuple[str, str], ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from ..lmstudio import answer as lm
 from ..lmstudio import errors
 from ..ollama import chunks, times, wire
-from .base import JSON, NDJSON, PLAIN_JSON, Answer, Measured
+from .base import INTERNAL_ERROR, JSON, NDJSON, PLAIN_JSON, Answer, Measured
+
+logger = logging.getLogger(__name__)
 
 # LM Studio's finish reasons; Ollama knows stop and length, whatever else it was is an end like any other.
 DONE_REASONS: Mapping[str, str] = {
@@ -152,20 +155,26 @@ class Translator:
     def failure(self, data: bytes) -> tuple[bool, errors.LMStudioError | None]:
         """Look at all that has come so far: whether it tells how the answer begins, and the error if it does."""
         reader = self._make_reader()
-        parts = reader.feed(data)
+        try:
+            parts = reader.feed(data)
+        except Exception:
+            return True, None  # `feed` tells of it
         first = parts[0] if parts else None
         return reader.started or first is not None, first.error if isinstance(first, lm.Failure) else None
 
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Take bytes of LM Studio's stream; give the lines they complete."""
-        return self._take(self._reader.feed(data), at)
+        return self._never_raising(lambda: self._take(self._reader.feed(data), at))
 
     def flush(self, at: int) -> list[bytes]:
         """Take the end of LM Studio's stream; give the last lines."""
-        return self._take(self._reader.flush(), at)
+        return self._never_raising(lambda: self._take(self._reader.flush(), at))
 
     def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
         """Take an answer of LM Studio's that is not a stream."""
+        self._lines = self._never_raising(lambda: self._take_whole(status, content_type, body, at))
+
+    def _take_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
@@ -174,7 +183,19 @@ class Translator:
             parts = lm.read_whole(value, split_think=self._split_think)
         else:
             parts = [lm.Failure(errors.error_from_response(status, content_type, body))]
-        self._lines = self._take(parts, at)
+        return self._take(parts, at)
+
+    def _never_raising(self, take: Callable[[], list[bytes]]) -> list[bytes]:
+        """Make what goes wrong here an error that the client is told: a lost exception would lose the answer."""
+        try:
+            return take()
+        except Exception:
+            return self._fail_unexpectedly()
+
+    def _fail_unexpectedly(self) -> list[bytes]:
+        logger.exception("the translation of an answer failed")
+        self.over = False
+        return self.abort(errors.LMStudioError(500, INTERNAL_ERROR))
 
     def abort(self, error: errors.LMStudioError) -> list[bytes]:
         """Take that LM Studio is gone; give the error line, unless the answer was whole."""
@@ -192,16 +213,20 @@ class Translator:
         if self.streaming:
             return Answer(200, b"".join(self._lines), NDJSON)
         told = self.told
-        return Answer.json(
-            self._object(
-                self._ended,
-                content="".join(told.content),
-                thinking="".join(told.thinking),
-                tool_calls=told.tool_calls,
-                logprobs=told.logprobs,
-                **self._final,
+        try:
+            return Answer.json(
+                self._object(
+                    self._ended,
+                    content="".join(told.content),
+                    thinking="".join(told.thinking),
+                    tool_calls=told.tool_calls,
+                    logprobs=told.logprobs,
+                    **self._final,
+                )
             )
-        )
+        except (ValueError, RecursionError):
+            self._fail_unexpectedly()
+            return self.answer()
 
     def measured(self) -> Measured:
         """Give what was measured so far."""

@@ -147,6 +147,22 @@ def _well_formed(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+# So much of what a model wrote is in an error about it.
+QUOTED_CHARACTERS = 500
+
+
+def _loads(text: str) -> Any:
+    """Read JSON that can be written again; ValueError for what is none, and for NaN and Infinity."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 @dataclass(slots=True)
 class _PartialCall:
     id: str = ""
@@ -157,10 +173,15 @@ class _PartialCall:
     def text(self) -> str:
         return "".join(self.arguments)
 
+    @property
+    def _quoted(self) -> str:
+        text = self.text
+        return text if len(text) <= QUOTED_CHARACTERS else f"{text[:QUOTED_CHARACTERS]}..."
+
     def is_complete(self) -> bool:
         """Whether the arguments are an object already, so that more of them cannot belong here."""
         try:
-            return isinstance(json.loads(self.text), dict)
+            return isinstance(_loads(self.text), dict)
         except ValueError:
             return False
 
@@ -169,16 +190,16 @@ class _PartialCall:
         if not self.name:
             raise ValueError("LM Studio sent a tool call without a name")
         try:
-            arguments = json.loads(self.text) if self.text.strip() else {}
+            arguments = _loads(self.text) if self.text.strip() else {}
             # Some templates encode the arguments twice.
             if isinstance(arguments, str):
-                arguments = json.loads(arguments) if arguments.strip() else {}
+                arguments = _loads(arguments) if arguments.strip() else {}
         except ValueError:
-            raise ValueError(f"the model called {self.name} with arguments that are not JSON: {self.text}") from None
+            raise ValueError(f"the model called {self.name} with arguments that are not JSON: {self._quoted}") from None
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, dict):
-            raise ValueError(f"the model called {self.name} with arguments that are not an object: {self.text}")
+            raise ValueError(f"the model called {self.name} with arguments that are not an object: {self._quoted}")
         return ToolCall(self.id, self.name, arguments)
 
 
