@@ -48,6 +48,9 @@ PREFLIGHT_VARY: Headers = (
 
 NO_BODY = ""
 
+SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "proxy-authorization", "cookie")
+"""What is the client's own business: looked at for the key, never sent on, shown or saved."""
+
 
 def split_host(host: str) -> str:
     """Give a Host header's name in lower case, without port, brackets and final dot."""
@@ -162,6 +165,6 @@ def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow:
         return FORBIDDEN
     if method == "OPTIONS" and not origin and gate.loopback and not _is_address(split_host(host)):
         return Answer(204, b"", NO_BODY, allow_header)
-    if method != "OPTIONS" and not gate.has_key(headers):
+    if not gate.has_key(headers):
         return UNAUTHORIZED
     return None

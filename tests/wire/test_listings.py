@@ -394,6 +394,14 @@ def test_a_preflight_needs_no_key(guarded: tuple[Proxy, Sim, Path]) -> None:
     assert (answer.status, answer.header("access-control-allow-origin")) == (204, "http://my.app")
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/foo", "/api/v1/models/load"])
+def test_what_is_no_preflight_needs_the_key(guarded: tuple[Proxy, Sim, Path], path: str) -> None:
+    proxy, sim, _ = guarded
+    sim.clear()
+    assert ask(proxy, "OPTIONS", path).status == 401
+    assert not sim.requests
+
+
 def test_a_host_that_is_allowed_by_the_option(guarded: tuple[Proxy, Sim, Path]) -> None:
     assert ask(guarded[0], "GET", "/api/version", f"X-Api-Key: {KEY}", host="llm.example").status == 200
     assert ask(guarded[0], "GET", "/api/version", f"X-Api-Key: {KEY}", host="other.example").status == 403

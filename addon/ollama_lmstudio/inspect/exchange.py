@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .. import access
 from ..lmstudio.errors import MASK
 from ..loopback import SECRET_HEADER
 from . import record as records
@@ -14,17 +15,8 @@ from .record import Fields, Record
 if TYPE_CHECKING:
     from mitmproxy import http
 
-SECRET_HEADERS = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "set-cookie",
-        "x-api-key",
-        SECRET_HEADER.lower(),
-    }
-)
+# A foreign file may hold them all.
+SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", SECRET_HEADER.lower()))
 
 OLLAMA_PREFIX = "/api/"
 LMSTUDIO_PREFIXES = ("/api/v0/", "/api/v1/", "/v1/")
