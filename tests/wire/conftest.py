@@ -175,7 +175,13 @@ class Proxy:
     def start(self, *, wait: bool = True) -> Proxy:
         """Start it; with `wait`, until it answers."""
         self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environment, text=True, cwd=ROOT
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            text=True,
+            errors="replace",
+            cwd=ROOT,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from mitmproxy import http
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, read_flows
+from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, post_bytes, read_flows
 
-from lmstudio_sim import Disconnect, Sim, SimThread, content, end
+from lmstudio_sim import Disconnect, MidError, Sim, SimThread, content, end
 from ollama_lmstudio.inspect import record
 from ollama_lmstudio.inspect.record import Record
 
@@ -226,6 +226,29 @@ def test_large_bodies_are_cut_for_showing_alone(tmp_path: Path, lmstudio: Sim, s
         assert kept.numbers.answer_tokens == (2000 if kept.kind == "call" else 0)
 
 
+def test_what_is_no_text_is_saved_too(recording: tuple[Proxy, Saved]) -> None:
+    proxy, saved = recording
+    odd = b'{"model":"\\ud800"}'
+    with marked(foreign=True):
+        proxy.raw(post_bytes("/api/chat", {"model": CHAT, "messages": HI}, headers="User-Agent: M\xfcller\r\n"))
+        proxy.raw(b"GET /api/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        proxy.raw(b"GET /api/tags?a=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        proxy.raw(b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(odd), odd))
+    assert {"/api/chat", "/api/\ufffd", "/api/tags", "/api/show"} <= {kept.path for _, kept in saved()}
+    assert "rror" not in proxy.log.replace("Error: 4", "")
+
+
+def test_an_error_that_a_stream_begins_with_is_kept(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
+    proxy, saved = recording
+    lmstudio.fault(mid_error=MidError(after=0, message="boom"))
+    with proxy.client() as client:
+        answer = client.post("/api/chat", json={"model": CHAT, "messages": HI})
+    flow, kept = one(saved, "/api/chat")
+    assert flow.response is not None
+    assert (flow.response.status_code, flow.response.text) == (500, answer.text)
+    assert kept.response_size == len(answer.content)
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_secrets_are_in_no_file_and_no_log(tmp_path: Path, lmstudio: Sim, start_proxy: StartProxy, path: str) -> None:
     lmstudio.set(auth={TOKEN})
@@ -233,10 +256,14 @@ def test_secrets_are_in_no_file_and_no_log(tmp_path: Path, lmstudio: Sim, start_
     arguments = ("-w", str(saved), "-vv", "--flow-detail", "4")
     proxy = start_proxy(lmstudio.url, *arguments, options={"lmstudio_token": TOKEN, "api_key": KEY})
     headers = {"Authorization": f"Bearer {KEY}", "x-api-key": KEY, "Proxy-Authorization": f"Basic {KEY}"}
+    headers |= {"api-key": KEY, "Cookie": f"session={KEY}"}
     with proxy.client(headers=headers) as client:
         client.post(path, json={"model": CHAT, "messages": HI, "stream": True}).raise_for_status()
         digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
         assert client.post(f"/api/blobs/{digest}", content=b"hello").status_code == 201
+        ndjson(client.post("/api/pull", json={"model": CHAT, "password": KEY}))
+        client.post("/api/push", json={"model": CHAT, "password": KEY}).raise_for_status()
+    assert KEY not in str([request.headers for request in lmstudio.requests])
     assert {request.header("authorization") for request in lmstudio.requests} == {f"Bearer {TOKEN}"}
     proxy.stop()
     for text in (saved.read_bytes().decode("latin-1"), proxy.log):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..endpoints.mapping import CHAT_COMPLETIONS
-from ..lmstudio.errors import MASK
 from . import answers, jsontext, summary
 from .answers import Answer
-from .conversation import SECRET_FIELDS, Message, ToolCall, read_request
+from .conversation import Message, ToolCall, read_request, without_secrets
 from .exchange import SECRET_HEADERS, Exchange
 from .listings import FIRST_VALUES
 from .render import NUMBERS, STRING_CHARACTERS
@@ -150,7 +148,7 @@ def curl(exchange: Exchange, address: str) -> str:
     body = exchange.asked_body
     if exchange.record.request_size > len(body):
         raise NotExportable("not all of the request's body was kept")
-    body = _without_secrets(body)
+    body = without_secrets(body)
     method, target = exchange.asked_method, exchange.asked_target
     arguments = ["curl"]
     if method == "HEAD":
@@ -191,17 +189,6 @@ def _command(arguments: list[str], body: bytes) -> str:
         lines = [encoded[at : at + _BASE64_WIDTH] for at in range(0, len(encoded), _BASE64_WIDTH)]
         return "\n".join([f"base64 -d <<'END' | {command} --data-binary @-", *lines, "END"])
     return f"{command} --data-binary {shlex.quote(text)}"
-
-
-def _without_secrets(body: bytes) -> bytes:
-    """Put a mask where the body has a password, as `ollama pull` has; every other body stays as it is."""
-    if not any(field.encode() in body.lower() for field in SECRET_FIELDS):
-        return body
-    value, problem = jsontext.read(body)
-    if problem or not isinstance(value, dict):
-        return body
-    secret = [name for name in value if name.lower() in SECRET_FIELDS and value[name]]
-    return json.dumps(value | dict.fromkeys(secret, MASK)).encode() if secret else body
 
 
 # Fine-tuning

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from mitmproxy import http
 
+from .jsontext import well_formed
+
 Fields = tuple[tuple[str, str], ...]
 
 Kind = Literal["call", "relay", "served", "answer", "own", ""]
@@ -83,13 +85,13 @@ class Record:
     """What a call of our own is for."""
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
-        """Write what is known into a flow's metadata."""
+        """Write what is known into a flow's metadata, as text that can be saved."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Numbers):
                 value = {number.name: getattr(value, number.name) for number in fields(value)}
             if value:
-                metadata[PREFIX + field.name] = value
+                metadata[PREFIX + field.name] = _savable(value)
             else:
                 metadata.pop(PREFIX + field.name, None)
 
@@ -108,6 +110,13 @@ class Record:
             elif isinstance(value, type(getattr(record, field.name))):
                 setattr(record, field.name, value)
         return record
+
+
+def _savable(value: Any) -> Any:
+    """Give a value whose text can be written to a file: what clients send may hold halves of characters."""
+    if isinstance(value, str):
+        return well_formed(value)
+    return tuple(map(_savable, value)) if isinstance(value, tuple) else value
 
 
 def _numbers(value: object) -> Numbers | None:
