@@ -8,29 +8,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.flow import Error
+from mitmproxy.net.http.http1 import connection_close
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from . import access, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
-from .inspect import jsontext, own, record, recording, views
+from .inspect import conversation, jsontext, own, record, recording, views
 from .inspect.commands import Commands
 from .inspect.record import Record
 from .inspect.recorder import Recorder, sum_up
 from .lmstudio import client as lmstudio_client
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, is_unknown_route, scrub
+from .lmstudio.errors import (
+    LMStudioError,
+    LMStudioUnreachable,
+    error_from_response,
+    is_unknown_route,
+    scrub,
+    scrub_bytes,
+)
 from .ollama.errors import OllamaError
 from .state.aliases import AliasStore
 
@@ -52,10 +59,13 @@ TURNED_AWAY_BYTES = 65536
 # No answer to a path that LM Studio does not have is larger.
 UNKNOWN_ROUTE_BYTES = 4096
 
-INTERNAL_ERROR = "internal error of the proxy, see its log"
+# What Ollama's own registry would be told, and LM Studio has no use for.
+WITH_PASSWORD = ("/api/pull", "/api/push")
+
 NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = "text/event-stream"
+TOKEN_REFUSED = (401, 403)
 HOP_BY_HOP = (
     "connection",
     "http2-settings",
@@ -68,7 +78,6 @@ HOP_BY_HOP = (
     "transfer-encoding",
     "upgrade",
 )
-SECRET_HEADERS = ("authorization", "x-api-key", "proxy-authorization")
 
 
 @dataclass(slots=True)
@@ -77,6 +86,8 @@ class Exchange:
 
     recorder: Recorder
     http10: bool
+    closes: bool
+    """Whether the client's connection ends with this exchange, as its request said before it became another."""
     extra: base.Headers = ()
     incoming: base.Incoming | None = None
     """The client's request; None for an exchange that a person replays, whose answer nobody waits for."""
@@ -125,6 +136,8 @@ class Bridge:
         self._start = startup.Startup()
         self._loopback = loopback.Loopback()
         self._serving = False
+        self._reached: tuple[str, str, bool] | None = None
+        """How LM Studio is reached: its URL, the token, and whether its certificate is not looked at."""
         self.addons = [Commands(lambda: self.services, self._spawn)]
         self.services: base.Services
         self.upstream: options.Upstream
@@ -141,7 +154,7 @@ class Bridge:
 
     def configure(self, updated: Iterable[str]) -> None:
         """Take the options; an OptionsError names the one that is wrong."""
-        if not {*options.NAMES, *startup.ADDRESS}.intersection(updated):
+        if not {*options.NAMES, *startup.OWN_OPTIONS}.intersection(updated):
             return
         try:
             settings = options.parse({name: getattr(ctx.options, name) for name in options.NAMES})
@@ -155,19 +168,27 @@ class Bridge:
             settings.api_key,
             loopback=settings.listen.is_loopback,
         )
-        if hasattr(self, "services"):
-            self.services.life.stop()
-            self.services.client.close_soon()
-        client = Client(
-            str(self.upstream),
-            settings.lmstudio_token or None,
-            verify=not ctx.options.ssl_insecure,
-            on_exchange=self._show,
-        )
-        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
-        self.services = base.Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
+        self._connect(settings)
         self._start.take_over(settings, self.upstream)
         internals.allow_silence(SILENCE_SECONDS)
+
+    def _connect(self, settings: options.Settings) -> None:
+        """Let the endpoints have the settings; what is going on goes on, unless LM Studio is another."""
+        reached = (str(self.upstream), settings.lmstudio_token, bool(ctx.options.ssl_insecure))
+        if reached == self._reached:
+            services, before = self.services, self.services.settings
+            services.settings = settings
+            services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
+            if settings.state_dir != before.state_dir:
+                services.aliases = AliasStore(settings.state_dir)
+            return
+        if self._reached:
+            self.services.life.stop()
+            self.services.client.close_soon()
+        self._reached = url, token, insecure = reached
+        client = Client(url, token or None, verify=not insecure, on_exchange=self._show)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        self.services = base.Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
 
     def running(self) -> None:
         """Serve, and say in the log what a person should know."""
@@ -181,9 +202,11 @@ class Bridge:
             task.cancel()
         self._start.stop()
         self._loopback.stop()
+        if self._exchanges:
+            ctx.master.addons.add(Rest(self, self._exchanges))
         self._error_pages.remove()
         views.remove()
-        if hasattr(self, "services"):
+        if self._reached:
             self.services.life.stop()
             self.services.client.close_soon()
 
@@ -211,14 +234,14 @@ class Bridge:
         except Exception:
             # Nobody comes in because looking at them failed.
             logger.exception("%s %s failed", flow.request.method, flow.request.path)
-            self._answer(flow, base.Answer.error(500, INTERNAL_ERROR))
+            self._answer(flow, base.Answer.error(500, base.INTERNAL_ERROR))
 
     def _admit(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         exchange = self._begun(flow, Record())
         incoming = exchange.incoming = _incoming(flow, exchange.arrived)
         host, origin = request.host_header or "", incoming.headers.get("origin", "")
-        secrets = {name: request.headers.pop(name) for name in SECRET_HEADERS if name in request.headers}
+        secrets = {name: request.headers.pop(name) for name in access.SECRET_HEADERS if name in request.headers}
         shown = {**incoming.headers, **secrets}
         turned_away = access.check(self.gate, incoming.method, host, shown, routes.allowed_methods(incoming.path))
         exchange.recorder.asked(incoming)
@@ -241,7 +264,9 @@ class Bridge:
     def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         clock = self._clock.monotonic
         recorder = Recorder(self.services.settings.max_kept_size, clock(), kept, self.services.secrets)
-        exchange = self._exchanges[flow.id] = Exchange(recorder, flow.request.http_version == "HTTP/1.0")
+        version = flow.request.http_version
+        closes = connection_close(version, flow.request.headers)
+        exchange = self._exchanges[flow.id] = Exchange(recorder, version == "HTTP/1.0", closes)
         internals.end_when_killed(flow)
         internals.watch_pauses(flow, clock, partial(self._paused, flow.id))
         return exchange
@@ -279,7 +304,7 @@ class Bridge:
             outcome = base.Answer.error(e.status, scrub(e.message, self.services.secrets))
         except Exception:
             logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
-            outcome = base.Answer.error(500, INTERNAL_ERROR)
+            outcome = base.Answer.error(500, base.INTERNAL_ERROR)
         exchange.recorder.became(outcome)
         if exchange.seen and not isinstance(outcome, base.Call):
             # There is no other side of the request to be seen.
@@ -298,6 +323,8 @@ class Bridge:
         """Take a client's request, or what a person made of it who stopped it."""
         if routes.is_passthrough(incoming.path):
             _decode(flow)
+        if incoming.path in WITH_PASSWORD:
+            _set_body(flow.request, conversation.without_secrets(flow.request.raw_content or b""))
         incoming = replace(incoming, body=flow.request.raw_content or b"")
         exchange.recorder.asked(incoming)
         if internals.is_stopped(flow):
@@ -362,13 +389,18 @@ class Bridge:
             if agent:
                 request.headers["User-Agent"] = agent
         else:
-            for name in (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method"):
+            for name in (
+                *HOP_BY_HOP,
+                *access.SECRET_HEADERS,
+                "if-none-match",
+                "origin",
+                "access-control-request-method",
+            ):
                 request.headers.pop(name, None)
         request.headers["Accept-Encoding"] = "identity"
         request.headers["Host"] = upstream.authority
         if outcome.body or request.raw_content:
-            request.raw_content = outcome.body
-            request.headers["Content-Length"] = str(len(outcome.body))
+            _set_body(request, outcome.body)
         request.headers = internals.SealedHeaders(request.headers.fields, secrets)
         exchange.recorder.show(flow)
 
@@ -393,12 +425,20 @@ class Bridge:
             await internals.drop_idle(flow)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Choose how LM Studio's answer goes on: as it is, translated as it comes, or translated when it is whole."""
+        """Choose how the answer goes on."""
         _forget_secrets(flow)
         exchange = self._exchanges.get(flow.id)
-        if exchange is not None and exchange.seen:
+        if exchange is None or flow.response is None:
+            return
+        if exchange.seen:
             internals.may_be_stopped(flow)
-        if exchange is None or exchange.outcome is None or flow.response is None:
+        await self._choose(flow, exchange)
+        if exchange.closes:
+            flow.response.headers["Connection"] = "close"
+
+    async def _choose(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Let LM Studio's answer through as it is, translated as it comes, or translated when it is whole."""
+        if exchange.outcome is None or flow.response is None:
             return
         if not exchange.ticket:
             exchange.recorder.answered(flow.response)
@@ -431,10 +471,9 @@ class Bridge:
         outcome = exchange.outcome
         if isinstance(outcome, base.Relay) and _wants_a_look(flow.response, outcome):
             return
+        exchange.closes |= chunked and exchange.http10
         if chunked and not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
-        elif chunked:
-            flow.response.headers["Connection"] = "close"
         flow.response.stream = self._passer(exchange)
         exchange.started = True
         self._show_progress(flow, exchange)
@@ -493,9 +532,8 @@ class Bridge:
         flow.response.headers = http.Headers(
             responses.fields((("Content-Type", base.NDJSON), *responses.date(), *exchange.extra))
         )
-        if exchange.http10:
-            flow.response.headers["Connection"] = "close"
-        else:
+        exchange.closes |= exchange.http10
+        if not exchange.http10:
             flow.response.headers["Transfer-Encoding"] = "chunked"
         flow.response.stream = self._streamer(flow, exchange, translation)
         exchange.started = True
@@ -529,11 +567,12 @@ class Bridge:
     def _fail(self, flow: http.HTTPFlow, exchange: Exchange, answer: base.Answer) -> None:
         """Answer with an error as soon as LM Studio's stream begins with one, whenever it ends."""
         assert flow.response is not None
-        flow.response.status_code, flow.response.reason = answer.status, HTTPStatus(answer.status).phrase
+        flow.response.status_code, flow.response.reason = answer.status, responses.phrase(answer.status)
         flow.response.headers = responses.headers(answer, exchange.extra)
         flow.response.headers["Content-Length"] = str(len(answer.body))
         bodies = [answer.body]
         flow.response.stream = lambda data: [bodies.pop()] if bodies else []
+        exchange.recorder.told.add(answer.body)
         exchange.started = True
         # Only the end of LM Studio's stream frees the connection for the client's next request.
         asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, flow, b"")
@@ -555,12 +594,8 @@ class Bridge:
             together.clear()
             if arrived:
                 hear(arrived, now)
-            try:
-                lines = translation.feed(arrived, now) if arrived else []
-                lines += [] if data else translation.flush(now)
-            except Exception:
-                logger.exception("the translation of %s failed", exchange.path)
-                lines = translation.abort(LMStudioError(500, INTERNAL_ERROR))
+            lines = translation.feed(arrived, now) if arrived else []
+            lines += [] if data else translation.flush(now)
             if data and translation.failed:
                 # The error line is the last one, even if LM Studio goes on.
                 loop.call_later(LINGER_SECONDS, _end_if_live, flow, b"" if exchange.http10 else LAST_CHUNK)
@@ -598,9 +633,14 @@ class Bridge:
         exchange = self._exchanges.pop(flow.id, None)
         if exchange is None or flow.response is None:
             return
+        try:
+            self._complete(flow, exchange, flow.response)
+        finally:
+            self._over(flow, exchange)
+
+    def _complete(self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
         call = exchange.outcome
         if isinstance(call, base.Call) and not exchange.started:
-            response = flow.response
             came = response.status_code, response.headers.get("content-type", ""), response.raw_content or b""
             if not exchange.recorder.heard.size:
                 exchange.recorder.hear((exchange.repeated or came)[2], self._clock.monotonic())
@@ -609,19 +649,21 @@ class Bridge:
             )
         elif isinstance(call, base.Relay) and not exchange.started:
             self._look(flow, exchange, call)
-        self._over(flow, exchange)
+        if exchange.closes and flow.response is not None:
+            flow.response.headers["Connection"] = "close"
 
     def _look(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
         """Change what LM Studio answered with 200, if it is to be changed, or was none."""
         assert flow.response is not None
         body = flow.response.raw_content or b""
         exchange.recorder.hear(body, self._clock.monotonic())
+        if flow.response.status_code in TOKEN_REFUSED:
+            _set_body(flow.response, scrub_bytes(body, self.services.secrets))
         if is_unknown_route(body):
             self._answer(flow, routes.NOT_FOUND, exchange.extra)
         elif relay.rewrite is not None and flow.response.status_code == 200:
             flow.response.headers.pop("etag", None)
-            flow.response.raw_content = relay.rewrite(body)
-            flow.response.headers["Content-Length"] = str(len(flow.response.raw_content))
+            _set_body(flow.response, relay.rewrite(body))
 
     def _translate(
         self, exchange: Exchange, translation: base.Translation, status: int, content_type: str, body: bytes
@@ -646,9 +688,11 @@ class Bridge:
         if exchange is None:
             return
         killed = flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE
-        if exchange.outcome is not None and flow.client_conn.connected and not killed:
-            self._tell(flow, exchange, exchange.outcome)
-        self._over(flow, exchange)
+        try:
+            if exchange.outcome is not None and flow.client_conn.connected and not killed:
+                self._tell(flow, exchange, exchange.outcome)
+        finally:
+            self._over(flow, exchange)
 
     def _tell(self, flow: http.HTTPFlow, exchange: Exchange, outcome: base.Call | base.Relay | loopback.Job) -> None:
         error = self._upstream_error(flow)
@@ -688,7 +732,8 @@ class Bridge:
         if outcome is None:
             return
         self._loopback.forget(exchange.ticket)
-        self._idle_since[flow.client_conn.id] = time.monotonic()
+        if flow.client_conn.connected:
+            self._idle_since[flow.client_conn.id] = time.monotonic()
         if isinstance(outcome, base.Call) and outcome.finished is not None:
             outcome.finished()
 
@@ -735,6 +780,33 @@ class Bridge:
         self._idle_since.pop(client.id, None)
 
 
+class Rest:
+    """What is under way when the script is loaded anew ends as it began: with the code that knows of it."""
+
+    def __init__(self, bridge: Bridge, exchanges: Mapping[str, Exchange]) -> None:
+        self.name = f"rest of bridge {id(bridge)}"
+        self._bridge = bridge
+        self._exchanges = exchanges
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Choose how the answer goes on."""
+        await self._bridge.responseheaders(flow)
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """Translate an answer that was not translated while it came."""
+        await self._bridge.response(flow)
+        self._leave()
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        """Tell a client that LM Studio is gone."""
+        await self._bridge.error(flow)
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._exchanges and self in ctx.master.addons:
+            ctx.master.addons.remove(self)
+
+
 def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
     if flow.live:
         internals.write_last(flow, last)
@@ -753,9 +825,11 @@ def _is_event_stream(content_type: str) -> bool:
 
 
 def _wants_a_look(response: http.Response, relay: base.Relay) -> bool:
-    """Whether an answer of LM Studio's may be changed, or may say with a 200 that there is no such path."""
+    """Whether an answer of LM Studio's may be changed, may repeat the token, or may be a 200 for no such path."""
     length = response.headers.get("content-length", "")
     short = length.isdecimal() and int(length) <= UNKNOWN_ROUTE_BYTES
+    if response.status_code in TOKEN_REFUSED:
+        return True
     return response.status_code == 200 and (relay.rewrite is not None or short)
 
 
@@ -763,8 +837,14 @@ def _incoming(flow: http.HTTPFlow, arrived: int) -> base.Incoming:
     """Take a request as it is in its flow now, without its body and its secrets."""
     path, _, query = flow.request.path.partition("?")
     fields = {name.lower(): value for name, value in flow.request.headers.items()}
-    headers = {name: value for name, value in fields.items() if name not in SECRET_HEADERS}
+    headers = {name: value for name, value in fields.items() if name not in access.SECRET_HEADERS}
     return base.Incoming(flow.request.method, path, query, headers, b"", arrived)
+
+
+def _set_body(message: http.Message, body: bytes) -> None:
+    message.raw_content = body
+    message.headers.pop("transfer-encoding", None)
+    message.headers["Content-Length"] = str(len(body))
 
 
 def _decode(flow: http.HTTPFlow) -> None:

@@ -70,6 +70,8 @@ class ErrorPages:
 
 def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
     """Write the last bytes to a flow's client and close its connection; False if it cannot be reached or has left."""
+    if flow.client_conn.tls:
+        return False  # the writer is below the encryption
     try:
         writer = connections()[flow.client_conn.id].transports[flow.client_conn].writer
         if writer is None or writer.is_closing():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from email.utils import formatdate
-from http import HTTPStatus
 
 from mitmproxy import http
+from mitmproxy.net.http import status_codes
 
 from .endpoints.base import Answer, Headers
 from .ollama import wire
@@ -14,6 +14,11 @@ from .ollama import wire
 def date() -> Headers:
     """Give the header that every answer has."""
     return (("Date", formatdate(usegmt=True)),)
+
+
+def phrase(status: int) -> str:
+    """Give what stands beside a status; empty for one that has no name."""
+    return status_codes.RESPONSES.get(status, "")
 
 
 def fields(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -41,7 +46,7 @@ def make(answer: Answer, extra: Headers, method: str) -> http.Response:
 def raw(answer: Answer, extra: Headers = ()) -> bytes:
     """Write a whole answer as bytes, for a connection that ends with it."""
     last = headers(answer, (*extra, ("Content-Length", str(len(answer.body))), ("Connection", "close")))
-    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, HTTPStatus(answer.status).phrase.encode())
+    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, phrase(answer.status).encode())
     return head + bytes(last) + b"\r\n" + answer.body
 
 

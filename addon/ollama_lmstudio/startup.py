@@ -28,8 +28,8 @@ EVERYWHERE = "0.0.0.0"
 # The columns of mitmweb's list, unless a person has chosen others.
 # Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
 WEB_COLUMNS = ["method", "status", "comment", "time"]
-# Mitmproxy's own options for the address, --listen-host and -p.
-ADDRESS = ("listen_host", "listen_port")
+# Mitmproxy's own options that say where to serve, and how LM Studio is reached.
+OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure")
 SERVER_LOGGER = "mitmproxy.addons.proxyserver"
 
 
@@ -132,12 +132,17 @@ class Startup:
         """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""
         wanted = mode_spec(settings, upstream)
         changes: dict[str, Any] = {}
+        if list(ctx.options.mode) == [wanted]:
+            self._mode = wanted  # set by an earlier load of this script
         if self._is_our_choice() and list(ctx.options.mode) != [wanted]:
             self._mode = wanted
             changes["mode"] = [wanted]
         # With an eager connection a client gets nothing at all while LM Studio is down.
         if ctx.options.connection_strategy != "lazy":
             changes["connection_strategy"] = "lazy"
+        # Ollama speaks HTTP/1.1 alone, and so does LM Studio: sealed headers and last words are written for that.
+        if ctx.options.http2:
+            changes["http2"] = False
         # The Host header is what a rebound name is recognised by.
         if not ctx.options.keep_host_header:
             changes["keep_host_header"] = True

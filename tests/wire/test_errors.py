@@ -25,7 +25,7 @@ from tests.wire.conftest import (
     sim_thread_at,
 )
 
-from lmstudio_sim import Disconnect, Fault, MidError, Sim, SimThread, content, raw, sleep
+from lmstudio_sim import Disconnect, Fault, MidError, Sim, SimThread, content, end, raw, sleep
 
 BODIES: dict[str, dict[str, Any]] = {
     "/api/chat": {"model": CHAT, "messages": HI},
@@ -201,6 +201,39 @@ def test_an_error_as_the_first_event(
     assert_failed(response, status)
     assert message_of(response) == told
     assert response.headers["content-type"] == ("application/json" if stream else "application/json; charset=utf-8")
+
+
+@STREAMS
+@pytest.mark.parametrize("status", [429, 499, 529])
+def test_an_error_whose_status_need_not_have_a_name(client: httpx.Client, sim: Sim, status: int, stream: bool) -> None:
+    sim.script([raw(b'event: error\ndata: {"error":{"message":"boom","code":%d}}\n\n' % status), sleep(3)])
+    response = chat(client, stream=stream)
+    assert_failed(response, status, "boom")
+    assert response.elapsed.total_seconds() < 2, "the error is told before the stream ends"
+
+
+@STREAMS
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"x": NaN}', '{"x": -Infinity}', '{"a":' * 20_000, '{"x": 1}' * 2],
+    ids=["NaN", "-Inf", "deep", "two"],
+)
+def test_arguments_of_a_tool_that_cannot_be_told(
+    client: httpx.Client, sim: Sim, proxy: Proxy, arguments: str, stream: bool
+) -> None:
+    call = {"index": 0, "id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    event = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+    sim.script([raw(b"data: %s\n\n" % json.dumps(event).encode()), end("tool_calls")])
+    response = chat(client, stream=stream)
+    if response.status_code == 200:
+        assert stream, "the head is out when a long call is not read at once"
+        told = ndjson(response)[-1]["error"]
+    else:
+        assert response.status_code == 500
+        told = message_of(response)
+    assert told.startswith(f"the model called f with arguments that are not JSON: {arguments[:300]}")
+    assert len(told) < 1000
+    assert "Traceback" not in proxy.log
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -493,6 +526,41 @@ def test_http_1_0_gets_lines_and_a_closed_connection(proxy: Proxy, sim: Sim) -> 
     assert answer.closed
     assert answer.body.startswith(b"data: {")
     assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", CHAT_BODY),
+        ("/api/chat", CHAT_BODY | {"stream": False}),
+        ("/api/embed", BODIES["/api/embed"]),
+        ("/api/show", {"model": CHAT}),
+        ("/api/pull", {"model": CHAT}),
+        ("/v1/chat/completions", CHAT_BODY),
+        ("/v1/chat/completions", BODIES["/v1/chat/completions"]),
+    ],
+)
+def test_a_connection_is_closed_for_who_asks_for_it(proxy: Proxy, path: str, body: Any, version: str) -> None:
+    headers = "Connection: close\r\n" if version == "1.1" else ""
+    with proxy.connect() as sock:
+        sock.sendall(post_bytes(path, body, version=version, headers=headers))
+        received = b""
+        while data := sock.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in received
+
+
+def test_a_client_that_encrypts_gets_no_plain_text(proxy: Proxy, sim: Sim) -> None:
+    with proxy.client(base_url=proxy.url.replace("http:", "https:"), verify=False) as client:
+        assert content_of(ndjson(chat(client))) == "You said: hi"
+        sim.fault(disconnect=Disconnect(how="before_headers"))
+        assert_failed(chat(client), 502, "")
+        sim.faults.clear()
+        sim.fault(disconnect=Disconnect(after=1))
+        with marked(cut=True), pytest.raises(httpx.RemoteProtocolError):
+            chat(client)
 
 
 def test_requests_one_after_the_other_on_one_connection(proxy: Proxy, sim: Sim) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, DOWNLOADABLE, GPT_OSS, SCRIPT, Proxy, free_port, models, ndjson, post_bytes
+from tests.wire.web import Web
 
 from lmstudio_sim import Sim, SimDownload, SimThread
 from ollama_lmstudio.loopback import STOPPED
@@ -205,6 +206,22 @@ def test_reload_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
         assert json.loads([*lines][-1]) == {"error": STOPPED}
         assert ndjson(client.post("/api/pull", json={"model": CHAT}))[-1] == {"status": "success"}
         assert "Traceback" not in proxy.log
+
+
+def test_another_option_does_not_disturb_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
+    with (
+        Proxy(pull_sim.url, *Web.arguments(), tool="mitmweb", state_dir=tmp_path) as proxy,
+        proxy.client() as client,
+        marked(cut=True),
+        client.stream("POST", "/api/pull", json={"model": SLOW}) as answer,
+    ):
+        web = Web(proxy)
+        lines = map(json.loads, answer.iter_lines())
+        first = next(line for line in lines if "digest" in line)
+        web.option(allowed_hosts=["llm.example"])
+        assert web.http.get("/options").json()["allowed_hosts"]["value"] == ["llm.example"]
+        assert next(line for line in lines if line.get("completed", 0) > first.get("completed", 0))
+        web.http.close()
 
 
 def test_stop_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import re
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
 
-from lmstudio_sim import Sim
+from lmstudio_sim import Sim, content, sleep
 
 
 def chat(proxy: Proxy) -> str:
@@ -240,6 +242,28 @@ def test_a_stream_goes_on_while_code_is_loaded(sim: Sim, start_proxy: StartProxy
     sim.faults.clear()
     assert chat(proxy) == "You said: hi"
     assert "Traceback" not in proxy.log
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_code_is_loaded_before_an_answer_begins(
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path, stream: bool
+) -> None:
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script)
+    proxy.wait_for_log(r"\d+ models at")
+    sim.script([sleep(3), content("late")])
+    body = {"model": CHAT, "messages": HI, "stream": stream}
+    with ThreadPoolExecutor(1) as background, proxy.client() as client:
+        answer = background.submit(client.post, "/api/chat", json=body)
+        proxy.wait_for(lambda: sim.active)
+        touch(script)
+        proxy.wait_for(lambda: len(re.findall(r"\d+ models at", proxy.log)) == 2)
+        assert not answer.done()
+        if stream:
+            assert content_of(ndjson(answer.result())) == "late"
+        else:
+            assert answer.result().json()["message"]["content"] == "late"
+    assert "rror" not in proxy.log
 
 
 def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> None:

@@ -35,7 +35,7 @@ class CatalogCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._ttl_seconds = ttl_seconds
+        self.ttl_seconds = ttl_seconds
         self._clock = clock
         self._read_at: float | None = None
         self._reading: asyncio.Task[Catalog] | None = None
@@ -54,7 +54,7 @@ class CatalogCache:
 
     async def get(self, *, max_age: float | None = None) -> Catalog:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
-        limit = self._ttl_seconds if max_age is None else max_age
+        limit = self.ttl_seconds if max_age is None else max_age
         if self._last is not None and self._age() < limit:
             return self._last
         return await self.refresh()
