@@ -51,7 +51,7 @@ IDLE_SECONDS = 4
 SILENCE_SECONDS = 3600
 # A stream that failed is given this long to end, before its connections are closed.
 LINGER_SECONDS = 1
-# So often a person is shown how far an answer is, if it is not so large that this would hold others up.
+# So often a person is shown how far an answer is: later for each so many bytes, or it would hold others up.
 SHOW_SECONDS = 1
 SHOWN_BYTES = 2**20
 # A request that is turned away is not read to its end if it is larger.
@@ -84,6 +84,7 @@ HOP_BY_HOP = (
 class Exchange:
     """What is known of a flow while it lives. `extra` are the headers that its answer carries whatever it is."""
 
+    flow: http.HTTPFlow
     recorder: Recorder
     http10: bool
     closes: bool
@@ -95,6 +96,8 @@ class Exchange:
     """Whether a person has stopped the request before it was rewritten."""
     recorded: bool = False
     """Whether the answer comes from a recording."""
+    sealed: internals.SealedHeaders | None = None
+    """The headers of the request as it is sent, once it is another."""
     outcome: base.Call | base.Relay | base.Served | base.Receiver | None = None
     ticket: str = ""
     """What the loopback service knows the outcome by, if that is what answers."""
@@ -193,6 +196,7 @@ class Bridge:
     def running(self) -> None:
         """Serve, and say in the log what a person should know."""
         self._serving = True
+        internals.watch_list(self._list_cleared)
         self._spawn(self._start.serve(self.services))
 
     def done(self) -> None:
@@ -247,6 +251,7 @@ class Bridge:
         exchange.recorder.asked(incoming)
         exchange.recorder.record.save(flow.metadata)
         if turned_away is not None:
+            internals.let_pass(flow)
             self._turn_away(flow, turned_away, host)
             return
         if origin and not access.is_same_origin(origin, host):
@@ -259,22 +264,27 @@ class Bridge:
         """Take a recorded exchange that a person replays."""
         kept = record.of(flow)
         assert kept is not None
-        self._begun(flow, kept)
+        kept.forget_answer()
+        self._begun(flow, kept).recorder.show(flow)
 
     def _begun(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         clock = self._clock.monotonic
         recorder = Recorder(self.services.settings.max_kept_size, clock(), kept, self.services.secrets)
         version = flow.request.http_version
         closes = connection_close(version, flow.request.headers)
-        exchange = self._exchanges[flow.id] = Exchange(recorder, version == "HTTP/1.0", closes)
+        exchange = self._exchanges[flow.id] = Exchange(flow, recorder, version == "HTTP/1.0", closes)
         internals.end_when_killed(flow)
-        internals.watch_pauses(flow, clock, partial(self._paused, flow.id))
+        internals.watch_pauses(flow, clock, partial(self._paused, flow))
         return exchange
 
-    def _paused(self, flow_id: str, duration: int) -> None:
-        # By its id: a flow that is kept must not keep its exchange.
-        if exchange := self._exchanges.get(flow_id):
-            exchange.paused(duration)
+    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+        # Looked up: a flow that is kept must not keep its exchange.
+        exchange = self._exchanges.get(flow.id)
+        if exchange is None:
+            return
+        exchange.paused(duration)
+        if exchange.sealed is not None and flow.response is None:
+            flow.request.headers = exchange.sealed.sealed_again(flow.request.headers)
 
     def _turn_away(self, flow: http.HTTPFlow, answer: base.Answer, host: str) -> None:
         if answer.status == 403 and not self.gate.allows_host(host):
@@ -305,9 +315,12 @@ class Bridge:
         except Exception:
             logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
             outcome = base.Answer.error(500, base.INTERNAL_ERROR)
+        own_call = exchange.recorder.record.kind == "own"
         exchange.recorder.became(outcome)
-        if exchange.seen and not isinstance(outcome, base.Call):
-            # There is no other side of the request to be seen.
+        if own_call:
+            exchange.recorder.record.kind = "own"
+        if isinstance(outcome, base.Answer) or (exchange.seen and not isinstance(outcome, base.Call)):
+            # There is no other side of the request to be seen; an answer waits once, in its own hook.
             internals.let_pass(flow)
         if isinstance(outcome, base.Answer):
             self._answer(flow, outcome, exchange.extra)
@@ -401,7 +414,7 @@ class Bridge:
         request.headers["Host"] = upstream.authority
         if outcome.body or request.raw_content:
             _set_body(request, outcome.body)
-        request.headers = internals.SealedHeaders(request.headers.fields, secrets)
+        request.headers = exchange.sealed = internals.SealedHeaders(request.headers.fields, secrets)
         exchange.recorder.show(flow)
 
     def _to_loopback(self, flow: http.HTTPFlow, exchange: Exchange, job: loopback.Job) -> None:
@@ -411,7 +424,7 @@ class Bridge:
         request = flow.request
         request.scheme, request.host, request.port = "http", loopback.HOST, self._loopback.port
         request.http_version = "HTTP/1.1"
-        request.headers = internals.SealedHeaders(
+        request.headers = exchange.sealed = internals.SealedHeaders(
             request.headers.fields, {loopback.SECRET_HEADER: headers.pop(loopback.SECRET_HEADER)}
         )
         for name, value in headers.items():
@@ -426,12 +439,11 @@ class Bridge:
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose how the answer goes on."""
-        _forget_secrets(flow)
         exchange = self._exchanges.get(flow.id)
         if exchange is None or flow.response is None:
             return
-        if exchange.seen:
-            internals.may_be_stopped(flow)
+        _forget_secrets(flow)
+        internals.may_be_stopped(flow)
         await self._choose(flow, exchange)
         if exchange.closes:
             flow.response.headers["Connection"] = "close"
@@ -502,11 +514,16 @@ class Bridge:
             at = clock()
             if data:
                 exchange.recorder.hear(data, at)
-            exchange.lines += translation.feed(data, at) if data else translation.flush(at)
+            lines = translation.feed(data, at) if data else translation.flush(at)
+            exchange.recorder.told.add(b"".join(lines))
+            exchange.lines += lines
             exchange.fed = not data
             return []
 
+        # What is shown meanwhile is the translation.
+        flow.response.headers["Content-Type"] = base.NDJSON
         flow.response.stream = listen
+        self._show_progress(flow, exchange)
 
     async def _begin(self, flow: http.HTTPFlow, exchange: Exchange, translation: base.Translation) -> None:
         """Hold the head of the answer until its first event, so that an error can still have a status of its own."""
@@ -683,13 +700,15 @@ class Bridge:
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone, in words that it understands."""
-        _forget_secrets(flow)
         exchange = self._exchanges.pop(flow.id, None)
         if exchange is None:
             return
+        _forget_secrets(flow)
         killed = flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE
         try:
-            if exchange.outcome is not None and flow.client_conn.connected and not killed:
+            if isinstance(exchange.outcome, base.Call) and exchange.incoming is None:
+                exchange.recorder.told.add(b"".join(exchange.outcome.translation.abort(self._upstream_error(flow))))
+            elif exchange.outcome is not None and flow.client_conn.connected and not killed:
                 self._tell(flow, exchange, exchange.outcome)
         finally:
             self._over(flow, exchange)
@@ -724,6 +743,9 @@ class Bridge:
     def _over(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         outcome = exchange.outcome
         try:
+            if flow.response is not None and flow.response.stream:
+                # The function holds the exchange, and the list of flows would hold it.
+                flow.response.stream = False
             self._record(flow, exchange)
             if internals.is_shown() and exchange.recorder.is_too_large(flow):
                 self._spawn(self._cut(flow, exchange.recorder))
@@ -748,9 +770,15 @@ class Bridge:
     def _show(self, exchange: lmstudio_client.Exchange) -> None:
         """Show a call of our own; whoever made it does not wait for this."""
         if self._serving:
-            flow = own.to_flow(exchange)
+            flow = own.to_flow(exchange, self.services.settings.max_kept_size)
             sum_up(flow)
             self._spawn(internals.show_flow(flow))
+
+    def _list_cleared(self) -> None:
+        """End what waits for a person who cannot see it any more."""
+        for exchange in tuple(self._exchanges.values()):
+            if exchange.flow.intercepted and exchange.flow.killable and not internals.is_listed(exchange.flow):
+                exchange.flow.kill()
 
     async def _cut(self, flow: http.HTTPFlow, recorder: Recorder) -> None:
         """Shorten the bodies that stay in the list of flows, when they have been sent."""
@@ -765,9 +793,10 @@ class Bridge:
 
         async def show() -> None:
             while True:
-                await asyncio.sleep(SHOW_SECONDS)
-                size = len(flow.request.raw_content or b"") + exchange.recorder.heard.size
-                if self._exchanges.get(flow.id) is not exchange or size > SHOWN_BYTES:
+                # The tools look at all of both bodies whenever something changes.
+                size = len(flow.request.raw_content or b"") + len(exchange.recorder.heard.data)
+                await asyncio.sleep(SHOW_SECONDS * (1 + size // SHOWN_BYTES))
+                if self._exchanges.get(flow.id) is not exchange:
                     return
                 if exchange.recorder.so_far(flow):
                     await internals.show_change(flow)

@@ -268,6 +268,12 @@ class SealedHeaders(http.Headers):
         """Forget the secrets."""
         self._sealed.clear()
 
+    def sealed_again(self, fields: http.Headers) -> SealedHeaders:
+        """Give headers with these secrets, where the mask still stands for them; a person may have reverted an edit."""
+        again = SealedHeaders(fields.fields)
+        again._sealed = dict(self._sealed)
+        return again
+
 
 # 8. A person may want to edit a request in the client's terms: before it is rewritten, which is before mitmproxy's own
 # addon for that is asked.
@@ -312,7 +318,7 @@ def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable
 
 
 def end_when_killed(flow: http.HTTPFlow) -> None:
-    """Let a flow end that a person kills while it is paused.
+    """Let a flow end that a person kills: at once, paused or not.
 
     Mitmproxy's kill() wakes nobody who waits for a resume, and after it resume() does nothing: the client would never
     hear of it (https://github.com/mitmproxy/mitmproxy/issues/8045).
@@ -327,6 +333,9 @@ def end_when_killed(flow: http.HTTPFlow) -> None:
         if paused:
             flow.intercepted = True
             flow.resume()
+        else:
+            # Mitmproxy would look at it when LM Studio has said all that it has to say.
+            write_last(flow, b"")
 
     flow.kill = kill_and_wake  # type: ignore[method-assign]
 
@@ -341,6 +350,18 @@ def _never() -> None:
 def is_shown() -> bool:
     """Whether there is a list of flows that somebody may look at."""
     return ctx.master.addons.get("view") is not None
+
+
+def watch_list(cleared: Callable[[], None]) -> None:
+    """Tell when flows were taken out of the list all at once."""
+    signal = getattr(ctx.master.addons.get("view"), "sig_store_refresh", None)
+    if signal is not None:
+        signal.connect(cleared)
+
+
+def is_listed(flow: http.HTTPFlow) -> bool:
+    """Whether a flow is in the list."""
+    return ctx.master.addons.get("view").get_by_id(flow.id) is not None
 
 
 async def show_change(flow: http.HTTPFlow) -> None:

@@ -24,7 +24,7 @@ EXCHANGE = Exchange(
 
 
 def test_a_call_that_was_answered() -> None:
-    flow = own.to_flow(EXCHANGE)
+    flow = own.to_flow(EXCHANGE, 10_000)
     kept = record.of(flow)
     assert kept is not None
     assert (kept.kind, kept.purpose, kept.path, kept.status) == ("own", "load", "/prefix/api/v1/models/load", 200)
@@ -41,7 +41,9 @@ def test_a_call_that_was_answered() -> None:
 
 
 def test_a_call_that_was_not() -> None:
-    flow = own.to_flow(replace(EXCHANGE, status=None, response_headers=(), response_body=b"", error="not reachable"))
+    flow = own.to_flow(
+        replace(EXCHANGE, status=None, response_headers=(), response_body=b"", error="not reachable"), 10_000
+    )
     kept = record.of(flow)
     assert kept is not None
     assert (kept.status, kept.error) == (0, "not reachable")

@@ -173,6 +173,40 @@ def test_what_went_wrong(measured: Measured | None, error: str, told: str) -> No
     assert finished(recorder(), measured, error)[1].error == told
 
 
+@pytest.mark.parametrize(
+    ("outcome", "last", "error"),
+    [
+        (
+            Served(_lines(), True),
+            b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n',
+            "file does not exist",
+        ),
+        (Served(_lines(), True), b'{"status":"success"}\n', ""),
+        (Relay("/v1/x", b""), b'data: {"error":{"message":"boom"}}\n\ndata: [DONE]\n\n', "boom"),
+        (Relay("/v1/x", b""), b'event: error\ndata: {"type":"error","error":{"message":"boom"}}\n\n', "boom"),
+        (
+            Relay("/v1/x", b""),
+            b'data: {"type":"response.failed","response":{"status":"failed","error":{"message":"boom"}}}\n\n',
+            "boom",
+        ),
+        (Relay("/v1/x", b""), b'data: {"type":"response.completed","response":{"error":null}}\n\n', ""),
+        (Relay("/v1/x", b""), b'{"choices":[{"message":{"content":"{\\"error\\":1}"}}],"error":null}', ""),
+        (Relay("/v1/x", b""), b'data: {"error"', ""),
+    ],
+)
+def test_an_error_that_a_success_ended_with(outcome: Any, last: bytes, error: str) -> None:
+    made = recorder(20)
+    made.became(outcome)
+    if isinstance(outcome, Served):
+        made = recorder()
+        made.became(outcome)
+        made.told.add(last)
+    else:
+        made.hear(b"x" * 30 + b"\n", SECOND)
+        made.hear(last, SECOND)
+    assert finished(made)[1].error == error
+
+
 def test_secrets_that_lmstudio_tells() -> None:
     made = recorder(secrets=("t0ken",))
     made.became(Relay("/v1/x", b""))

@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 from mitmproxy import http
+from mitmproxy.flow import Error
 from mitmproxy.test import tflow
 
 from ollama_lmstudio.endpoints.base import Incoming
 from ollama_lmstudio.inspect import recording
-from ollama_lmstudio.inspect.record import Record
+from ollama_lmstudio.inspect.record import Numbers, Record
 
 BODY = b'{"model": "m", "stream": false}'
 
 
 def recorded(body: bytes = BODY, **changes: Any) -> http.HTTPFlow:
     flow = tflow.tflow(resp=True)
-    record = Record(kind="call", method="POST", path="/api/chat", request=body, request_size=len(body))
+    record = Record(
+        kind="call", method="POST", path="/api/chat", request=body, request_size=len(body), numbers=Numbers()
+    )
     for name, value in changes.items():
         setattr(record, name, value)
     record.save(flow.metadata)
@@ -59,6 +62,12 @@ def test_the_same_bytes_that_are_no_json() -> None:
 def test_what_is_not_whole_answers_nobody() -> None:
     assert recording.find([recorded(request_size=999)], asked()) is None
     assert recording.find([recorded(response_size=999)], asked()) is None
+    assert recording.find([recorded(numbers=None)], asked()) is None
+    broken = recorded()
+    broken.error = Error("Client disconnected.")
+    assert recording.find([broken], asked()) is None
+    # A person has made it shorter.
+    assert recording.find([recorded(response_size=999, limit=1000)], asked()) is not None
     unanswered, empty = recorded(), recorded()
     unanswered.response = None
     assert empty.response is not None

@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Exchange, str, str]] = {
     "a call of our own that failed": (
         own_call(status=0, response=None, took=3 * MS, problem="LM Studio is not reachable"),
         "model list for name resolution: LM Studio is not reachable, 3.0 ms",
-        ":x:",
+        ":gear:",
     ),
     "a poll": (
         own_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),

@@ -97,12 +97,16 @@ def test_debug(lmstudio: Sim, tmp_path: Path, own: bool) -> None:
 def test_record(lmstudio: Sim, tmp_path: Path, own: bool) -> None:
     with start("record", lmstudio.url, tmp_path, own=own) as proxy, proxy.client() as client:
         client.get("/api/tags")
-        assert client.post("/api/chat", json={"model": CHAT, "messages": HI}).status_code == 200
+        client.get("/api/version")
+        for text in ("hi", "What does GET /api/version tell?\nollama_path: /api/version\n"):
+            body = {"model": CHAT, "messages": [{"role": "user", "content": text}]}
+            assert client.post("/api/chat", json=body).status_code == 200
     (file,) = (tmp_path / "ollama-recordings").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.mitm", file.name)
     paths = [flow.metadata["ollama_path"] for flow in read_flows(file)]
-    assert "/api/chat" in paths
-    assert "/api/tags" not in paths
+    assert paths.count("/api/chat") == 2
+    assert "/api/tags" in paths
+    assert not {"/", "/api/version"} & set(paths)
 
 
 @both

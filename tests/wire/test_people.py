@@ -17,7 +17,7 @@ from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimThread, content, sleep
+from lmstudio_sim import Sim, SimThread, close, content, sleep
 from ollama_lmstudio.inspect import record
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
@@ -250,6 +250,64 @@ def test_a_paused_request_can_be_removed_from_the_list(
         answer.result()
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_goes_on_can_be_killed(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, stream: bool
+) -> None:
+    proxy, web = started
+    lmstudio.script([content("slow"), sleep(15), content(" but sure")])
+
+    def ask_in_vain() -> None:
+        with marked(cut=stream), pytest.raises(httpx.RemoteProtocolError):
+            ask(proxy, stream=stream)
+
+    answer = background.submit(ask_in_vain)
+    flow = web.flow(lambda flow: flow["request"]["path"] == "/v1/chat/completions" and flow.get("response"))
+    time.sleep(0.5)
+    web.kill(flow)
+    answer.result(5)
+    proxy.wait_for(lambda: not lmstudio.active, 5)
+
+
+@pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
+def test_a_list_that_is_cleared_ends_what_waits(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str
+) -> None:
+    proxy, web = started
+    web.option(intercept=intercept)
+    answer = background.submit(ask, proxy)
+    web.paused()
+    web.http.post("/clear").raise_for_status()
+    with pytest.raises(httpx.RemoteProtocolError):
+        answer.result(5)
+
+
+def test_a_reverted_edit_keeps_the_token(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    proxy, web = started
+    web.option(intercept="~u chat/completions & ~q")
+    answer = background.submit(ask, proxy)
+    paused = web.paused()
+    call = json.loads(web.content(paused))
+    web.edit(paused, request={"content": json.dumps(call | {"messages": []})})
+    web.http.post(f"/flows/{paused['id']}/revert").raise_for_status()
+    web.resume(paused)
+    assert content_of(ndjson(answer.result())) == "You said: hi"
+    assert lmstudio.requests[-1].header("authorization") == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/version", "/nothing"])
+def test_an_answer_of_the_bridges_own_waits_once(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, path: str
+) -> None:
+    proxy, web = started
+    web.option(intercept="~s")
+    answer = background.submit(post, proxy, path, {"model": CHAT})
+    web.resume(web.paused())
+    assert answer.result().status_code in (200, 404, 405)
+
+
 def test_a_paused_answer_can_be_killed(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
@@ -315,6 +373,21 @@ def test_a_replay_repeats_the_call_and_translates_the_answer_again(
     headers = dict(again["response"]["headers"])
     assert headers["Content-Type"] == first.headers["content-type"]
     assert TOKEN not in json.dumps(web.flows())
+
+
+def test_a_replay_does_not_show_what_came_before(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
+    proxy, web = started
+    ask(proxy)
+    flow = web.flow(is_done("/v1/chat/completions"))
+    assert " tokens" in flow["comment"]
+    lmstudio.script([content("slow"), sleep(4), close()])
+    web.replay(flow)
+    again = web.flow(lambda flow: flow["is_replay"] and (flow.get("response") or {}).get("contentLength"))
+    assert again["comment"] == f"chat {CHAT}: replay"
+    assert "# Answer so far: 200 OK\nassistant: slow" in web.view(again, "response", "Ollama")
+    broken = web.flow(lambda flow: flow["is_replay"] and "closed the connection" in flow["comment"])
+    assert broken["marked"] == "✂"
+    assert json.loads(web.content(broken, "response").splitlines()[-1])["error"].startswith("LM Studio closed")
 
 
 def test_a_replay_of_an_error(started: tuple[Proxy, Web], lmstudio: Sim) -> None:

@@ -146,7 +146,7 @@ def curl(exchange: Exchange, address: str) -> str:
     if exchange.own:
         raise NotExportable("a call of the bridge's own has no client")
     body = exchange.asked_body
-    if exchange.record.request_size > len(body):
+    if exchange.record.is_cut(exchange.record.request_size, len(body)):
         raise NotExportable("not all of the request's body was kept")
     body = without_secrets(body)
     method, target = exchange.asked_method, exchange.asked_target
@@ -208,7 +208,7 @@ def jsonl(exchange: Exchange) -> str:
     if summary.has_failed(exchange) or exchange.status != 200:
         raise NotExportable("it did not end well")
     body = exchange.response or b""
-    if exchange.record.response_size > len(body):
+    if exchange.record.is_cut(exchange.record.response_size, len(body)):
         raise NotExportable("not all of the answer was kept")
     answer = answers.read_answer(body, exchange.content_type)
     if answer.error or answer.problems or not answer.done or answer.finish not in _WHOLE:

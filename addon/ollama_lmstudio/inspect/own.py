@@ -28,11 +28,11 @@ def purpose_of(method: str, path: str) -> str:
     return next((purpose for pattern, purpose in _PURPOSES if pattern.fullmatch(f"{method} {path}")), "call")
 
 
-def to_flow(exchange: Exchange) -> http.HTTPFlow:
-    """Make a flow of a call that has ended; its secrets are masked already."""
+def to_flow(exchange: Exchange, limit: int) -> http.HTTPFlow:
+    """Make a flow of a call that has ended, with so many bytes of each body; its secrets are masked already."""
     request = http.Request.make(exchange.method, exchange.url)
     request.headers = http.Headers(responses.fields(exchange.request_headers))
-    request.raw_content = exchange.request_body
+    request.raw_content = exchange.request_body[:limit]
     request.timestamp_start = request.timestamp_end = exchange.started
     client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=exchange.started)
     server = connection.Server(address=(request.host, request.port))
@@ -46,12 +46,14 @@ def to_flow(exchange: Exchange) -> http.HTTPFlow:
         purpose=purpose_of(exchange.method, path),
         status=exchange.status or 0,
         error=exchange.error or "",
+        limit=limit,
+        call_size=len(exchange.request_body) if len(exchange.request_body) > limit else 0,
         numbers=Numbers(total=round((exchange.ended - exchange.started) * 1e9)),
     )
     if exchange.status is not None:
         flow.response = http.Response.make(exchange.status)
         flow.response.headers = http.Headers(responses.fields(exchange.response_headers))
-        flow.response.raw_content = exchange.response_body
+        flow.response.raw_content = exchange.response_body[:limit]
         flow.response.timestamp_start = flow.response.timestamp_end = exchange.ended
         record.response_size = len(exchange.response_body)
     else:

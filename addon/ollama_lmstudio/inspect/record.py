@@ -79,10 +79,22 @@ class Record:
     upstream_size: int = 0
     response_size: int = 0
     """The size of the body that the client got."""
+    limit: int = 0
+    """So many bytes of each body were to be kept."""
     numbers: Numbers | None = None
     error: str = ""
     purpose: str = ""
     """What a call of our own is for."""
+
+    def is_cut(self, whole: int, kept: int) -> bool:
+        """Whether a body of a size is not kept whole. Less than was to be kept is what a person made of it."""
+        return self.limit <= kept < whole
+
+    def forget_answer(self) -> None:
+        """Forget what came back: the request is sent again."""
+        self.status = self.upstream_size = self.response_size = 0
+        self.upstream_headers, self.upstream = (), b""
+        self.numbers, self.error = None, ""
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
         """Write what is known into a flow's metadata, as text that can be saved."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from ..endpoints.base import Answer, Call, Incoming, Measured, Outcome, Receiver, Relay
-from ..lmstudio.errors import scrub, scrub_bytes
+from ..lmstudio.errors import peel, scrub, scrub_bytes
 from . import exchange as exchanges
 from . import summary
 from .record import PREFIX, Kind, Numbers, Record
@@ -20,7 +20,9 @@ from .record import PREFIX, Kind, Numbers, Record
 # The numbers of an answer that is passed on are near its end.
 _TAIL_BYTES = 4096
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-_FINISH = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"(\w+)"')
+_FINISH = re.compile(rb'(?:"(?:finish|stop)_reason"\s*:\s*"|"type"\s*:\s*"response\.(?=incomplete))(\w+)"')
+# An error is in one of the last lines.
+_LAST_LINES = 6
 
 
 @dataclass(slots=True)
@@ -45,13 +47,14 @@ class Recorder:
     def __init__(self, limit: int, arrived: int, record: Record, secrets: tuple[str, ...] = ()) -> None:
         """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio tell them."""
         self.record = record
+        record.limit = limit
         self._limit = limit
         self._secrets = secrets
         self.arrived = arrived
         """When the request came; later by the time for which it was held."""
         self._first = 0
         self._tail = b""
-        self._is_partial = False
+        self._shown = 0, 0
         self.heard = Kept(limit)
         """LM Studio's body."""
         self.told = Kept(limit)
@@ -92,14 +95,15 @@ class Recorder:
         """
         record, response = self.record, flow.response
         kept = self.told if self.told.size or record.kind == "call" else self.heard
-        if response is None or len(kept.data) == len(response.raw_content or b""):
+        come = len(self.told.data), len(self.heard.data)
+        if response is None or come == self._shown:
             return False
+        self._shown = come
         response.raw_content = scrub_bytes(bytes(kept.data), self._secrets)
         record.response_size = kept.size
         if record.kind == "call":
             record.upstream, record.upstream_size = self._upstream(), self.heard.size
         record.save(flow.metadata)
-        self._is_partial = True
         return True
 
     def _upstream(self) -> bytes:
@@ -111,17 +115,19 @@ class Recorder:
         record.upstream = self._upstream()
         record.upstream_size = self.heard.size
         if response is not None:
-            if self._is_partial:
+            if self._shown != (0, 0):
                 response.raw_content = None
             if self.told.size:
                 response.raw_content = bytes(self.told.data)
-            elif record.kind == "relay" and response.raw_content is None:
+            elif record.kind in ("relay", "own") and response.raw_content is None:
                 # What LM Studio said is what the client got.
                 response.raw_content, record.upstream = record.upstream, b""
-            passed_on = self.heard.size if record.kind == "relay" and not record.upstream else 0
+            passed_on = self.heard.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.told.size or passed_on or len(response.raw_content or b"")
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
+        if measured is None and not record.error and response is not None and response.status_code < 400:
+            record.error = self._error_told()
         record.numbers = self._numbers(ended, measured)
         self.show(flow)
 
@@ -159,9 +165,25 @@ class Recorder:
             self._read_tail(numbers, ended)
         return numbers
 
+    def _error_told(self) -> str:
+        """Give the error that an answer ended with which had begun as a success."""
+        for line in reversed(self._last(self.heard if self.heard.size else self.told).splitlines()[-_LAST_LINES:]):
+            try:
+                value = json.loads(line.removeprefix(b"data:")) if b'"error"' in line else None
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                value = value["response"] if isinstance(value.get("response"), dict) else value
+                if value.get("error") or value.get("type") == "error":
+                    return peel(value, self._secrets).message
+        return ""
+
+    def _last(self, kept: Kept) -> bytes:
+        return self._tail or bytes(kept.data[-_TAIL_BYTES:])
+
     def _read_tail(self, numbers: Numbers, ended: int) -> None:
         """Read the numbers of an answer that was passed on."""
-        tail = self._tail or bytes(self.heard.data[-_TAIL_BYTES:])
+        tail = self._last(self.heard)
         usages = _USAGE.findall(tail)
         try:
             usage = json.loads(usages[-1]) if usages else {}

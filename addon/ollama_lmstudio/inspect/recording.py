@@ -19,15 +19,23 @@ from .record import Record
 
 
 def find(flows: list[http.HTTPFlow], incoming: Incoming) -> tuple[http.HTTPFlow, Record] | None:
-    """Find a recorded exchange that began with the same request, whatever the order of the keys of its JSON."""
+    """Find a recorded exchange that began with the same request, whatever the order of the keys of its JSON, and ended.
+
+    What broke off, or was saved while it went on, is no answer for the next client.
+    """
     wanted = _Body(incoming.body)
     for flow in flows:
-        if not flow.response or flow.response.raw_content is None:
+        if not flow.response or flow.response.raw_content is None or flow.error:
             continue
         kept = record.of(flow)
-        if kept is None or (kept.method, kept.path, kept.query) != (incoming.method, incoming.path, incoming.query):
+        if (
+            kept is None
+            or kept.numbers is None
+            or (kept.method, kept.path, kept.query) != (incoming.method, incoming.path, incoming.query)
+        ):
             continue
-        cut = kept.request_size > len(kept.request) or kept.response_size > len(flow.response.raw_content)
+        cut = kept.is_cut(kept.request_size, len(kept.request))
+        cut = cut or kept.is_cut(kept.response_size, len(flow.response.raw_content))
         if not cut and wanted.is_same(kept.request):
             return flow, kept
     return None

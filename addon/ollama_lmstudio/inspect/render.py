@@ -12,7 +12,7 @@ from .answers import Answer
 from .conversation import Message, Request, read_request
 from .exchange import Exchange, header, masked
 from .jsontext import EMPTY, plural
-from .record import Numbers
+from .record import Numbers, Record
 from .sheet import TEXT_CHARACTERS, Sheet
 
 # Of a longer conversation the begin and the end are shown.
@@ -66,7 +66,7 @@ def _asked(sheet: Sheet, exchange: Exchange) -> None:
     request = read_request(body, exchange.asked_path)
     sheet.heading(f"{exchange.asked_method} {exchange.asked_target}")
     sheet.value("client", header(exchange.asked_headers, "user-agent"))
-    _kept(sheet, len(body), record.request_size)
+    _kept(sheet, record, record.request_size, len(body))
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")
     if not isinstance(request.whole, dict) or (request.problem and len(body) <= STRING_CHARACTERS):
@@ -129,7 +129,7 @@ def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
         return
     sheet.heading(f"Sent to LM Studio: {exchange.method} {exchange.path}")
     body = exchange.asked_body
-    if record.request_size > len(body) or record.call_size:
+    if record.is_cut(record.request_size, len(body)) or record.call_size:
         sheet.value("changed", "cannot be told, since not all of the body is kept")
         return
     lines = changes.changes(body, exchange.asked_path, exchange.body, exchange.path)
@@ -152,12 +152,12 @@ def _answer(sheet: Sheet, exchange: Exchange) -> None:
         _numbers(sheet, exchange.record.numbers)
         _error(sheet, exchange.error)
         return
-    _kept(sheet, len(body), exchange.record.response_size)
+    _kept(sheet, exchange.record, exchange.record.response_size, len(body))
     answer = answers.read_answer(body, exchange.content_type)
     _parts(sheet, answer)
     for problem in answer.problems:
         sheet.value("problem", problem)
-    is_cut = exchange.record.response_size > len(body)
+    is_cut = exchange.record.is_cut(exchange.record.response_size, len(body))
     if answer.spoke and not (answer.done or answer.error or exchange.error or exchange.is_going_on or is_cut):
         sheet.value("problem", "the end of the answer is missing")
     numbers = exchange.record.numbers or answer.numbers
@@ -246,8 +246,8 @@ def _error(sheet: Sheet, message: str) -> None:
         sheet.text("error", message)
 
 
-def _kept(sheet: Sheet, kept: int, whole: int) -> None:
-    if whole > kept:
+def _kept(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
+    if record.is_cut(whole, kept):
         sheet.value("kept", f"{jsontext.size(kept)} of {jsontext.size(whole)}")
 
 
@@ -263,7 +263,7 @@ def lmstudio_request(exchange: Exchange) -> str:
     if not exchange.called:
         sheet.heading("Nothing was sent to LM Studio")
     sheet.heading(f"{exchange.method} {exchange.path}")
-    _kept(sheet, len(exchange.body), exchange.record.call_size)
+    _kept(sheet, exchange.record, exchange.record.call_size, len(exchange.body))
     _body(sheet, exchange.body)
     return str(sheet)
 
@@ -292,7 +292,7 @@ def lmstudio_response(exchange: Exchange) -> str:
     else:
         sheet.heading(f"Body: {length}")
         _body(sheet, body)
-    _kept(sheet, len(body), record.upstream_size)
+    _kept(sheet, record, record.upstream_size, len(body))
     _error(sheet, exchange.error)
     return str(sheet)
 

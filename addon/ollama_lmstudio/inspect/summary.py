@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from ..lmstudio.errors import peel
@@ -21,6 +22,9 @@ NAME_CHARACTERS = 60
 MESSAGE_CHARACTERS = 120
 # A longer body is not parsed for its summary.
 PARSED_BYTES = 262_144
+
+# What the APIs call the end of an answer that had more to come.
+CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
 
 # The begin of the first embedding in an answer, Ollama's or LM Studio's.
 _VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
@@ -70,20 +74,21 @@ def is_broken(exchange: Exchange) -> bool:
 
 def is_cut_off(exchange: Exchange) -> bool:
     """Whether the model had more to say."""
-    return _done_reason(exchange) == "length"
+    return _done_reason(exchange) in CUT_OFF
 
 
 def is_error(exchange: Exchange) -> bool:
     """Whether there is no answer. That a HEAD finds nothing is an answer, too."""
-    return has_failed(exchange) and not is_broken(exchange) and exchange.asked_method != "HEAD"
+    found_nothing = exchange.asked_method == "HEAD" and exchange.status == HTTPStatus.NOT_FOUND
+    return has_failed(exchange) and not is_broken(exchange) and not found_nothing
 
 
 # The mark of an exchange in mitmproxy's list: the first that holds.
 MARKS: Sequence[tuple[Callable[[Exchange], bool], str]] = (
+    (lambda exchange: exchange.own, ":gear:"),
     (is_error, ":x:"),
     (lambda exchange: is_broken(exchange) or is_cut_off(exchange), ":scissors:"),
     (lambda exchange: exchange.replayed, ":repeat:"),
-    (lambda exchange: exchange.own, ":gear:"),
 )
 
 
