@@ -167,6 +167,49 @@ def test_a_keep_alive_of_0_waits_for_others_who_use_the_model(client: httpx.Clie
     assert paths(sim) == [CHAT, CHAT, UNLOAD]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": HI, "keep_alive": 0}),
+        ("/api/generate", {"prompt": "hi", "keep_alive": 0}),
+    ],
+)
+def test_a_keep_alive_of_0_does_not_cut_off_the_next_request(
+    client: httpx.Client, sim: Sim, path: str, body: dict[str, Any]
+) -> None:
+    sim.set(token_delay=0.01)
+    for _ in range(20):
+        for asked in (chat(client, "plain", keep_alive=0), client.post(path, json={"model": "plain"} | body)):
+            assert asked.status_code == 200
+            assert "unloaded" not in asked.text
+    wait_for(lambda: not sim.instances)
+
+
+def test_a_request_waits_for_an_unload_that_has_begun_and_may_leave_meanwhile(client: httpx.Client, sim: Sim) -> None:
+    sim.load("plain")
+    slow = sim.fault(path=UNLOAD, hang="accept", times=1)
+    assert chat(client, "plain", keep_alive=0).status_code == 200
+    wait_for(lambda: slow.times == 0)
+    began = time.monotonic()
+    for path in ("/api/chat", "/api/generate"):
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(path, json={"model": "plain", "messages": HI, "prompt": "hi"}, timeout=0.3)
+    # LM Studio never answers, and that is waited for no longer than for any other answer to a call of ours.
+    assert chat(client, "plain").status_code == 200
+    assert 5 < time.monotonic() - began < 15
+    assert paths(sim) == [CHAT, UNLOAD, CHAT]
+    # Those who left use it no longer.
+    assert chat(client, "plain", keep_alive=0).status_code == 200
+    wait_for(lambda: not sim.instances)
+
+
+def test_an_embedding_after_one_with_a_keep_alive_of_0(client: httpx.Client, sim: Sim) -> None:
+    for _ in range(20):
+        asked = client.post("/api/embed", json={"model": "text-embedding-unscaled", "input": "x", "keep_alive": 0})
+        assert asked.status_code == 200
+    wait_for(lambda: not sim.instances)
+
+
 def test_a_keep_alive_of_0_unloads_when_the_client_leaves(client: httpx.Client, sim: Sim) -> None:
     sim.set(token_delay=0.2)
     body = {"model": "plain", "messages": HI, "keep_alive": 0}
