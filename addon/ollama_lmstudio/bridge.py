@@ -756,7 +756,7 @@ class Bridge:
         self._loopback.forget(exchange.ticket)
         if flow.client_conn.connected:
             self._idle_since[flow.client_conn.id] = time.monotonic()
-        if isinstance(outcome, base.Call) and outcome.finished is not None:
+        if isinstance(outcome, base.Call | base.Relay) and outcome.finished is not None:
             outcome.finished()
 
     def _record(self, flow: http.HTTPFlow, exchange: Exchange) -> None:

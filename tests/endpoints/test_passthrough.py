@@ -445,3 +445,20 @@ def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: p
         "LM Studio would refuse the tools of /v1/chat/completions",
         "LM Studio would refuse the response_format of /v1/chat/completions",
     ]
+
+
+def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[..., Services]) -> None:
+    services = make_services(*MODELS)
+    relay = go(json.dumps({"model": QWEN}).encode(), services)
+    assert isinstance(relay, Relay)
+    assert relay.finished is not None
+    assert services.life.running(QWEN) == 1
+    relay.finished()
+    assert services.life.running(QWEN) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"model":5}'])
+def test_a_relay_without_a_model_uses_none(body: bytes, make_services: Callable[..., Services]) -> None:
+    relay = go(body, make_services(*MODELS))
+    assert isinstance(relay, Relay)
+    assert relay.finished is None

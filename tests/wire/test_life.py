@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import Proxy
 
-from lmstudio_sim import Sim, SimModel, SimThread, content, embedder
+from lmstudio_sim import Disconnect, Sim, SimModel, SimThread, content, embedder
 
 LOAD = "/api/v1/models/load"
 UNLOAD = "/api/v1/models/unload"
@@ -167,6 +168,52 @@ def test_a_keep_alive_of_0_waits_for_others_who_use_the_model(client: httpx.Clie
     assert paths(sim) == [CHAT, CHAT, UNLOAD]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": HI, "keep_alive": 0}),
+        ("/api/generate", {"prompt": "hi", "keep_alive": 0}),
+        (CHAT, {"messages": HI, "stream": True}),
+    ],
+)
+def test_a_keep_alive_of_0_does_not_cut_off_the_next_request(
+    client: httpx.Client, sim: Sim, path: str, body: dict[str, Any]
+) -> None:
+    sim.set(token_delay=0.01)
+    for _ in range(20):
+        for asked in (chat(client, "plain", keep_alive=0), client.post(path, json={"model": "plain"} | body)):
+            assert asked.status_code == 200
+            assert "unloaded" not in asked.text
+    # A relay that came after the unload has loaded it anew, for as long as LM Studio keeps it.
+    chat(client, "plain", keep_alive=0)
+    wait_for(lambda: not sim.instances)
+
+
+def test_a_request_waits_for_an_unload_that_has_begun_and_may_leave_meanwhile(client: httpx.Client, sim: Sim) -> None:
+    sim.load("plain")
+    slow = sim.fault(path=UNLOAD, hang="accept", times=1)
+    assert chat(client, "plain", keep_alive=0).status_code == 200
+    wait_for(lambda: slow.times == 0)
+    began = time.monotonic()
+    for path in ("/api/chat", CHAT):
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(path, json={"model": "plain", "messages": HI}, timeout=0.3)
+    # LM Studio never answers, and that is waited for no longer than for any other answer to a call of ours.
+    assert chat(client, "plain").status_code == 200
+    assert 5 < time.monotonic() - began < 15
+    assert paths(sim) == [CHAT, UNLOAD, CHAT]
+    # Those who left use it no longer.
+    assert chat(client, "plain", keep_alive=0).status_code == 200
+    wait_for(lambda: not sim.instances)
+
+
+def test_an_embedding_after_one_with_a_keep_alive_of_0(client: httpx.Client, sim: Sim) -> None:
+    for _ in range(20):
+        asked = client.post("/api/embed", json={"model": "text-embedding-unscaled", "input": "x", "keep_alive": 0})
+        assert asked.status_code == 200
+    wait_for(lambda: not sim.instances)
+
+
 def test_a_keep_alive_of_0_unloads_when_the_client_leaves(client: httpx.Client, sim: Sim) -> None:
     sim.set(token_delay=0.2)
     body = {"model": "plain", "messages": HI, "keep_alive": 0}
@@ -183,6 +230,102 @@ def test_load_and_unload_without_a_prompt(client: httpx.Client, sim: Sim, path: 
     response = client.post(path, json={"model": "plain", "keep_alive": "0s"})
     assert response.json()["done_reason"] == "unload"
     assert not sim.instances
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("used_by", ["/api/chat", CHAT])
+def test_an_unload_without_a_prompt_waits_for_those_who_use_the_model(
+    client: httpx.Client, sim: Sim, path: str, used_by: str
+) -> None:
+    with slow(client, sim, used_by) as others:
+        response = client.post(path, json={"model": "plain", "keep_alive": 0})
+        assert response.json()["done_reason"] == "unload"
+        assert not others.done()
+    wait_for(lambda: not sim.instances)
+    assert paths(sim) == [CHAT, UNLOAD]
+
+
+# Requests in LM Studio's own terms use a model too.
+
+
+@contextmanager
+def slow(client: httpx.Client, sim: Sim, path: str) -> Iterator[Future[httpx.Response]]:
+    """Let a stream of 0.8 s go on meanwhile; it must come to its end."""
+    sim.script([content(*"abcdefgh")])
+    sim.set(token_delay=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, path, json={"model": "plain", "messages": HI, "stream": True})
+        wait_for(lambda: sim.active)
+        sim.set(token_delay=0.0)
+        yield answer
+        text = answer.result().text
+    assert text.rstrip().endswith("data: [DONE]") or text.count('"done":true') == 1
+    assert "unloaded" not in text
+
+
+def test_a_keep_alive_of_0_waits_for_a_relay(client: httpx.Client, sim: Sim) -> None:
+    with slow(client, sim, CHAT) as others:
+        assert chat(client, "plain", keep_alive=0).status_code == 200
+        assert not others.done()
+    wait_for(lambda: not sim.instances)
+    assert paths(sim) == [CHAT, CHAT, UNLOAD]
+
+
+def leave(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    sim.fault(token_delay=0.2, times=1)
+    with marked(cut=True), client.stream("POST", CHAT, json=body | {"stream": True}) as response:
+        next(response.iter_lines())
+    wait_for(lambda: sim.active <= 1)
+
+
+def break_off(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    sim.fault(disconnect=Disconnect(), times=1)
+    with marked(cut=True), suppress(httpx.RemoteProtocolError):
+        client.post(CHAT, json=body | {"stream": True})
+
+
+def say_nothing(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    sim.fault(disconnect=Disconnect(how="before_headers"), times=1)
+    assert client.post(CHAT, json=body).status_code == 502
+
+
+def refuse(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    sim.fault(pre_error=(400, "application/json", '{"error":"no"}'), times=1)
+    assert client.post(CHAT, json=body).status_code == 400
+
+
+def answer_whole(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    assert client.post(CHAT, json=body).status_code == 200
+
+
+def have_no_such_path(client: httpx.Client, sim: Sim, body: dict[str, Any]) -> None:
+    assert client.post("/v1/nothing", json=body).status_code == 404
+
+
+@pytest.mark.parametrize("end", [leave, break_off, say_nothing, refuse, answer_whole, have_no_such_path])
+def test_however_a_relay_ends_it_is_one_use_that_has_ended(
+    client: httpx.Client, sim: Sim, end: Callable[[httpx.Client, Sim, dict[str, Any]], None]
+) -> None:
+    with slow(client, sim, CHAT) as others:
+        end(client, sim, {"model": "plain", "messages": HI})
+        assert chat(client, "plain", keep_alive=0).status_code == 200
+        assert not others.done()
+    wait_for(lambda: not sim.instances)
+
+
+def test_a_relay_begins_the_time_that_a_model_is_kept_anew_and_does_not_change_it(
+    client: httpx.Client, sim: Sim
+) -> None:
+    sim.load("plain")
+    chat(client, "plain", keep_alive=1)
+    time.sleep(1.5)  # of 2 s
+    with slow(client, sim, CHAT):
+        pass
+    ended = time.monotonic()
+    assert [instance.id for instance in sim.instances] == ["plain"]
+    wait_for(lambda: not sim.instances)
+    assert 1 < time.monotonic() - ended < 3
+    assert paths(sim) == [CHAT, CHAT, UNLOAD]
 
 
 def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Proxy]) -> None:

@@ -320,6 +320,22 @@ def test_a_paused_answer_can_be_killed(
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize("intercept", ["~q", "~s"])
+def test_who_kills_a_paused_exchange_ends_its_use_of_the_model(
+    started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, path: str, intercept: str
+) -> None:
+    proxy, web = started
+    web.option(intercept=f"{intercept} & ~u chat/completions")
+    answer = background.submit(post, proxy, path, {"model": CHAT, "messages": HI, "stream": False})
+    web.kill(web.paused())
+    with pytest.raises(httpx.RemoteProtocolError):
+        answer.result()
+    web.option(intercept="")
+    ask(proxy, keep_alive=0)
+    proxy.wait_for(lambda: not lmstudio.instances, 5)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_an_answer_is_shown_while_it_comes(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, path: str
 ) -> None:

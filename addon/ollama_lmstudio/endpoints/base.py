@@ -143,6 +143,8 @@ class Relay:
     rewrite: Callable[[bytes], bytes] | None = None
     model: str = field(default="", compare=False)
     asked: str = field(default="", compare=False)
+    finished: Callable[[], None] | None = field(default=None, compare=False)
+    """What is to be called when the answer has ended, also when the client left; None if no known model is used."""
 
 
 @dataclass(slots=True)

@@ -26,11 +26,16 @@ async def ensure_loaded(found: Resolution, services: Services, context_length: i
 async def prepare(
     found: Resolution, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
 ) -> None:
-    """Load before a request what LM Studio would not load on demand in the right way."""
+    """Load before a request what LM Studio would not load on demand in the right way.
+
+    Afterwards nothing unloads the model, if its use begins at once.
+    """
     context_length = _context_length(options, services)
     wanted = context_length is not None or (keep_alive is not None and keep_alive.forever)
-    if (wanted or not services.life.on_demand) and not found.model.loaded:
-        await ensure_loaded(found, services, context_length)
+    with services.life.used(found.model):
+        unloaded = await services.life.unloaded(found.model)
+        if (wanted or not services.life.on_demand) and (unloaded or not found.model.loaded):
+            await ensure_loaded(found, services, context_length)
 
 
 def wants_load(error: LMStudioError) -> bool:
@@ -52,15 +57,16 @@ async def load_answer(
     services: Services,
 ) -> Answer:
     """Load the model for a request without a prompt."""
-    await ensure_loaded(found, services, _context_length(options, services))
+    with services.life.used(found.model):
+        await ensure_loaded(found, services, _context_length(options, services))
     services.life.begin(found.model, keep_alive)
     services.life.end(found.model)
     return _answer(shape, name, "load", services)
 
 
 async def unload_answer(shape: Shape, name: str, model: Model, services: Services) -> Answer:
-    """Unload the model for a request without a prompt."""
-    await services.life.unload(model)
+    """Unload the model for a request without a prompt; like Ollama, not before its answers under way have ended."""
+    await services.life.expire(model)
     return _answer(shape, name, "unload", services)
 
 

@@ -53,7 +53,11 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
     if services.settings.repair_passthrough and incoming.method == "POST":
         changes += repairs(incoming.path, text, found, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
-    return Relay(incoming.path, body, model=target.id, asked=model.value)
+    with services.life.used(target.model):
+        await services.life.unloaded(target.model)
+    services.life.begin(target.model, None)
+    finished = partial(services.life.end, target.model)
+    return Relay(incoming.path, body, model=target.id, asked=model.value, finished=finished)
 
 
 def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
