@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.wire.conftest import free_port
 
 from ollama_lmstudio import cli, options
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What mitmproxy is told by a file of the person who runs the tests does not count."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def arguments(*given: str) -> list[str]:
@@ -100,3 +107,30 @@ def test_wrong_values_are_refused_by_name(given: list[str], said: str, capsys: p
         cli.command(given, {})
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_mitmproxys_own_file_is_not_let_win_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("listen: 0.0.0.0:11434\napi_key: change-me\nflow_detail: 3\n")
+    there = ("--set", f"confdir={tmp_path}")
+    for given in (("--listen", "127.0.0.1:5"), ("--set", "listen=127.0.0.1:5")):
+        with pytest.raises(SystemExit) as ended:
+            cli.command([*given, *there], {})
+        assert ended.value.code == 2
+        assert f"{tmp_path}/config.yaml would win over what is given here for listen" in capsys.readouterr().err
+    for fitting in (["--api-key", "change-me"], ["--max-kept-size", "5"], []):
+        assert cli.command([*fitting, *there], {})[1][-2:] == list(there)
+
+
+def test_the_doctor_looks_at_what_mitmproxy_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port, other = free_port(), free_port()
+    state = ("--state-dir", str(tmp_path), "--demo")
+    for given in (
+        ("-p", str(port), "--listen-host", "127.0.0.1"),
+        ("--set", f"listen=127.0.0.1:{port}"),
+        ("--listen", f"127.0.0.1:{other}", "--listen-port", str(port)),
+    ):
+        assert cli.diagnose([*state, *given, "--set", f"confdir={tmp_path}"], {}) == 0
+        found = capsys.readouterr().out
+        assert f"port {port} is free" in found
+        assert f"127.0.0.1:{port} is reached from this machine only" in found
+        assert "it lists 5 models" in found

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,13 +77,37 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     Exits with status 2 and a message for a wrong flag.
     """
     known, chosen, rest = _parse(arguments, environ)
+    _refuse_to_be_overruled({**chosen, **_set_there(rest)}, rest)
     result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
     # Mitmproxy takes each option once.
-    set_there = {value.partition("=")[0] for flag, value in pairwise(rest) if flag == "--set"}
+    set_there = _set_there(rest)
     for name, value in chosen.items():
         if name not in set_there:
             result += _set(name, value)
     return known.web, result + rest
+
+
+def _set_there(rest: Sequence[str]) -> dict[str, str]:
+    """Give the options that are set in mitmproxy's way."""
+    pairs = (value.partition("=") for flag, value in pairwise(rest) if flag == "--set")
+    return {name: value for name, _, value in pairs}
+
+
+def _standing(rest: Sequence[str]) -> tuple[Path, dict[str, object]]:
+    """Give mitmproxy's own file of options, and what it sets of this tool's: mitmproxy lets it win over everything."""
+    directory = Path(_set_there(rest).get("confdir", "~/.mitmproxy")).expanduser()
+    files = [file for name in ("config.yaml", "config.yml") if (file := directory / name).is_file()]
+    found = _read_config(_Parser({}), str(files[-1])) if files else {}
+    return files[-1] if files else directory, {name: value for name, value in found.items() if name in options.NAMES}
+
+
+def _refuse_to_be_overruled(chosen: Mapping[str, object], rest: Sequence[str]) -> None:
+    file, standing = _standing(rest)
+    names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
+    if names:
+        _Parser({}).error(
+            f"{file} would win over what is given here for {', '.join(names)}: take it out of one of both"
+        )
 
 
 def _parse(
@@ -110,7 +135,8 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from .lmstudio.client import Client
     from .state.aliases import AliasStore
 
-    _, chosen, _ = _parse(arguments, environ)
+    _, chosen, rest = _parse(arguments, environ)
+    chosen = {**chosen, **_set_there(rest), **_standing(rest)[1]}
     values = {option.name: chosen.get(option.name, options.default_of(option, environ)) for option in options.OPTIONS}
     integers = {option.name for option in options.OPTIONS if option.typespec is int}
     try:
@@ -118,9 +144,24 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except (ValueError, TypeError, AttributeError) as e:
         print(e, file=sys.stderr)
         return 2
+    address, _ = _address_parser().parse_known_args(rest)
+    host, port = address.listen_host or settings.listen.host, address.listen_port or settings.listen.port
+    settings = replace(settings, listen=options.Listen(host, port))
 
     async def look() -> int:
-        client = Client(str(settings.lmstudio_url), settings.lmstudio_token or None)
+        if not settings.demo:
+            return await look_at(str(settings.lmstudio_url))
+        from lmstudio_sim.demo import demo_sim
+
+        sim = demo_sim()
+        await sim.start()
+        try:
+            return await look_at(sim.url)
+        finally:
+            await sim.stop()
+
+    async def look_at(url: str) -> int:
+        client = Client(url, settings.lmstudio_token or None)
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
         found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=None)
         await client.aclose()
@@ -128,6 +169,14 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return int(any(finding.verdict == "problem" for finding in found))
 
     return asyncio.run(look())
+
+
+def _address_parser() -> argparse.ArgumentParser:
+    """Know mitmproxy's own arguments for the address."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-p", "--listen-port", type=int)
+    parser.add_argument("--listen-host")
+    return parser
 
 
 def _set(name: str, value: object) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.wire.conftest import free_port
 
 from lmstudio_sim import SimModel, SimThread
 from ollama_lmstudio import options
@@ -32,7 +33,8 @@ def examine(
     aliases: Mapping[str, Alias] | None = None,
     **changed: Any,
 ) -> list[Finding]:
-    defaults = {option.name: option.default for option in options.OPTIONS}
+    # Whatever serves on Ollama's port here is nobody's business.
+    defaults = {option.name: option.default for option in options.OPTIONS} | {"listen": f"0.0.0.0:{free_port()}"}
     settings = options.parse(defaults | {"lmstudio_url": url, "state_dir": str(state_dir)} | changed)
 
     async def look() -> list[Finding]:

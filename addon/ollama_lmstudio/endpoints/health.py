@@ -11,7 +11,7 @@ async def health(incoming: Incoming, services: Services) -> Answer:
     """Ask LM Studio for its models now; 200 when it answers, 503 when not."""
     started = services.clock.monotonic()
     details: dict[str, object] = {
-        "lmstudio_url": str(services.settings.lmstudio_url),
+        "lmstudio_url": services.client.url,
         "proxy_version": __version__,
     }
     try:
