@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tests.endpoints.test_mapping import tools
 
 from lmstudio_sim import validate
+from ollama_lmstudio.beside import LARGE_BYTES
 from ollama_lmstudio.endpoints.base import Answer, Incoming, Relay, Services
 from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
@@ -445,3 +448,22 @@ def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: p
         "LM Studio would refuse the tools of /v1/chat/completions",
         "LM Studio would refuse the response_format of /v1/chat/completions",
     ]
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    make_services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop = []
+    module = sys.modules[passthrough.__module__]
+    for name in ("named", "repairs"):
+        function = getattr(module, name)
+
+        def note(*given: Any, function: Callable[..., Any] = function) -> Any:
+            on_loop.append(threading.current_thread() is threading.main_thread())
+            return function(*given)
+
+        monkeypatch.setattr(module, name, note)
+    body = b'{"model":"m","user":"%b"}' % (b"a" * LARGE_BYTES)
+    answer = asyncio.run(passthrough(Incoming("POST", CHAT, "", {}, body, 0), make_services(Model("m"))))
+    assert answer == Relay(CHAT, body)
+    assert on_loop == [False, False]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.clients import ClientRequest, client_requests
 
+from ollama_lmstudio.beside import LARGE_BYTES
 from ollama_lmstudio.ollama import errors, requests
 from ollama_lmstudio.ollama.decode import decode
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
@@ -21,7 +22,6 @@ from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.names import parse_name
 from ollama_lmstudio.ollama.options import check_options
 from ollama_lmstudio.ollama.requests import (
-    LARGE_BYTES,
     ChatRequest,
     CopyRequest,
     CreateRequest,

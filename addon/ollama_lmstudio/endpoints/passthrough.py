@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from ..beside import beside
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import names, wire
 from ..ollama.errors import OllamaError
@@ -38,7 +39,8 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return await _models(incoming, services)
     if incoming.method == "GET" and incoming.path.startswith(f"{MODELS}/"):
         return await describe(incoming, services)
-    parsed = None if incoming.path.startswith(UNRESOLVED) else named(incoming.body)
+    size = len(incoming.body)
+    parsed = None if incoming.path.startswith(UNRESOLVED) else await beside(size, named, incoming.body)
     if parsed is None:
         return Relay(incoming.path, incoming.body)
     text, found = parsed
@@ -51,7 +53,7 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     changes = [(model, json.dumps(target.id, ensure_ascii=False))]
     if services.settings.repair_passthrough and incoming.method == "POST":
-        changes += repairs(incoming.path, text, found, services)
+        changes += await beside(size, repairs, incoming.path, text, found, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
     return Relay(incoming.path, body, model=target.id, asked=model.value)
 

@@ -6,12 +6,12 @@ Ollama checks later, after it has looked up the model, is a `check_...` method o
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
+from ..beside import beside
 from . import errors
 from .decode import (
     ANYTHING,
@@ -36,9 +36,6 @@ from .decode import (
 from .durations import KeepAlive, parse_keep_alive
 
 JSONObject = dict[str, Any]
-
-# A body of this size takes some milliseconds.
-LARGE_BYTES = 1 << 16
 
 _THINK_LEVELS = ("high", "medium", "low", "max")
 _MAX_TOP_LOGPROBS = 20
@@ -305,9 +302,7 @@ class Request:
     @classmethod
     async def read(cls, body: bytes) -> Self:
         """Decode a body like `decode`; a large one in a thread, as it may take seconds."""
-        if len(body) < LARGE_BYTES:
-            return cls.decode(body)
-        return await asyncio.to_thread(cls.decode, body)
+        return await beside(len(body), cls.decode, body)
 
     def settle(self, text: str) -> Self:
         """Complete the request from the `text` it was decoded from."""
