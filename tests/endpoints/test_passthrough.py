@@ -172,7 +172,13 @@ ERRORS = [
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, "invalid_request_error"), (404, "not_found_error"), (403, "api_error"), (503, "api_error")],
+    [
+        (400, "invalid_request_error"),
+        (404, "not_found_error"),
+        (413, "invalid_request_error"),
+        (403, "api_error"),
+        (503, "api_error"),
+    ],
 )
 def test_the_shape_of_errors_of_openais_api_is_ollamas(status: int, kind: str) -> None:
     answer = error_answer(CHAT, status, "no", "model")
@@ -195,6 +201,7 @@ def test_the_shape_of_errors_of_lmstudios_apis(path: str, status: int, kind: str
         (401, "authentication_error"),
         (403, "permission_error"),
         (404, "not_found_error"),
+        (413, "request_too_large"),
         (500, "api_error"),
         (503, "overloaded_error"),
     ],

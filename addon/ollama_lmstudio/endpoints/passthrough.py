@@ -182,12 +182,13 @@ REPAIRS: Mapping[str, Mapping[str, Callable[[str, Span], Iterator[Change]]]] = {
 
 
 # What an error of each API calls itself, by status.
-_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error"}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    413: "request_too_large",
 }
 _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 
