@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from mitmproxy.flow import Error
 from mitmproxy.net.http.http1 import connection_close
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from . import access, internals, loopback, options, responses, routes, startup
+from . import access, compression, internals, loopback, options, responses, routes, startup
 from .endpoints import base, passthrough
 from .endpoints.lifecycle import wants_load
 from .inspect import conversation, jsontext, own, record, recording, views
@@ -62,6 +61,7 @@ UNKNOWN_ROUTE_BYTES = 4096
 # What Ollama's own registry would be told, and LM Studio has no use for.
 WITH_PASSWORD = ("/api/pull", "/api/push")
 
+TOO_LARGE = f"the request's body is larger than {jsontext.size(compression.MAX_BYTES)} when it is decompressed"
 NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = "text/event-stream"
@@ -335,7 +335,7 @@ class Bridge:
     async def _take(self, flow: http.HTTPFlow, exchange: Exchange, incoming: base.Incoming) -> base.Incoming:
         """Take a client's request, or what a person made of it who stopped it."""
         if routes.is_passthrough(incoming.path):
-            _decode(flow)
+            await self._decode(flow, exchange)
         if incoming.path in WITH_PASSWORD:
             _set_body(flow.request, conversation.without_secrets(flow.request.raw_content or b""))
         incoming = replace(incoming, body=flow.request.raw_content or b"")
@@ -347,6 +347,20 @@ class Bridge:
             incoming = replace(_incoming(flow, exchange.arrived), body=flow.request.raw_content or b"")
             exchange.recorder.asked(incoming)
         return incoming
+
+    async def _decode(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Decompress a body, as Ollama does on its /v1: the model's name is in it."""
+        body, encoding = flow.request.raw_content, flow.request.headers.get("content-encoding")
+        if not body or encoding is None:
+            return
+        try:
+            decompressed = await asyncio.to_thread(compression.decompress, body, encoding)
+        except compression.TooLarge:
+            self._answer(flow, passthrough.error_answer(exchange.path, 413, TOO_LARGE), exchange.extra)
+            return
+        if decompressed is not None:
+            del flow.request.headers["content-encoding"]
+            flow.request.content = decompressed
 
     async def _outcome(self, incoming: base.Incoming) -> base.Outcome:
         found = routes.find(incoming.method, incoming.path, incoming.query)
@@ -874,13 +888,6 @@ def _set_body(message: http.Message, body: bytes) -> None:
     message.raw_content = body
     message.headers.pop("transfer-encoding", None)
     message.headers["Content-Length"] = str(len(body))
-
-
-def _decode(flow: http.HTTPFlow) -> None:
-    """Decompress a body, as Ollama does on its /v1: the model's name is in it."""
-    if flow.request.raw_content and "content-encoding" in flow.request.headers:
-        with suppress(ValueError):
-            flow.request.decode()
 
 
 def _forget_secrets(flow: http.HTTPFlow) -> None:

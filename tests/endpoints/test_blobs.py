@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +20,18 @@ from ollama_lmstudio.endpoints.blobs import PIECE_BYTES, Upload
 DATA = b"x" * (PIECE_BYTES * 3)
 
 
-def upload(state_dir: Path) -> Answer:
-    """Upload the data in small parts."""
+def receive(state_dir: Path) -> Upload:
     values = {option.name: option.default for option in options.OPTIONS} | {"state_dir": str(state_dir)}
     services = Services(options.parse(values), cast(Any, None), cast(Any, None), cast(Any, None))
     path = f"/api/blobs/sha256:{hashlib.sha256(DATA).hexdigest()}"
+    return Upload(Incoming("POST", path, "", {}, b"", 0), services)
+
+
+def upload(state_dir: Path) -> Answer:
+    """Upload the data in small parts."""
 
     async def run() -> Answer:
-        receiver = Upload(Incoming("POST", path, "", {}, b"", 0), services)
+        receiver = receive(state_dir)
         for at in range(0, len(DATA), 65536):
             await receiver.feed(DATA[at : at + 65536])
         return await receiver.end()
@@ -59,3 +64,45 @@ def test_short_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert upload(tmp_path).status == 201
     (blob,) = (tmp_path / "blobs").iterdir()
     assert blob.read_bytes() == DATA
+
+
+def test_a_client_that_leaves_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The event loop goes on while the disk is slow."""
+    syncing, released = threading.Event(), threading.Event()
+    outcomes = []
+
+    def slow(_: int) -> None:
+        syncing.set()
+        outcomes.append(released.wait(10))
+
+    async def run() -> None:
+        receiver = receive(tmp_path)
+        await receiver.feed(DATA)
+        ending = asyncio.create_task(receiver.end())
+        await asyncio.to_thread(syncing.wait, 10)
+        receiver.abort()
+        released.set()
+        assert (await ending).status == 201
+
+    monkeypatch.setattr(os, "fsync", slow)
+    asyncio.run(run())
+    assert outcomes[0]
+
+
+def test_what_a_client_leaves_is_removed_in_a_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on_loop = []
+    unlink = Path.unlink
+
+    def note(path: Path) -> None:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        unlink(path)
+
+    async def run() -> None:
+        receiver = receive(tmp_path)
+        await receiver.feed(DATA)
+        receiver.abort()
+
+    monkeypatch.setattr(Path, "unlink", note)
+    asyncio.run(run())
+    assert on_loop == [False]
+    assert list((tmp_path / "blobs").iterdir()) == []

@@ -207,6 +207,29 @@ def test_what_is_dropped_is_said_once(make_services: MakeServices, caplog: pytes
     assert [record.args for record in caplog.records] == [("mirostat",), ("num_gpu",)]
 
 
+def test_names_that_clients_make_up_fill_no_log(make_services: MakeServices, caplog: pytest.LogCaptureFixture) -> None:
+    services = make_services()
+    with caplog.at_level(logging.INFO):
+        inference.mention_dropped([f"unheard{number}" for number in range(2000)], services)
+        assert len(caplog.records) == len(services.mentioned) == inference.MENTIONED_AT_ONCE
+        for number in range(1000):
+            inference.mention_dropped([f"unheard{number}"], services)
+    assert len(caplog.records) == len(services.mentioned) == inference.MENTIONED_AT_MOST
+
+
+def test_names_that_clients_make_up_forge_no_line(
+    make_services: MakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    services = make_services()
+    with caplog.at_level(logging.INFO):
+        inference.mention_dropped(["x\n[12:00] \x1b[31mforged\u2028\ud800", "y" * 5000], services)
+    assert [record.args for record in caplog.records] == [
+        ("x\\n[12:00] \\x1b[31mforged\\u2028\\ud800",),
+        ("y" * inference.SHOWN_CHARACTERS + "...",),
+    ]
+    assert all(line.isprintable() for line in caplog.messages)
+
+
 def test_make_call(make_services: MakeServices) -> None:
     services = make_services(THINKER, lmstudio_token="hunter2", max_buffer_size=2048)
     incoming = Incoming("POST", "/api/chat", "", {}, b"", 400_000_000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tests.endpoints.test_mapping import tools
 
 from lmstudio_sim import validate
+from ollama_lmstudio.beside import LARGE_BYTES
 from ollama_lmstudio.endpoints.base import Answer, Incoming, Relay, Services
 from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
@@ -169,7 +172,13 @@ ERRORS = [
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, "invalid_request_error"), (404, "not_found_error"), (403, "api_error"), (503, "api_error")],
+    [
+        (400, "invalid_request_error"),
+        (404, "not_found_error"),
+        (413, "invalid_request_error"),
+        (403, "api_error"),
+        (503, "api_error"),
+    ],
 )
 def test_the_shape_of_errors_of_openais_api_is_ollamas(status: int, kind: str) -> None:
     answer = error_answer(CHAT, status, "no", "model")
@@ -192,6 +201,7 @@ def test_the_shape_of_errors_of_lmstudios_apis(path: str, status: int, kind: str
         (401, "authentication_error"),
         (403, "permission_error"),
         (404, "not_found_error"),
+        (413, "request_too_large"),
         (500, "api_error"),
         (503, "overloaded_error"),
     ],
@@ -462,3 +472,22 @@ def test_a_relay_without_a_model_uses_none(body: bytes, make_services: Callable[
     relay = go(body, make_services(*MODELS))
     assert isinstance(relay, Relay)
     assert relay.finished is None
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    make_services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop = []
+    module = sys.modules[passthrough.__module__]
+    for name in ("named", "repairs"):
+        function = getattr(module, name)
+
+        def note(*given: Any, function: Callable[..., Any] = function) -> Any:
+            on_loop.append(threading.current_thread() is threading.main_thread())
+            return function(*given)
+
+        monkeypatch.setattr(module, name, note)
+    body = b'{"model":"m","user":"%b"}' % (b"a" * LARGE_BYTES)
+    answer = asyncio.run(passthrough(Incoming("POST", CHAT, "", {}, body, 0), make_services(Model("m"))))
+    assert answer == Relay(CHAT, body)
+    assert on_loop == [False, False]

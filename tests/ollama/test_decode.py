@@ -192,3 +192,37 @@ def test_nothing_but_ollama_errors(body: bytes) -> None:
 )
 def test_member_text(text: str, expected: str) -> None:
     assert go.member_text(text, "format") == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "depth"),
+    [
+        (b"[" * 300, 300),
+        (b"[]" * 300, 1),
+        (b'{"a":[{}]}' * 300, 3),
+        (b'{"a":"' + b"[{" * 300 + b'"}', 1),
+        (b'{"a":"' + b'\\"[' * 300 + b'"}', 1),
+        (b'{"a":"' + b'\\"[' * 300, 1),
+        (b'{"a":"' + b"[" * 300 + b"\\", 1),
+        (b"[" * 256, 0),
+    ],
+)
+def test_depth_is_that_of_brackets_outside_strings(body: bytes, depth: int) -> None:
+    assert go._depth(body) == depth
+
+
+def test_brackets_in_a_text_are_no_reason_to_look_for_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(go, "syntax_error", lambda *_: pytest.fail("nothing is wrong"))
+    text = '\\"[{' * 300
+    assert go.decode(go.OBJECT, f'{{"prompt": "{text}"}}'.encode())[0] == {"prompt": '"[{' * 300}
+
+
+def test_an_unknown_key_is_not_compared_with_every_field() -> None:
+    class Name(str):
+        def lower(self) -> str:
+            pytest.fail("a field's name is folded once")
+
+    struct = go.Struct("T", {"Known": go.INT}, lambda values, extras: values | extras)
+    struct.fields = {Name(name): go_type for name, go_type in struct.fields.items()}
+    found = go.unmarshal(struct, go.Pairs([("known", 1), ("unknown", 2)]))
+    assert found == {"Known": 1, "unknown": 2}

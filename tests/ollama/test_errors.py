@@ -42,11 +42,6 @@ from ollama_lmstudio.ollama.errors import OllamaError
             400,
             "Value looks like object, but can't find closing '}' symbol",
         ),
-        (
-            errors.server_busy(),
-            503,
-            "server busy, please try again.  maximum pending requests exceeded",
-        ),
         (errors.digest_mismatch("a", "b"), 400, 'digest mismatch, expected "a", got "b"'),
     ],
 )
@@ -56,7 +51,3 @@ def test_texts(error: OllamaError, status: int, message: str) -> None:
 
 def test_braces_in_an_argument_are_text() -> None:
     assert errors.model_not_found("{0}{").message == "model '{0}{' not found"
-
-
-def test_body() -> None:
-    assert OllamaError(500, 'a "b" <c>').body() == b'{"error":"a \\"b\\" \\u003cc\\u003e"}'

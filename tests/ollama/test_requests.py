@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.clients import ClientRequest, client_requests
 
-from ollama_lmstudio.ollama import errors
+from ollama_lmstudio.beside import LARGE_BYTES
+from ollama_lmstudio.ollama import errors, requests
+from ollama_lmstudio.ollama.decode import decode
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.names import parse_name
@@ -474,3 +478,19 @@ TREES = st.recursive(
 def test_nothing_but_ollama_errors(path: str, body: bytes) -> None:
     with suppress(OllamaError):
         check(path, body)
+
+
+def test_a_large_body_is_decoded_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def note(go_type: Any, body: bytes) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode(go_type, body)
+
+    monkeypatch.setattr(requests, "decode", note)
+    small, large = b'{"prompt":"a"}', b'{"prompt":"%b"}' % (b"a" * LARGE_BYTES)
+    assert asyncio.run(GenerateRequest.read(small)) == GenerateRequest.decode(small)
+    assert asyncio.run(GenerateRequest.read(large)) == GenerateRequest.decode(large)
+    with pytest.raises(OllamaError, match="unexpected EOF"):
+        asyncio.run(GenerateRequest.read(large[:-1]))
+    assert threads == [True, True, False, True, False]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_lmstudio.ollama import scanner
 from ollama_lmstudio.ollama.scanner import syntax_error
 
 VALID = [
@@ -110,3 +112,45 @@ def test_it_agrees_with_the_standard_library(body: bytes) -> None:
     except (ValueError, ZeroDivisionError):
         return
     assert syntax_error(body, 1000) is None
+
+
+LONG = 20_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"-1.5e3," * LONG + b"x]",
+        b"[" + b'"a\\"\\u00e9", ' * LONG + b"x]",
+        b"{" + b'"a" : true, ' * LONG + b'"a":x}',
+        b"[" + b"{}," * LONG + b"x]",
+        b'{"messages":[' + b'{"role":"user","images":null},' * LONG + b"x]}",
+        b'["' + b'\\"[{' * LONG + b'",x]',
+        b"[" * 10 + b"1," * LONG + b"x",
+        b"[" + b"[" + b"1," * LONG + b"[[[]]],x]",
+    ],
+)
+def test_what_is_plainly_right_is_skipped(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    steps = 0
+    ahead = scanner._Scanner.ahead
+
+    def counted(self: scanner._Scanner) -> bytes:
+        nonlocal steps
+        steps += 1
+        return ahead(self)
+
+    monkeypatch.setattr(scanner._Scanner, "ahead", counted)
+    assert syntax_error(body, 10) == "invalid character 'x' looking for beginning of value"
+    assert steps < LONG / 10
+
+
+@pytest.mark.parametrize("member", [b"1", b'{"a":[1]}', b'"a":{}', b'"a":1'])
+@pytest.mark.parametrize("count", [254, 255, 256, 257, 600])
+@pytest.mark.parametrize("end", [b"", b"x", b",", b",x", b"]", b"}"])
+def test_members_without_number(monkeypatch: pytest.MonkeyPatch, member: bytes, count: int, end: bytes) -> None:
+    opening = b"{" if member.startswith(b'"') else b"["
+    body = opening + b",".join([member] * count) + end
+    found = syntax_error(body, 10)
+    for pattern in ("_MORE", "_MORE_FLAT"):
+        monkeypatch.setattr(scanner, pattern, {b"[": re.compile(b""), b"{": re.compile(b"")})
+    assert found == syntax_error(body, 10)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,50 @@ def test_what_the_edit_raises_changes_nothing(directory: Path) -> None:
     with pytest.raises(KeyError):
         store.change(edit)
     assert set(store.all()) == {"a"}
+
+
+@pytest.mark.parametrize("name", [aliases.TEMPORARY_NAME, aliases.LOCK_NAME])
+def test_nothing_is_written_through_a_link(directory: Path, tmp_path: Path, name: str) -> None:
+    """The directory may be one that others can write to, too."""
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    directory.mkdir(parents=True)
+    (directory / name).symlink_to(target)
+    store = AliasStore(directory)
+    with suppress(StoreError):
+        put(store, "a")
+    assert target.read_text() == "mine"
+    assert not store.path.is_symlink()
+    assert set(store.all()) == ({"a"} if name == aliases.TEMPORARY_NAME else set())
+
+
+def test_a_link_that_is_laid_again_is_an_error(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    store = AliasStore(directory)
+    before = put(store, "a")
+    unlink = Path.unlink
+
+    def laid_again(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        path.symlink_to(target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", laid_again)
+        with pytest.raises(StoreError):
+            put(store, "b")
+    assert target.read_text() == "mine"
+    assert AliasStore(directory).all() == {"a": before}
+
+
+def test_what_is_written_is_for_its_owner(directory: Path) -> None:
+    store = AliasStore(directory)
+    directory.mkdir(parents=True)
+    (directory / aliases.TEMPORARY_NAME).touch(0o666)
+    put(store, "a")
+    assert store.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_writers_that_are_killed_lose_nothing(directory: Path) -> None:

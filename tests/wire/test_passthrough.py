@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import re
 import time
@@ -13,8 +14,11 @@ from mitmproxy.net import encoding as encoding_of_mitmproxy
 from tests.wire.conftest import CHAT, DOWNLOADABLE, HI, THINKING, VISION, Proxy
 
 from lmstudio_sim import Sim
+from ollama_lmstudio.compression import MAX_BYTES
 
 CHATS = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
+REST = "/api/v0/chat/completions"
 # What LM Studio makes up anew for each answer.
 MADE_UP = re.compile(
     rb'"(?:\w+_)?id": ?"[^"]*"|"system_fingerprint": ?"[^"]*"|"created(?:_at)?": ?\d+|"time_to[^,]*|"tokens_per[^,]*'
@@ -101,6 +105,31 @@ def test_a_compressed_body_names_its_model_too(client: httpx.Client, sim: Sim, e
     assert sim.requests[-1].header("content-encoding") is None
     broken = client.post(CHATS, content=b"not compressed", headers={"Content-Encoding": encoding})
     assert broken.status_code == 400
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "deflate", "br"])
+@pytest.mark.parametrize(
+    ("path", "kind"), [(CHATS, "invalid_request_error"), (MESSAGES, "request_too_large"), (REST, "invalid_request")]
+)
+def test_a_small_body_that_becomes_a_large_one(
+    client: httpx.Client, sim: Sim, encoding: str, path: str, kind: str
+) -> None:
+    compressed = encoding_of_mitmproxy.encode(bytes(MAX_BYTES + 1), encoding)
+    assert isinstance(compressed, bytes)
+    headers = {"Content-Encoding": encoding, "Origin": "http://localhost:3000"}
+    response = client.post(path, content=compressed, headers=headers)
+    assert response.status_code == 413
+    assert response.json()["error"]["type"] == kind
+    assert response.json()["error"]["message"] == "the request's body is larger than 64.0 MB when it is decompressed"
+    assert response.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert sim.requests == []
+
+
+def test_what_cannot_be_decompressed_piece_by_piece_goes_on_as_it_is(client: httpx.Client, sim: Sim) -> None:
+    compressed = bz2.compress(json.dumps({"model": "Llama3.2:3b", "messages": HI}).encode())
+    assert client.post(CHATS, content=compressed, headers={"Content-Encoding": "bz2"}).status_code == 400
+    assert sim.requests[-1].body == compressed
+    assert sim.requests[-1].header("content-encoding") == "bz2"
 
 
 # The model's name

@@ -47,7 +47,7 @@ EMPTY = Answer(200, b"", "")
 
 async def create(incoming: Incoming, services: Services) -> Answer:
     """Make an alias, or make one anew; what the request does not give stays as it is in the model it is made from."""
-    request = CreateRequest.decode(incoming.body)
+    request = await CreateRequest.read(incoming.body)
     name = _new_name(request.model, errors.invalid_model_name())
     _check_files(request.files)
     _check_files(request.adapters)
@@ -73,7 +73,7 @@ def _stream(told: list[str], *last: Mapping[str, str]) -> Answer:
 
 async def copy(incoming: Incoming, services: Services) -> Answer:
     """Give a model, or an alias and all that it adds, another name."""
-    request = CopyRequest.decode(incoming.body)
+    request = await CopyRequest.read(incoming.body)
     if "@" not in request.source:
         _parse(request.source, errors.invalid_source(request.source))
     name = _new_name(request.destination, errors.invalid_destination(request.destination))
@@ -91,7 +91,7 @@ async def copy(incoming: Incoming, services: Services) -> Answer:
 
 async def delete(incoming: Incoming, services: Services) -> Answer:
     """Delete an alias. LM Studio has no call that deletes a model."""
-    name = DeleteRequest.decode(incoming.body).model
+    name = (await DeleteRequest.read(incoming.body)).model
     if not name:
         raise errors.model_required()
     key = names.key_of(name)

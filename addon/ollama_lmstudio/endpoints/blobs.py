@@ -72,8 +72,11 @@ class Upload:
         return self._early or Answer(201, b"", NO_BODY)
 
     def abort(self) -> None:
-        """Forget what came."""
+        """Forget what came. This never waits: what is being written may take seconds to get to the disk."""
         self._aborted = True
+        asyncio.get_running_loop().run_in_executor(None, self._remove)
+
+    def _remove(self) -> None:
         if self._upload is not None:
             self._upload.abort()
 
@@ -85,7 +88,8 @@ class Upload:
         try:
             return await asyncio.to_thread(step, *arguments)
         except OSError as e:
-            self.abort()
+            self._aborted = True
+            await asyncio.to_thread(self._remove)
             logger.warning("a blob could not be stored in %s: %s", self._directory, e)
             reason = e.strerror or str(e)
             status = 507 if e.errno in DISK_FULL else 500

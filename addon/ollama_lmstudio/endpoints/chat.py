@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..beside import beside
 from ..ollama import errors
 from ..ollama.requests import ChatRequest
 from . import inference, lifecycle, mapping
@@ -11,7 +12,7 @@ from .stream import CHAT
 
 async def chat(incoming: Incoming, services: Services) -> Answer | Call:
     """Answer a chat; without messages, load or unload the model. Checks come in Ollama's order."""
-    request = ChatRequest.decode(incoming.body)
+    request = await ChatRequest.read(incoming.body)
     request.check_top_logprobs()
     if not request.model:
         raise errors.model_required()
@@ -32,7 +33,8 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
     await lifecycle.prepare(found, request.keep_alive, given, services)
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
     response_format = request.format if request.format is not None else given.get("format")
-    messages = inference.converse(found, request.messages, given.get("system"))
+    system = given.get("system")
+    messages = await beside(len(incoming.body), inference.converse, found, request.messages, system)
     body = inference.chat_body(
         found,
         messages,

@@ -125,7 +125,7 @@ def _vectors(body: bytes, count: int) -> Vectors | None:
 
 async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     """Embed one text or several; none loads the model."""
-    request = EmbedRequest.decode(incoming.body)
+    request = await EmbedRequest.read(incoming.body)
     texts = request.inputs()
     if not request.model:
         raise errors.model_not_found(request.model)
@@ -150,7 +150,7 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
 
 async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     """Embed one text, the way Ollama did at first: the vector as the model gives it."""
-    request = EmbeddingRequest.decode(incoming.body)
+    request = await EmbeddingRequest.read(incoming.body)
     if not request.model:
         raise errors.model_required()
     found = await inference.find_model(request.model, services, errors.embedding_model_not_found)

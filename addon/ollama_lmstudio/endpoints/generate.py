@@ -15,7 +15,7 @@ from .stream import GENERATE
 
 async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     """Complete a prompt; without one, load or unload the model. Checks come in Ollama's order."""
-    request = GenerateRequest.decode(incoming.body)
+    request = await GenerateRequest.read(incoming.body)
     request.check_top_logprobs()
     if not request.model:
         raise errors.model_not_found(request.model)

@@ -17,6 +17,7 @@ from ..ollama import errors, names
 from ..ollama.durations import KeepAlive
 from ..ollama.errors import OllamaError
 from ..ollama.options import check_options
+from ..ollama.quoting import escape
 from ..ollama.requests import ChatRequest, GenerateRequest, Message
 from ..state.aliases import Alias
 from . import lifecycle, mapping
@@ -24,6 +25,11 @@ from .base import Call, Incoming, Services
 from .stream import Shape, Timeline, Translator, Wishes
 
 logger = logging.getLogger(__name__)
+
+# Of what LM Studio has nothing for, so much is said in the log: for one request, and in all.
+MENTIONED_AT_ONCE = 10
+MENTIONED_AT_MOST = 200
+SHOWN_CHARACTERS = 60
 
 NotFound = Callable[[str], OllamaError]
 
@@ -132,11 +138,20 @@ def check_thinking(think: bool | str | None, name: str, model: Model, services: 
 
 
 def mention_dropped(dropped: Sequence[str], services: Services) -> None:
-    """Name once in the log what LM Studio has nothing for."""
-    for name in dropped:
+    """Name once in the log what LM Studio has nothing for: only so much of it, as clients make up names."""
+    left = MENTIONED_AT_ONCE
+    for name in map(_shown, dropped[:MENTIONED_AT_MOST]):
+        if not left or len(services.mentioned) >= MENTIONED_AT_MOST:
+            return
         if name not in services.mentioned:
             services.mentioned.add(name)
+            left -= 1
             logger.info("LM Studio has no %s: accepted, not sent (said once)", name)
+
+
+def _shown(name: str) -> str:
+    """Write a name that a client made up for a line of the log."""
+    return escape(name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}...")
 
 
 def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:

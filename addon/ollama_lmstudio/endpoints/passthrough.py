@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from ..beside import beside
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import names, wire
 from ..ollama.errors import OllamaError
@@ -38,7 +39,8 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return await _models(incoming, services)
     if incoming.method == "GET" and incoming.path.startswith(f"{MODELS}/"):
         return await describe(incoming, services)
-    parsed = None if incoming.path.startswith(UNRESOLVED) else named(incoming.body)
+    size = len(incoming.body)
+    parsed = None if incoming.path.startswith(UNRESOLVED) else await beside(size, named, incoming.body)
     if parsed is None:
         return Relay(incoming.path, incoming.body)
     text, found = parsed
@@ -51,7 +53,7 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     changes = [(model, json.dumps(target.id, ensure_ascii=False))]
     if services.settings.repair_passthrough and incoming.method == "POST":
-        changes += repairs(incoming.path, text, found, services)
+        changes += await beside(size, repairs, incoming.path, text, found, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
     with services.life.used(target.model):
         await services.life.unloaded(target.model)
@@ -184,12 +186,13 @@ REPAIRS: Mapping[str, Mapping[str, Callable[[str, Span], Iterator[Change]]]] = {
 
 
 # What an error of each API calls itself, by status.
-_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error"}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    413: "request_too_large",
 }
 _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 

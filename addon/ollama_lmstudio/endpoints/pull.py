@@ -50,7 +50,7 @@ class Wanted:
 
 async def pull(incoming: Incoming, services: Services) -> Served:
     """Download a model."""
-    request = PullRequest.decode(incoming.body)
+    request = await PullRequest.read(incoming.body)
     wanted = to_lmstudio(
         request.model,
         source=_text(request, "source"),

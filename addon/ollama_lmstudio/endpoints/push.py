@@ -15,7 +15,7 @@ NOTHING_SENT = "LM Studio has no registry: nothing was sent"
 
 async def push(incoming: Incoming, services: Services) -> Served:
     """Look for the model, and say that it was not sent anywhere."""
-    request = PushRequest.decode(incoming.body)
+    request = await PushRequest.read(incoming.body)
     if not request.model:
         raise errors.model_required()
     return Served(_lines(request.model, services), request.stream)

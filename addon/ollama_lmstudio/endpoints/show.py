@@ -26,7 +26,7 @@ _NOTHING = Alias("", "", 0, 0)
 
 async def show(incoming: Incoming, services: Services) -> Answer:
     """Describe a model or an alias."""
-    request = ShowRequest.decode(incoming.body)
+    request = await ShowRequest.read(incoming.body)
     name = request.model
     if not name:
         raise errors.model_required()

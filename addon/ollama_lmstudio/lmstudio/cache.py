@@ -47,11 +47,6 @@ class CatalogCache:
         """The last list that could be read, however old."""
         return self._last
 
-    @property
-    def resolver(self) -> Resolver | None:
-        """The resolver of `last`."""
-        return self._resolver
-
     async def get(self, *, max_age: float | None = None) -> Catalog:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
         limit = self.ttl_seconds if max_age is None else max_age

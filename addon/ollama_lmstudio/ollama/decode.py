@@ -12,6 +12,7 @@ problem is reported at the end (`Decoding.save`). An error of a type that decode
 from __future__ import annotations
 
 import codecs
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -27,7 +28,10 @@ from .scanner import syntax_error
 MAX_DEPTH = 256
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_NOT_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}]+', re.DOTALL)
+# A string that does not end goes to the end of the body.
+_NOT_BRACKETS = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+["\\]?+|[^][{}"]++)++', re.DOTALL)
+# What each byte adds to the depth, as signed bytes.
+_STEPS = bytes({b"[": 1, b"{": 1, b"]": 255, b"}": 255}.get(bytes([byte]), 0) for byte in range(256))
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
@@ -39,6 +43,8 @@ _MAX_DIGITS = 300
 
 class Pairs(list[tuple[str, Any]]):
     """Hold the members of a JSON object, duplicates too."""
+
+    __slots__ = ()
 
 
 class Number(float):
@@ -84,6 +90,8 @@ class Decoding:
 
     def refuse(self, value: Any, go_type: str, kind: str | None = None) -> None:
         """Note that `value` is of the wrong type."""
+        if self.first is not None:
+            return
         self.save(GoTypeError(kind or _kind(value), go_type))
 
     def place(self, problem: GoTypeError) -> None:
@@ -233,8 +241,16 @@ class Struct:
     ) -> None:
         self.struct = name
         self.name = f"api.{name}"
-        self.fields = dict(fields)
+        self.fields: dict[str, GoType] = {}
+        self._folded: dict[str, str] = {}
+        for key, go_type in fields.items():
+            self.add(key, go_type)
         self.build = build
+
+    def add(self, name: str, go_type: GoType) -> None:
+        """Add a field, whose type may be this one."""
+        self.fields[name] = go_type
+        self._folded.setdefault(name.lower(), name)
 
     def zero(self) -> Any:
         return self.build({key: go_type.zero() for key, go_type in self.fields.items()}, {})
@@ -266,10 +282,7 @@ class Struct:
 
     def field(self, key: str) -> str | None:
         """Return the name of the field that `key` stands for."""
-        if key in self.fields:
-            return key
-        folded = _fold(key)
-        return next((name for name in self.fields if name.lower() == folded), None)
+        return key if key in self.fields else self._folded.get(_fold(key))
 
 
 class Custom:
@@ -364,11 +377,8 @@ def _depth(body: bytes) -> int:
     """Return how deep the brackets of `body` nest, or less than is allowed if it has only few."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return 0
-    depth = deepest = 0
-    for bracket in _NOT_BRACKETS.sub(b"", body):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    steps = memoryview(_NOT_BRACKETS.sub(b"", body).translate(_STEPS)).cast("b")
+    return max(itertools.accumulate(steps))
 
 
 def _integer(literal: str) -> int | Number:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import wire
 from .quoting import quote
 
 
@@ -19,10 +18,6 @@ class OllamaError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-    def body(self) -> bytes:
-        """Return the JSON body of the answer: `{"error": message}`, without a newline."""
-        return wire.dumps({"error": self.message})
 
 
 class _Argument(str):
@@ -67,7 +62,6 @@ generate_unsupported = Text(400, "{:q} does not support generate")
 thinking_unsupported = Text(400, "{:q} does not support thinking")
 tools_unsupported = Text(400, "{} does not support tools")
 insert_unsupported = Text(400, "{} does not support insert")
-image_generation_unsupported = Text(400, "image generation models are not currently supported")
 
 # Chat and generate.
 top_logprobs_range = Text(400, "top_logprobs must be between 0 and 20")
@@ -80,13 +74,6 @@ unsupported_keep_alive = Text(400, "Unsupported type: '{}'")
 invalid_format = Text(500, 'invalid format: {:q}; expected "json" or a valid JSON Schema object')
 option_type = Text(500, "option {:q} must be of type {}")
 option_strings = Text(500, "option {:q} must be of an array of strings")
-prompt_too_long = Text(
-    400,
-    "the prompt is longer than the context length currently available to the model; shorten the prompt, "
-    "adjust the context length in settings, or use a model with a longer context length",
-)
-server_busy = Text(503, "server busy, please try again.  maximum pending requests exceeded")
-request_canceled = Text(499, "request canceled")
 
 # Embeddings.
 invalid_input_type = Text(400, "invalid input type")

@@ -7,9 +7,11 @@ Ollama checks later, after it has looked up the model, is a `check_...` method o
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
+from ..beside import beside
 from . import errors
 from .decode import (
     ANYTHING,
@@ -85,26 +87,28 @@ def _decode_base64(data: bytes) -> bytes:
 
 def _illegal_base64_at(data: bytes) -> int:
     """Return the place at which Go's decoder would stop; newlines count, though it skips them."""
-    letters = [(at, byte) for at, byte in enumerate(data) if byte not in b"\r\n"]
-    for index, (at, byte) in enumerate(letters):
-        if byte in _BASE64:
-            continue
-        place = index % 4
-        if byte != ord("=") or place < 2:
-            return at
-        rest = letters[index + 1 :]
-        if place == 2:
-            if not rest:
-                return len(data)
-            if rest[0][1] != ord("="):
-                return rest[0][0] - 1
-            rest = rest[1:]
-        return rest[0][0]
-    # The last group is cut short; Go names the place where the first missing letter would begin the group.
-    return len(data) - len(letters) % 4
+    match = _BASE64.match(data)
+    assert match is not None  # it matches nothing, too
+    at = match.end()
+    letters = at - data.count(b"\r", 0, at) - data.count(b"\n", 0, at)
+    place = letters % 4
+    if at == len(data):
+        # The last group is cut short; Go names the place where the first missing letter would begin the group.
+        return at - place
+    if data[at : at + 1] != b"=" or place < 2:
+        return at
+    rest = (letter.start() for letter in _NO_NEWLINE.finditer(data, at + 1))
+    if place == 2:
+        following = next(rest, None)
+        if following is None:
+            return len(data)
+        if data[following : following + 1] != b"=":
+            return following - 1
+    return next(rest)
 
 
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\r\n]*+")
+_NO_NEWLINE = re.compile(rb"[^\r\n]")
 
 
 def _think(value: Any) -> bool | str:
@@ -234,7 +238,7 @@ _PROPERTY = _Checked(
         "required": _STRINGS,
     },
 )
-_PROPERTY.fields["anyOf"] = Slice(_PROPERTY)
+_PROPERTY.add("anyOf", Slice(_PROPERTY))
 
 _TOOLS = Slice(
     _Checked(
@@ -294,6 +298,11 @@ class Request:
         request, text = decode(_STRUCTS[cls], body)
         settled: Self = request.settle(text)
         return settled
+
+    @classmethod
+    async def read(cls, body: bytes) -> Self:
+        """Decode a body like `decode`; a large one in a thread, as it may take seconds."""
+        return await beside(len(body), cls.decode, body)
 
     def settle(self, text: str) -> Self:
         """Complete the request from the `text` it was decoded from."""

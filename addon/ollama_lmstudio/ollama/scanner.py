@@ -1,7 +1,8 @@
 """Go's JSON scanner, for its complaints.
 
 Bodies are parsed by the standard library, which is fast but words its errors differently and tolerates NaN.
-This scanner reads a body the way Go's does, only to tell at which byte Go would have stopped, and why.
+This scanner reads a body the way Go's does, only to tell at which byte Go would have stopped, and why. What is plainly
+right it skips by the hundred; whatever is left is read token by token.
 """
 
 from __future__ import annotations
@@ -10,12 +11,42 @@ import re
 
 from .quoting import escape
 
-_SPACE = re.compile(rb"[ \t\r\n]*")
-_DIGITS = re.compile(rb"[0-9]*")
-_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+# Every quantifier is possessive: nothing is read twice, and a match of any length takes no memory.
+_S = rb"[ \t\r\n]*+"
+_IN_STRING = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
+_STRING = rb'"' + _IN_STRING + rb'"'
+# A number that goes on otherwise is not plainly right.
+_NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+(?![0-9.eE])"
+_SCALAR = b"|".join((_STRING, _NUMBER, b"true", b"false", b"null"))
+# So many members are skipped at once: a match is one step, in which no other thread runs.
+_MANY = 255
+
+
+def _member(value: bytes) -> dict[bytes, bytes]:
+    """Give the patterns of one member, by the bracket that it is in."""
+    return {b"[": b"(?:" + value + b")", b"{": _STRING + _S + b":" + _S + b"(?:" + value + b")"}
+
+
+def _more(member: bytes) -> bytes:
+    return b"(?:%b,%b%b){0,%d}+" % (_S, _S, member, _MANY)
+
+
+def _container(opening: bytes, member: bytes) -> bytes:
+    inner = b"(?:" + member + _more(member) + _S + b")?+"
+    return re.escape(opening) + _S + inner + re.escape(_CLOSING[opening])
+
+
+_CLOSING = {b"{": b"}", b"[": b"]"}
+_FLAT = _member(_SCALAR)
+_NESTED = _member(b"|".join((_SCALAR, *(_container(*item) for item in _FLAT.items()))))
+
+_SPACE = re.compile(_S)
+_DIGITS = re.compile(rb"[0-9]*+")
+_PLAIN = re.compile(_IN_STRING)
+_MORE_FLAT = {opening: re.compile(_more(member)) for opening, member in _FLAT.items()}
+_MORE = {opening: re.compile(_more(member)) for opening, member in _NESTED.items()}
 
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
-_CLOSING = {b"{": b"}", b"[": b"]"}
 _AFTER_VALUE = {b"{": "after object key:value pair", b"[": "after array element"}
 
 
@@ -47,6 +78,7 @@ class _Scanner:
         self.value()
         while self.stack:
             opening = self.stack[-1]
+            self.skip((_MORE if len(self.stack) < self.max_depth else _MORE_FLAT)[opening])
             character = self.token()
             if character == _CLOSING[opening]:
                 self.at += 1
@@ -92,23 +124,21 @@ class _Scanner:
 
     def string(self) -> None:
         self.at += 1
-        while True:
-            self.skip(_PLAIN)
-            character = self.byte()
-            if character == b'"':
-                self.at += 1
-                return
-            if character != b"\\":
-                raise self.problem("in string literal")
+        self.skip(_PLAIN)
+        character = self.byte()
+        if character == b'"':
             self.at += 1
-            escaped = self.byte()
-            if escaped not in b'bfnrt\\/"u':
-                raise self.problem("in string escape code")
+            return
+        if character != b"\\":
+            raise self.problem("in string literal")
+        self.at += 1
+        if self.byte() not in b'bfnrt\\/"u':
+            raise self.problem("in string escape code")
+        # An escape that were whole would have been skipped.
+        self.at += 1
+        while self.byte() in b"0123456789abcdefABCDEF":
             self.at += 1
-            for _ in range(4 if escaped == b"u" else 0):
-                if self.byte() not in b"0123456789abcdefABCDEF":
-                    raise self.problem("in \\u hexadecimal character escape")
-                self.at += 1
+        raise self.problem("in \\u hexadecimal character escape")
 
     def literal(self, word: bytes) -> None:
         for position in range(1, len(word)):

@@ -2,7 +2,7 @@
 
 A writer holds an exclusive lock, reads what is there, and renames a finished copy into place. So a reader never needs
 the lock, and a writer that is killed leaves the old file, or the new one, and a temporary file that the next writer
-takes. Whatever is found there that this version did not write stays: it is put aside, or left alone.
+removes. Whatever is found there that this version did not write stays: it is put aside, or left alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ FILE_NAME: Final = "virtual_models.json"
 LOCK_NAME: Final = "virtual_models.lock"
 TEMPORARY_NAME: Final = "virtual_models.tmp"
 VERSION: Final = 1
+
+# Windows has no such flags, or needs another.
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
 
 # The errors of a disk that has no room.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -193,7 +197,9 @@ class AliasStore:
         # One name is enough, since only who holds the lock writes; nothing piles up when writers are killed.
         temporary = self.directory / TEMPORARY_NAME
         try:
-            with temporary.open("wb") as file:
+            # What a killed writer left, or a link that somebody laid to a file of ours, is not written to.
+            temporary.unlink(missing_ok=True)
+            with os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -210,7 +216,7 @@ class AliasStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
         try:
             _lock(descriptor)
             yield

@@ -32,7 +32,10 @@ def directory_in(state_dir: Path) -> Path:
 
 
 class Upload:
-    """Write one blob. Every method but `abort` may raise OSError; they may be called from any thread."""
+    """Write one blob.
+
+    Every method but `abort` may raise OSError. They may be called from any thread, and wait for each other.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Open the file, and remove what dead processes left."""
