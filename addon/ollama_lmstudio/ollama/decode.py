@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 
 from . import errors
 from .errors import OllamaError
+from .possessive import compiled
 from .scanner import syntax_error
 
 # Go stops at 10000, but Python's parser and writers are recursive and would run out of stack long before.
@@ -29,7 +30,7 @@ MAX_DEPTH = 256
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 # A string that does not end goes to the end of the body.
-_NOT_BRACKETS = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+["\\]?+|[^][{}"]++)++', re.DOTALL)
+_NOT_BRACKETS = compiled(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+["\\]?+|[^][{}"]++)++', re.DOTALL)
 # What each byte adds to the depth, as signed bytes.
 _STEPS = bytes({b"[": 1, b"{": 1, b"]": 255, b"}": 255}.get(bytes([byte]), 0) for byte in range(256))
 _ESCAPE = re.compile(

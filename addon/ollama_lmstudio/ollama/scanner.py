@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from .possessive import compiled
 from .quoting import escape
 
 # Every quantifier is possessive: nothing is read twice, and a match of any length takes no memory.
@@ -40,11 +41,11 @@ _CLOSING = {b"{": b"}", b"[": b"]"}
 _FLAT = _member(_SCALAR)
 _NESTED = _member(b"|".join((_SCALAR, *(_container(*item) for item in _FLAT.items()))))
 
-_SPACE = re.compile(_S)
-_DIGITS = re.compile(rb"[0-9]*+")
-_PLAIN = re.compile(_IN_STRING)
-_MORE_FLAT = {opening: re.compile(_more(member)) for opening, member in _FLAT.items()}
-_MORE = {opening: re.compile(_more(member)) for opening, member in _NESTED.items()}
+_SPACE = compiled(_S)
+_DIGITS = compiled(rb"[0-9]*+")
+_PLAIN = compiled(_IN_STRING)
+_MORE_FLAT = {opening: compiled(_more(member)) for opening, member in _FLAT.items()}
+_MORE = {opening: compiled(_more(member)) for opening, member in _NESTED.items()}
 
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _AFTER_VALUE = {b"{": "after object key:value pair", b"[": "after array element"}
