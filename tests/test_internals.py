@@ -453,10 +453,26 @@ def test_a_paused_request_waits_for_a_person(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(call.args[0], hooks.UpdateHook)
 
 
+def test_a_flow_is_not_reverted_while_it_streams() -> None:
+    flow = tflow.tflow(resp=True)
+    assert flow.response is not None
+    internals.keep_what_streams(flow)
+    flow.live = True
+    flow.backup()
+    flow.comment = "edited"
+    flow.response.stream = True
+    flow.revert()
+    assert (flow.comment, flow.response.stream) == ("edited", True)
+    flow.response.stream = False
+    flow.revert()
+    assert flow.comment == ""
+
+
 def test_a_paused_flow_that_is_killed_ends() -> None:
+    killed: list[http.HTTPFlow] = []
     flow = tflow.tflow()
     flow.live = True
-    internals.end_when_killed(flow)
+    internals.end_when_killed(flow, killed.append)
 
     async def kill() -> None:
         flow.intercept()
@@ -469,6 +485,7 @@ def test_a_paused_flow_that_is_killed_ends() -> None:
         await asyncio.wait_for(flow.wait_for_resume(), 5)
 
     asyncio.run(kill())
+    assert killed == [flow]
     assert not flow.intercepted
     assert not flow.killable
 

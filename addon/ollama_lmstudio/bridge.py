@@ -273,7 +273,8 @@ class Bridge:
         version = flow.request.http_version
         closes = connection_close(version, flow.request.headers)
         exchange = self._exchanges[flow.id] = Exchange(flow, recorder, version == "HTTP/1.0", closes)
-        internals.end_when_killed(flow)
+        internals.keep_what_streams(flow)
+        internals.end_when_killed(flow, sum_up)
         internals.watch_pauses(flow, clock, partial(self._paused, flow))
         return exchange
 

@@ -317,8 +317,19 @@ def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable
     flow.wait_for_resume = wait_and_tell  # type: ignore[method-assign]
 
 
-def end_when_killed(flow: http.HTTPFlow) -> None:
-    """Let a flow end that a person kills: at once, paused or not.
+def keep_what_streams(flow: http.HTTPFlow) -> None:
+    """Let nobody revert a flow while its answer streams: what would be sent on is not what was begun."""
+    revert: Callable[[], None] = flow.revert
+
+    def revert_unless_it_streams() -> None:
+        if not (flow.live and flow.response is not None and flow.response.stream):
+            revert()
+
+    flow.revert = revert_unless_it_streams  # type: ignore[method-assign]
+
+
+def end_when_killed(flow: http.HTTPFlow, killed: Callable[[http.HTTPFlow], None]) -> None:
+    """Let a flow end that a person kills: at once, paused or not. `killed` is told of it first.
 
     Mitmproxy's kill() wakes nobody who waits for a resume, and after it resume() does nothing: the client would never
     hear of it (https://github.com/mitmproxy/mitmproxy/issues/8045).
@@ -328,6 +339,7 @@ def end_when_killed(flow: http.HTTPFlow) -> None:
     def kill_and_wake() -> None:
         paused = flow.intercepted
         kill()
+        killed(flow)
         # The filter that has paused it still fits.
         let_pass(flow)
         if paused:

@@ -20,6 +20,9 @@ import platformdirs
 
 APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
+# The names by which a server on this machine may be reached.
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
+LOOPS = "lmstudio_url is this bridge's own address: {}"
 DEFAULT_LMSTUDIO_PORT = {"http": 80, "https": 443}
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
@@ -91,6 +94,12 @@ class Settings:
     state_dir: Path
     max_kept_size: int
     demo: bool
+
+    @property
+    def loops(self) -> bool:
+        """Whether LM Studio is looked for at the address that is served on."""
+        upstream = self.lmstudio_url
+        return not self.demo and upstream.port == self.listen.port and upstream.host in OWN_HOSTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Mitmproxy's own mode, with which it starts when nobody says otherwise.
 REGULAR = ["regular"]
 REGULAR_PORT = 8080
+# What stands for the key in configs/lan.yaml.
+PLACEHOLDER = "change-me"
 EVERYWHERE = "0.0.0.0"
 # The columns of mitmweb's list, unless a person has chosen others.
 # Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
@@ -66,7 +68,8 @@ class _ServerLog(logging.Filter):
             return self.port == REGULAR_PORT and bool(message)
         if self.port and f":{self.port} with" in message and is_ollama(self.port):
             record.msg = (
-                f"{message}\nAn Ollama server answers on port {self.port} already. Stop it, or serve on another port: "
+                f"{message}\nAn Ollama server, or another bridge like this one, answers on port {self.port} already. "
+                f"Stop it, or serve on another port: "
                 f"--set listen=127.0.0.1:{self.port + 1}"
             )
             record.args = ()
@@ -214,6 +217,15 @@ def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
 
 async def _report(services: Services, *, demo: bool) -> None:
     settings = services.settings
+    if settings.loops:
+        logger.warning(options.LOOPS.format(settings.lmstudio_url))
+        return
+    if settings.api_key == PLACEHOLDER:
+        logger.warning(
+            "The key that clients need is the one of the ready configuration: choose another (option api_key)."
+        )
+    elif settings.api_key:
+        logger.info("Clients need the key (option api_key).")
     if not settings.listen.is_loopback and not settings.api_key:
         logger.info(
             "Serving on %s without a key: everybody on this network can use it (option api_key).",

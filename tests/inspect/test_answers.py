@@ -58,7 +58,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
         {
             "text": "It i",
             "problems": [
-                "part 2 is broken: Unterminated string starting at at character 54: "
+                "part 2 is broken: Unterminated string starting at character 54: "
                 '{"model":"m","message":{"role":"assistant","content":"i'
             ],
         },

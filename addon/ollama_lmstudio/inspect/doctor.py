@@ -17,13 +17,12 @@ from ..endpoints.base import Services
 from ..endpoints.inference import find_aliases
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
-from ..options import DEFAULT_LISTEN_PORT, Settings
+from ..options import DEFAULT_LISTEN_PORT, LOOPS, Settings
 
 Verdict = Literal["ok", "note", "problem"]
 
 HTTP_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 # What a server on a port may be.
 FREE = "free"
@@ -114,9 +113,8 @@ def version(catalog: Catalog) -> str:
 
 
 def _loop(settings: Settings) -> Iterator[Finding]:
-    upstream, listen = settings.lmstudio_url, settings.listen
-    if not settings.demo and upstream.port == listen.port and upstream.host in LOCAL_HOSTS:
-        yield Finding("problem", f"lmstudio_url is this bridge's own address: {upstream}")
+    if settings.loops:
+        yield Finding("problem", LOOPS.format(settings.lmstudio_url))
 
 
 async def _port(services: Services, *, serving: bool | None) -> list[Finding]:

@@ -58,7 +58,9 @@ def read(data: bytes | str) -> Read:
     except RecursionError:
         return Read(None, "nested too deeply")
     except ValueError as e:
-        reason = f"{e.msg} at character {e.pos + 1}" if isinstance(e, json.JSONDecodeError) else str(e)
+        reason = (
+            f"{e.msg.removesuffix(' at')} at character {e.pos + 1}" if isinstance(e, json.JSONDecodeError) else str(e)
+        )
         try:
             return Read(_LENIENT_DECODER.raw_decode(_mended(text))[0], f"broken: {reason}")
         except (ValueError, RecursionError):
