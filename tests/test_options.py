@@ -222,3 +222,11 @@ def test_how_an_upstream_is_written(url: str, authority: str, origin: str, text:
 @pytest.mark.parametrize("text", ["0.0.0.0:11434", "[::1]:1", "[fe80::1%eth0]:2", "localhost:3"])
 def test_how_a_listen_address_is_written(text: str) -> None:
     assert str(options.parse_listen(text)) == text
+
+
+def test_a_demo_keeps_its_aliases_to_itself() -> None:
+    values = {option.name: option.default for option in options.OPTIONS}
+    own = options.parse(values).state_dir
+    assert options.parse(values | {"demo": True}).state_dir == own / "demo"
+    given = options.parse(values | {"demo": True, "state_dir": "/somewhere"})
+    assert given.state_dir == Path("/somewhere")

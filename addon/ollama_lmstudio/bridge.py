@@ -302,13 +302,12 @@ class Bridge:
         exchange = self._exchanges.get(flow.id)
         if exchange is None or exchange.outcome or flow.response or flow.error or not flow.live:
             return
-        if exchange.incoming is not None:
-            exchange.incoming = incoming = await self._take(flow, exchange, exchange.incoming)
-            if flow.response or flow.error or self._is_recorded(flow, exchange, incoming):
-                return
         try:
             if exchange.incoming is not None:
-                outcome = await self._outcome(exchange.incoming)
+                exchange.incoming = incoming = await self._take(flow, exchange, exchange.incoming)
+                if flow.response or flow.error or self._is_recorded(flow, exchange, incoming):
+                    return
+                outcome = await self._outcome(incoming)
             else:
                 outcome = await self._outcome_again(flow, exchange)
         except (OllamaError, LMStudioError) as e:

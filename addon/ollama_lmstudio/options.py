@@ -328,7 +328,7 @@ OPTIONS: tuple[Option, ...] = (
         "state_dir",
         str,
         "",
-        "Directory for virtual_models.json and blobs/.",
+        "Directory for virtual_models.json and blobs/; a demo has its own in it, unless one is given.",
         _directory,
         shown_default="the user's cache directory",
         metavar="DIR",
@@ -363,4 +363,7 @@ def parse(values: Mapping[str, Any]) -> Settings:
             parsed[option.name] = option.parse(values[option.name])
         except ValueError as e:
             raise ValueError(f"{option.name}: {e}") from None
+    if parsed["demo"] and not values["state_dir"]:
+        # What is made of models that do not exist is none of the user's.
+        parsed["state_dir"] /= "demo"
     return Settings(**parsed)
