@@ -205,6 +205,8 @@ class Bridge:
         for task in self._tasks:
             task.cancel()
         self._start.stop()
+        busy = {exchange.flow.client_conn.id for exchange in self._exchanges.values()}
+        asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
         self._loopback.stop()
         if self._exchanges:
             ctx.master.addons.add(Rest(self, self._exchanges))

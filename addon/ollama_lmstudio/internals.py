@@ -10,7 +10,8 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,14 @@ def connections() -> dict[Any, Any]:
     """Give the live client connections by their id."""
     found = getattr(ctx.master.addons.get("proxyserver"), "connections", None)
     return found if isinstance(found, dict) else {}
+
+
+def close_clients(but: Container[str]) -> None:
+    """Close the connections of all clients but those with these ids."""
+    for client_id, handler in connections().items():
+        with suppress(KeyError, AttributeError, OSError, RuntimeError):
+            if client_id not in but:
+                handler.transports[handler.client].writer.close()
 
 
 # 1. Errors that mitmproxy itself answers are HTML pages of one function.

@@ -9,13 +9,14 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Container
 from typing import Any
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from . import options
+from . import internals, options
 from .endpoints.base import Services
 from .lmstudio.errors import LMStudioError
 
@@ -32,6 +33,8 @@ EVERYWHERE = "0.0.0.0"
 WEB_COLUMNS = ["method", "status", "comment", "time"]
 # Mitmproxy's own options that say where to serve, and how LM Studio is reached.
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure")
+# Where code that comes later finds that it has to serve again.
+CLOSED = "_closed_without_bridge"
 SERVER_LOGGER = "mitmproxy.addons.proxyserver"
 
 
@@ -156,8 +159,22 @@ class Startup:
         if changes:
             ctx.options.update(**changes)
 
+    def close_if_alone(self, busy: Container[str]) -> None:
+        """Serve nobody, unless other code comes after this: mitmproxy alone would let everybody through to LM Studio.
+
+        The clients with the ids in `busy` get their answers.
+        """
+        if ctx.master.addons.get("bridge") is not None or not ctx.options.server:
+            return
+        logger.warning("The script is gone, or cannot be loaded: nothing is served until it can.")
+        vars(ctx.master)[CLOSED] = True
+        ctx.options.update(server=False)
+        internals.close_clients(busy)
+
     async def serve(self, services: Services) -> None:
         """Serve in the mode that was set, also where mitmproxy began in another, and say how things are."""
+        if vars(ctx.master).pop(CLOSED, False):
+            ctx.options.update(server=True)
         proxyserver = ctx.master.addons.get("proxyserver")
         try:
             if ctx.options.server and proxyserver is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
@@ -225,6 +226,43 @@ def test_changed_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Pat
         assert chat(proxy) == "You said: hi"
     assert "Traceback" not in proxy.log
     assert "rror" not in proxy.log
+
+
+@pytest.mark.parametrize("how", ["a script with an error", "no script"])
+def test_without_the_script_nothing_is_served(sim: Sim, start_proxy: StartProxy, tmp_path: Path, how: str) -> None:
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script, options={"api_key": "key"})
+    proxy.wait_for_log(r"\d+ models at")
+    with proxy.client(headers={"x-api-key": "key"}) as client:
+        sim.fault(token_delay=0.5)
+        with (
+            client.stream("POST", "/api/chat", json={"model": CHAT, "messages": HI}) as response,
+            proxy.client() as idle,
+        ):
+            assert idle.get("/v1/models").status_code == 401
+            lines = response.iter_lines()
+            next(lines)
+            source = script.read_text()
+            if how == "no script":
+                script.unlink()
+            else:
+                script.write_text("(")
+                touch(script)
+            proxy.wait_for_log("nothing is served until it can")
+            # What was under way ends well, and nobody else comes in.
+            assert '"done":true' in list(lines)[-1]
+            with pytest.raises(httpx.TransportError):
+                idle.get("/v1/models")
+        sim.faults.clear()
+        with pytest.raises(httpx.ConnectError), proxy.client() as late:
+            late.get("/v1/models")
+        if how == "no script":
+            return
+        script.write_text(source)
+        touch(script)
+        proxy.wait_for(proxy.answers)
+        body = {"model": CHAT, "messages": HI}
+        assert content_of(ndjson(client.post("/api/chat", json=body))) == "You said: hi"
 
 
 def test_a_stream_goes_on_while_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
