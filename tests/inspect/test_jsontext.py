@@ -23,6 +23,7 @@ CUT: dict[str, tuple[str, Any]] = {
     "in a text of a list": ('["one", "tw', ["one", "tw"]),
     "in an escape": ('{"a": "x\\', {"a": "x"}),
     "in a long escape": ('{"a": "x\\u00', {"a": "x"}),
+    "in a long escape after a backslash that is a text": ('{"a": "x\\\\\\u00', {"a": "x\\"}),
     "after a backslash that is a text": ('{"a": "x\\\\', {"a": "x\\"}),
     "in a key": ('{"a": 1, "b', {"a": 1}),
     "after a key": ('{"a": 1, "b"', {"a": 1}),

@@ -97,7 +97,9 @@ def _mended(text: str) -> str:
 def _without_half_escape(text: str) -> str:
     """Drop the escape that the end cut in two, such as `\\u00`."""
     start = text.rfind("\\", -6)
-    if start < 0 or (start and text[start - 1] == "\\" and (len(text) - len(text.rstrip("\\"))) % 2 == 0):
+    before = text[: start + 1]
+    # Of two backslashes in a row, the second begins nothing.
+    if (len(before) - len(before.rstrip("\\"))) % 2 == 0:
         return text
     rest = text[start + 1 :]
     half = not rest or (rest[0] == "u" and len(rest) < 5)
