@@ -317,10 +317,7 @@ class Bridge:
         except Exception:
             logger.exception("%s %s failed", exchange.recorder.record.method, exchange.path)
             outcome = base.Answer.error(500, base.INTERNAL_ERROR)
-        own_call = exchange.recorder.record.kind == "own"
         exchange.recorder.became(outcome)
-        if own_call:
-            exchange.recorder.record.kind = "own"
         if isinstance(outcome, base.Answer) or (exchange.seen and not isinstance(outcome, base.Call)):
             # There is no other side of the request to be seen; an answer waits once, in its own hook.
             internals.let_pass(flow)
@@ -686,7 +683,7 @@ class Bridge:
             flow.response.headers["Connection"] = "close"
 
     def _look(self, flow: http.HTTPFlow, exchange: Exchange, relay: base.Relay) -> None:
-        """Change what LM Studio answered with 200, if it is to be changed, or was none."""
+        """Change what LM Studio answered, if it is to be changed, repeats the token, or was none."""
         assert flow.response is not None
         body = flow.response.raw_content or b""
         exchange.recorder.hear(body, self._clock.monotonic())

@@ -20,8 +20,10 @@ import platformdirs
 
 APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
+EVERYWHERE = "0.0.0.0"
+ANYWHERE = (EVERYWHERE, "::")
 # The names by which a server on this machine may be reached.
-OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
 LOOPS = "lmstudio_url is this bridge's own address: {}"
 DEFAULT_LMSTUDIO_PORT = {"http": 80, "https": 443}
 
@@ -125,7 +127,7 @@ def parse_listen(text: str) -> Listen:
     is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
     if not is_port or not (re.fullmatch(r"[\w.-]*", host) or _is_ipv6(host)):
         raise ValueError(f"{text!r} is not host:port")
-    return Listen(host or "0.0.0.0", int(port))
+    return Listen(host or EVERYWHERE, int(port))
 
 
 def _is_ipv6(host: str) -> bool:

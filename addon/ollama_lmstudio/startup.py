@@ -27,7 +27,6 @@ REGULAR = ["regular"]
 REGULAR_PORT = 8080
 # What stands for the key in configs/lan.yaml.
 PLACEHOLDER = "change-me"
-EVERYWHERE = "0.0.0.0"
 # The columns of mitmweb's list, unless a person has chosen others.
 # Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
 WEB_COLUMNS = ["method", "status", "comment", "time"]
@@ -127,7 +126,9 @@ class Startup:
             modes = [ProxyMode.parse(spec) for spec in ctx.options.mode]
             mode = next((mode for mode in modes if isinstance(mode, ReverseMode)), None)
             if mode is not None:
-                return options.Listen(mode.listen_host(host) or EVERYWHERE, mode.listen_port(port) or given.port)
+                return options.Listen(
+                    mode.listen_host(host) or options.EVERYWHERE, mode.listen_port(port) or given.port
+                )
         return options.Listen(host or given.host, given.port if port is None else port)
 
     def _is_our_choice(self) -> bool:
@@ -136,13 +137,13 @@ class Startup:
 
     def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
         """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""
-        wanted = mode_spec(settings, upstream)
+        wanted, mode = mode_spec(settings, upstream), list(ctx.options.mode)
         changes: dict[str, Any] = {}
-        if list(ctx.options.mode) == [wanted]:
-            self._mode = wanted  # set by an earlier load of this script
-        if self._is_our_choice() and list(ctx.options.mode) != [wanted]:
+        # What is wanted already was set by an earlier load of this script.
+        if self._is_our_choice() or mode == [wanted]:
             self._mode = wanted
-            changes["mode"] = [wanted]
+            if mode != [wanted]:
+                changes["mode"] = [wanted]
         # With an eager connection a client gets nothing at all while LM Studio is down.
         if ctx.options.connection_strategy != "lazy":
             changes["connection_strategy"] = "lazy"

@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from mitmproxy import http
 from mitmproxy.io import FlowReader
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
-from tests.wire.web import Web
+from tests.wire.web import Flow, Web
 
 from lmstudio_sim import Sim, SimThread, close, content, sleep
 from ollama_lmstudio.inspect import record
@@ -50,6 +50,16 @@ def ask(proxy: Proxy, path: str = "/api/chat", **body: Any) -> httpx.Response:
 def post(proxy: Proxy, path: str, body: dict[str, Any]) -> httpx.Response:
     with proxy.client() as client:
         return client.post(path, json=body)
+
+
+def ask_and_stop(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, intercept: str, path: str = "/api/chat", **body: Any
+) -> tuple[Future[httpx.Response], Flow]:
+    """Ask, and wait until a filter has stopped it; give the answer to come and the flow."""
+    proxy, web = started
+    web.option(intercept=intercept)
+    answer = background.submit(ask, proxy, path, **body)
+    return answer, web.paused()
 
 
 def said(response: httpx.Response, stream: bool) -> str:
@@ -233,10 +243,9 @@ def test_what_has_one_side_only_stops_once_each_way(
 def test_a_paused_request_can_be_killed(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str, stream: bool
 ) -> None:
-    proxy, web = started
-    web.option(intercept=intercept)
-    answer = background.submit(ask, proxy, stream=stream)
-    web.kill(web.paused())
+    web = started[1]
+    answer, paused = ask_and_stop(started, background, intercept, stream=stream)
+    web.kill(paused)
     # The connection ends at once: a client that goes on waiting would get another error.
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
@@ -249,10 +258,8 @@ def test_a_paused_request_can_be_killed(
 def test_a_paused_request_can_be_removed_from_the_list(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
-    proxy, web = started
-    web.option(intercept="~u /api/chat")
-    answer = background.submit(ask, proxy)
-    web.remove(web.paused())
+    answer, paused = ask_and_stop(started, background, "~u /api/chat")
+    started[1].remove(paused)
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
 
@@ -280,11 +287,8 @@ def test_an_answer_that_goes_on_can_be_killed(
 def test_a_list_that_is_cleared_ends_what_waits(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, intercept: str
 ) -> None:
-    proxy, web = started
-    web.option(intercept=intercept)
-    answer = background.submit(ask, proxy)
-    web.paused()
-    web.http.post("/clear").raise_for_status()
+    answer, _ = ask_and_stop(started, background, intercept)
+    started[1].http.post("/clear").raise_for_status()
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result(5)
 
@@ -292,10 +296,8 @@ def test_a_list_that_is_cleared_ends_what_waits(
 def test_a_reverted_edit_keeps_the_token(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
-    proxy, web = started
-    web.option(intercept="~u chat/completions & ~q")
-    answer = background.submit(ask, proxy)
-    paused = web.paused()
+    web = started[1]
+    answer, paused = ask_and_stop(started, background, "~u chat/completions & ~q")
     call = json.loads(web.content(paused))
     web.edit(paused, request={"content": json.dumps(call | {"messages": []})})
     web.http.post(f"/flows/{paused['id']}/revert").raise_for_status()
@@ -318,10 +320,9 @@ def test_an_answer_of_the_bridges_own_waits_once(
 def test_a_paused_answer_can_be_killed(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
 ) -> None:
-    proxy, web = started
-    web.option(intercept="~meta /api/chat & ~s")
-    answer = background.submit(ask, proxy, stream=False)
-    web.kill(web.paused())
+    web = started[1]
+    answer, paused = ask_and_stop(started, background, "~meta /api/chat & ~s", stream=False)
+    web.kill(paused)
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
     killed = web.flow(lambda flow: "Connection killed" in flow["comment"])
@@ -334,9 +335,8 @@ def test_who_kills_a_paused_exchange_ends_its_use_of_the_model(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, path: str, intercept: str
 ) -> None:
     proxy, web = started
-    web.option(intercept=f"{intercept} & ~u chat/completions")
-    answer = background.submit(post, proxy, path, {"model": CHAT, "messages": HI, "stream": False})
-    web.kill(web.paused())
+    answer, paused = ask_and_stop(started, background, f"{intercept} & ~u chat/completions", path, stream=False)
+    web.kill(paused)
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
     web.option(intercept="")

@@ -20,7 +20,7 @@ from ..endpoints.base import Services
 from ..endpoints.inference import find_model
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
-from ..options import Listen
+from ..options import ANYWHERE, Listen
 from . import doctor, export
 from . import exchange as exchanges
 from .jsontext import size
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
-ANYWHERE = ("0.0.0.0", "::")
 ASKED = "LM Studio is being asked: the answer comes in the event log"
 
 

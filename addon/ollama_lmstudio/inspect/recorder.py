@@ -67,8 +67,9 @@ class Recorder:
         self.record.request, self.record.request_size = incoming.body[: self._limit], len(incoming.body)
 
     def became(self, outcome: Outcome | Receiver) -> None:
-        """Take what becomes of the request."""
-        self.record.kind = _kind(outcome)
+        """Take what becomes of the request; a call of our own stays one when it is replayed."""
+        if self.record.kind != "own":
+            self.record.kind = _kind(outcome)
         if isinstance(outcome, (Call, Relay)):
             self.record.model, self.record.upstream_model = outcome.asked, outcome.model
             self.record.dropped = tuple(outcome.dropped) if isinstance(outcome, Call) else ()
