@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 
 # Mitmproxy loads only this file again: what it imports has to be forgotten, or the old code would stay.
-for _name in [name for name in sys.modules if name.partition(".")[0] in ("ollama_lmstudio", "lmstudio_sim")]:
+for _name in [name for name in sys.modules if name.partition(".")[0] == "ollama_lmstudio"]:
     del sys.modules[_name]
 
-from ollama_lmstudio.bridge import Bridge  # noqa: E402
+from ollama_lmstudio.addon import Bridge  # noqa: E402
 
 addons = [Bridge()]

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from ollama_lmstudio import options, routes
-from ollama_lmstudio.endpoints import mapping
 from ollama_lmstudio.inspect.commands import Commands
+from ollama_lmstudio.translate import mapping
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -11,7 +11,7 @@ from mitmproxy import flowfilter, http
 from mitmproxy.test import tflow
 
 from ollama_lmstudio import cli, options
-from ollama_lmstudio.inspect import record, recorder
+from ollama_lmstudio.record import record, recorder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

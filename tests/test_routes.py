@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_lmstudio import routes
+from ollama_lmstudio import outcomes, routes, services
 from ollama_lmstudio.endpoints import (
     aliases,
-    base,
     blobs,
     chat,
     cloud,
@@ -23,7 +22,7 @@ from ollama_lmstudio.endpoints import (
     version,
 )
 
-FOUND: list[tuple[str, str, base.Endpoint]] = [
+FOUND: list[tuple[str, str, services.Endpoint]] = [
     ("GET", "/", version.root),
     ("HEAD", "/", version.root),
     ("GET", "/api/version", version.version),
@@ -63,7 +62,7 @@ FOUND: list[tuple[str, str, base.Endpoint]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "endpoint"), FOUND)
-def test_found(method: str, path: str, endpoint: base.Endpoint) -> None:
+def test_found(method: str, path: str, endpoint: services.Endpoint) -> None:
     assert routes.find(method, path) is endpoint
 
 
@@ -88,7 +87,7 @@ def test_found(method: str, path: str, endpoint: base.Endpoint) -> None:
 )
 def test_wrong_methods(method: str, path: str, allow: str) -> None:
     found = routes.find(method, path)
-    assert found == base.Answer(405, b"405 method not allowed", "text/plain", (("Allow", allow),))
+    assert found == outcomes.Response(405, b"405 method not allowed", "text/plain", (("Allow", allow),))
     assert ", ".join(routes.allowed_methods(path)) == allow
 
 
@@ -115,7 +114,7 @@ def test_wrong_methods(method: str, path: str, allow: str) -> None:
     ],
 )
 def test_unknown_paths(method: str, path: str) -> None:
-    assert routes.find(method, path) == base.Answer(404, b"404 page not found", "text/plain")
+    assert routes.find(method, path) == outcomes.Response(404, b"404 page not found", "text/plain")
     assert routes.allowed_methods(path) == ()
 
 
@@ -140,17 +139,17 @@ def test_unknown_paths(method: str, path: str) -> None:
 def test_redirects(method: str, path: str, query: str, status: int, location: str, body: bytes) -> None:
     found = routes.find(method, path, query)
     content_type = "text/html; charset=utf-8" if body else ""
-    assert found == base.Answer(status, body, content_type, (("Location", location),))
+    assert found == outcomes.Response(status, body, content_type, (("Location", location),))
 
 
 def test_a_redirect_leads_to_an_endpoint_and_not_away() -> None:
     for path in ("//api/tags", "/api/tags/", "///api///tags", "//v1//models"):
         found = routes.find("GET", path)
-        assert isinstance(found, base.Answer)
+        assert isinstance(found, outcomes.Response)
         ((name, location),) = found.headers
         assert name == "Location"
         assert not location.startswith("//")
-        assert not isinstance(routes.find("GET", location), base.Answer)
+        assert not isinstance(routes.find("GET", location), outcomes.Response)
 
 
 def test_every_route_is_tested_and_told() -> None:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .endpoints.base import Answer, Headers
+from .outcomes import Headers, Response
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 DEFAULT_ORIGINS: tuple[str, ...] = (
@@ -135,21 +135,21 @@ def cors_headers(gate: Gate, origin: str) -> Headers:
     return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
 
 
-def preflight(gate: Gate, origin: str, allow: Headers) -> Answer:
+def preflight(gate: Gate, origin: str, allow: Headers) -> Response:
     """Answer an allowed origin's OPTIONS."""
     if gate.allows_every_origin:
         who: Headers = (("Access-Control-Allow-Origin", "*"),)
         vary: Headers = ()
     else:
         who, vary = (("Access-Control-Allow-Origin", origin),), PREFLIGHT_VARY
-    return Answer(204, b"", NO_BODY, (*PREFLIGHT_HEADERS, *who, *PREFLIGHT_MAX_AGE, *allow, *vary))
+    return Response(204, b"", NO_BODY, (*PREFLIGHT_HEADERS, *who, *PREFLIGHT_MAX_AGE, *allow, *vary))
 
 
-FORBIDDEN = Answer(403, b"", NO_BODY)
-UNAUTHORIZED = Answer.error(401, "unauthorized")
+FORBIDDEN = Response(403, b"", NO_BODY)
+UNAUTHORIZED = Response.error(401, "unauthorized")
 
 
-def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow: tuple[str, ...]) -> Answer | None:
+def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow: tuple[str, ...]) -> Response | None:
     """Decide over a request: None lets it in, else the answer that turns it away (or answers a preflight).
 
     `allow` are the methods of the path, empty for an unknown one.
@@ -158,13 +158,13 @@ def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow:
     allow_header: Headers = (("Allow", ", ".join(allow)),) if allow else ()
     if origin and not is_same_origin(origin, host):
         if not gate.allows_every_origin and not gate.allows_origin(origin):
-            return Answer(403, b"", NO_BODY, allow_header) if method == "OPTIONS" else FORBIDDEN
+            return Response(403, b"", NO_BODY, allow_header) if method == "OPTIONS" else FORBIDDEN
         if method == "OPTIONS":
             return preflight(gate, origin, allow_header)
     if not gate.allows_host(host):
         return FORBIDDEN
     if method == "OPTIONS" and not origin and gate.loopback and not _is_address(split_host(host)):
-        return Answer(204, b"", NO_BODY, allow_header)
+        return Response(204, b"", NO_BODY, allow_header)
     if not gate.has_key(headers):
         return UNAUTHORIZED
     return None

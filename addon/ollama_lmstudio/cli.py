@@ -129,10 +129,10 @@ def _parse(
 
 def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print what `ollama.doctor` finds with these options; the status is 1 if something is wrong."""
-    from .endpoints.base import Services
     from .inspect.doctor import examine
     from .lmstudio.cache import CatalogCache
     from .lmstudio.client import Client
+    from .services import Services
     from .state.aliases import AliasStore
 
     _, chosen, rest = _parse(arguments, environ)
@@ -151,7 +151,7 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     async def look() -> int:
         if not settings.demo:
             return await look_at(str(settings.lmstudio_url))
-        from lmstudio_sim.demo import demo_sim
+        from .sim.demo import demo_sim
 
         sim = demo_sim()
         await sim.start()

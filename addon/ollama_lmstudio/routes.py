@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
+from . import outcomes, services
 from .endpoints import (
     aliases,
-    base,
     blobs,
     chat,
     cloud,
@@ -28,7 +28,7 @@ from .endpoints import (
 # The order in which Ollama's router names methods.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
 
-NOT_FOUND = base.Answer(404, b"404 page not found", base.TEXT)
+NOT_FOUND = outcomes.Response(404, b"404 page not found", outcomes.TEXT)
 
 # What goes to LM Studio as it comes.
 PASSTHROUGH = ("/v1/", "/api/v0/", "/api/v1/")
@@ -43,9 +43,9 @@ class Route:
     """
 
     path: str
-    endpoints: Mapping[str, base.Endpoint]
+    endpoints: Mapping[str, services.Endpoint]
     becomes: str
-    uploads: Mapping[str, base.Upload] = field(default_factory=dict)
+    uploads: Mapping[str, services.Upload] = field(default_factory=dict)
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -53,19 +53,19 @@ class Route:
         return tuple(method for method in METHODS if method in self.endpoints or method in self.uploads)
 
 
-def _get(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+def _get(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
     return {"GET": endpoint}
 
 
-def _get_and_head(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+def _get_and_head(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
     return {"GET": endpoint, "HEAD": endpoint}
 
 
-def _post(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+def _post(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
     return {"POST": endpoint}
 
 
-def _delete(endpoint: base.Endpoint) -> Mapping[str, base.Endpoint]:
+def _delete(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
     return {"DELETE": endpoint}
 
 
@@ -92,7 +92,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/blobs/:digest",
         {"HEAD": blobs.head},
         "kept in the state directory; LM Studio takes no files",
-        uploads={"POST": blobs.Upload},
+        uploads={"POST": blobs.BlobUpload},
     ),
     Route("/api/me", _post(cloud.me), "503: there is no account"),
     Route("/api/signout", _post(cloud.signout), "500: there is no account"),
@@ -136,7 +136,7 @@ def _route(path: str) -> Route | None:
     return _BY_PATH.get(path) or next((route for pattern, route in _BY_PATTERN if pattern.fullmatch(path)), None)
 
 
-def upload(method: str, path: str) -> base.Upload | None:
+def upload(method: str, path: str) -> services.Upload | None:
     """Give what takes a request's body, if that must not be held in memory."""
     route = _route(path)
     return route.uploads.get(method) if route else None
@@ -148,18 +148,20 @@ def allowed_methods(path: str) -> tuple[str, ...]:
     return route.allow if route else ()
 
 
-def find(method: str, path: str, query: str = "") -> base.Endpoint | base.Answer:
+def find(method: str, path: str, query: str = "") -> services.Endpoint | outcomes.Response:
     """Give the endpoint of a request, or Ollama's answer where there is none: a redirect, 404 or 405."""
     route = _route(path)
     if route is not None:
         endpoint = route.endpoints.get(method)
-        return endpoint or base.Answer(405, b"405 method not allowed", base.TEXT, (("Allow", ", ".join(route.allow)),))
+        return endpoint or outcomes.Response(
+            405, b"405 method not allowed", outcomes.TEXT, (("Allow", ", ".join(route.allow)),)
+        )
     if is_passthrough(path) and not _route(path.rstrip("/")):
         return passthrough.passthrough
     return _redirect(method, path, query) or NOT_FOUND
 
 
-def _redirect(method: str, path: str, query: str) -> base.Answer | None:
+def _redirect(method: str, path: str, query: str) -> outcomes.Response | None:
     """Send a path with a slash too many to the one that exists."""
     clean = _DOUBLE_SLASH.sub("/", path)
     if clean == path:
@@ -170,5 +172,5 @@ def _redirect(method: str, path: str, query: str) -> base.Answer | None:
     if "//" in path or method == "GET":
         html = f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode("utf-8", "replace")
         body, content_type = (html, "text/html; charset=utf-8") if method in ("GET", "HEAD") else (b"", "")
-        return base.Answer(301, body, content_type, (("Location", location),))
-    return base.Answer(307, b"", "", (("Location", location),))
+        return outcomes.Response(301, body, content_type, (("Location", location),))
+    return outcomes.Response(307, b"", "", (("Location", location),))

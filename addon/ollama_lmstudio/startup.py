@@ -16,9 +16,10 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from . import internals, options
-from .endpoints.base import Services
+from . import options
+from .internals import connections
 from .lmstudio.errors import LMStudioError
+from .services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Startup:
         logger.warning("The script is gone, or cannot be loaded: nothing is served until it can.")
         vars(ctx.master)[CLOSED] = True
         ctx.options.update(server=False)
-        internals.close_clients(busy)
+        connections.close_clients(busy)
 
     async def serve(self, services: Services) -> None:
         """Serve in the mode that was set, also where mitmproxy began in another, and say how things are."""
@@ -210,7 +211,7 @@ class Startup:
     async def _start_demo(self) -> None:
         if self._demo_socket is None:
             return
-        from lmstudio_sim.demo import demo_sim
+        from .sim.demo import demo_sim
 
         sock, self._demo_socket = self._demo_socket, None
         self._demo = demo_sim()

@@ -42,7 +42,7 @@ from typing import Any, Protocol
 SCRIPT = Path(__file__).parents[2] / "addon" / "ollama.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
-from lmstudio_sim import Prompt, Sim, SimModel, Step, content, sleep  # noqa: E402
+from ollama_lmstudio.sim import Prompt, Sim, SimModel, Step, content, sleep  # noqa: E402
 
 MODEL = "bench"
 START_SECONDS = 60

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tests.wire.conftest import CHAT, SCRIPT, content_of, free_port, models, ndjson
 
-from lmstudio_sim import Sim, SimThread, content, sleep
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
+from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)

@@ -17,8 +17,8 @@ from tests.clients.environments import Process, PythonClient, running
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, content_of, ndjson, sim_thread_at
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, content, reasoning, sleep
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
+from ollama_lmstudio.sim import Sim, content, reasoning, sleep
 
 pytestmark = pytest.mark.browser
 

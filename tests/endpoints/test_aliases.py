@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints import aliases, inference, models, passthrough, show
-from ollama_lmstudio.endpoints.base import Answer, Incoming, Services
-from ollama_lmstudio.endpoints.inference import Found
+from ollama_lmstudio.endpoints import aliases, passthrough, show
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.requests import Message, ShowRequest
+from ollama_lmstudio.outcomes import Request, Response
+from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import Alias, AliasStore
+from ollama_lmstudio.translate import inference, listing
+from ollama_lmstudio.translate.inference import ResolvedModel
 
 LOADED = Model(
     "google/gemma",
@@ -60,8 +62,8 @@ def alias(**values: Any) -> Alias:
     return Alias("mine:latest", "c", 1, 2, **values)
 
 
-def found(**values: Any) -> Found:
-    return Found(Model("c"), "c", alias(**values))
+def found(**values: Any) -> ResolvedModel:
+    return ResolvedModel(Model("c"), "c", alias(**values))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_parameters_are_defaults(
     parameters: dict[str, Any], given: dict[str, Any] | None, extras: dict[str, Any], merged: dict[str, Any]
 ) -> None:
     assert inference.merge_options(found(parameters=parameters), given, extras) == merged
-    plain = Found(Model("c"), "c")
+    plain = ResolvedModel(Model("c"), "c")
     assert inference.merge_options(plain, {"seed": 1, "x": 2}, {}) == {"seed": 1, "x": 2}
 
 
@@ -119,13 +121,13 @@ def test_conversations(adds: dict[str, Any], messages: list[Message], system: An
     given = inference.converse(found(**adds), messages, system)
     assert [message["content"] for message in given] == said
     if not adds:
-        assert inference.converse(Found(Model("c"), "c"), messages, system) == given
+        assert inference.converse(ResolvedModel(Model("c"), "c"), messages, system) == given
 
 
-def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Answer:
-    incoming = Incoming("POST", "/api/create", "", {}, json.dumps(body).encode(), 0)
+def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Response:
+    incoming = Request("POST", "/api/create", "", {}, json.dumps(body).encode(), 0)
     answer = asyncio.run(endpoint(incoming, services))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Response)
     return answer
 
 
@@ -170,11 +172,11 @@ def test_a_full_disk_is_a_507(services: Services, monkeypatch: pytest.MonkeyPatc
 
 def test_a_digest_is_of_what_an_alias_adds(services: Services) -> None:
     model = Model("c")
-    plain = models.digest(model, services)
-    first = models.digest(model, services, alias(parameters={"a": 1, "b": 2}))
-    assert first == models.digest(model, services, Alias("other", "c", 7, 8, parameters={"b": 2, "a": 1}))
+    plain = listing.digest(model, services)
+    first = listing.digest(model, services, alias(parameters={"a": 1, "b": 2}))
+    assert first == listing.digest(model, services, Alias("other", "c", 7, 8, parameters={"b": 2, "a": 1}))
     others = [alias(), alias(system="S"), alias(license=["L"]), alias(messages=[{"role": "user", "content": ""}])]
-    assert len({plain, first, *(models.digest(model, services, other) for other in others)}) == 6
+    assert len({plain, first, *(listing.digest(model, services, other) for other in others)}) == 6
 
 
 def test_an_alias_of_a_model_that_is_gone_is_not_listed(services: Services) -> None:
@@ -183,7 +185,7 @@ def test_an_alias_of_a_model_that_is_gone_is_not_listed(services: Services) -> N
         entries["x/there"] = Alias("there", "c", 1, 2)
 
     services.aliases.change(edit)
-    assert [entry.name for entry in models.listed(CATALOG, services)] == [
+    assert [entry.name for entry in listing.list_entries(CATALOG, services)] == [
         "a/same:latest",
         "b/same:latest",
         "c:latest",
@@ -195,12 +197,12 @@ def test_an_alias_of_a_model_that_is_gone_is_not_listed(services: Services) -> N
 @pytest.mark.parametrize(("index", "basename"), [(0, "Same (a/same)"), (1, "Same (b/same)"), (2, "C")])
 def test_a_basename_is_unique(services: Services, index: int, basename: str) -> None:
     target = CATALOG.models[index]
-    answer = show.describe(Found(target, target.key), ShowRequest(model="x"), services)
+    answer = show.describe(ResolvedModel(target, target.key), ShowRequest(model="x"), services)
     assert answer["model_info"]["general.basename"] == basename
 
 
 def test_embedding_length_is_what_was_seen(services: Services) -> None:
-    target = Found(Model("c", architecture="bert"), "c")
+    target = ResolvedModel(Model("c", architecture="bert"), "c")
     assert "bert.embedding_length" not in show.describe(target, ShowRequest(), services)["model_info"]
     services.dimensions["c"] = 768
     assert show.describe(target, ShowRequest(), services)["model_info"]["bert.embedding_length"] == 768

@@ -14,23 +14,24 @@ from typing import Any, cast
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints.base import Answer, Incoming, Services
-from ollama_lmstudio.endpoints.blobs import PIECE_BYTES, Upload
+from ollama_lmstudio.endpoints.blobs import PIECE_BYTES, BlobUpload
+from ollama_lmstudio.outcomes import Request, Response
+from ollama_lmstudio.services import Services
 
 DATA = b"x" * (PIECE_BYTES * 3)
 
 
-def receive(state_dir: Path) -> Upload:
+def receive(state_dir: Path) -> BlobUpload:
     values = {option.name: option.default for option in options.OPTIONS} | {"state_dir": str(state_dir)}
     services = Services(options.parse(values), cast(Any, None), cast(Any, None), cast(Any, None))
     path = f"/api/blobs/sha256:{hashlib.sha256(DATA).hexdigest()}"
-    return Upload(Incoming("POST", path, "", {}, b"", 0), services)
+    return BlobUpload(Request("POST", path, "", {}, b"", 0), services)
 
 
-def upload(state_dir: Path) -> Answer:
+def upload(state_dir: Path) -> Response:
     """Upload the data in small parts."""
 
-    async def run() -> Answer:
+    async def run() -> Response:
         receiver = receive(state_dir)
         for at in range(0, len(DATA), 65536):
             await receiver.feed(DATA[at : at + 65536])

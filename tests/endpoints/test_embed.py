@@ -13,10 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ollama_lmstudio.endpoints import embed
-from ollama_lmstudio.endpoints.base import Answer, Call, Incoming, Services
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.outcomes import Call, Request, Response
+from ollama_lmstudio.services import Services
 
 MakeServices = Callable[..., Services]
 
@@ -24,8 +25,8 @@ BERT = Model("text-embedding-bert", type="embedding", max_context_length=4, inst
 ENDPOINTS = {"/api/embed": embed.embed, "/api/embeddings": embed.embeddings}
 
 
-def ask(path: str, body: dict[str, Any], services: Services) -> Answer | Call:
-    return asyncio.run(ENDPOINTS[path](Incoming("POST", path, "", {}, json.dumps(body).encode(), 0), services))
+def ask(path: str, body: dict[str, Any], services: Services) -> Response | Call:
+    return asyncio.run(ENDPOINTS[path](Request("POST", path, "", {}, json.dumps(body).encode(), 0), services))
 
 
 def call(path: str, body: dict[str, Any], services: Services) -> tuple[Call, dict[str, Any]]:
@@ -147,7 +148,7 @@ def test_nothing_to_embed_loads_the_model(
 ) -> None:
     services = make_services(BERT if loaded else Model(BERT.key, type="embedding"))
     answer = ask(path, {"model": "bert"} | body, services)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Response)
     assert json.loads(answer.body) == told
     assert services.client.loads == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
 
@@ -255,8 +256,8 @@ def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices)
     services = make_services(BERT)
     made = [call("/api/embed", {"input": "a"}, services)[0] for _ in range(2)]
     key = made[0].model
-    assert services.life.running(key) == 2
+    assert services.lifetimes.running(key) == 2
     for each in made:
         assert each.finished is not None
         each.finished()
-    assert services.life.running(key) == 0
+    assert services.lifetimes.running(key) == 0

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.endpoints.test_mapping import tools
+from tests.translate.test_mapping import tools
 
-from lmstudio_sim import validate
-from ollama_lmstudio.beside import LARGE_BYTES
-from ollama_lmstudio.endpoints.base import Answer, Incoming, Relay, Services
 from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.requests import ChatRequest
+from ollama_lmstudio.outcomes import Passthrough, Request, Response
+from ollama_lmstudio.services import Services
+from ollama_lmstudio.sim import validate
+from ollama_lmstudio.threads import LARGE_BYTES
 
 CHAT = "/v1/chat/completions"
 
@@ -112,8 +113,8 @@ MODELS = (
 )
 
 
-def go(body: bytes, services: Services, path: str = CHAT) -> Relay | Answer:
-    return asyncio.run(passthrough(Incoming("POST", path, "", {}, body, 0), services))
+def go(body: bytes, services: Services, path: str = CHAT) -> Passthrough | Response:
+    return asyncio.run(passthrough(Request("POST", path, "", {}, body, 0), services))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def go(body: bytes, services: Services, path: str = CHAT) -> Relay | Answer:
 def test_the_name_becomes_lm_studios(name: str, key: str, make_services: Callable[..., Services]) -> None:
     relay = go(f'{{ "stream": true,  "model" :\t"{name}" , "n":1.0}}'.encode(), make_services(*MODELS))
     body = f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode()
-    assert relay == Relay(CHAT, body, model=key, asked=name)
+    assert relay == Passthrough(CHAT, body, model=key, asked=name)
 
 
 rubbish_bytes = st.binary(max_size=20).filter(lambda data: not set(data) & {*range(32), *b'"\\'})
@@ -142,7 +143,7 @@ def test_no_other_byte_changes(rubbish: bytes, space: str, make_services: Callab
     after = space.encode() + b',"b":1e5,"c":"\\u00e9"}' + rubbish
     body = before + b'"model":' + b'"\\u0071wen3:8b"' + after
     relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
     assert relay.body == before + b'"model":' + b'"qwen/qwen3-8b"' + after
 
 
@@ -160,7 +161,7 @@ def test_no_other_byte_changes(rubbish: bytes, space: str, make_services: Callab
     ],
 )
 def test_what_goes_on_as_it_is(path: str, body: bytes, make_services: Callable[..., Services]) -> None:
-    assert go(body, make_services(*MODELS), path) == Relay(path, body)
+    assert go(body, make_services(*MODELS), path) == Passthrough(path, body)
 
 
 ERRORS = [
@@ -243,7 +244,7 @@ def test_secrets_are_scrubbed(make_services: Callable[..., Services], monkeypatc
 
     monkeypatch.setattr(services.catalog, "resolve", gone)
     answer = go(b'{"model":"m"}', services)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Response)
     assert answer.status == 503
     assert b"hunter2" not in answer.body
 
@@ -264,9 +265,9 @@ def function(**rest: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f"} | rest}
 
 
-def relayed(path: str, body: bytes) -> Relay:
+def relayed(path: str, body: bytes) -> Passthrough:
     """Give what becomes of a request for QWEN."""
-    return Relay(path, body, model=QWEN, asked=QWEN)
+    return Passthrough(path, body, model=QWEN, asked=QWEN)
 
 
 def wrapped(tool: Any, path: str) -> str:
@@ -330,7 +331,7 @@ def test_a_tool_that_lm_studio_refuses(
 )
 def test_a_tool_without_a_function(given_tool: str, made: Any, make_services: Callable[..., Services]) -> None:
     relay = go(wrapped(given_tool, CHAT).encode(), make_services(*MODELS))
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
     assert json.loads(relay.body)["tools"][1] == made
 
 
@@ -383,7 +384,7 @@ def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> Non
     )
     body = b'{"a":"\xff\\ud800","model":"qwen/qwen3-8b","tools":[' + tool + b"]}"
     relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
     before, _, made = relay.body.partition(b'"tools":')
     assert before == body.partition(b'"tools":')[0]
     name = json.loads(made.removesuffix(b"}"))[0]["function"]["name"]
@@ -401,7 +402,7 @@ def test_what_ollama_takes_lm_studio_takes(
     path = RESPONSES if flat else CHAT
     body = json.dumps({"before": 1e5, "model": "qwen/qwen3-8b", "tools": given_tools, "after": "é"}, indent=indent)
     relay = go(body.encode(), make_services(*MODELS), path)
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
 
     def as_chat(tools: list[Any]) -> list[Any]:
         return [{"type": "function", "function": tool} if flat else tool for tool in tools]
@@ -460,17 +461,17 @@ def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: p
 def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[..., Services]) -> None:
     services = make_services(*MODELS)
     relay = go(json.dumps({"model": QWEN}).encode(), services)
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
     assert relay.finished is not None
-    assert services.life.running(QWEN) == 1
+    assert services.lifetimes.running(QWEN) == 1
     relay.finished()
-    assert services.life.running(QWEN) == 0
+    assert services.lifetimes.running(QWEN) == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"model":5}'])
 def test_a_relay_without_a_model_uses_none(body: bytes, make_services: Callable[..., Services]) -> None:
     relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, Passthrough)
     assert relay.finished is None
 
 
@@ -488,6 +489,6 @@ def test_a_large_body_is_read_beside_the_event_loop(
 
         monkeypatch.setattr(module, name, note)
     body = b'{"model":"m","user":"%b"}' % (b"a" * LARGE_BYTES)
-    answer = asyncio.run(passthrough(Incoming("POST", CHAT, "", {}, body, 0), make_services(Model("m"))))
-    assert answer == Relay(CHAT, body)
+    answer = asyncio.run(passthrough(Request("POST", CHAT, "", {}, body, 0), make_services(Model("m"))))
+    assert answer == Passthrough(CHAT, body)
     assert on_loop == [False, False]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ollama_lmstudio.endpoints.base import Incoming, Services
-from ollama_lmstudio.endpoints.models import digest
 from ollama_lmstudio.endpoints.ps import ps
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
+from ollama_lmstudio.outcomes import Request
+from ollama_lmstudio.services import Services
+from ollama_lmstudio.translate.listing import digest
 
 MakeServices = Callable[..., Services]
 
@@ -23,7 +24,7 @@ FOREVER = "2316-02-24T22:00:36.854775807Z"
 
 
 def listed(services: Services) -> list[dict[str, Any]]:
-    body = json.loads(asyncio.run(ps(Incoming("GET", "/api/ps", "", {}, b"", 0), services)).body)
+    body = json.loads(asyncio.run(ps(Request("GET", "/api/ps", "", {}, b"", 0), services)).body)
     assert list(body) == ["models"]
     found: list[dict[str, Any]] = body["models"]
     return found

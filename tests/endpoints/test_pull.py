@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints.base import Incoming, Served, Services
 from ollama_lmstudio.endpoints.pull import ABSENCE_SECONDS, REPEAT_SECONDS, Wanted, pull, to_lmstudio
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.outcomes import LocalStream, Request
+from ollama_lmstudio.services import Services
 
 HF = "https://huggingface.co/"
 
@@ -125,8 +126,8 @@ def follow(lmstudio: LMStudio, stop_after: int | None = None) -> tuple[list[tupl
 
     async def run() -> None:
         nonlocal error
-        served = await pull(Incoming("POST", "/api/pull", "", {}, b'{"model":"hf.co/a/b:q4"}', 0), shared)
-        assert isinstance(served, Served)
+        served = await pull(Request("POST", "/api/pull", "", {}, b'{"model":"hf.co/a/b:q4"}', 0), shared)
+        assert isinstance(served, LocalStream)
         try:
             async with aclosing(served.lines) as given:
                 async for line in given:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio.endpoints import show
-from ollama_lmstudio.endpoints.base import Incoming, Services
-from ollama_lmstudio.lmstudio.catalog import Instance, Model, Reasoning
+from ollama_lmstudio.lmstudio.catalog import Instance, Model, ReasoningOptions
 from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.outcomes import Request
+from ollama_lmstudio.services import Services
 
 MakeServices = Callable[..., Services]
 
@@ -29,7 +30,7 @@ LLM = Model(
     format="gguf",
     description="A model.",
     tools=True,
-    reasoning=Reasoning(("off", "on"), "on"),
+    reasoning=ReasoningOptions(("off", "on"), "on"),
     capabilities_known=True,
     variants=("qwen/qwen3-8b@q4_k_m",),
     selected_variant="qwen/qwen3-8b@q4_k_m",
@@ -40,7 +41,7 @@ BARE = Model("bare")
 
 
 def ask(body: dict[str, Any], services: Services, **headers: str) -> dict[str, Any]:
-    incoming = Incoming("POST", "/api/show", "", headers, json.dumps(body).encode(), 0)
+    incoming = Request("POST", "/api/show", "", headers, json.dumps(body).encode(), 0)
     answer = asyncio.run(show.show(incoming, services))
     assert answer.status == 200
     told: dict[str, Any] = json.loads(answer.body)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmstudio_sim import Prompt, Reasoning, SimModel, Step, content, embedder, end, error, reasoning, tool_call
+from ollama_lmstudio.sim import Prompt, Reasoning, SimModel, Step, content, embedder, end, error, reasoning, tool_call
 
 RECORDED = Path(__file__).with_name("ollama.jsonl")
 TIMEOUT = 20

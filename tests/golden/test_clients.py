@@ -10,7 +10,7 @@ import pytest
 from tests.golden.clients import ClientRequest, client_requests
 from tests.wire.conftest import Proxy, RawAnswer
 
-from lmstudio_sim import Reasoning, Recorded, Sim, SimModel, SimThread, embedder
+from ollama_lmstudio.sim import Reasoning, Recorded, Sim, SimModel, SimThread, embedder
 
 REQUESTS = client_requests()
 SELECTED: list[ClientRequest] = []

@@ -10,8 +10,8 @@ from tests.golden.replay import ALIAS, MODELS, Case, Outcome, Runner, compare, r
 from tests.strict.ways import Tap
 from tests.wire.conftest import Proxy
 
-from lmstudio_sim import Sim, SimThread
 from ollama_lmstudio import routes
+from ollama_lmstudio.sim import Sim, SimThread
 
 CASES = recorded()
 

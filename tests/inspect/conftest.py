@@ -10,8 +10,8 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.test import tflow
 
-from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Numbers, Record
+from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.record.record import Numbers, Record
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="  # 70 bytes
 SECRET = "sk-lm-abcdefgh:12345678901234567890"
@@ -147,10 +147,10 @@ def exchange(
     response: bytes | None = LINES,
     content_type: str = "application/x-ndjson",
     **changed: Any,
-) -> Exchange:
+) -> Snapshot:
     """Make a chat's exchange."""
     kept = record(response_size=len(response or b"")) if kept is None else kept
-    whole = Exchange(
+    whole = Snapshot(
         record=kept,
         method="POST",
         path="/v1/chat/completions",
@@ -164,10 +164,10 @@ def exchange(
     return replace(whole, **changed)
 
 
-def answered(path: str, response: object, *, method: str = "GET", status: int = 200, **kept: Any) -> Exchange:
+def answered(path: str, response: object, *, method: str = "GET", status: int = 200, **kept: Any) -> Snapshot:
     """Make the exchange of a request that the bridge answered itself."""
     body = response if isinstance(response, bytes) else dumps(response)
-    return Exchange(
+    return Snapshot(
         record=Record(kind="answer", method=method, path=path, response_size=len(body), **kept),
         method=method,
         path=path,
@@ -180,7 +180,7 @@ def answered(path: str, response: object, *, method: str = "GET", status: int = 
     )
 
 
-def flow_of(exchange: Exchange) -> http.HTTPFlow:
+def flow_of(exchange: Snapshot) -> http.HTTPFlow:
     """Make the flow that an exchange is read from."""
     flow = tflow.tflow()
     flow.request = http.Request.make(exchange.method, f"http://localhost:1234{exchange.path}", exchange.body)

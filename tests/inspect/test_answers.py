@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.inspect.conftest import EVENTS, LINES, chunk, dumps, line, ndjson, sse
 
-from ollama_lmstudio.inspect.answers import MAX_STATES, Answer, State, read_answer
-from ollama_lmstudio.inspect.conversation import ToolCall
-from ollama_lmstudio.inspect.record import Numbers
+from ollama_lmstudio.inspect.answers import MAX_STATES, ParsedAnswer, State, read_answer
+from ollama_lmstudio.inspect.conversation import ParsedToolCall
+from ollama_lmstudio.record.record import Numbers
 
 METRICS = {
     "total_duration": 5,
@@ -46,7 +46,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
             line(tool_calls=[{"id": "c", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}]),
             line(done=True),
         ),
-        {"tool_calls": (ToolCall("f", '{"a": 1}', "c"),), "finish": "stop", "done": True},
+        {"tool_calls": (ParsedToolCall("f", '{"a": 1}', "c"),), "finish": "stop", "done": True},
     ),
     "an error line": (
         ndjson(line("It is"), {"error": "LM Studio closed the connection"}),
@@ -97,7 +97,11 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
             chunk("tool_calls"),
         ),
         {
-            "tool_calls": (ToolCall("f", '{"a":1}', "1"), ToolCall("g", '{"b":2}', "2"), ToolCall("h", "{}", "3")),
+            "tool_calls": (
+                ParsedToolCall("f", '{"a":1}', "1"),
+                ParsedToolCall("g", '{"b":2}', "2"),
+                ParsedToolCall("h", "{}", "3"),
+            ),
             "finish": "tool_calls",
             "done": True,
         },
@@ -109,15 +113,19 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
             chunk(tool_calls=[{"function": {"arguments": ":2}"}}]),
             chunk("tool_calls"),
         ),
-        {"tool_calls": (ToolCall("f", '{"a":1}'), ToolCall("g", '{"b":2}')), "finish": "tool_calls", "done": True},
+        {
+            "tool_calls": (ParsedToolCall("f", '{"a":1}'), ParsedToolCall("g", '{"b":2}')),
+            "finish": "tool_calls",
+            "done": True,
+        },
     ),
     "calls without ids at one index": (
         sse(fragment(0, "f", '{"a":1}'), fragment(0, "g", {"b": 2})),
-        {"tool_calls": (ToolCall("f", '{"a":1}'), ToolCall("g", '{"b": 2}')), "done": True},
+        {"tool_calls": (ParsedToolCall("f", '{"a":1}'), ParsedToolCall("g", '{"b": 2}')), "done": True},
     ),
     "a tool call that never ends": (
         sse(fragment(0, "f", '{"a": "x'), done=False),
-        {"tool_calls": (ToolCall("f", '{"a": "x'),)},
+        {"tool_calls": (ParsedToolCall("f", '{"a": "x'),)},
     ),
     "one object of a chat completion": (
         dumps(
@@ -134,7 +142,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
         ),
         {
             "text": "hi",
-            "tool_calls": (ToolCall("f", "{}", "1"),),
+            "tool_calls": (ParsedToolCall("f", "{}", "1"),),
             "finish": "stop",
             "done": True,
             "numbers": Numbers(first_token=500_000_000, generation=2_000_000_000, prompt_tokens=7, answer_tokens=3),
@@ -167,7 +175,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
         ),
         {
             "text": "hi",
-            "tool_calls": (ToolCall("f", '{"a":1}', "1"),),
+            "tool_calls": (ParsedToolCall("f", '{"a":1}', "1"),),
             "finish": "tool_use",
             "done": True,
             "numbers": Numbers(prompt_tokens=7, answer_tokens=3),
@@ -188,7 +196,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
         {
             "text": "hi",
             "thinking": "hm",
-            "tool_calls": (ToolCall("f", '{"a": 1}', "1"),),
+            "tool_calls": (ParsedToolCall("f", '{"a": 1}', "1"),),
             "finish": "tool_use",
             "done": True,
         },
@@ -209,7 +217,7 @@ ANSWERS: dict[str, tuple[bytes, dict[str, Any]]] = {
         {
             "text": "hi",
             "thinking": "hm",
-            "tool_calls": (ToolCall("f", "{}", "c"),),
+            "tool_calls": (ParsedToolCall("f", "{}", "c"),),
             "finish": "completed",
             "done": True,
             "numbers": Numbers(answer_tokens=3),
@@ -267,7 +275,7 @@ def test_answers(body: bytes, expected: dict[str, Any]) -> None:
     for name in ("text", "thinking", "tool_calls", "finish", "done", "error", "numbers", "data", "plain"):
         if name == "numbers" and name not in expected:
             continue
-        assert getattr(answer, name) == expected.get(name, getattr(Answer(), name)), name
+        assert getattr(answer, name) == expected.get(name, getattr(ParsedAnswer(), name)), name
     if "data" not in expected:
         assert len(answer.problems) == len(expected.get("problems", []))
     if expected.get("problems") not in (None, [...]):

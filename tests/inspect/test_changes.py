@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.inspect.conftest import ASKED, CALL, PNG, WEATHER, dumps
 
-from ollama_lmstudio.endpoints import mapping
 from ollama_lmstudio.inspect.changes import MAX_LINES, changes
 from ollama_lmstudio.ollama.requests import ChatRequest
+from ollama_lmstudio.translate import mapping
 
 CHAT = "/api/chat"
 COMPLETIONS = "/v1/chat/completions"

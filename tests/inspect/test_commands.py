@@ -12,10 +12,10 @@ from mitmproxy.test import taddons
 from tests.inspect.conftest import exchange, flow_of
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints.base import Services
 from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import AliasStore
 
 ADDRESSES = [

@@ -11,20 +11,27 @@ from hypothesis import strategies as st
 from tests.golden.clients import ClientRequest, client_requests
 from tests.inspect.conftest import ASKED, CALL, PNG, dumps
 
-from ollama_lmstudio.inspect.conversation import Attachment, Message, Request, Tool, ToolCall, read_request
+from ollama_lmstudio.inspect.conversation import (
+    Attachment,
+    ParsedMessage,
+    ParsedRequest,
+    ParsedToolCall,
+    Tool,
+    read_request,
+)
 
 IMAGE = Attachment("image/png", 70)
-USER = Message("user", "hi")
+USER = ParsedMessage("user", "hi")
 
 
 def test_a_chat() -> None:
     request = read_request(dumps(ASKED), "/api/chat")
     assert request.model == "llama3.2"
     assert request.messages == (
-        Message("system", "Be terse."),
-        Message("user", "What is this?\nLook.", attachments=(IMAGE,)),
-        Message("assistant", thinking="Where?", tool_calls=(ToolCall("weather", '{"city": "Rome"}'),)),
-        Message("tool", "18 degrees", answers="weather"),
+        ParsedMessage("system", "Be terse."),
+        ParsedMessage("user", "What is this?\nLook.", attachments=(IMAGE,)),
+        ParsedMessage("assistant", thinking="Where?", tool_calls=(ParsedToolCall("weather", '{"city": "Rome"}'),)),
+        ParsedMessage("tool", "18 degrees", answers="weather"),
     )
     assert [str(tool) for tool in request.tools] == ["weather(city, unit?)"]
     assert request.options == {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
@@ -36,36 +43,36 @@ def test_the_call_of_a_chat_has_the_same_conversation() -> None:
     before, after = read_request(dumps(ASKED), "/api/chat"), read_request(dumps(CALL), "/v1/chat/completions")
     assert [message.text for message in after.messages] == [message.text for message in before.messages]
     assert after.messages[1] == before.messages[1]
-    assert after.messages[2].tool_calls == (ToolCall("weather", '{"city": "Rome"}', "call_1"),)
+    assert after.messages[2].tool_calls == (ParsedToolCall("weather", '{"city": "Rome"}', "call_1"),)
     assert after.messages[3].answers == "call_1"
     assert after.tools == before.tools
 
 
 IMAGE_URL = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{PNG}"}}
 
-MESSAGES: dict[str, tuple[str, dict[str, Any], list[Message]]] = {
+MESSAGES: dict[str, tuple[str, dict[str, Any], list[ParsedMessage]]] = {
     "generate": (
         "/api/generate",
         {"system": "s", "prompt": "hi", "images": [PNG]},
-        [Message("system", "s"), Message("user", "hi", attachments=(IMAGE,))],
+        [ParsedMessage("system", "s"), ParsedMessage("user", "hi", attachments=(IMAGE,))],
     ),
     "an empty prompt": ("/api/generate", {"prompt": ""}, []),
-    "an image alone": ("/api/generate", {"images": [PNG]}, [Message("user", attachments=(IMAGE,))]),
+    "an image alone": ("/api/generate", {"images": [PNG]}, [ParsedMessage("user", attachments=(IMAGE,))]),
     "keys in capitals": ("/api/generate", {"Prompt": "hi"}, [USER]),
     "parts": (
         "/v1/chat/completions",
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, IMAGE_URL, {"text": "b"}]}]},
-        [Message("user", "a\nb", attachments=(Attachment("image/jpeg", 70),))],
+        [ParsedMessage("user", "a\nb", attachments=(Attachment("image/jpeg", 70),))],
     ),
     "an image elsewhere": (
         "/v1/chat/completions",
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://a/b.png"}]}]},
-        [Message("user", attachments=(Attachment("at http://a/b.png", 0),))],
+        [ParsedMessage("user", attachments=(Attachment("at http://a/b.png", 0),))],
     ),
     "reasoning": (
         "/v1/chat/completions",
         {"messages": [{"role": "assistant", "content": None, "reasoning_content": "hm"}]},
-        [Message("assistant", thinking="hm")],
+        [ParsedMessage("assistant", thinking="hm")],
     ),
     "messages of Anthropic's": (
         "/v1/messages",
@@ -95,9 +102,9 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], list[Message]]] = {
             ],
         },
         [
-            Message("system", "s"),
-            Message("assistant", thinking="hm", tool_calls=(ToolCall("f", '{"a": 1}', "1"),)),
-            Message("user", "ok", attachments=(IMAGE,), answers="1"),
+            ParsedMessage("system", "s"),
+            ParsedMessage("assistant", thinking="hm", tool_calls=(ParsedToolCall("f", '{"a": 1}', "1"),)),
+            ParsedMessage("user", "ok", attachments=(IMAGE,), answers="1"),
         ],
     ),
     "responses": (
@@ -112,11 +119,11 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], list[Message]]] = {
             ],
         },
         [
-            Message("system", "s"),
+            ParsedMessage("system", "s"),
             USER,
-            Message("assistant", thinking="hm"),
-            Message("assistant", tool_calls=(ToolCall("f", "{}", "c"),)),
-            Message("tool", "ok", answers="c"),
+            ParsedMessage("assistant", thinking="hm"),
+            ParsedMessage("assistant", tool_calls=(ParsedToolCall("f", "{}", "c"),)),
+            ParsedMessage("tool", "ok", answers="c"),
         ],
     ),
     "responses to one text": ("/v1/responses", {"input": "hi"}, [USER]),
@@ -129,23 +136,23 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], list[Message]]] = {
                 {"type": "image", "data_url": f"data:image/png;base64,{PNG}"},
             ],
         },
-        [Message("system", "s"), USER, Message("user", attachments=(IMAGE,))],
+        [ParsedMessage("system", "s"), USER, ParsedMessage("user", attachments=(IMAGE,))],
     ),
     "what is no message": (
         "/api/chat",
         {"messages": ["hi", 5, {"content": {"a": 1}}, {"role": "user", "tool_calls": ["f", {"function": 1}]}]},
         [
-            Message("?", "hi"),
-            Message("?", "5"),
-            Message("?", '{"a": 1}'),
-            Message("user", tool_calls=(ToolCall("", "f"), ToolCall(""))),
+            ParsedMessage("?", "hi"),
+            ParsedMessage("?", "5"),
+            ParsedMessage("?", '{"a": 1}'),
+            ParsedMessage("user", tool_calls=(ParsedToolCall("", "f"), ParsedToolCall(""))),
         ],
     ),
     "images that are none": (
         "/api/chat",
         {"messages": [{"role": "user", "images": [{"0": 137, "1": 80}, 7, "????", "QUJD"]}]},
         [
-            Message(
+            ParsedMessage(
                 "user",
                 attachments=(
                     Attachment("not in base64", 2),
@@ -160,7 +167,7 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], list[Message]]] = {
 
 
 @pytest.mark.parametrize(("path", "body", "messages"), MESSAGES.values(), ids=MESSAGES)
-def test_messages(path: str, body: dict[str, Any], messages: list[Message]) -> None:
+def test_messages(path: str, body: dict[str, Any], messages: list[ParsedMessage]) -> None:
     request = read_request(dumps(body), path)
     assert list(request.messages) == messages
     assert not request.fields
@@ -202,7 +209,7 @@ def test_a_body_that_is_cut_in_an_image() -> None:
     body = dumps({"model": "m", "messages": [{"role": "user", "content": "hi", "images": [PNG]}], "stream": True})
     request = read_request(body[: body.index(PNG.encode()) + 40], "/api/chat")
     assert request.problem.startswith("broken: ")
-    assert request.messages == (Message("user", "hi", attachments=(Attachment("image/png", 30),)),)
+    assert request.messages == (ParsedMessage("user", "hi", attachments=(Attachment("image/png", 30),)),)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +267,7 @@ BODIES = st.dictionaries(
 
 @given(st.binary())
 def test_never_raises(body: bytes) -> None:
-    assert isinstance(read_request(body), Request)
+    assert isinstance(read_request(body), ParsedRequest)
 
 
 @given(BODIES, st.sampled_from(["/api/chat", "/api/embed", "/v1/responses"]))

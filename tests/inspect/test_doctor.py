@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from tests.wire.conftest import free_port
 
-from lmstudio_sim import SimModel, SimThread
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints.base import Services
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.services import Services
+from ollama_lmstudio.sim import SimModel, SimThread
 from ollama_lmstudio.state.aliases import Alias, AliasStore
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"

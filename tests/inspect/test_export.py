@@ -32,8 +32,8 @@ from tests.inspect.conftest import (
 from tests.inspect.test_render import own_call
 
 from ollama_lmstudio.inspect import export
-from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Record
+from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.record.record import Record
 
 ADDRESS = "http://localhost:11434"
 
@@ -281,7 +281,7 @@ def test_jsonl_has_tool_calls_in_openais_form() -> None:
     assert json.loads(export.jsonl(sent_on)) == expected
 
 
-REFUSED: dict[str, tuple[Exchange, str]] = {
+REFUSED: dict[str, tuple[Snapshot, str]] = {
     "an error": (exchange(record(error="gone")), "did not end well"),
     "a status": (exchange(status=404), "did not end well"),
     "an answer that was cut off": (exchange(response=ndjson(line("a"), line(done=True, reason="length"))), "length"),
@@ -298,7 +298,7 @@ REFUSED: dict[str, tuple[Exchange, str]] = {
 
 
 @pytest.mark.parametrize(("given_exchange", "reason"), REFUSED.values(), ids=REFUSED)
-def test_jsonl_is_of_exchanges_that_ended_well(given_exchange: Exchange, reason: str) -> None:
+def test_jsonl_is_of_exchanges_that_ended_well(given_exchange: Snapshot, reason: str) -> None:
     with pytest.raises(export.NotExportable, match=reason):
         export.jsonl(given_exchange)
 
@@ -328,7 +328,7 @@ def test_no_secrets_in_any(form: str) -> None:
 )
 def test_only_refusals_are_raised(kind: Any, asked: bytes, call: bytes, response: bytes | None, text: str) -> None:
     kept = Record(kind=kind, path=text, request=asked, model=text, error=text)
-    whole = Exchange(kept, text, text, ((text, text),), call, 200, "OK", (), response)
+    whole = Snapshot(kept, text, text, ((text, text),), call, 200, "OK", (), response)
     for form in export.FORMATS:
         with suppress(export.NotExportable):
             export.write(whole, form, ADDRESS).encode()

@@ -26,8 +26,8 @@ from tests.inspect.conftest import (
 )
 
 from ollama_lmstudio.inspect import render
-from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Numbers, Record
+from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.record.record import Numbers, Record
 
 WHOLE = """\
 # POST /api/chat
@@ -219,7 +219,7 @@ V1_MODEL = {
     "capabilities": {"vision": False, "trained_for_tool_use": True},
 }
 
-ANSWERS: dict[str, tuple[Exchange, str]] = {
+ANSWERS: dict[str, tuple[Snapshot, str]] = {
     "embeddings": (
         answered("/api/embed", EMBEDDED),
         "model: nomic\nembeddings: |\n"
@@ -287,7 +287,7 @@ ANSWERS: dict[str, tuple[Exchange, str]] = {
 
 
 @pytest.mark.parametrize(("given_exchange", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_answers_of_the_bridge_itself(given_exchange: Exchange, expected: str) -> None:
+def test_answers_of_the_bridge_itself(given_exchange: Snapshot, expected: str) -> None:
     assert parts(render.ollama_response(given_exchange))["Answer: 200"] == expected
     assert "# Answered by the bridge itself" in render.ollama_request(given_exchange)
 
@@ -388,12 +388,12 @@ def test_lm_studio_was_not_asked() -> None:
     assert "0.33.0" in render.lmstudio_response(version)
 
 
-def own_call(**changed: Any) -> Exchange:
+def own_call(**changed: Any) -> Snapshot:
     """Make a call that nobody asked for."""
     kept = Record(kind="own", purpose="model list for name resolution")
     headers = (("Content-Type", "application/json"),)
     body = dumps({"models": [V1_MODEL]})
-    whole = Exchange(kept, "GET", "/api/v1/models", (), b"", 200, "OK", headers, body)
+    whole = Snapshot(kept, "GET", "/api/v1/models", (), b"", 200, "OK", headers, body)
     return replace(whole, **changed)
 
 
@@ -437,7 +437,7 @@ def test_never_raises(
     kind: Any, path: str, asked: bytes, call: bytes, response: bytes | None, upstream: bytes, status: int, text: str
 ) -> None:
     kept = Record(kind=kind, path=path, model=text, request=asked, upstream=upstream, status=status, error=text)
-    whole = Exchange(kept, text, path, ((text, text),), call, status, text, ((text, text),), response)
+    whole = Snapshot(kept, text, path, ((text, text),), call, status, text, ((text, text),), response)
     for view in VIEWS:
         view(whole).encode()
 

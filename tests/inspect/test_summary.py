@@ -13,8 +13,8 @@ from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, exchange, n
 from tests.inspect.test_render import TAG, V1_MODEL, own_call
 
 from ollama_lmstudio.inspect import summary
-from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Numbers, Record
+from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.record.record import Numbers, Record
 
 LENGTH = replace(NUMBERS, done_reason="length")
 GONE = "LM Studio closed the connection before its answer was finished"
@@ -26,7 +26,7 @@ def request(body: object, path: str, **changed: Any) -> Record:
     return record(body, path=path, model="nomic:latest", numbers=None, **changed)
 
 
-def failed(status: int, error: object, **changed: Any) -> Exchange:
+def failed(status: int, error: object, **changed: Any) -> Snapshot:
     """Make an exchange that was answered with an error."""
     kept = record(model="nope", numbers=None, **changed)
     return exchange(
@@ -34,7 +34,7 @@ def failed(status: int, error: object, **changed: Any) -> Exchange:
     )
 
 
-CASES: dict[str, tuple[Exchange, str, str]] = {
+CASES: dict[str, tuple[Snapshot, str, str]] = {
     "a chat": (exchange(), "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
     "generate": (
         exchange(record(path="/api/generate", model="m:latest", numbers=Numbers(first_token=9 * MS, answer_tokens=1))),
@@ -182,7 +182,7 @@ CASES: dict[str, tuple[Exchange, str, str]] = {
 
 
 @pytest.mark.parametrize(("given_exchange", "comment", "mark"), CASES.values(), ids=CASES)
-def test_comments_and_marks(given_exchange: Exchange, comment: str, mark: str) -> None:
+def test_comments_and_marks(given_exchange: Snapshot, comment: str, mark: str) -> None:
     assert summary.comment(given_exchange) == comment
     assert summary.mark(given_exchange) == mark
 
@@ -219,6 +219,6 @@ def test_large_bodies_are_not_parsed() -> None:
 )
 def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None, status: int, text: str) -> None:
     kept = Record(kind=kind, path=path, request=asked, model=text, purpose=text)
-    whole = Exchange(kept, "POST", path, (), asked, status, text, (), response)
+    whole = Snapshot(kept, "POST", path, (), asked, status, text, (), response)
     summary.comment(whole).encode()
     summary.mark(whole)

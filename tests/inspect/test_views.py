@@ -21,8 +21,8 @@ from tests.inspect.test_render import own_call
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio.inspect import render, views
-from ollama_lmstudio.inspect.exchange import Exchange
-from ollama_lmstudio.inspect.record import Record
+from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.record.record import Record
 
 IS_NEW = hasattr(contentviews, "Contentview")
 API: Any = contentviews
@@ -66,7 +66,7 @@ def names() -> list[str]:
     return list(API.registry) if IS_NEW else [view.name.lower() for view in API.views]
 
 
-def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-stream") -> Exchange:
+def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-stream") -> Snapshot:
     """Make the exchange of a request that was sent on."""
     kept = Record(kind="relay", method="POST", path=path, request=dumps({"model": "m"}))
     whole = exchange(kept, call={"model": "org/m"}, response=response, content_type=content_type)
@@ -75,7 +75,7 @@ def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-s
 
 OLLAMA, LM_STUDIO = "Ollama", "LM Studio"
 
-CHOSEN: dict[str, tuple[Exchange, str]] = {
+CHOSEN: dict[str, tuple[Snapshot, str]] = {
     "a call": (exchange(), OLLAMA),
     "a call that failed": (exchange(record(error="gone"), response=b'{"error":"gone"}', status=502), OLLAMA),
     "an answer": (answered("/api/tags", {"models": []}), OLLAMA),
@@ -94,7 +94,7 @@ CHOSEN: dict[str, tuple[Exchange, str]] = {
 
 
 @pytest.mark.parametrize(("given_exchange", "view"), CHOSEN.values(), ids=CHOSEN)
-def test_which_view_is_chosen(given_exchange: Exchange, view: str) -> None:
+def test_which_view_is_chosen(given_exchange: Snapshot, view: str) -> None:
     flow = flow_of(given_exchange)
     for message in (flow.request, flow.response):
         assert show(flow, message).view == view
@@ -108,7 +108,7 @@ def test_a_request_without_an_answer_is_shown_too() -> None:
 
 
 @pytest.mark.parametrize("given_exchange", [case[0] for case in CHOSEN.values()], ids=CHOSEN)
-def test_both_can_be_chosen_by_hand(given_exchange: Exchange) -> None:
+def test_both_can_be_chosen_by_hand(given_exchange: Snapshot) -> None:
     flow = flow_of(given_exchange)
     expected = {
         (OLLAMA, flow.request): render.ollama_request,
@@ -158,7 +158,7 @@ def test_secrets_are_masked(name: str) -> None:
 
 
 def test_a_view_that_fails_shows_the_body() -> None:
-    def broken(_: Exchange) -> str:
+    def broken(_: Snapshot) -> str:
         raise RuntimeError("never mind")
 
     side = replace(views.OLLAMA, response=broken)
@@ -169,14 +169,14 @@ def test_a_view_that_fails_shows_the_body() -> None:
 
 
 def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object) -> Exchange:
+    def broken(_: object) -> Snapshot:
         raise RuntimeError("never mind")
 
     flow = flow_of(exchange())
     assert flow.response is not None
     flow.response.headers["content-type"] = "application/json"
     flow.response.content = b"{}"
-    monkeypatch.setattr("ollama_lmstudio.inspect.exchange.of", broken)
+    monkeypatch.setattr("ollama_lmstudio.inspect.snapshot.of", broken)
     assert show(flow, flow.response).view == "JSON"
 
 

@@ -10,7 +10,7 @@ from ollama_lmstudio.lmstudio.catalog import (
     Instance,
     Model,
     NotACatalog,
-    Reasoning,
+    ReasoningOptions,
     bare_key,
     model_type,
     parse_catalog,
@@ -97,7 +97,7 @@ def test_v1_list_is_read_field_by_field() -> None:
             format="gguf",
             vision=True,
             tools=True,
-            reasoning=Reasoning(("off", "on"), "on"),
+            reasoning=ReasoningOptions(("off", "on"), "on"),
             capabilities_known=True,
             instances=(
                 Instance("google/gemma-4-26b-a4b", 4096, 3599.0),
@@ -212,7 +212,7 @@ def test_absent_capabilities_are_unknown_not_false() -> None:
         ("variants", ["x@q4", None, 1], "variants", ("x@q4",)),
         ("capabilities", [], "capabilities_known", False),
         ("capabilities", {"vision": "yes"}, "vision", None),
-        ("capabilities", {"reasoning": {"allowed_options": ["on", 1]}}, "reasoning", Reasoning(("on",))),
+        ("capabilities", {"reasoning": {"allowed_options": ["on", 1]}}, "reasoning", ReasoningOptions(("on",))),
         ("capabilities", {"reasoning": True}, "reasoning", None),
     ],
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ollama_lmstudio.lmstudio.client import CATALOG_PATH_SECONDS, KEEPALIVE_SECONDS, Client, Exchange
+from ollama_lmstudio.lmstudio.client import CATALOG_PATH_SECONDS, KEEPALIVE_SECONDS, Client, ClientCall
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioTimeout, LMStudioUnreachable
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
@@ -446,7 +446,7 @@ def test_an_answer_that_is_not_what_its_headers_say_is_an_error() -> None:
 
 
 def test_every_call_is_shown_with_its_secrets_masked() -> None:
-    shown: list[Exchange] = []
+    shown: list[ClientCall] = []
     echo = {"error": {"message": f"Bad token {TOKEN}.", "code": "invalid_api_key"}}
 
     async def scenario(server: Server) -> None:
@@ -476,7 +476,7 @@ def test_every_call_is_shown_with_its_secrets_masked() -> None:
 
 
 def test_a_call_that_is_cancelled_is_shown_too() -> None:
-    shown: list[Exchange] = []
+    shown: list[ClientCall] = []
 
     async def scenario(server: Server) -> None:
         client = Client(server.url, on_exchange=shown.append)
@@ -492,7 +492,7 @@ def test_a_call_that_is_cancelled_is_shown_too() -> None:
 
 
 def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(exchange: Exchange) -> None:
+    def fail(exchange: ClientCall) -> None:
         raise RuntimeError("no screen")
 
     async def scenario(server: Server) -> None:
@@ -507,7 +507,7 @@ def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCapt
 
 def test_the_password_of_a_url_is_not_shown() -> None:
     async def scenario(server: Server) -> None:
-        shown: list[Exchange] = []
+        shown: list[ClientCall] = []
         client = Client(server.url.replace("//", "//me:hidden@"), on_exchange=shown.append)
         with pytest.raises(LMStudioError) as caught:
             await client.catalog()

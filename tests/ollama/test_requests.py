@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.clients import ClientRequest, client_requests
 
-from ollama_lmstudio.beside import LARGE_BYTES
 from ollama_lmstudio.ollama import errors, requests
 from ollama_lmstudio.ollama.decode import decode
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
@@ -30,16 +29,17 @@ from ollama_lmstudio.ollama.requests import (
     EmbedRequest,
     GenerateRequest,
     Message,
+    MessageToolCall,
     PullRequest,
     PushRequest,
-    Request,
+    RequestBody,
     ShowRequest,
-    ToolCall,
 )
+from ollama_lmstudio.threads import LARGE_BYTES
 
 DATA = Path(__file__).parent / "data"
 
-REQUESTS: dict[str, type[Request]] = {
+REQUESTS: dict[str, type[RequestBody]] = {
     "/api/chat": ChatRequest,
     "/api/generate": GenerateRequest,
     "/api/embed": EmbedRequest,
@@ -105,7 +105,7 @@ def message(text: str) -> Message:
     return chat(f'{{"messages":[{text}]}}').messages[0]
 
 
-def refusal(request: type[Request], text: str) -> str:
+def refusal(request: type[RequestBody], text: str) -> str:
     with pytest.raises(OllamaError) as caught:
         request.decode(text.encode())
     assert caught.value.status == 400
@@ -150,7 +150,11 @@ def test_a_message() -> None:
         role="assistant",
         thinking="t",
         images=[b"hi", b"hi"],
-        tool_calls=[ToolCall("c", 1, "f", {"z": 1.0, "a": {"y": 1}}), ToolCall(name="g"), ToolCall()],
+        tool_calls=[
+            MessageToolCall("c", 1, "f", {"z": 1.0, "a": {"y": 1}}),
+            MessageToolCall(name="g"),
+            MessageToolCall(),
+        ],
         tool_name="n",
         tool_call_id="i",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_lmstudio.state.blobs import Upload, blob_path, parse_digest
+from ollama_lmstudio.state.blobs import BlobWriter, blob_path, parse_digest
 
 DATA = b"some bytes"
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -33,7 +33,7 @@ def names(directory: Path) -> list[str]:
 
 def test_blob_appears_when_it_is_whole(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "blobs"
-    upload = Upload(directory)
+    upload = BlobWriter(directory)
     upload.write(DATA[:4])
     upload.write(DATA[4:])
     assert not blob_path(directory, DIGEST).exists()
@@ -44,14 +44,14 @@ def test_blob_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_other_digest_leaves_nothing(tmp_path: Path) -> None:
-    upload = Upload(tmp_path)
+    upload = BlobWriter(tmp_path)
     upload.write(b"other bytes")
     assert upload.finish(DIGEST) == f"sha256:{hashlib.sha256(b'other bytes').hexdigest()}"
     assert names(tmp_path) == []
 
 
 def test_aborted_upload_is_never_a_blob(tmp_path: Path) -> None:
-    upload = Upload(tmp_path)
+    upload = BlobWriter(tmp_path)
     upload.write(DATA)
     upload.abort()
     upload.write(DATA)
@@ -63,9 +63,9 @@ def test_aborted_upload_is_never_a_blob(tmp_path: Path) -> None:
 def test_what_nobody_writes_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".partial-dead").write_bytes(b"left by a dead process")
     (tmp_path / "sha256-kept").write_bytes(b"")
-    living = Upload(tmp_path)
+    living = BlobWriter(tmp_path)
     living.write(DATA)
-    Upload(tmp_path).abort()
+    BlobWriter(tmp_path).abort()
     assert sorted(names(tmp_path))[1:] == ["sha256-kept"]
     assert living.finish(DIGEST) == DIGEST
     assert sorted(names(tmp_path)) == sorted([DIGEST.replace(":", "-"), "sha256-kept"])

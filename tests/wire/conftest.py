@@ -22,7 +22,7 @@ import pytest
 from mitmproxy import http, io
 from tests.strict.ways import Socket, attach
 
-from lmstudio_sim import Reasoning, Sim, SimDownload, SimModel, SimThread, embedder, gpt_oss
+from ollama_lmstudio.sim import Reasoning, Sim, SimDownload, SimModel, SimThread, embedder, gpt_oss
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "addon" / "ollama.py"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.wire.conftest import CHAT, CODER, EMBEDDER, HI, THINKING, VISION, StartProxy, models, ndjson
 
-from lmstudio_sim import Sim, SimModel, SimThread
+from ollama_lmstudio.sim import Sim, SimModel, SimThread
 
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from tests.wire.conftest import CHAT, HI, Proxy, StartProxy
 
-from lmstudio_sim import Sim
-from ollama_lmstudio.loopback import SECRET_HEADER, TICKET_HEADER
+from ollama_lmstudio.exchanges.loopback import SECRET_HEADER, TICKET_HEADER
+from ollama_lmstudio.sim import Sim
 
 LARGE = 300 * 2**20
 PIECE = bytes(range(256)) * 4096

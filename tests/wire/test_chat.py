@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.wire.conftest import CHAT, GPT_OSS, HI, NO_TOOLS, THINKING, VISION, Proxy, content_of, ndjson, thinking_of
 
-from lmstudio_sim import Sim, content, reasoning, tool_call
+from ollama_lmstudio.sim import Sim, content, reasoning, tool_call
 
 WEATHER = {
     "type": "function",

@@ -29,7 +29,7 @@ from tests.wire.conftest import (
     models,
 )
 
-from lmstudio_sim import Recorded, Sim, SimDownload, SimThread, content, error, reasoning, tool_call
+from ollama_lmstudio.sim import Recorded, Sim, SimDownload, SimThread, content, error, reasoning, tool_call
 
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("client")]
 

@@ -13,8 +13,8 @@ import pytest
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, free_port, models, ndjson
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimThread
 from ollama_lmstudio.inspect.commands import Commands
+from ollama_lmstudio.sim import Sim, SimThread
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 NAMES = [f"ollama.{name}" for name in ("aliases", "doctor", "export", "models", "unload")]

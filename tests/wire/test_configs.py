@@ -12,7 +12,7 @@ import pytest
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, free_port, models, read_flows
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimThread
+from ollama_lmstudio.sim import Sim, SimThread
 
 CONFIGS = ROOT / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from tests.wire.conftest import CHAT, EMBEDDER, UNSCALED_EMBEDDER
 
-from lmstudio_sim import Sim, SimModel
-from lmstudio_sim.generate import embedding
+from ollama_lmstudio.sim import Sim, SimModel
+from ollama_lmstudio.sim.generate import embedding
 
 UNSCALED = SimModel(UNSCALED_EMBEDDER, type="embedding", unit_norm=False, dimensions=16)
 

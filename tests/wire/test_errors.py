@@ -25,7 +25,7 @@ from tests.wire.conftest import (
     sim_thread_at,
 )
 
-from lmstudio_sim import Disconnect, Fault, MidError, Sim, SimThread, content, end, raw, sleep
+from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, content, end, raw, sleep
 
 BODIES: dict[str, dict[str, Any]] = {
     "/api/chat": {"model": CHAT, "messages": HI},

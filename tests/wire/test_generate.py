@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.wire.conftest import CHAT, CODER, EMBEDDER, THINKING, VISION, StartProxy, ndjson
 
-from lmstudio_sim import Sim, content, reasoning
+from ollama_lmstudio.sim import Sim, content, reasoning
 
 CHATS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

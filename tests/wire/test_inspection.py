@@ -13,9 +13,9 @@ from mitmproxy import http
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, models, ndjson, post_bytes, read_flows
 
-from lmstudio_sim import Disconnect, MidError, Sim, SimThread, content, end
-from ollama_lmstudio.inspect import record
-from ollama_lmstudio.inspect.record import Record
+from ollama_lmstudio.record import record
+from ollama_lmstudio.record.record import Record
+from ollama_lmstudio.sim import Disconnect, MidError, Sim, SimThread, content, end
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 KEY = "clients-own-key"

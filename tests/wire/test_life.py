@@ -15,7 +15,7 @@ import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import Proxy
 
-from lmstudio_sim import Disconnect, Sim, SimModel, SimThread, content, embedder
+from ollama_lmstudio.sim import Disconnect, Sim, SimModel, SimThread, content, embedder
 
 LOAD = "/api/v1/models/load"
 UNLOAD = "/api/v1/models/unload"

@@ -26,7 +26,7 @@ from tests.wire.conftest import (
     ndjson,
 )
 
-from lmstudio_sim import Sim, SimThread
+from ollama_lmstudio.sim import Sim, SimThread
 
 KEY = "client-key-4711"
 TOKEN = "lmstudio-token-0815"

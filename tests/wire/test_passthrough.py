@@ -13,8 +13,8 @@ import pytest
 from mitmproxy.net import encoding as encoding_of_mitmproxy
 from tests.wire.conftest import CHAT, DOWNLOADABLE, HI, THINKING, VISION, Proxy
 
-from lmstudio_sim import Sim
-from ollama_lmstudio.compression import MAX_BYTES
+from ollama_lmstudio.exchanges.compression import MAX_BYTES
+from ollama_lmstudio.sim import Sim
 
 CHATS = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

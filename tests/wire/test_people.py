@@ -17,8 +17,8 @@ from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Flow, Web
 
-from lmstudio_sim import Sim, SimThread, close, content, sleep
-from ollama_lmstudio.inspect import record
+from ollama_lmstudio.record import record
+from ollama_lmstudio.sim import Sim, SimThread, close, content, sleep
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 

@@ -17,8 +17,8 @@ from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, DOWNLOADABLE, GPT_OSS, SCRIPT, Proxy, free_port, models, ndjson, post_bytes
 from tests.wire.web import Web
 
-from lmstudio_sim import Sim, SimDownload, SimThread
-from ollama_lmstudio.loopback import STOPPED
+from ollama_lmstudio.exchanges.loopback import STOPPED
+from ollama_lmstudio.sim import Sim, SimDownload, SimThread
 
 LINK = "https://huggingface.co/owner/repo-GGUF"
 DOWNLOAD = "/api/v1/models/download"

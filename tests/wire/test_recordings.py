@@ -11,7 +11,7 @@ import pytest
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, free_port, models, read_flows
 from tests.wire.web import Web
 
-from lmstudio_sim import SimThread
+from ollama_lmstudio.sim import SimThread
 
 ASKED: list[tuple[str, str, Any]] = [
     ("GET", "/api/tags", None),

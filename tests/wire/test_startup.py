@@ -19,7 +19,7 @@ import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
 
-from lmstudio_sim import Sim, content, sleep
+from ollama_lmstudio.sim import Sim, content, sleep
 
 
 def chat(proxy: Proxy) -> str:
@@ -331,7 +331,7 @@ def test_it_ends_in_the_middle_of_a_stream(sim: Sim, start_proxy: StartProxy) ->
 
 
 def test_demo(start_proxy: StartProxy) -> None:
-    pytest.importorskip("lmstudio_sim.demo")
+    pytest.importorskip("ollama_lmstudio.sim.demo")
     proxy = start_proxy(None, options={"demo": "true"})
     proxy.wait_for_log("DEMO: the answers come from the built-in stand-in")
     proxy.wait_for_log(r"\d+ models at")

@@ -18,8 +18,8 @@ import pytest
 from tests.strict.ways import Tap
 from tests.wire.conftest import CHAT, EMBEDDER, NO_TOOLS, THINKING, VISION, Proxy, StartProxy, models
 
-from lmstudio_sim import Recorded, Sim, SimModel, SimThread, content, error, reasoning, tool_call
-from lmstudio_sim.validate import tool_issues
+from ollama_lmstudio.sim import Recorded, Sim, SimModel, SimThread, content, error, reasoning, tool_call
+from ollama_lmstudio.sim.validate import tool_issues
 
 LEAST_VERSION = (0, 6, 4)
 ANSWER_TOKENS = 4096

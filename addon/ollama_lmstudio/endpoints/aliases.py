@@ -22,11 +22,12 @@ from ..ollama.errors import OllamaError
 from ..ollama.names import Name
 from ..ollama.options import check_options
 from ..ollama.requests import CopyRequest, CreateRequest, DeleteRequest, Message
+from ..outcomes import NDJSON, PLAIN_JSON, Request, Response
+from ..services import Services
 from ..state import blobs
 from ..state.aliases import Alias, StoreError
-from .base import NDJSON, PLAIN_JSON, Answer, Incoming, Services
-from .inference import Found, find_model, mention_dropped
-from .models import digest, display_name
+from ..translate.inference import ResolvedModel, find_model, log_unsupported
+from ..translate.listing import digest, display_name
 
 GGUF = ".gguf"
 GGUF_MAGIC = b"GGUF"
@@ -42,10 +43,10 @@ CANNOT_IMPORT = (
     "or use `lms import`, and create from that model"
 )
 
-EMPTY = Answer(200, b"", "")
+EMPTY = Response(200, b"", "")
 
 
-async def create(incoming: Incoming, services: Services) -> Answer:
+async def create(incoming: Request, services: Services) -> Response:
     """Make an alias, or make one anew; what the request does not give stays as it is in the model it is made from."""
     request = await CreateRequest.read(incoming.body)
     name = _new_name(request.model, errors.invalid_model_name())
@@ -61,17 +62,17 @@ async def create(incoming: Incoming, services: Services) -> Answer:
         message = scrub(e.message, services.secrets)
         if told and request.stream:
             return _stream(told, {"error": message})
-        return Answer.error(e.status, message, content_type=PLAIN_JSON)
-    mention_dropped([key for key in ("template", "adapters") if getattr(request, key)], services)
+        return Response.error(e.status, message, content_type=PLAIN_JSON)
+    log_unsupported([key for key in ("template", "adapters") if getattr(request, key)], services)
     told += [f"using existing layer sha256:{digest(found.model, services)}", "writing manifest", "success"]
-    return _stream(told) if request.stream else Answer.json(chunks.progress(told[-1]), content_type=PLAIN_JSON)
+    return _stream(told) if request.stream else Response.json(chunks.progress(told[-1]), content_type=PLAIN_JSON)
 
 
-def _stream(told: list[str], *last: Mapping[str, str]) -> Answer:
-    return Answer(200, b"".join(map(wire.line, (*map(chunks.progress, told), *last))), NDJSON)
+def _stream(told: list[str], *last: Mapping[str, str]) -> Response:
+    return Response(200, b"".join(map(wire.line, (*map(chunks.progress, told), *last))), NDJSON)
 
 
-async def copy(incoming: Incoming, services: Services) -> Answer:
+async def copy(incoming: Request, services: Services) -> Response:
     """Give a model, or an alias and all that it adds, another name."""
     request = await CopyRequest.read(incoming.body)
     if "@" not in request.source:
@@ -85,11 +86,11 @@ async def copy(incoming: Incoming, services: Services) -> Answer:
         try:
             await _store(replace(alias, modified=services.clock.wall()), name, services)
         except StoreError as e:
-            return Answer.error(e.status, e.message)
+            return Response.error(e.status, e.message)
     return EMPTY
 
 
-async def delete(incoming: Incoming, services: Services) -> Answer:
+async def delete(incoming: Request, services: Services) -> Response:
     """Delete an alias. LM Studio has no call that deletes a model."""
     name = (await DeleteRequest.read(incoming.body)).model
     if not name:
@@ -101,7 +102,7 @@ async def delete(incoming: Incoming, services: Services) -> Answer:
         try:
             removed = await asyncio.to_thread(services.aliases.change, lambda aliases: aliases.pop(key, None))
         except StoreError as e:
-            return Answer.error(e.status, e.message)
+            return Response.error(e.status, e.message)
         if removed is not None:
             return EMPTY
     if names.is_cloud(name):
@@ -136,7 +137,7 @@ def _check_files(files: Mapping[str, str] | None) -> None:
             raise errors.invalid_digest()
 
 
-async def _source(request: CreateRequest, services: Services, told: list[str]) -> Found:
+async def _source(request: CreateRequest, services: Services, told: list[str]) -> ResolvedModel:
     """Find what an alias is to be made from, checks in Ollama's order; `told` are the lines of its stream."""
     if request.from_:
         if "@" not in request.from_:
@@ -183,7 +184,7 @@ def _begins(directory: Path, blob: str) -> bytes:
     return b""
 
 
-def _refuse_to_quantize(wanted: str, found: Found) -> OllamaError:
+def _refuse_to_quantize(wanted: str, found: ResolvedModel) -> OllamaError:
     if wanted not in QUANTIZATIONS:
         return errors.unsupported_quantization(wanted, ", ".join(QUANTIZATIONS))
     if (found.model.quantization or "").upper() not in UNQUANTIZED:
@@ -191,7 +192,7 @@ def _refuse_to_quantize(wanted: str, found: Found) -> OllamaError:
     return OllamaError(400, "LM Studio cannot quantize models: download the quantization and create from that")
 
 
-def _bare(found: Found, services: Services) -> Alias:
+def _bare(found: ResolvedModel, services: Services) -> Alias:
     """Make an alias that adds nothing to its model."""
     # The id of an instance means nothing once that is unloaded.
     lasting = exact(Catalog((found.model,)), found.id)
@@ -199,7 +200,7 @@ def _bare(found: Found, services: Services) -> Alias:
     return Alias("", lasting.id if lasting else found.model.key, now, now)
 
 
-def _made_from(found: Found, request: CreateRequest, services: Services) -> Alias:
+def _made_from(found: ResolvedModel, request: CreateRequest, services: Services) -> Alias:
     """Put what a request gives over what the source has, as Ollama does: licenses are added, the rest is replaced."""
     base = found.alias or _bare(found, services)
     parameters = check_options(request.parameters)

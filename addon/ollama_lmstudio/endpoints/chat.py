@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ..beside import beside
 from ..ollama import errors
 from ..ollama.requests import ChatRequest
-from . import inference, lifecycle, mapping
-from .base import Answer, Call, Incoming, Services
-from .stream import CHAT
+from ..outcomes import Call, Request, Response
+from ..services import Services
+from ..threads import run_in_thread_if_large
+from ..translate import inference, loading, mapping
+from ..translate.stream import CHAT
 
 
-async def chat(incoming: Incoming, services: Services) -> Answer | Call:
+async def chat(incoming: Request, services: Services) -> Response | Call:
     """Answer a chat; without messages, load or unload the model. Checks come in Ollama's order."""
     request = await ChatRequest.read(incoming.body)
     request.check_top_logprobs()
@@ -19,7 +20,7 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
     found = await inference.find_model(request.model, services)
     model = found.model
     if not request.messages and request.keep_alive is not None and request.keep_alive.unload:
-        return await lifecycle.unload_answer(CHAT, request.model, model, services)
+        return await loading.unload_answer(CHAT, request.model, model, services)
     inference.check_thinking(request.think, request.model, model, services)
     if model.type == "embedding":
         raise errors.chat_unsupported(request.model)
@@ -29,12 +30,12 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.messages:
-        return await lifecycle.load_answer(CHAT, request.model, found, request.keep_alive, given, services)
-    await lifecycle.prepare(found, request.keep_alive, given, services)
+        return await loading.load_answer(CHAT, request.model, found, request.keep_alive, given, services)
+    await loading.prepare(found, request.keep_alive, given, services)
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
     response_format = request.format if request.format is not None else given.get("format")
     system = given.get("system")
-    messages = await beside(len(incoming.body), inference.converse, found, request.messages, system)
+    messages = await run_in_thread_if_large(len(incoming.body), inference.converse, found, request.messages, system)
     body = inference.chat_body(
         found,
         messages,
@@ -47,7 +48,7 @@ async def chat(incoming: Incoming, services: Services) -> Answer | Call:
         top_logprobs=request.top_logprobs,
         keep_alive=request.keep_alive,
     )
-    wishes = inference.wishes(request, body)
+    wishes = inference.response_options(request, body)
     return inference.make_call(
         mapping.CHAT_COMPLETIONS,
         body,

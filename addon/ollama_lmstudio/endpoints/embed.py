@@ -13,8 +13,9 @@ from ..lmstudio.resolve import Resolution, ollama_name
 from ..ollama import chunks, errors, names, wire
 from ..ollama.options import check_options
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
-from . import inference, lifecycle, mapping
-from .base import Answer, Call, Incoming, Measured, Services
+from ..outcomes import Call, Measured, Request, Response
+from ..services import Services
+from ..translate import inference, loading, mapping
 
 # LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every
 # time.
@@ -62,7 +63,7 @@ class EmbedTranslation:
         self._build = build
         self._secrets = services.secrets
         self._status = status
-        self._answer = Answer.error(502, "LM Studio did not answer")
+        self._answer = Response.error(502, "LM Studio did not answer")
         self._arrived, self._tokens = arrived, tokens
         self._took = 0
         self._error = ""
@@ -92,18 +93,18 @@ class EmbedTranslation:
             return
         self._dimensions[self._key] = len(vectors[0])
         try:
-            self._answer = Answer.json(self._build(vectors, self._took))
+            self._answer = Response.json(self._build(vectors, self._took))
         except ValueError:
-            self._answer = Answer.error(self._status or 400, errors.embedding_not_finite().message)
+            self._answer = Response.error(self._status or 400, errors.embedding_not_finite().message)
 
     def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
         """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
         status = self._status if self._status and not isinstance(error, lm_errors.LMStudioUnreachable) else error.status
         self._error = lm_errors.scrub(error.message, self._secrets)
-        self._answer = Answer.error(status, self._error)
+        self._answer = Response.error(status, self._error)
         return []
 
-    def answer(self) -> Answer:
+    def answer(self) -> Response:
         """Give the answer as one body."""
         return self._answer
 
@@ -123,7 +124,7 @@ def _vectors(body: bytes, count: int) -> Vectors | None:
     return vectors if len(vectors) == count else None
 
 
-async def embed(incoming: Incoming, services: Services) -> Answer | Call:
+async def embed(incoming: Request, services: Services) -> Response | Call:
     """Embed one text or several; none loads the model."""
     request = await EmbedRequest.read(incoming.body)
     texts = request.inputs()
@@ -131,14 +132,14 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
         raise errors.model_not_found(request.model)
     found = await inference.find_model(request.model, services, errors.embedding_model_not_found)
     if not texts:
-        await lifecycle.ensure_loaded(found, services)
-        return Answer.json({"model": request.model, "embeddings": []})
+        await loading.ensure_loaded(found, services)
+        return Response.json({"model": request.model, "embeddings": []})
     limit = _context_length(found)
     count = count_tokens(texts)
     if request.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
 
-    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
+    await loading.prepare(found, request.keep_alive, request.options or {}, services)
     loaded = services.clock.monotonic() - incoming.arrived
 
     def build(vectors: Vectors, took: int) -> dict[str, Any]:
@@ -148,7 +149,7 @@ async def embed(incoming: Incoming, services: Services) -> Answer | Call:
     return _call(request, texts, count, build, found, incoming, services, None)
 
 
-async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
+async def embeddings(incoming: Request, services: Services) -> Response | Call:
     """Embed one text, the way Ollama did at first: the vector as the model gives it."""
     request = await EmbeddingRequest.read(incoming.body)
     if not request.model:
@@ -157,10 +158,10 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     if _differs_in_case(request.model, found):
         raise errors.embedding_model_not_found(request.model)
     if not request.prompt:
-        await lifecycle.ensure_loaded(found, services)
-        return Answer.json({"embedding": []})
+        await loading.ensure_loaded(found, services)
+        return Response.json({"embedding": []})
 
-    await lifecycle.prepare(found, request.keep_alive, request.options or {}, services)
+    await loading.prepare(found, request.keep_alive, request.options or {}, services)
 
     def build(vectors: Vectors, took: int) -> dict[str, Any]:
         return chunks.embeddings_answer(vectors[0])
@@ -169,7 +170,7 @@ async def embeddings(incoming: Incoming, services: Services) -> Answer | Call:
     return _call(request, texts, count_tokens(texts), build, found, incoming, services, 500)
 
 
-def _differs_in_case(name: str, found: inference.Found) -> bool:
+def _differs_in_case(name: str, found: inference.ResolvedModel) -> bool:
     """Whether a name is the model's but for the case of its letters, which Ollama does not forgive here alone."""
     if "@" in name:
         return False
@@ -188,7 +189,7 @@ def _call(
     tokens: int,
     build: Callable[[Vectors, int], dict[str, Any]],
     found: Resolution,
-    incoming: Incoming,
+    incoming: Request,
     services: Services,
     status: int | None,
 ) -> Call:

@@ -6,14 +6,15 @@ from typing import Any
 
 from ..ollama import errors
 from ..ollama.requests import GenerateRequest, Message
-from . import fim, inference, lifecycle, mapping
-from .base import Answer, Call, Incoming, Services
-from .context import Turn, pack, unpack
-from .inference import Found
-from .stream import GENERATE
+from ..outcomes import Call, Request, Response
+from ..services import Services
+from ..translate import fim, inference, loading, mapping
+from ..translate.context import Turn, pack, unpack
+from ..translate.inference import ResolvedModel
+from ..translate.stream import GENERATE
 
 
-async def generate(incoming: Incoming, services: Services) -> Answer | Call:
+async def generate(incoming: Request, services: Services) -> Response | Call:
     """Complete a prompt; without one, load or unload the model. Checks come in Ollama's order."""
     request = await GenerateRequest.read(incoming.body)
     request.check_top_logprobs()
@@ -22,7 +23,7 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     found = await inference.find_model(request.model, services)
     model = found.model
     if not request.prompt and request.keep_alive is not None and request.keep_alive.unload:
-        return await lifecycle.unload_answer(GENERATE, request.model, model, services)
+        return await loading.unload_answer(GENERATE, request.model, model, services)
     request.check_raw()
     inference.check_thinking(request.think, request.model, model, services)
     if model.type == "embedding":
@@ -34,8 +35,8 @@ async def generate(incoming: Incoming, services: Services) -> Answer | Call:
     given = inference.merge_options(found, request.options, request.extras)
     request.check_format()
     if not request.prompt and not request.suffix:
-        return await lifecycle.load_answer(GENERATE, request.model, found, request.keep_alive, given, services)
-    await lifecycle.prepare(found, request.keep_alive, given, services)
+        return await loading.load_answer(GENERATE, request.model, found, request.keep_alive, given, services)
+    await loading.prepare(found, request.keep_alive, given, services)
 
     if template is not None:
         return _completion(request, template(request.prompt, request.suffix), found, given, incoming, services, [])
@@ -55,11 +56,11 @@ def _earlier(request: GenerateRequest, services: Services) -> list[Turn]:
     """Give the turns that `context` holds; that of a real Ollama cannot be read."""
     turns = unpack(request.context) if request.context else []
     if turns is None:
-        inference.mention_dropped(["way to read the context of another server"], services)
+        inference.log_unsupported(["way to read the context of another server"], services)
     return turns or []
 
 
-def _messages(request: GenerateRequest, system: str, earlier: list[Turn], found: Found) -> list[dict[str, Any]]:
+def _messages(request: GenerateRequest, system: str, earlier: list[Turn], found: ResolvedModel) -> list[dict[str, Any]]:
     """Give the conversation that a prompt continues."""
     turns = [Message(turn.role, turn.content) for turn in earlier]
     return inference.converse(found, [*turns, Message("user", request.prompt, images=request.images)], system)
@@ -69,9 +70,9 @@ def _chat(
     request: GenerateRequest,
     system: str,
     earlier: list[Turn],
-    found: Found,
+    found: ResolvedModel,
     given: dict[str, Any],
-    incoming: Incoming,
+    incoming: Request,
     services: Services,
 ) -> Call:
     """Ask as a chat of one turn, so that LM Studio applies the model's template, as Ollama does."""
@@ -94,9 +95,9 @@ def _chat(
 def _completion(
     request: GenerateRequest,
     prompt: str,
-    found: Found,
+    found: ResolvedModel,
     given: dict[str, Any],
-    incoming: Incoming,
+    incoming: Request,
     services: Services,
     earlier: list[Turn],
 ) -> Call:
@@ -116,8 +117,8 @@ def _call(
     body: dict[str, Any],
     dropped: list[str],
     request: GenerateRequest,
-    found: Found,
-    incoming: Incoming,
+    found: ResolvedModel,
+    incoming: Request,
     services: Services,
     earlier: list[Turn],
 ) -> Call:
@@ -126,7 +127,7 @@ def _call(
 
     # What comes from a raw prompt is the model's text as it is.
     split = request.think is not False and not request.raw and inference.thinks(found.model, services) is not False
-    wishes = inference.wishes(request, body)
+    wishes = inference.response_options(request, body)
     return inference.make_call(
         path,
         body,

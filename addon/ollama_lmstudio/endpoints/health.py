@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .. import __version__
 from ..lmstudio.errors import LMStudioError, scrub
-from .base import Answer, Incoming, Services
+from ..outcomes import Request, Response
+from ..services import Services
 
 
-async def health(incoming: Incoming, services: Services) -> Answer:
+async def health(incoming: Request, services: Services) -> Response:
     """Ask LM Studio for its models now; 200 when it answers, 503 when not."""
     started = services.clock.monotonic()
     details: dict[str, object] = {
@@ -18,10 +19,10 @@ async def health(incoming: Incoming, services: Services) -> Answer:
         catalog = await services.catalog.refresh()
     except LMStudioError as e:
         error = scrub(e.message, services.secrets)
-        return Answer.json({"status": "unavailable", "error": error, **details}, status=503)
+        return Response.json({"status": "unavailable", "error": error, **details}, status=503)
     milliseconds = round((services.clock.monotonic() - started) / 1e6, 3)
     loaded = sum(len(model.instances) for model in catalog.models)
-    return Answer.json(
+    return Response.json(
         {
             "status": "ok",
             "models": len(catalog.models),

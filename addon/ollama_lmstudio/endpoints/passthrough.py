@@ -12,16 +12,17 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from ..beside import beside
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import names, wire
 from ..ollama.errors import OllamaError
 from ..ollama.requests import ChatRequest
-from . import mapping
-from .base import PLAIN_JSON, Answer, Incoming, Relay, Services
-from .inference import Found, display_not_found, find_aliases, find_model
-from .models import Listed
-from .spans import Span, elements, members, replaced
+from ..outcomes import PLAIN_JSON, Passthrough, Request, Response
+from ..services import Services
+from ..threads import run_in_thread_if_large
+from ..translate import mapping
+from ..translate.inference import ResolvedModel, display_not_found, find_aliases, find_model
+from ..translate.listing import ListEntry
+from ..translate.spans import Span, elements, members, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,16 @@ RESPONSES = "/v1/responses"
 Change = tuple[Span, str]
 
 
-async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
+async def passthrough(incoming: Request, services: Services) -> Passthrough | Response:
     """Send a request on, with LM Studio's key for the model's name."""
     if incoming.method == "GET" and incoming.path == MODELS and services.aliases.all():
         return await _models(incoming, services)
     if incoming.method == "GET" and incoming.path.startswith(f"{MODELS}/"):
         return await describe(incoming, services)
     size = len(incoming.body)
-    parsed = None if incoming.path.startswith(UNRESOLVED) else await beside(size, named, incoming.body)
+    parsed = None if incoming.path.startswith(UNRESOLVED) else await run_in_thread_if_large(size, named, incoming.body)
     if parsed is None:
-        return Relay(incoming.path, incoming.body)
+        return Passthrough(incoming.path, incoming.body)
     text, found = parsed
     model = found["model"]
     try:
@@ -53,13 +54,13 @@ async def passthrough(incoming: Incoming, services: Services) -> Relay | Answer:
         return error_answer(incoming.path, e.status, scrub(e.message, services.secrets), "model")
     changes = [(model, json.dumps(target.id, ensure_ascii=False))]
     if services.settings.repair_passthrough and incoming.method == "POST":
-        changes += await beside(size, repairs, incoming.path, text, found, services)
+        changes += await run_in_thread_if_large(size, repairs, incoming.path, text, found, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
-    with services.life.used(target.model):
-        await services.life.unloaded(target.model)
-    services.life.begin(target.model, None)
-    finished = partial(services.life.end, target.model)
-    return Relay(incoming.path, body, model=target.id, asked=model.value, finished=finished)
+    with services.lifetimes.used(target.model):
+        await services.lifetimes.unloaded(target.model)
+    services.lifetimes.begin(target.model, None)
+    finished = partial(services.lifetimes.end, target.model)
+    return Passthrough(incoming.path, body, model=target.id, asked=model.value, finished=finished)
 
 
 def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
@@ -78,17 +79,17 @@ def named(body: bytes) -> tuple[str, dict[str, Span]] | None:
     return (text, found) if model is not None and isinstance(model.value, str) and model.value else None
 
 
-async def _models(incoming: Incoming, services: Services) -> Relay | Answer:
+async def _models(incoming: Request, services: Services) -> Passthrough | Response:
     """Add the aliases to LM Studio's list."""
     try:
         aliases = find_aliases(await services.catalog.get(), services)
     except LMStudioError:
         aliases = []
     entries = [model_entry(found.alias.name, found) for found in aliases if found.alias is not None]
-    return Relay(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
+    return Passthrough(incoming.path, incoming.body, lambda body: with_models(body, entries) if entries else body)
 
 
-async def describe(incoming: Incoming, services: Services) -> Answer:
+async def describe(incoming: Request, services: Services) -> Response:
     """Describe one model. LM Studio would not know it by the client's name for it."""
     asked = unquote(incoming.path.removeprefix(f"{MODELS}/"))
     try:
@@ -98,9 +99,9 @@ async def describe(incoming: Incoming, services: Services) -> Answer:
     return _with_newline(model_entry(asked, found), 200)
 
 
-def model_entry(name: str, found: Found) -> dict[str, Any]:
+def model_entry(name: str, found: ResolvedModel) -> dict[str, Any]:
     """Give a model as `/v1/models` lists it."""
-    entry = Listed(found.model, found.alias)
+    entry = ListEntry(found.model, found.alias)
     return {"id": name, "object": "model", "created": entry.modified // 10**9, "owned_by": entry.namespace}
 
 
@@ -131,8 +132,8 @@ def repairs(path: str, text: str, found: Mapping[str, Span], services: Services)
 
 
 def _mention(what: str, services: Services) -> None:
-    if what not in services.mentioned:
-        services.mentioned.add(what)
+    if what not in services.logged_once:
+        services.logged_once.add(what)
         logger.info("LM Studio would refuse the %s: repaired, see the option repair_passthrough (said once)", what)
 
 
@@ -197,7 +198,7 @@ _ANTHROPIC_TYPES = {
 _ANTHROPIC_TYPES |= {503: "overloaded_error"}
 
 
-def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Answer:
+def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Response:
     """Give an error in the shape of the API that a path belongs to: Ollama's for those that it has too.
 
     `parameter` is what LM Studio's own APIs name as the cause.
@@ -211,8 +212,8 @@ def error_answer(path: str, status: int, message: str, parameter: str | None = N
     kind = "invalid_request" if status < 500 else "internal_error"
     code = "model_not_found" if status == 404 else None
     error_object = {"message": message, "type": kind, "param": parameter, "code": code}
-    return Answer.json({"error": error_object}, status=status, content_type=PLAIN_JSON)
+    return Response.json({"error": error_object}, status=status, content_type=PLAIN_JSON)
 
 
-def _with_newline(value: object, status: int) -> Answer:
-    return Answer(status, wire.line(value), PLAIN_JSON)
+def _with_newline(value: object, status: int) -> Response:
+    return Response(status, wire.line(value), PLAIN_JSON)

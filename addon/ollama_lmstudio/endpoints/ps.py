@@ -6,20 +6,21 @@ from typing import Any
 
 from ..lmstudio.catalog import Instance, Model
 from ..ollama import times
-from .base import Answer, Incoming, Services
-from .models import Listed, details, digest, listed, size
+from ..outcomes import Request, Response
+from ..services import Services
+from ..translate.listing import ListEntry, details, digest, list_entries, size
 
 
-async def ps(incoming: Incoming, services: Services) -> Answer:
+async def ps(incoming: Request, services: Services) -> Response:
     """List the loaded models, the one that stays longest first, each with its aliases.
 
     A model loaded twice is one entry.
     """
     catalog = await services.catalog.refresh()
     now = services.clock.wall()
-    loaded = [(_expires(entry.model), entry) for entry in listed(catalog, services) if entry.model.instances]
+    loaded = [(_expires(entry.model), entry) for entry in list_entries(catalog, services) if entry.model.instances]
     loaded.sort(key=lambda pair: pair[0], reverse=True)
-    return Answer.json({"models": [_entry(entry, now + expires, services) for expires, entry in loaded]})
+    return Response.json({"models": [_entry(entry, now + expires, services) for expires, entry in loaded]})
 
 
 def _expires(model: Model) -> int:
@@ -32,7 +33,7 @@ def _remaining(instance: Instance) -> int:
     return times.FOREVER if seconds is None else int(min(seconds * 1e9, times.FOREVER))
 
 
-def _entry(entry: Listed, expires_at: int, services: Services) -> dict[str, Any]:
+def _entry(entry: ListEntry, expires_at: int, services: Services) -> dict[str, Any]:
     model = entry.model
     # LM Studio does not say where a model's layers are: all of it counts as being on the GPU.
     return {

@@ -12,8 +12,9 @@ from ..lmstudio.errors import LMStudioError, LMStudioTimeout, LMStudioUnreachabl
 from ..ollama import errors, names
 from ..ollama.errors import OllamaError
 from ..ollama.requests import PullRequest
-from .base import Incoming, Served, Services
-from .inference import find_model
+from ..outcomes import LocalStream, Request
+from ..services import Services
+from ..translate.inference import find_model
 
 FIRST_POLL_SECONDS = 0.2
 POLL_SECONDS = 1.0
@@ -48,7 +49,7 @@ class Wanted:
         return f"sha256:{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()}"
 
 
-async def pull(incoming: Incoming, services: Services) -> Served:
+async def pull(incoming: Request, services: Services) -> LocalStream:
     """Download a model."""
     request = await PullRequest.read(incoming.body)
     wanted = to_lmstudio(
@@ -57,7 +58,7 @@ async def pull(incoming: Incoming, services: Services) -> Served:
         quantization=_text(request, "quantization"),
         insecure=request.insecure,
     )
-    return Served(_download(wanted, services), request.stream)
+    return LocalStream(_download(wanted, services), request.stream)
 
 
 def _text(request: PullRequest, key: str) -> str:

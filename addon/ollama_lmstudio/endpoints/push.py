@@ -7,18 +7,19 @@ from collections.abc import AsyncGenerator, Mapping
 from ..ollama import errors, names
 from ..ollama.errors import OllamaError
 from ..ollama.requests import PushRequest
-from .base import Incoming, Served, Services
-from .inference import find_model
+from ..outcomes import LocalStream, Request
+from ..services import Services
+from ..translate.inference import find_model
 
 NOTHING_SENT = "LM Studio has no registry: nothing was sent"
 
 
-async def push(incoming: Incoming, services: Services) -> Served:
+async def push(incoming: Request, services: Services) -> LocalStream:
     """Look for the model, and say that it was not sent anywhere."""
     request = await PushRequest.read(incoming.body)
     if not request.model:
         raise errors.model_required()
-    return Served(_lines(request.model, services), request.stream)
+    return LocalStream(_lines(request.model, services), request.stream)
 
 
 async def _lines(name: str, services: Services) -> AsyncGenerator[Mapping[str, object], None]:

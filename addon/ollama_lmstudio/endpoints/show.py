@@ -9,10 +9,11 @@ from ..lmstudio.catalog import Model
 from ..ollama import errors, names
 from ..ollama.quoting import quote
 from ..ollama.requests import ShowRequest
+from ..outcomes import Request, Response
+from ..services import Services
 from ..state.aliases import Alias
-from .base import Answer, Incoming, Services
-from .inference import Found, display_not_found, find_model
-from .models import Listed, capabilities, details, display_name, family, parameter_count
+from ..translate.inference import ResolvedModel, display_not_found, find_model
+from ..translate.listing import ListEntry, capabilities, details, display_name, family, parameter_count
 
 # Not a template that anything runs: LM Studio applies the model's own, and does not tell it. Clients search this text
 # for what a model can do.
@@ -24,7 +25,7 @@ TEMPLATE_SUFFIX = "{{- if .Suffix }}{{ .Suffix }}{{ end }}"
 _NOTHING = Alias("", "", 0, 0)
 
 
-async def show(incoming: Incoming, services: Services) -> Answer:
+async def show(incoming: Request, services: Services) -> Response:
     """Describe a model or an alias."""
     request = await ShowRequest.read(incoming.body)
     name = request.model
@@ -34,17 +35,19 @@ async def show(incoming: Incoming, services: Services) -> Answer:
         raise errors.cloud_disabled("remote model details are unavailable")
     found = await find_model(name, services, display_not_found)
     copilot = incoming.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
-    return Answer.json(describe(found, request, services, basename=name if copilot else None))
+    return Response.json(describe(found, request, services, basename=name if copilot else None))
 
 
-def describe(found: Found, request: ShowRequest, services: Services, *, basename: str | None = None) -> dict[str, Any]:
+def describe(
+    found: ResolvedModel, request: ShowRequest, services: Services, *, basename: str | None = None
+) -> dict[str, Any]:
     """Give the answer of /api/show.
 
     The request's `system` and `options` are shown as if they were the model's, the latter in `modelfile` only.
     `basename` replaces the unique name in `general.basename`.
     """
     model, adds = found.model, found.alias or _NOTHING
-    entry = Listed(model, found.alias)
+    entry = ListEntry(model, found.alias)
     can = capabilities(model, services)
     system = request.system or adds.system
     base = adds.target if found.alias else model.key
@@ -67,7 +70,7 @@ def describe(found: Found, request: ShowRequest, services: Services, *, basename
     }
 
 
-def _unique_name(entry: Listed, services: Services) -> str:
+def _unique_name(entry: ListEntry, services: Services) -> str:
     """Give the name that a person knows a model by, and its key too where several models have the same."""
     if entry.alias is not None:
         return entry.name.removesuffix(":latest")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .base import Answer, Incoming, Services
-from .models import listed, tag_entry
+from ..outcomes import Request, Response
+from ..services import Services
+from ..translate.listing import list_entries, tag_entry
 
 
-async def tags(incoming: Incoming, services: Services) -> Answer:
+async def tags(incoming: Request, services: Services) -> Response:
     """List every model that LM Studio has on disk, and every alias of one."""
     catalog = await services.catalog.get(max_age=1)
-    return Answer.json({"models": [tag_entry(entry, services) for entry in listed(catalog, services)]})
+    return Response.json({"models": [tag_entry(entry, services) for entry in list_entries(catalog, services)]})

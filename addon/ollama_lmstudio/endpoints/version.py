@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from .base import Answer, Incoming, Services
+from ..outcomes import Request, Response
+from ..services import Services
 
 
-async def root(incoming: Incoming, services: Services) -> Answer:
+async def root(incoming: Request, services: Services) -> Response:
     """Say what every client looks for."""
-    return Answer(200, b"Ollama is running", "text/plain; charset=utf-8")
+    return Response(200, b"Ollama is running", "text/plain; charset=utf-8")
 
 
-async def version(incoming: Incoming, services: Services) -> Answer:
+async def version(incoming: Request, services: Services) -> Response:
     """Tell the version that clients compare with what they need."""
-    return Answer.json({"version": services.settings.ollama_version})
+    return Response.json({"version": services.settings.ollama_version})

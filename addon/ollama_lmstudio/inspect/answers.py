@@ -13,10 +13,10 @@ from typing import Any
 from ..lmstudio import sse
 from ..lmstudio.answer import ToolCallAssembler
 from ..lmstudio.errors import peel
+from ..record.record import Numbers
 from . import jsontext
-from .conversation import ToolCall, tool_call
+from .conversation import ParsedToolCall, tool_call
 from .jsontext import text_at
-from .record import Numbers
 
 DONE = "[DONE]"
 # So many states of a download are remembered; the last one always is.
@@ -36,7 +36,7 @@ class State:
 
 
 @dataclass(slots=True)
-class Answer:
+class ParsedAnswer:
     """An answer, put together. `finish` is why it ended; `done` whether it was told that it did.
 
     `data` is the last object that is no part of an answer of a model: a list, a description, an embedding.
@@ -44,7 +44,7 @@ class Answer:
 
     text: str = ""
     thinking: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ParsedToolCall, ...] = ()
     finish: str = ""
     done: bool = False
     error: str = ""
@@ -74,7 +74,7 @@ def events(body: bytes) -> list[sse.Event]:
     return [*decoder.feed(body), *decoder.flush()]
 
 
-def read_answer(body: bytes, content_type: str = "") -> Answer:
+def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
     """Put an answer together; never raises."""
     assembly = _Assembly()
     if is_events(body, content_type):
@@ -110,7 +110,7 @@ class _Assembly:
     """Put parts together."""
 
     def __init__(self) -> None:
-        self.answer = Answer()
+        self.answer = ParsedAnswer()
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._calls: list[_Call] = []
@@ -319,12 +319,14 @@ class _Assembly:
         if isinstance(thinking, str):
             self._thinking.append(thinking)
 
-    def finish(self) -> Answer:
+    def finish(self) -> ParsedAnswer:
         """Give the answer."""
         answer = self.answer
         answer.text = jsontext.well_formed("".join(self._text))
         answer.thinking = jsontext.well_formed("".join(self._thinking))
-        streamed = (ToolCall(name, arguments or "{}", call_id) for call_id, name, arguments in self._assembler.so_far())
+        streamed = (
+            ParsedToolCall(name, arguments or "{}", call_id) for call_id, name, arguments in self._assembler.so_far()
+        )
         answer.tool_calls = (*streamed, *(call.whole() for call in self._calls))
         return answer
 
@@ -347,9 +349,9 @@ class _Call:
         elif arguments is not None:
             self.arguments.append(jsontext.compact(arguments))
 
-    def whole(self) -> ToolCall:
+    def whole(self) -> ParsedToolCall:
         """Give the call as far as it came."""
-        return ToolCall(self.name, "".join(self.arguments) or "{}", self.id)
+        return ParsedToolCall(self.name, "".join(self.arguments) or "{}", self.id)
 
 
 def _count(mapping: Mapping[str, Any], key: str) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..endpoints import mapping
+from ..translate import mapping
 from . import jsontext
-from .conversation import Message, Request, Tool, read_request
+from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 
 Line = tuple[str, str]
 """What a line is about, and what it says."""
@@ -66,7 +66,7 @@ def _limited(lines: Iterator[Line]) -> list[Line]:
 # Fields and options
 
 
-def _fields(before: Request, after: Request) -> list[Line]:
+def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
     """Tell what became of every field and option."""
     call = dict(after.fields)
     call |= {f"options.{name}": value for name, value in after.options.items()}
@@ -101,7 +101,7 @@ def _fields(before: Request, after: Request) -> list[Line]:
     return lines
 
 
-def _given(request: Request) -> Iterator[tuple[str, Any]]:
+def _given(request: ParsedRequest) -> Iterator[tuple[str, Any]]:
     """Give a request's options, those first that go before others, then its fields."""
     first = (name for name, _ in mapping.OPTION_TO_LMSTUDIO if name in request.options)
     for name in dict.fromkeys((*first, *request.options)):
@@ -132,9 +132,9 @@ def _shown(value: object) -> str:
 # The conversation
 
 
-def _conversation(before: Sequence[Message], after: Sequence[Message]) -> Iterator[Line]:
+def _conversation(before: Sequence[ParsedMessage], after: Sequence[ParsedMessage]) -> Iterator[Line]:
     """Compare two conversations from their ends: what is added comes before what was there."""
-    pairs: list[tuple[int, Message | None, Message | None]] = []
+    pairs: list[tuple[int, ParsedMessage | None, ParsedMessage | None]] = []
     at = len(before)
     rest = list(after)
     while rest:
@@ -159,11 +159,11 @@ def _conversation(before: Sequence[Message], after: Sequence[Message]) -> Iterat
                 yield f"message {number}", changed
 
 
-def _belong(asked: Message, sent: Message) -> bool:
+def _belong(asked: ParsedMessage, sent: ParsedMessage) -> bool:
     return asked.text == sent.text and (bool(sent.text) or asked.role == sent.role)
 
 
-def _said(message: Message) -> str:
+def _said(message: ParsedMessage) -> str:
     parts = (
         jsontext.one_line(message.text, VALUE_CHARACTERS),
         *map(str, message.attachments),
@@ -172,7 +172,7 @@ def _said(message: Message) -> str:
     return jsontext.one_line(" ".join(part for part in parts if part), VALUE_CHARACTERS)
 
 
-def _message(asked: Message, sent: Message) -> Iterator[str]:
+def _message(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
     if asked.role != sent.role:
         yield f"role {asked.role} -> {sent.role}"
     if asked.text != sent.text:
@@ -188,7 +188,7 @@ def _message(asked: Message, sent: Message) -> Iterator[str]:
         yield f"answers {asked.answers or 'nothing'} -> {sent.answers or 'nothing'}"
 
 
-def _calls(asked: Message, sent: Message) -> Iterator[str]:
+def _calls(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
     if len(asked.tool_calls) != len(sent.tool_calls):
         yield f"{len(asked.tool_calls)} -> {len(sent.tool_calls)} tool calls"
         return

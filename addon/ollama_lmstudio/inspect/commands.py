@@ -15,14 +15,14 @@ from typing import Any
 from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
-from ..endpoints import models as listings
-from ..endpoints.base import Services
-from ..endpoints.inference import find_model
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
+from ..services import Services
+from ..translate import listing as listings
+from ..translate.inference import find_model
 from . import doctor, export
-from . import exchange as exchanges
+from . import snapshot as exchanges
 from .jsontext import size
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Commands:
         self._spawn(self._refresh())
         if catalog is None:
             return [ASKED]
-        rows = [_row(entry, services) for entry in listings.listed(catalog, services)]
+        rows = [_row(entry, services) for entry in listings.list_entries(catalog, services)]
         return rows or ["LM Studio has no models"]
 
     async def _refresh(self) -> None:
@@ -81,7 +81,7 @@ class Commands:
         services = self._services()
         try:
             found = await find_model(name, services)
-            await services.life.unload(found.model)
+            await services.lifetimes.unload(found.model)
         except (OllamaError, LMStudioError) as e:
             logger.warning("%s is not unloaded: %s", name, scrub(e.message, services.secrets))
         else:
@@ -149,7 +149,7 @@ def _is_serving() -> bool:
     return any(server.is_running for server in servers)
 
 
-def _row(entry: listings.Listed, services: Services) -> str:
+def _row(entry: listings.ListEntry, services: Services) -> str:
     model = entry.model
     facts = [model.params, model.quantization, size(listings.size(model)), *listings.capabilities(model, services)]
     loaded = ", ".join(f"{instance.context_length or '?'} tokens" for instance in model.instances)

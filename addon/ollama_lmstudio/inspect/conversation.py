@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeGuard
 
-from ..endpoints.mapping import image_type
 from ..lmstudio.errors import MASK
+from ..translate.mapping import image_type
 from . import jsontext
 from .jsontext import text_at
 
@@ -37,7 +37,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ParsedToolCall:
     """A call of a tool, its arguments as JSON, or whatever came instead."""
 
     name: str
@@ -49,14 +49,14 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ParsedMessage:
     """One message; `answers` is the id of the tool call that it answers, or the name of the tool."""
 
     role: str
     text: str = ""
     thinking: str = ""
     attachments: tuple[Attachment, ...] = ()
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ParsedToolCall, ...] = ()
     answers: str = ""
 
 
@@ -78,7 +78,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ParsedRequest:
     """What was asked.
 
     `texts` are to be embedded. `fields` is everything else that the body has, as it came. `problem` is what is wrong
@@ -86,7 +86,7 @@ class Request:
     """
 
     model: str = ""
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ParsedMessage, ...] = ()
     texts: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -95,11 +95,11 @@ class Request:
     whole: Any = None
 
 
-def read_request(body: bytes, path: str = "") -> Request:
+def read_request(body: bytes, path: str = "") -> ParsedRequest:
     """Read a request's body. The path tells whether `input` is to be embedded or to be answered."""
     whole, problem = jsontext.read(body) if body else jsontext.Read(None)
     if not isinstance(whole, dict):
-        return Request(problem=problem, whole=whole)
+        return ParsedRequest(problem=problem, whole=whole)
     # Ollama takes a field's name in any case.
     given = {name.lower(): value for name, value in whole.items()}
     taken = {"model", "options", "tools"}
@@ -107,11 +107,11 @@ def read_request(body: bytes, path: str = "") -> Request:
     if not model and text_at(given, "name"):
         model = text_at(given, "name")
         taken.add("name")
-    messages: list[Message] = []
+    messages: list[ParsedMessage] = []
     texts: tuple[str, ...] = ()
     for name in ("system", "instructions", "system_prompt"):
         if given.get(name):
-            messages.append(Message("system", *_content(given[name])[:1]))
+            messages.append(ParsedMessage("system", *_content(given[name])[:1]))
             taken.add(name)
     if _is_list(given.get("messages")):
         messages += [_message(item) for item in given["messages"]]
@@ -119,7 +119,7 @@ def read_request(body: bytes, path: str = "") -> Request:
     if "prompt" in given or given.get("images"):
         text, attachments, *_ = _content(given.get("prompt"))
         if text or attachments or given.get("images"):
-            messages.append(Message("user", text, "", attachments + _images(given.get("images"))))
+            messages.append(ParsedMessage("user", text, "", attachments + _images(given.get("images"))))
         taken |= {"prompt", "images"}
     if "input" in given:
         if "embed" in path:
@@ -128,7 +128,7 @@ def read_request(body: bytes, path: str = "") -> Request:
             messages += _items(given["input"])
         taken.add("input")
     options = given.get("options")
-    return Request(
+    return ParsedRequest(
         model=model,
         messages=tuple(messages),
         texts=texts,
@@ -153,13 +153,13 @@ def _is_of_its_type(name: str, value: object) -> bool:
     return name != "tools" or _is_list(value) or value is None
 
 
-def _message(item: object) -> Message:
+def _message(item: object) -> ParsedMessage:
     if not isinstance(item, dict):
-        return Message("?", _as_text(item))
+        return ParsedMessage("?", _as_text(item))
     text, attachments, thinking, calls, answers = _content(item.get("content"))
     thinking = thinking or text_at(item, "thinking") or text_at(item, "reasoning_content") or text_at(item, "reasoning")
     given_calls = item.get("tool_calls")
-    return Message(
+    return ParsedMessage(
         role=text_at(item, "role") or "?",
         text=text,
         thinking=thinking,
@@ -169,7 +169,7 @@ def _message(item: object) -> Message:
     )
 
 
-_Parts = tuple[str, tuple[Attachment, ...], str, tuple[ToolCall, ...], str]
+_Parts = tuple[str, tuple[Attachment, ...], str, tuple[ParsedToolCall, ...], str]
 
 
 def _content(content: object, depth: int = 0) -> _Parts:
@@ -179,7 +179,7 @@ def _content(content: object, depth: int = 0) -> _Parts:
     texts: list[str] = []
     attachments: list[Attachment] = []
     thinking: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[ParsedToolCall] = []
     answers = ""
     for part in content:
         kind = text_at(part, "type") if isinstance(part, dict) else ""
@@ -243,14 +243,14 @@ def _type_of(data: str) -> str:
         return "not in base64"
 
 
-def tool_call(item: object) -> ToolCall:
+def tool_call(item: object) -> ParsedToolCall:
     """Read a tool call, in the form of any of the APIs."""
     if not isinstance(item, dict):
-        return ToolCall("", _as_text(item))
+        return ParsedToolCall("", _as_text(item))
     function = item.get("function")
     function = function if isinstance(function, dict) else item
     arguments = function.get("arguments", function.get("input"))
-    return ToolCall(
+    return ParsedToolCall(
         name=text_at(function, "name") or text_at(function, "tool"),
         arguments="{}" if arguments in (None, "") else _as_text(arguments),
         id=text_at(item, "id") or text_at(item, "call_id"),
@@ -266,10 +266,10 @@ def _tool(item: object) -> Tool:
     return Tool(text_at(function, "name") or text_at(item, "type"), text_at(function, "description"), schema)
 
 
-def _items(items: object) -> Iterator[Message]:
+def _items(items: object) -> Iterator[ParsedMessage]:
     """Read the `input` of /v1/responses and /api/v1/chat: a text, messages, or parts of one."""
     if not _is_list(items):
-        yield Message("user", _as_text(items))
+        yield ParsedMessage("user", _as_text(items))
         return
     for item in items:
         kind = text_at(item, "type") if isinstance(item, dict) else ""
@@ -278,19 +278,21 @@ def _items(items: object) -> Iterator[Message]:
             yield read(item)
         elif isinstance(item, dict) and "role" not in item:
             text, attachments, *_ = _content([item])
-            yield Message("user", text, "", attachments)
+            yield ParsedMessage("user", text, "", attachments)
         else:
             yield _message(item)
 
 
-_ITEMS: Mapping[str, Callable[[dict[str, Any]], Message]] = {
-    "function_call": lambda item: Message(
+_ITEMS: Mapping[str, Callable[[dict[str, Any]], ParsedMessage]] = {
+    "function_call": lambda item: ParsedMessage(
         "assistant", tool_calls=(tool_call(item | {"id": text_at(item, "call_id")}),)
     ),
-    "function_call_output": lambda item: Message(
+    "function_call_output": lambda item: ParsedMessage(
         "tool", _content(item.get("output"))[0], answers=text_at(item, "call_id")
     ),
-    "reasoning": lambda item: Message("assistant", thinking=_content(item.get("content") or item.get("summary"))[0]),
+    "reasoning": lambda item: ParsedMessage(
+        "assistant", thinking=_content(item.get("content") or item.get("summary"))[0]
+    ),
 }
 
 

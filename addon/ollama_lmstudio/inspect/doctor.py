@@ -13,11 +13,11 @@ import httpx
 
 from .. import __version__
 from ..access import UNAUTHORIZED
-from ..endpoints.base import Services
-from ..endpoints.inference import find_aliases
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
 from ..options import DEFAULT_LISTEN_PORT, LOOPS, Settings
+from ..services import Services
+from ..translate.inference import find_aliases
 
 Verdict = Literal["ok", "note", "problem"]
 

@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..endpoints.mapping import CHAT_COMPLETIONS
+from ..translate.mapping import CHAT_COMPLETIONS
 from . import answers, jsontext, summary
-from .answers import Answer
-from .conversation import Message, ToolCall, read_request, without_secrets
-from .exchange import SECRET_HEADERS, Exchange
+from .answers import ParsedAnswer
+from .conversation import ParsedMessage, ParsedToolCall, read_request, without_secrets
 from .listings import FIRST_VALUES
 from .render import NUMBERS, STRING_CHARACTERS
+from .snapshot import SECRET_HEADERS, Snapshot
 
 # What curl writes itself, or what belongs to one connection.
 _LEFT_TO_CURL = frozenset(
@@ -47,7 +47,7 @@ class NotExportable(ValueError):  # noqa: N818
 # Markdown
 
 
-def markdown(exchange: Exchange) -> str:
+def markdown(exchange: Snapshot) -> str:
     """Write an exchange as Markdown: what was asked, and what came back."""
     parts = [f"## {exchange.asked_method} {_inline(exchange.asked_target)}", *_facts(exchange)]
     request = read_request(exchange.asked_body, exchange.asked_path)
@@ -68,7 +68,7 @@ def markdown(exchange: Exchange) -> str:
     return jsontext.well_formed("\n\n".join(sections)) + "\n"
 
 
-def _facts(exchange: Exchange) -> Iterator[str]:
+def _facts(exchange: Snapshot) -> Iterator[str]:
     record = exchange.record
     yield ""
     if record.model:
@@ -78,7 +78,7 @@ def _facts(exchange: Exchange) -> Iterator[str]:
         yield f"- status: {exchange.status}"
 
 
-def _message(message: Message) -> Iterator[str]:
+def _message(message: ParsedMessage) -> Iterator[str]:
     yield f"### {jsontext.one_line(f'{message.role} {message.answers}')}"
     if message.thinking:
         yield _quoted(message.thinking)
@@ -91,16 +91,16 @@ def _message(message: Message) -> Iterator[str]:
         yield _call(call)
 
 
-def _call(call: ToolCall) -> str:
+def _call(call: ParsedToolCall) -> str:
     value, problem = jsontext.read(call.arguments)
     arguments = call.arguments if problem else jsontext.pretty(value)
     return f"calls {_inline(call.name or '?')}\n\n{_fenced(jsontext.without_base64(arguments), 'json')}"
 
 
-def _answer(exchange: Exchange) -> Iterator[str]:
+def _answer(exchange: Snapshot) -> Iterator[str]:
     answer = answers.read_answer(exchange.response or b"", exchange.content_type)
     if answer.spoke:
-        yield from _message(Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+        yield from _message(ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     elif answer.data is not None:
         text = jsontext.shortened(
             jsontext.without_base64(jsontext.pretty(answer.data)), STRING_CHARACTERS, FIRST_VALUES
@@ -137,7 +137,7 @@ def _quoted(text: str) -> str:
 # curl
 
 
-def curl(exchange: Exchange, address: str) -> str:
+def curl(exchange: Snapshot, address: str) -> str:
     """Write the client's request as a command for a POSIX shell; `address` is this server's, such as
     `http://localhost:11434`.
 
@@ -168,7 +168,7 @@ def curl(exchange: Exchange, address: str) -> str:
     return jsontext.well_formed(_command(arguments, body))
 
 
-def _headers(exchange: Exchange) -> Iterator[tuple[str, str]]:
+def _headers(exchange: Snapshot) -> Iterator[tuple[str, str]]:
     for name, value in exchange.asked_headers:
         # Curl reads a file of headers where one begins with an @.
         if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS and _NAME.fullmatch(name):
@@ -194,7 +194,7 @@ def _command(arguments: list[str], body: bytes) -> str:
 # Fine-tuning
 
 
-def jsonl(exchange: Exchange) -> str:
+def jsonl(exchange: Snapshot) -> str:
     """Write a conversation as one line for fine-tuning, in OpenAI's form: `{"messages": [...], "tools": [...]}`.
 
     The messages are those that LM Studio got, and its answer. Raises NotExportable for what is no conversation, or did
@@ -225,7 +225,7 @@ def jsonl(exchange: Exchange) -> str:
 _WHOLE = frozenset({"stop", "tool_calls"})
 
 
-def _said(answer: Answer) -> dict[str, Any]:
+def _said(answer: ParsedAnswer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.tool_calls:
         message["tool_calls"] = [
@@ -239,12 +239,12 @@ def _said(answer: Answer) -> dict[str, Any]:
     return message
 
 
-def write(exchange: Exchange, form: str, address: str) -> str:
+def write(exchange: Snapshot, form: str, address: str) -> str:
     """Write an exchange in one of FORMATS. Raises NotExportable."""
     return FORMATS[form](exchange, address)
 
 
-FORMATS: Mapping[str, Callable[[Exchange, str], str]] = {
+FORMATS: Mapping[str, Callable[[Snapshot, str], str]] = {
     "markdown": lambda exchange, address: markdown(exchange),
     "curl": lambda exchange, address: curl(exchange, address) + "\n",
     "jsonl": lambda exchange, address: jsonl(exchange) + "\n",

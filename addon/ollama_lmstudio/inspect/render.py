@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..lmstudio.sse import Event
+from ..record.record import Numbers, Record
 from . import answers, changes, jsontext, listings
-from .answers import Answer
-from .conversation import Message, Request, read_request
-from .exchange import Exchange, header, masked
+from .answers import ParsedAnswer
+from .conversation import ParsedMessage, ParsedRequest, read_request
 from .jsontext import EMPTY, plural
-from .record import Numbers, Record
 from .sheet import TEXT_CHARACTERS, Sheet
+from .snapshot import Snapshot, header, masked
 
 # Of a longer conversation the begin and the end are shown.
 MAX_MESSAGES = 200
@@ -38,7 +38,7 @@ ANSWER_TO_COME = "The answer will be under Response"
 # What the client sees
 
 
-def ollama_request(exchange: Exchange) -> str:
+def ollama_request(exchange: Snapshot) -> str:
     """Show the whole exchange: what was asked, what was changed on the way, and what came back."""
     sheet = Sheet()
     if exchange.own:
@@ -54,14 +54,14 @@ def ollama_request(exchange: Exchange) -> str:
     return str(sheet)
 
 
-def ollama_response(exchange: Exchange) -> str:
+def ollama_response(exchange: Snapshot) -> str:
     """Show what came back."""
     sheet = Sheet()
     _answer(sheet, exchange)
     return str(sheet)
 
 
-def _asked(sheet: Sheet, exchange: Exchange) -> None:
+def _asked(sheet: Sheet, exchange: Snapshot) -> None:
     body, record = exchange.asked_body, exchange.record
     request = read_request(body, exchange.asked_path)
     sheet.heading(f"{exchange.asked_method} {exchange.asked_target}")
@@ -93,7 +93,7 @@ def _tool(tool: Any) -> str:
     return f"{tool}: {jsontext.one_line(tool.description)}" if tool.description else str(tool)
 
 
-def _conversation(sheet: Sheet, request: Request) -> None:
+def _conversation(sheet: Sheet, request: ParsedRequest) -> None:
     messages = request.messages
     limit = min(TEXT_CHARACTERS, max(MESSAGE_CHARACTERS, CONVERSATION_CHARACTERS // (len(messages) or 1)))
     left_out = max(0, len(messages) - MAX_MESSAGES)
@@ -109,7 +109,7 @@ def _conversation(sheet: Sheet, request: Request) -> None:
             sheet.heading(f"{len(request.texts) - MAX_MESSAGES:,} texts are left out")
 
 
-def _message(sheet: Sheet, message: Message, limit: int = TEXT_CHARACTERS) -> None:
+def _message(sheet: Sheet, message: ParsedMessage, limit: int = TEXT_CHARACTERS) -> None:
     who = jsontext.one_line(f"{message.role} {message.answers}", 60)
     if message.thinking:
         sheet.text(f"{who} thinks", message.thinking, limit)
@@ -121,7 +121,7 @@ def _message(sheet: Sheet, message: Message, limit: int = TEXT_CHARACTERS) -> No
         sheet.text(f"{who} calls", f"{call}{f'  {call.id}' if call.id else ''}", limit)
 
 
-def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
+def _on_the_way(sheet: Sheet, exchange: Snapshot) -> None:
     record = exchange.record
     if not exchange.called:
         if record.kind:
@@ -140,7 +140,7 @@ def _on_the_way(sheet: Sheet, exchange: Exchange) -> None:
     sheet.value("LM Studio has no", ", ".join(further))
 
 
-def _answer(sheet: Sheet, exchange: Exchange) -> None:
+def _answer(sheet: Sheet, exchange: Snapshot) -> None:
     body = exchange.response
     if not exchange.status:
         sheet.heading("No answer")
@@ -165,9 +165,9 @@ def _answer(sheet: Sheet, exchange: Exchange) -> None:
     _error(sheet, exchange.error or answer.error)
 
 
-def _parts(sheet: Sheet, answer: Answer) -> None:
+def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     if answer.text or answer.thinking or answer.tool_calls:
-        _message(sheet, Message("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+        _message(sheet, ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     elif answer.spoke and answer.finish not in WITHOUT_WORDS:
         sheet.value("assistant", "(nothing)")
     if answer.states:
@@ -254,7 +254,7 @@ def _kept(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
 # What LM Studio sees
 
 
-def lmstudio_request(exchange: Exchange) -> str:
+def lmstudio_request(exchange: Snapshot) -> str:
     """Show the call as it was sent."""
     sheet = Sheet()
     if exchange.own:
@@ -268,7 +268,7 @@ def lmstudio_request(exchange: Exchange) -> str:
     return str(sheet)
 
 
-def lmstudio_response(exchange: Exchange) -> str:
+def lmstudio_response(exchange: Snapshot) -> str:
     """Show LM Studio's answer as it came: status, headers, and each event."""
     sheet = Sheet()
     record = exchange.record
@@ -297,7 +297,7 @@ def lmstudio_response(exchange: Exchange) -> str:
     return str(sheet)
 
 
-def _own(sheet: Sheet, exchange: Exchange) -> None:
+def _own(sheet: Sheet, exchange: Snapshot) -> None:
     sheet.heading(f"The bridge's own call: {exchange.record.purpose}".rstrip(": "))
     sheet.heading(f"{exchange.method} {exchange.path}")
     _body(sheet, exchange.body)

@@ -10,12 +10,12 @@ from http import HTTPStatus
 from typing import Any
 
 from ..lmstudio.errors import peel
+from ..record.record import Numbers
 from . import jsontext, listings
-from .conversation import Request, read_request
-from .exchange import Exchange
+from .conversation import ParsedRequest, read_request
 from .jsontext import plural
-from .record import Numbers
 from .render import duration, speed
+from .snapshot import Snapshot
 
 COMMENT_CHARACTERS = 200
 NAME_CHARACTERS = 60
@@ -30,7 +30,7 @@ CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
 _VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
 
 
-def comment(exchange: Exchange) -> str:
+def comment(exchange: Snapshot) -> str:
     """Sum an exchange up: `chat llama3.2: 42 tok/s, first token 310 ms, 512 + 87 tokens`."""
     failed = has_failed(exchange)
     facts = [fact for fact in _facts(exchange) if fact] if not failed or is_broken(exchange) else []
@@ -52,12 +52,12 @@ def comment(exchange: Exchange) -> str:
     return jsontext.well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
 
 
-def has_failed(exchange: Exchange) -> bool:
+def has_failed(exchange: Snapshot) -> bool:
     """Whether something went wrong."""
     return bool(exchange.error) or exchange.status >= 400
 
 
-def failure(exchange: Exchange) -> str:
+def failure(exchange: Snapshot) -> str:
     """Say what went wrong, as far as anybody told."""
     if exchange.error or not exchange.response:
         return exchange.error or exchange.reason
@@ -67,24 +67,24 @@ def failure(exchange: Exchange) -> str:
     return exchange.response[:PARSED_BYTES].decode("utf-8", "replace")
 
 
-def is_broken(exchange: Exchange) -> bool:
+def is_broken(exchange: Snapshot) -> bool:
     """Whether an answer had begun when it failed."""
     return bool(exchange.error) and 0 < exchange.status < 400
 
 
-def is_cut_off(exchange: Exchange) -> bool:
+def is_cut_off(exchange: Snapshot) -> bool:
     """Whether the model had more to say."""
     return _done_reason(exchange) in CUT_OFF
 
 
-def is_error(exchange: Exchange) -> bool:
+def is_error(exchange: Snapshot) -> bool:
     """Whether there is no answer. That a HEAD finds nothing is an answer, too."""
     found_nothing = exchange.asked_method == "HEAD" and exchange.status == HTTPStatus.NOT_FOUND
     return has_failed(exchange) and not is_broken(exchange) and not found_nothing
 
 
 # The mark of an exchange in mitmproxy's list: the first that holds.
-MARKS: Sequence[tuple[Callable[[Exchange], bool], str]] = (
+MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
     (lambda exchange: exchange.own, ":gear:"),
     (is_error, ":x:"),
     (lambda exchange: is_broken(exchange) or is_cut_off(exchange), ":scissors:"),
@@ -92,19 +92,19 @@ MARKS: Sequence[tuple[Callable[[Exchange], bool], str]] = (
 )
 
 
-def mark(exchange: Exchange) -> str:
+def mark(exchange: Snapshot) -> str:
     """Give the name of an emoji that mitmproxy knows; empty for what needs no mark."""
     return next((emoji for holds, emoji in MARKS if holds(exchange)), "")
 
 
-def _name(exchange: Exchange) -> str:
+def _name(exchange: Snapshot) -> str:
     name = exchange.record.model
     if not name and exchange.asked_body[:1].lstrip() == b"{" and len(exchange.asked_body) <= PARSED_BYTES:
         name = _request(exchange).model
     return jsontext.one_line(name.removesuffix(":latest"), NAME_CHARACTERS)
 
 
-def _request(exchange: Exchange) -> Request:
+def _request(exchange: Snapshot) -> ParsedRequest:
     body = exchange.asked_body
     return read_request(body if len(body) <= PARSED_BYTES else b"", exchange.asked_path)
 
@@ -113,11 +113,11 @@ def _small_json(body: bytes | None) -> Any:
     return jsontext.read(body).value if body and len(body) <= PARSED_BYTES else None
 
 
-def _done_reason(exchange: Exchange) -> str:
+def _done_reason(exchange: Snapshot) -> str:
     return exchange.record.numbers.done_reason if exchange.record.numbers else ""
 
 
-def _facts(exchange: Exchange) -> list[str]:
+def _facts(exchange: Snapshot) -> list[str]:
     numbers = exchange.record.numbers
     if numbers is not None and (numbers.answer_tokens or numbers.first_token):
         return _speed(numbers)
@@ -137,14 +137,14 @@ def _speed(numbers: Numbers) -> list[str]:
     ]
 
 
-def _tell_chat(exchange: Exchange) -> list[str]:
+def _tell_chat(exchange: Snapshot) -> list[str]:
     """Tell of a request without a prompt, which loads or unloads; of an answer without numbers there is nothing to."""
     value = _small_json(exchange.response)
     reason = value.get("done_reason") if isinstance(value, dict) else None
     return [{"load": "loaded", "unload": "unloaded"}.get(str(reason), "")]
 
 
-def _tell_embeddings(exchange: Exchange) -> list[str]:
+def _tell_embeddings(exchange: Snapshot) -> list[str]:
     request = _request(exchange)
     count = len(request.texts) or len(request.messages)
     found = _VECTOR.search((exchange.response or b"")[:PARSED_BYTES])
@@ -152,7 +152,7 @@ def _tell_embeddings(exchange: Exchange) -> list[str]:
     return [f"{count} {plural(count, 'text')}" if count else "", f"{values} dimensions" if values else ""]
 
 
-def _tell_list(exchange: Exchange) -> list[str]:
+def _tell_list(exchange: Snapshot) -> list[str]:
     value = _small_json(exchange.response)
     entries = listings.models(value)
     if entries is not None:
@@ -161,35 +161,35 @@ def _tell_list(exchange: Exchange) -> list[str]:
     return [jsontext.text_at(value, "status")]
 
 
-def _tell_description(exchange: Exchange) -> list[str]:
+def _tell_description(exchange: Snapshot) -> list[str]:
     value = _small_json(exchange.response)
     can = value.get("capabilities") if isinstance(value, dict) else None
     return [" ".join(map(str, can))] if isinstance(can, list) else []
 
 
-def _tell_version(exchange: Exchange) -> list[str]:
+def _tell_version(exchange: Snapshot) -> list[str]:
     return [jsontext.text_at(_small_json(exchange.response), "version")]
 
 
-def _tell_progress(exchange: Exchange) -> list[str]:
+def _tell_progress(exchange: Snapshot) -> list[str]:
     """Tell the last state; the last line is enough for that."""
     lines = (exchange.response or b"")[-PARSED_BYTES:].rstrip().rpartition(b"\n")
     return [jsontext.text_at(jsontext.read(lines[2]).value, "status")]
 
 
-def _tell_copy(exchange: Exchange) -> list[str]:
+def _tell_copy(exchange: Snapshot) -> list[str]:
     fields = _request(exchange).fields
     return [f"{fields.get('source', '?')} -> {fields.get('destination', '?')}"]
 
 
-def _tell_blob(exchange: Exchange) -> list[str]:
+def _tell_blob(exchange: Snapshot) -> list[str]:
     digest = exchange.asked_path.rpartition("/")[2][:19]
     size = exchange.record.request_size
     return [f"{digest}, {jsontext.size(size)}" if size else digest]
 
 
 # What there is to tell of each endpoint; of all others, the number of models in a list.
-_TELL: Mapping[str, Callable[[Exchange], list[str]]] = {
+_TELL: Mapping[str, Callable[[Snapshot], list[str]]] = {
     "blobs": _tell_blob,
     "chat": _tell_chat,
     "copy": _tell_copy,

@@ -12,9 +12,9 @@ from typing import Any
 
 from mitmproxy import contentviews, http
 
-from . import exchange as exchanges
 from . import jsontext, render
-from .exchange import Exchange
+from . import snapshot as exchanges
+from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ class Side:
     """One of the two views: its name, when it is the one to see, and what it shows of a request and a response."""
 
     name: str
-    fits: Callable[[Exchange], bool]
-    request: Callable[[Exchange], str]
-    response: Callable[[Exchange], str]
+    fits: Callable[[Snapshot], bool]
+    request: Callable[[Snapshot], str]
+    response: Callable[[Snapshot], str]
 
 
-def is_for_ollama(exchange: Exchange) -> bool:
+def is_for_ollama(exchange: Snapshot) -> bool:
     """Whether an exchange is looked at from the client's side: all but LM Studio's own APIs without a conversation."""
     return not exchange.own and (exchange.record.kind != "relay" or exchange.is_chat)
 

@@ -54,7 +54,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Reasoning:
+class ReasoningOptions:
     """The values LM Studio takes as `reasoning` (or `reasoning_effort`) for a model."""
 
     allowed_options: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Model:
     description: str | None = None
     vision: bool | None = None
     tools: bool | None = None
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningOptions | None = None
     capabilities_known: bool = False
     instances: tuple[Instance, ...] = ()
     variants: tuple[str, ...] = ()
@@ -183,8 +183,8 @@ class _V1Reasoning(BaseModel):
     allowed_options: LenientList[StrictStr] = None
     default: Lenient[StrictStr] = None
 
-    def to_reasoning(self) -> Reasoning:
-        return Reasoning(_present(self.allowed_options), self.default)
+    def to_reasoning(self) -> ReasoningOptions:
+        return ReasoningOptions(_present(self.allowed_options), self.default)
 
 
 class _V1Capabilities(BaseModel):

@@ -44,7 +44,7 @@ KEEPALIVE_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class ClientCall:
     """One call as it went over the wire, for showing: secrets are masked, times are seconds since the epoch.
 
     `status` is None, and the response empty, when no answer came; `error` then says why.
@@ -78,7 +78,7 @@ class Client:
         timeout: float = ANSWER_SECONDS,
         connect_timeout: float = CONNECT_SECONDS,
         verify: ssl.SSLContext | bool = True,
-        on_exchange: Callable[[Exchange], None] | None = None,
+        on_exchange: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
@@ -277,7 +277,7 @@ class Client:
     ) -> None:
         if self._on_exchange is None:
             return
-        exchange = Exchange(
+        exchange = ClientCall(
             method=request.method,
             url=scrub(str(request.url), self._secrets),
             request_headers=self._masked_headers(request.headers),

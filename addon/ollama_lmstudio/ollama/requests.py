@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
-from ..beside import beside
+from ..threads import run_in_thread_if_large
 from . import errors
 from .decode import (
     ANYTHING,
@@ -152,7 +152,7 @@ _FORMAT = _Format()
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class MessageToolCall:
     """Hold a call that the model made earlier; `arguments` keep their order."""
 
     id: str = ""
@@ -169,7 +169,7 @@ class Message:
     content: str = ""
     thinking: str = ""
     images: list[bytes] = field(default_factory=list)
-    tool_calls: list[ToolCall] = field(default_factory=list)
+    tool_calls: list[MessageToolCall] = field(default_factory=list)
     tool_name: str = ""
     tool_call_id: str = ""
 
@@ -182,7 +182,7 @@ _TOOL_CALL_FUNCTION = Struct(
 _TOOL_CALL = Struct(
     "ToolCall",
     {"id": STRING, "function": _TOOL_CALL_FUNCTION},
-    lambda values, _: ToolCall(id=values["id"], **values["function"]),
+    lambda values, _: MessageToolCall(id=values["id"], **values["function"]),
 )
 # Ollama decodes a message through an alias of its type, and its error texts show it.
 _MESSAGE_ALIAS = Struct(
@@ -288,7 +288,7 @@ MaybeKeepAlive = Annotated[KeepAlive | None, _KEEP_ALIVE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RequestBody:
     """Hold the body of a request; `extras` are the keys that Ollama does not know."""
 
     extras: JSONObject = field(default_factory=dict)
@@ -303,7 +303,7 @@ class Request:
     @classmethod
     async def read(cls, body: bytes) -> Self:
         """Decode a body like `decode`; a large one in a thread, as it may take seconds."""
-        return await beside(len(body), cls.decode, body)
+        return await run_in_thread_if_large(len(body), cls.decode, body)
 
     def settle(self, text: str) -> Self:
         """Complete the request from the `text` it was decoded from."""
@@ -311,7 +311,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelRequest(Request):
+class _ModelRequest(RequestBody):
     """A request that names its model in `model`, or in `name` as it once was."""
 
     model: String = ""
@@ -322,7 +322,7 @@ class _ModelRequest(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RunRequest(Request):
+class _RunRequest(RequestBody):
     """What chat and generate have in common."""
 
     model: String = ""
@@ -392,7 +392,7 @@ class GenerateRequest(_RunRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedRequest(Request):
+class EmbedRequest(RequestBody):
     """The body of POST /api/embed."""
 
     model: String = ""
@@ -420,7 +420,7 @@ class EmbedRequest(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingRequest(Request):
+class EmbeddingRequest(RequestBody):
     """The body of POST /api/embeddings."""
 
     model: String = ""
@@ -440,7 +440,7 @@ class ShowRequest(_ModelRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyRequest(Request):
+class CopyRequest(RequestBody):
     """The body of POST /api/copy."""
 
     source: String = ""
@@ -499,7 +499,7 @@ class CreateRequest(_ModelRequest):
         return request if request.quantize else replace(request, quantize=request.quantization)
 
 
-def _struct(request: type[Request]) -> Struct:
+def _struct(request: type[RequestBody]) -> Struct:
     """Read the struct of a request from the annotations of its fields."""
     go_types: dict[str, GoType] = {}
     attributes: dict[str, str] = {}
@@ -510,7 +510,7 @@ def _struct(request: type[Request]) -> Struct:
             go_types[name] = go_type
             attributes[name] = attribute
 
-    def build(values: dict[str, Any], extras: JSONObject) -> Request:
+    def build(values: dict[str, Any], extras: JSONObject) -> RequestBody:
         return request(extras=extras, **{attributes[name]: value for name, value in values.items()})
 
     return Struct(request.__name__, go_types, build)

@@ -31,7 +31,7 @@ def directory_in(state_dir: Path) -> Path:
     return state_dir / "blobs"
 
 
-class Upload:
+class BlobWriter:
     """Write one blob.
 
     Every method but `abort` may raise OSError. They may be called from any thread, and wait for each other.

@@ -1,0 +1,68 @@
+"""Answer from a recording (`server_replay`), also where LM Studio is not there to tell which models it has.
+
+Mitmproxy finds a recorded answer by the request that was sent, which a client does not send. So the client's request is
+looked for among the recorded ones, and made the call that it became when it was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mitmproxy import http
+
+from ..outcomes import Request
+from . import record
+from .record import Record
+
+
+def find(flows: list[http.HTTPFlow], incoming: Request) -> tuple[http.HTTPFlow, Record] | None:
+    """Find a recorded exchange that began with the same request, whatever the order of the keys of its JSON, and ended.
+
+    What broke off, or was saved while it went on, is no answer for the next client.
+    """
+    wanted = _Body(incoming.body)
+    for flow in flows:
+        if not flow.response or flow.response.raw_content is None or flow.error:
+            continue
+        kept = record.of(flow)
+        if (
+            kept is None
+            or kept.numbers is None
+            or (kept.method, kept.path, kept.query) != (incoming.method, incoming.path, incoming.query)
+        ):
+            continue
+        cut = kept.is_cut(kept.request_size, len(kept.request))
+        cut = cut or kept.is_cut(kept.response_size, len(flow.response.raw_content))
+        if not cut and wanted.is_same(kept.request):
+            return flow, kept
+    return None
+
+
+def become(flow: http.HTTPFlow, recorded: http.HTTPFlow) -> None:
+    """Make a request the recorded one."""
+    request, then = flow.request, recorded.request
+    request.method, request.scheme, request.host, request.port = then.method, then.scheme, then.host, then.port
+    request.path, request.headers, request.raw_content = then.path, then.headers.copy(), then.raw_content
+
+
+@dataclass
+class _Body:
+    body: bytes
+
+    @cached_property
+    def _value(self) -> Any:
+        # Not before there is something to compare with: every request comes this way, a recording or not.
+        return _parsed(self.body)
+
+    def is_same(self, other: bytes) -> bool:
+        return self.body == other or (self._value is not None and self._value == _parsed(other))
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,54 @@
+"""A faithful stand-in for LM Studio's server: for a first look without LM Studio, and for tests.
+
+It answers as LM Studio does, byte for byte where that is known, and refuses what LM Studio refuses.
+"""
+
+from __future__ import annotations
+
+from .connection import Recorded
+from .faults import Disconnect, Fault, MidError
+from .generate import Prompt, Step, close, content, end, error, raw, reasoning, reset, sleep, tool_call, words
+from .models import (
+    ALWAYS_ON_REASONING,
+    GPT_OSS_REASONING,
+    LEVELS_REASONING,
+    Reasoning,
+    SimModel,
+    Version,
+    embedder,
+    gpt_oss,
+)
+from .server import Settings, Sim, SimThread
+from .state import Instance, SimDownload
+
+__all__ = [
+    "ALWAYS_ON_REASONING",
+    "GPT_OSS_REASONING",
+    "LEVELS_REASONING",
+    "Disconnect",
+    "Fault",
+    "Instance",
+    "MidError",
+    "Prompt",
+    "Reasoning",
+    "Recorded",
+    "Settings",
+    "Sim",
+    "SimDownload",
+    "SimModel",
+    "SimThread",
+    "Step",
+    "Version",
+    "close",
+    "content",
+    "embedder",
+    "end",
+    "error",
+    "gpt_oss",
+    "raw",
+    "reasoning",
+    "reset",
+    "sleep",
+    "tool_call",
+    "words",
+]

@@ -1,0 +1,141 @@
+"""How a model of LM Studio's looks in Ollama's lists. What LM Studio does not know is derived, stable, and said so
+here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..lmstudio.catalog import Catalog, Model
+from ..lmstudio.resolve import ollama_name
+from ..ollama import names, times
+from ..services import Services
+from ..state.aliases import Alias
+from . import fim
+from .inference import find_aliases, thinks
+
+# LM Studio tells no dates: every model has the same one, so that the list keeps its order.
+MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
+
+_PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
+_SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True, slots=True)
+class ListEntry:
+    """One entry of a list: a model under its own name, or under an alias."""
+
+    model: Model
+    alias: Alias | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that clients see."""
+        return self.alias.name if self.alias else display_name(self.model)
+
+    @property
+    def modified(self) -> int:
+        """When it was changed, in ns since the epoch."""
+        return self.alias.modified if self.alias else MODIFIED
+
+    @property
+    def modified_at(self) -> str:
+        """When it was changed."""
+        return times.rfc3339(self.modified)
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is, as Ollama has it: `library` for what has no publisher in its name."""
+        return names.unchecked(self.name).namespace
+
+
+def list_entries(catalog: Catalog, services: Services) -> list[ListEntry]:
+    """Give LM Studio's models, then the aliases of those; an alias hides the model whose name it took."""
+    aliases = services.aliases.all()
+    models = [ListEntry(model) for model in catalog.models if names.key_of(display_name(model)) not in aliases]
+    return models + [ListEntry(found.model, found.alias) for found in find_aliases(catalog, services)]
+
+
+def display_name(model: Model) -> str:
+    """Give the name that clients see."""
+    return ollama_name(model.key)
+
+
+def size(model: Model) -> int:
+    """Give the bytes on disk; 0 where LM Studio does not say."""
+    return model.size_bytes or 0
+
+
+def capabilities(model: Model, services: Services) -> list[str]:
+    """Give what a model can do, of the words that Ollama knows."""
+    if model.type == "embedding":
+        return ["embedding"]
+    can = {
+        "completion": True,
+        "tools": model.tools is not False if not model.capabilities_known else bool(model.tools),
+        "insert": fim.template_for(model) is not None,
+        "vision": bool(model.vision),
+        "thinking": thinks(model, services) is True,
+    }
+    return [capability for capability, has in can.items() if has]
+
+
+def digest(model: Model, services: Services, alias: Alias | None = None) -> str:
+    """Give 64 hexadecimal digits, derived: the same for a model as long as what it is and can do stays the same, and
+    for an alias as long as what it adds does too.
+
+    Clients take it for the model's identity, and keep what they learnt of it under this name.
+    """
+    facts = [model.key, str(model.size_bytes), str(model.quantization), *capabilities(model, services)]
+    if alias is not None:
+        # Two names for the same are the same, whenever they were made.
+        facts.append(json.dumps(asdict(replace(alias, name="", created=0, modified=0)), sort_keys=True))
+    identity = "\n".join(facts)
+    return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
+
+
+def family(model: Model) -> str:
+    """Give the architecture; for embedding models, of which LM Studio tells none, the one clients know them by."""
+    if model.architecture:
+        return model.architecture
+    if model.type == "embedding":
+        return "nomic-bert" if "nomic" in model.key.lower() else "bert"
+    return "unknown"
+
+
+def parameter_count(model: Model) -> int | None:
+    """Give the number of parameters: `26B-A4B` has 26 billion, of which 4 are active."""
+    match = _PARAMETERS.search(model.params or "")
+    return round(float(match[1]) * _SCALE[match[2].upper()]) if match else None
+
+
+def details(model: Model) -> dict[str, Any]:
+    """Give the `details` that all of Ollama's lists have; never a null."""
+    return {
+        "parent_model": "",
+        "format": model.format or "gguf",
+        "family": family(model),
+        "families": [family(model)],
+        "parameter_size": model.params or "unknown",
+        "quantization_level": model.quantization or "unknown",
+    }
+
+
+def tag_entry(entry: ListEntry, services: Services) -> dict[str, Any]:
+    """Give one entry of /api/tags."""
+    model = entry.model
+    length = {"context_length": model.max_context_length} if model.max_context_length else {}
+    return {
+        "name": entry.name,
+        "model": entry.name,
+        "modified_at": entry.modified_at,
+        "size": size(model),
+        "digest": digest(model, services, entry.alias),
+        "details": {**details(model), **length},
+        "capabilities": capabilities(model, services),
+    }

@@ -1,0 +1,55 @@
+"""Answers as mitmproxy's responses, and as bytes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ollama_lmstudio.exchanges import responses
+from ollama_lmstudio.outcomes import Response
+
+EXTRA = (("Vary", "Origin"),)
+OK = Response.json({"a": 1})
+
+
+def names(head: bytes) -> list[str]:
+    return [line.partition(b": ")[0].decode() for line in head.split(b"\r\n")[1:] if line]
+
+
+def test_a_response() -> None:
+    response = responses.make(OK, EXTRA, "POST")
+    assert (response.status_code, response.raw_content) == (200, b'{"a":1}')
+    assert [name for name, _ in response.headers.fields] == [b"Vary", b"Content-Type", b"Date", b"content-length"]
+    assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+
+
+def test_a_head_has_the_length_of_what_is_not_there() -> None:
+    response = responses.make(OK, (), "HEAD")
+    assert (response.raw_content, response.headers["Content-Length"]) == (b"", "7")
+
+
+@pytest.mark.parametrize(("status", "length"), [(204, None), (200, "0")])
+def test_an_empty_answer_has_no_type(status: int, length: str | None) -> None:
+    response = responses.make(Response(status, b"", ""), (), "OPTIONS")
+    assert "content-type" not in response.headers
+    assert response.headers.get("content-length") == length
+
+
+def test_bytes() -> None:
+    head, _, body = responses.raw(Response.error(404, "no"), EXTRA).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert names(head) == ["Vary", "Content-Length", "Connection", "Content-Type", "Date"]
+    assert body == b'{"error":"no"}'
+    assert re.search(rb"Content-Length: 14\r\n", head)
+
+
+def test_an_error_of_mitmproxys_own() -> None:
+    page = responses.error_page(502, 'gone "there"')
+    assert page.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert page.endswith(b'{"error":"gone \\"there\\""}')
+    assert b"Connection: close\r\n" in page
+
+
+def test_what_no_header_can_hold() -> None:
+    assert responses.fields((("X", "\u2028"),)) == [(b"X", b"?")]

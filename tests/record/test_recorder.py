@@ -1,0 +1,233 @@
+"""What is kept of an exchange while it goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from mitmproxy.test import tflow
+
+from ollama_lmstudio.ollama.chunks import Metrics
+from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
+from ollama_lmstudio.record.record import Record
+from ollama_lmstudio.record.recorder import Kept, Recorder, sum_up
+
+SECOND = 10**9
+EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
+
+
+def recorder(limit: int = 1000, **arguments: Any) -> Recorder:
+    made = Recorder(limit, SECOND, Record(), **arguments)
+    made.asked(Request("POST", "/api/chat", "a=1", {"accept": "*/*"}, b'{"model":"m"}', SECOND))
+    return made
+
+
+def test_a_body_is_kept_up_to_a_limit() -> None:
+    kept = Kept(5)
+    for data in (b"abc", b"def", b"ghi"):
+        kept.add(data)
+    assert (bytes(kept.data), kept.size) == (b"abcde", 9)
+    nothing = Kept(0)
+    nothing.add(b"abc")
+    assert (bytes(nothing.data), nothing.size) == (b"", 3)
+
+
+def test_the_request() -> None:
+    kept = recorder(5).record
+    assert (kept.method, kept.path, kept.query, kept.headers) == ("POST", "/api/chat", "a=1", (("accept", "*/*"),))
+    assert (kept.request, kept.request_size) == (b'{"mod', 13)
+
+
+async def _lines() -> Any:
+    yield {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "models"),
+    [
+        (Call("/v1/x", b"", Any, "org/m", "m", dropped=["a"]), "call", ("m", "org/m")),  # type: ignore[arg-type]
+        (Passthrough("/v1/x", b"", model="org/m", asked="m"), "relay", ("m", "org/m")),
+        (Response(200), "answer", ("m", "")),
+        (LocalStream(_lines(), True), "served", ("m", "")),
+    ],
+)
+def test_what_became_of_it(outcome: Any, kind: str, models: tuple[str, str]) -> None:
+    made = recorder()
+    made.became(outcome)
+    assert made.record.kind == kind
+    assert (made.record.model, made.record.upstream_model) == models
+    assert made.record.dropped == (("a",) if kind == "call" else ())
+
+
+def finished(made: Recorder, measured: Measured | None = None, error: str = "") -> tuple[http.HTTPFlow, Record]:
+    flow = tflow.tflow(resp=True, err=bool(error))
+    assert flow.response is not None
+    if error:
+        assert flow.error is not None
+        flow.error.msg = error
+    flow.response.raw_content = None
+    made.finish(flow, 3 * SECOND, measured)
+    return flow, Record.load(flow.metadata)
+
+
+def test_both_sides_of_a_stream() -> None:
+    made = recorder()
+    made.became(Call("/v1/x", b"", Any))  # type: ignore[arg-type]
+    made.answered(http.Response.make(200, headers=EVENTS))
+    made.hear(b"data: x\n\n", 2 * SECOND)
+    made.told.add(b'{"a":1}\n')
+    metrics = Metrics(total_duration=7, load_duration=1, prompt_eval_count=2, eval_count=3, eval_duration=4)
+    flow, kept = finished(made, Measured(metrics, 5, "stop"))
+    assert flow.response is not None
+    assert flow.response.raw_content == b'{"a":1}\n'
+    assert (kept.upstream, kept.upstream_size, kept.response_size) == (b"data: x\n\n", 9, 8)
+    assert (kept.status, dict(kept.upstream_headers)["Content-Type"]) == (200, "text/event-stream")
+    numbers = kept.numbers
+    assert numbers is not None
+    assert (numbers.total, numbers.load, numbers.first_token, numbers.generation) == (7, 1, 5, 4)
+    assert (numbers.prompt_tokens, numbers.answer_tokens, numbers.done_reason) == (2, 3, "stop")
+
+
+@pytest.mark.parametrize("limit", [10_000, 20])
+def test_what_was_passed_on_is_kept_once(limit: int) -> None:
+    made = recorder(limit)
+    made.became(Passthrough("/v1/chat/completions", b""))
+    made.answered(http.Response.make(200, headers=EVENTS))
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 1}}
+    parts = [
+        b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n',
+        b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n',
+        b'data: {"choices":[],"usage":%s}\n\ndata: [DONE]\n\n' % json.dumps(usage).encode(),
+    ]
+    for number, part in enumerate(parts):
+        made.hear(part, (2 + number) * SECOND // 2)
+    flow, kept = finished(made)
+    assert flow.response is not None
+    body = b"".join(parts)
+    assert (flow.response.raw_content, kept.response_size) == (body[:limit], len(body))
+    assert kept.upstream == b""
+    numbers = kept.numbers
+    assert numbers is not None
+    assert (numbers.prompt_tokens, numbers.answer_tokens, numbers.done_reason) == (5, 7, "length")
+    assert (numbers.total, numbers.first_token, numbers.generation) == (2 * SECOND, 0, 2 * SECOND)
+
+
+@pytest.mark.parametrize("kind", ["call", "relay", "served"])
+def test_what_has_come_so_far(kind: str) -> None:
+    outcomes: dict[str, Any] = {
+        "call": Call("/v1/x", b"", Any),  # type: ignore[arg-type]
+        "relay": Passthrough("/v1/x", b""),
+        "served": LocalStream(_lines(), True),
+    }
+    made = recorder(8)
+    made.became(outcomes[kind])
+    flow = tflow.tflow(resp=True)
+    assert flow.response is not None
+    flow.response.raw_content = None
+
+    def come(data: bytes) -> None:
+        if kind != "served":
+            made.hear(b"heard" if kind == "call" else data, SECOND)
+        if kind != "relay":
+            made.told.add(data)
+
+    assert not made.so_far(flow)
+    assert flow.response.raw_content is None
+    for data, body in ((b"abc", b"abc"), (b"def", b"abcdef"), (b"ghi", b"abcdefgh")):
+        come(data)
+        assert made.so_far(flow)
+        assert not made.so_far(flow)
+        assert flow.response.raw_content == body
+    kept = Record.load(flow.metadata)
+    assert (kept.numbers, kept.response_size) == (None, 9)
+    assert kept.upstream == (b"heardhea" if kind == "call" else b"")
+    come(b"jkl")
+    made.finish(flow, 3 * SECOND, None)
+    assert flow.response.raw_content == b"abcdefgh"
+    kept = Record.load(flow.metadata)
+    assert (kept.response_size, kept.upstream) == (12, b"heardhea" if kind == "call" else b"")
+
+
+@pytest.mark.parametrize("tail", [b"", b'"usage":{broken}', b'"usage":{"prompt_tokens":"many"}', b"\xff" * 5000])
+def test_numbers_that_cannot_be_read(tail: bytes) -> None:
+    made = recorder()
+    made.became(Passthrough("/v1/chat/completions", b""))
+    made.hear(b"x" + tail, 2 * SECOND)
+    numbers = finished(made)[1].numbers
+    assert numbers is not None
+    assert (numbers.total, numbers.answer_tokens) == (2 * SECOND, 0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "error", "told"),
+    [
+        (Measured(error="no room"), "", "no room"),
+        (Measured(), "Client disconnected.", "Client disconnected."),
+        (None, "gone", "gone"),
+        (Measured(), "", ""),
+    ],
+)
+def test_what_went_wrong(measured: Measured | None, error: str, told: str) -> None:
+    assert finished(recorder(), measured, error)[1].error == told
+
+
+@pytest.mark.parametrize(
+    ("outcome", "last", "error"),
+    [
+        (
+            LocalStream(_lines(), True),
+            b'{"status":"pulling manifest"}\n{"error":"file does not exist"}\n',
+            "file does not exist",
+        ),
+        (LocalStream(_lines(), True), b'{"status":"success"}\n', ""),
+        (Passthrough("/v1/x", b""), b'data: {"error":{"message":"boom"}}\n\ndata: [DONE]\n\n', "boom"),
+        (Passthrough("/v1/x", b""), b'event: error\ndata: {"type":"error","error":{"message":"boom"}}\n\n', "boom"),
+        (
+            Passthrough("/v1/x", b""),
+            b'data: {"type":"response.failed","response":{"status":"failed","error":{"message":"boom"}}}\n\n',
+            "boom",
+        ),
+        (Passthrough("/v1/x", b""), b'data: {"type":"response.completed","response":{"error":null}}\n\n', ""),
+        (Passthrough("/v1/x", b""), b'{"choices":[{"message":{"content":"{\\"error\\":1}"}}],"error":null}', ""),
+        (Passthrough("/v1/x", b""), b'data: {"error"', ""),
+    ],
+)
+def test_an_error_that_a_success_ended_with(outcome: Any, last: bytes, error: str) -> None:
+    made = recorder(20)
+    made.became(outcome)
+    if isinstance(outcome, LocalStream):
+        made = recorder()
+        made.became(outcome)
+        made.told.add(last)
+    else:
+        made.hear(b"x" * 30 + b"\n", SECOND)
+        made.hear(last, SECOND)
+    assert finished(made)[1].error == error
+
+
+def test_secrets_that_lmstudio_tells() -> None:
+    made = recorder(secrets=("t0ken",))
+    made.became(Passthrough("/v1/x", b""))
+    made.answered(http.Response.make(400, headers=http.Headers(((b"X-Echo", b"t0ken"),))))
+    made.hear(b'{"error":"bad t0ken, bad sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"}', SECOND)
+    flow, kept = finished(made)
+    assert flow.response is not None
+    assert flow.response.raw_content == b'{"error":"bad ***, bad ***"}'
+    assert dict(kept.upstream_headers)["X-Echo"] == "***"
+
+
+def test_a_persons_comment_and_mark_stay() -> None:
+    made = recorder()
+    flow, _ = finished(made)
+    assert flow.comment == "chat m"
+    flow.comment, flow.marked = "look here", ":star:"
+    sum_up(flow)
+    assert (flow.comment, flow.marked) == ("look here", ":star:")
+
+
+def test_a_foreign_flow_is_left_alone() -> None:
+    flow = tflow.tflow()
+    sum_up(flow)
+    assert (flow.comment, flow.marked, flow.metadata) == ("", "", {})

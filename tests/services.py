@@ -1,0 +1,109 @@
+"""Services: what endpoints are given, with a model list that a test writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import pytest
+from tests.strict.answers import ENDPOINTS
+from tests.strict.reader import Asked, Lines, Marks, parse, read_object
+
+from ollama_lmstudio import options
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Catalog, Model
+from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.ollama import wire
+from ollama_lmstudio.services import Clock, Services
+from ollama_lmstudio.state.aliases import AliasStore
+from ollama_lmstudio.translate.stream import CHAT, LineFormat, ResponseOptions, Translator
+
+MakeServices = Callable[..., Services]
+
+
+class StoppedClock(Clock):
+    """Always the same time, in ns: one second on the monotonic clock, a day in 2023 on the wall."""
+
+    def monotonic(self) -> int:
+        return 1_000_000_000
+
+    def wall(self) -> int:
+        return 1_700_000_000_000_000_000
+
+
+@dataclass
+class LMStudio:
+    """LM Studio's client, with a list of models; it notes what it is asked to load."""
+
+    listed: Catalog
+    loads: list[str] = field(default_factory=list)
+
+    async def catalog(self) -> Catalog:
+        return self.listed
+
+    async def load(self, key: str, context_length: int | None = None, *, timeout: float) -> None:
+        self.loads.append(key)
+
+
+@pytest.fixture
+def make_services(tmp_path: Path) -> MakeServices:
+    """Make services of models and of options that are not the default's."""
+
+    def make(*models: Model, **changed: Any) -> Services:
+        defaults = {option.name: option.default for option in options.OPTIONS}
+        lmstudio = cast(Client, LMStudio(Catalog(models)))
+        settings = options.parse(defaults | {"state_dir": str(tmp_path)} | changed)
+        aliases = AliasStore(settings.state_dir)
+        return Services(settings, lmstudio, CatalogCache(lmstudio, 300), aliases, StoppedClock())
+
+    return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict_reader() -> Iterator[None]:
+    """Let the strict reader read every object that an endpoint writes, and every line of a translator."""
+    reading: WeakKeyDictionary[Translator, Lines] = WeakKeyDictionary()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "dumps", _read_after(wire.dumps))
+        patch.setattr(Translator, "__init__", _follow(Translator.__init__, reading))
+        for name in ("feed", "flush", "abort"):
+            patch.setattr(Translator, name, _read_lines(getattr(Translator, name), reading))
+        yield
+
+
+def _read_after(dumps: Callable[[object], bytes]) -> Callable[[object], bytes]:
+    def read(value: object) -> bytes:
+        written = dumps(value)
+        if isinstance(value, dict):
+            read_object(written)
+        return written
+
+    return read
+
+
+def _follow(init: Callable[..., None], reading: WeakKeyDictionary[Translator, Lines]) -> Callable[..., None]:
+    def follow(
+        self: Translator, shape: LineFormat, model: str, wishes: ResponseOptions, *rest: Any, **named: Any
+    ) -> None:
+        init(self, shape, model, wishes, *rest, **named)
+        path = "/api/chat" if shape is CHAT else "/api/generate"
+        body = {"model": model, "logprobs": wishes.logprobs, "raw": named.get("context") is None}
+        reading[self] = Lines(Asked("POST", path, body, Marks(uncounted=None)), ENDPOINTS[path])
+
+    return follow
+
+
+def _read_lines(
+    give: Callable[..., list[bytes]], reading: WeakKeyDictionary[Translator, Lines]
+) -> Callable[..., list[bytes]]:
+    def read(self: Translator, *given: Any) -> list[bytes]:
+        lines = give(self, *given)
+        for line in lines:
+            assert line.endswith(b"\n")
+            reading[self].take(parse(line[:-1]))
+        return lines
+
+    return read

@@ -1,0 +1,251 @@
+"""Which request may use a model, and who unloads it, told step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import pytest
+
+from ollama_lmstudio.lifetimes import ModelLifetimes
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
+from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.lmstudio.errors import LMStudioError
+from ollama_lmstudio.lmstudio.resolve import Resolution
+from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
+
+MODEL = Model(key="one", type="llm", instances=(Instance("one"),))
+NOW, SOON = KeepAlive(0), KeepAlive(60)
+
+
+class LMStudio:
+    """LM Studio's client. What it is asked for waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.let_list, self.let_unload = asyncio.Event(), asyncio.Event()
+        self.let_list.set()
+        self.let_unload.set()
+        self.error: LMStudioError | None = None
+        self.gone = False
+
+    async def catalog(self) -> Catalog:
+        self.asked.append("list")
+        await self.let_list.wait()
+        if self.gone:
+            raise LMStudioError(503, "gone")
+        return Catalog((MODEL,))
+
+    async def load(self, id_: str, context_length: int | None, *, timeout: float) -> None:
+        self.asked.append("load")
+        await asyncio.sleep(60)
+
+    async def unload(self, id_: str) -> None:
+        self.asked.append("unload")
+        await self.let_unload.wait()
+        if self.error:
+            raise self.error
+
+
+Test = Callable[[ModelLifetimes, LMStudio], Awaitable[None]]
+
+
+def run(test: Test) -> None:
+    async def main() -> None:
+        lmstudio = LMStudio()
+        client = cast(Client, lmstudio)
+        life = ModelLifetimes(client, CatalogCache(client, 300))
+        async with asyncio.timeout(5):
+            await test(life, lmstudio)
+        life.stop()
+
+    asyncio.run(main())
+
+
+async def settle() -> None:
+    """Let everything happen that waits for nothing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def use(life: ModelLifetimes, keep_alive: KeepAlive | None) -> None:
+    life.begin(MODEL, keep_alive)
+    life.end(MODEL)
+
+
+def test_a_model_is_unloaded_once_when_it_was_used_last() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        use(life, NOW)
+        use(life, None)
+        await settle()
+        assert lmstudio.asked == ["list", "unload"]
+        use(life, None)
+        await settle()
+        assert lmstudio.asked == ["list", "unload"]
+
+    run(test)
+
+
+def test_a_request_that_comes_before_the_unload_keeps_the_model_and_then_it_is_unloaded() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_list.clear()
+        use(life, NOW)
+        await settle()
+        life.begin(MODEL, None)
+        assert not await life.unloaded(MODEL)
+        lmstudio.let_list.set()
+        await settle()
+        assert lmstudio.asked == ["list"]
+        life.end(MODEL)
+        await settle()
+        assert lmstudio.asked == ["list", "list", "unload"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("keep_alive", [SOON, FOREVER])
+def test_a_use_that_ends_before_the_unload_decides_anew(keep_alive: KeepAlive) -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_list.clear()
+        use(life, NOW)
+        await settle()
+        use(life, keep_alive)
+        lmstudio.let_list.set()
+        await settle()
+        assert lmstudio.asked == ["list"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [None, LMStudioError(500, "no")])
+def test_a_request_that_comes_during_the_unload_waits_for_it_whatever_comes_of_it(error: LMStudioError | None) -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.error = error
+        lmstudio.let_unload.clear()
+        use(life, NOW)
+        await settle()
+        life.begin(MODEL, SOON)
+        waiting = asyncio.create_task(life.unloaded(MODEL))
+        await settle()
+        assert not waiting.done()
+        lmstudio.let_unload.set()
+        assert await waiting
+        life.end(MODEL)
+        await settle()
+        assert lmstudio.asked == ["list", "unload"]
+
+    run(test)
+
+
+def test_nobody_waits_for_the_unload_of_another_model() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_unload.clear()
+        use(life, NOW)
+        await settle()
+        assert not await life.unloaded(Model(key="two", type="llm"))
+
+    run(test)
+
+
+def test_who_waits_is_let_go_when_the_unload_is_stopped() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_unload.clear()
+        use(life, NOW)
+        await settle()
+        waiting = asyncio.create_task(life.unloaded(MODEL))
+        await settle()
+        life.stop()
+        assert await waiting
+
+    run(test)
+
+
+def test_an_unload_on_request_waits_for_those_who_use_the_model() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        life.begin(MODEL, SOON)
+        await life.expire(MODEL)
+        assert lmstudio.asked == []
+        life.end(MODEL)
+        await settle()
+        assert lmstudio.asked == ["list", "unload"]
+
+    run(test)
+
+
+def test_an_unload_on_request_does_not_wait_for_the_time_that_a_model_is_to_stay() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        use(life, SOON)
+        await life.expire(MODEL)
+        assert lmstudio.asked == ["list", "unload"]
+        await life.expire(MODEL)
+        assert lmstudio.asked == ["list", "unload"] * 2
+
+    run(test)
+
+
+def test_a_failed_unload_on_request_is_told() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.error = LMStudioError(500, "no")
+        with pytest.raises(LMStudioError):
+            await life.expire(MODEL)
+        assert not life.running(MODEL.key)
+
+    run(test)
+
+
+def test_an_unload_that_could_not_begin_is_forgotten() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.gone = True
+        use(life, NOW)
+        await settle()
+        lmstudio.gone = False
+        use(life, None)
+        await settle()
+        assert lmstudio.asked == ["list"]
+
+    run(test)
+
+
+def test_who_waits_for_a_load_is_told_when_everything_stops() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        other = Model(key="other", type="llm")
+        waiting = asyncio.create_task(life.ensure_loaded(Resolution(other, "other"), 60))
+        leaving = asyncio.create_task(life.ensure_loaded(Resolution(other, "other"), 60))
+        await settle()
+        leaving.cancel()
+        await settle()
+        assert leaving.cancelled()
+        assert not waiting.done()
+        life.stop()
+        with pytest.raises(LMStudioError, match="ask again"):
+            await waiting
+        assert lmstudio.asked == ["list", "load"]
+
+    run(test)
+
+
+def test_a_person_unloads_a_model_in_use() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        life.begin(MODEL, SOON)
+        await life.unload(MODEL)
+        assert lmstudio.asked == ["list", "unload"]
+
+    run(test)
+
+
+def test_a_model_is_not_unloaded_while_a_request_gets_ready() -> None:
+    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+        life.begin(MODEL, NOW)
+        with life.used(MODEL):
+            life.end(MODEL)
+            await settle()
+            assert lmstudio.asked == []
+        await settle()
+        assert lmstudio.asked == ["list", "unload"]
+
+    run(test)

@@ -1,0 +1,411 @@
+"""The stream translator: every vector whole, byte by byte, cut at every index and at random gives the same lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ollama_lmstudio.lmstudio.errors import LMStudioError
+from ollama_lmstudio.translate.stream import CHAT, GENERATE, LineFormat, ResponseOptions, Timings, Translator
+
+WALL = 1_700_000_000_000_000_000
+LIMIT = 4096
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+def data(value: Any) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def delta(finish: str | None = None, logprobs: Any = None, **values: Any) -> bytes:
+    head = {
+        "id": "chatcmpl-x",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "system_fingerprint": "m",
+    }
+    return data({**head, "choices": [{"index": 0, "delta": values, "logprobs": logprobs, "finish_reason": finish}]})
+
+
+def text(value: str) -> bytes:
+    return delta(content=value)
+
+
+def call(index: int, call_id: str | None, name: str | None, arguments: str) -> bytes:
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return delta(tool_calls=[{"index": index, "function": function} | ({"id": call_id} if call_id is not None else {})])
+
+
+FINISH = delta("stop")
+USAGE_CHUNK = data({"id": "chatcmpl-x", "choices": [], "usage": USAGE})
+DONE = b"data: [DONE]\n\n"
+END = FINISH + USAGE_CHUNK + DONE
+
+
+@dataclass
+class Vector:
+    """A stream and what it says: texts, thoughts, tool calls, and the end or the error."""
+
+    stream: bytes
+    content: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    reason: str = "stop"
+    error: str = ""
+    counts: bool = True
+    wishes: ResponseOptions = field(default_factory=ResponseOptions)
+    recover: bool = False
+
+
+HELLO = text("Hel") + text("lo")
+VECTORS: dict[str, Vector] = {
+    "plain": Vector(delta(role="assistant", content="Hel") + text("lo") + END, ["Hel", "lo"]),
+    "reasoning_content": Vector(delta(reasoning_content="hm") + text("Hi") + END, ["Hi"], ["hm"]),
+    "reasoning": Vector(
+        delta(role="assistant", reasoning="hm") + delta(reasoning="m") + text("Hi") + END, ["Hi"], ["hm", "m"]
+    ),
+    "think tags": Vector(text("<think>") + text("hm") + text("</think>") + text("\n\nHi") + END, ["Hi"], ["hm"]),
+    "think tags in pieces": Vector(
+        text("<th") + text("ink>h") + text("m</t") + text("hink") + text(">") + text(" Hi") + END, ["Hi"], ["h", "m"]
+    ),
+    "think hidden": Vector(
+        delta(reasoning="hm") + text("Hi") + END, ["Hi"], wishes=ResponseOptions(hide_thinking=True)
+    ),
+    "nothing but hidden thoughts": Vector(
+        delta(reasoning="hm") + delta(reasoning="m") + END, ["hmm"], wishes=ResponseOptions(hide_thinking=True)
+    ),
+    "structured output among the thoughts": Vector(
+        delta(reasoning='{"a":') + delta(reasoning="1}") + END,
+        ['{"a":1}'],
+        ['{"a":', "1}"],
+        wishes=ResponseOptions(expects_json=True),
+    ),
+    "tool call in fragments": Vector(
+        call(0, "1", "f", "")
+        + call(0, None, None, '{"ci')
+        + call(0, None, None, 'ty":"Ü"}')
+        + delta("tool_calls")
+        + USAGE_CHUNK
+        + DONE,
+        calls=[("f", {"city": "Ü"})],
+    ),
+    "tool call whole": Vector(
+        call(0, "1", "f", '{"a":1}') + delta("tool_calls") + USAGE_CHUNK + DONE, calls=[("f", {"a": 1})]
+    ),
+    "parallel tool calls after text": Vector(
+        text("Let me")
+        + call(0, "1", "f", "{}")
+        + call(1, "2", "g", '{"b":')
+        + call(1, None, None, "2}")
+        + delta("tool_calls")
+        + USAGE_CHUNK
+        + DONE,
+        ["Let me"],
+        calls=[("f", {}), ("g", {"b": 2})],
+    ),
+    "tool call without a name": Vector(call(0, "1", "", "{}") + END, error="LM Studio sent a tool call without a name"),
+    "tool call with broken arguments": Vector(
+        call(0, "1", "f", '{"a":') + END, error='the model called f with arguments that are not JSON: {"a":'
+    ),
+    "length": Vector(text("Hi") + delta("length") + USAGE_CHUNK + DONE, ["Hi"], reason="length"),
+    "a reason that nobody knows": Vector(text("Hi") + delta("content_filter") + USAGE_CHUNK + DONE, ["Hi"]),
+    "no usage": Vector(text("Hi") + FINISH + DONE, ["Hi"], counts=False),
+    "no tokens at all": Vector(delta(content="") + END),
+    "error event": Vector(
+        text("Hi") + b'event: error\ndata: {"error":{"message":"Model unloaded."},"message":"Model unloaded."}\n\n',
+        ["Hi"],
+        error="Model unloaded.",
+    ),
+    "error event, then DONE": Vector(
+        b'event: error\ndata: {"error":{"message":"boom"},"message":"boom"}\n\n' + DONE, error="boom"
+    ),
+    "error as text": Vector(text("Hi") + b'data: {"error":"boom"}\n\n', ["Hi"], error="boom"),
+    "CRLF": Vector((HELLO + END).replace(b"\n", b"\r\n"), ["Hel", "lo"]),
+    "CR": Vector((HELLO + END).replace(b"\n", b"\r"), ["Hel", "lo"]),
+    "comments, pings and retry": Vector(
+        b": ping\n\n" + text("Hi") + b"event: ping\ndata: {}\n\nretry: 1000\nid: 7\n\n: x\n" + END, ["Hi"]
+    ),
+    "multi-line data": Vector(text("Hi").replace(b'{"id"', b'{\ndata: "id"') + END, ["Hi"]),
+    "no space after data:": Vector((HELLO + END).replace(b"data: ", b"data:"), ["Hel", "lo"]),
+    "BOM": Vector(b"\xef\xbb\xbf" + HELLO + END, ["Hel", "lo"]),
+    "many alphabets": Vector(text("🦙é漢") + text("e\u0301\u2028\u0085<&>") + END, ["🦙é漢", "e\u0301\u2028\u0085<&>"]),
+    "a character in two escapes of two chunks": Vector(
+        data({"choices": [{"delta": {"content": "X"}}]}).replace(b"X", b"a\\ud83e")
+        + data({"choices": [{"delta": {"content": "X"}}]}).replace(b"X", b"\\udd99b")
+        + END,
+        ["a", "🦙b"],
+    ),
+    "half a character": Vector(
+        data({"choices": [{"delta": {"content": "X"}}]}).replace(b"X", b"a\\ud83e") + END, ["a", "\ufffd"]
+    ),
+    "DONE in the text": Vector(text("[DONE]") + text("data: [DONE]\n\n") + END, ["[DONE]", "data: [DONE]\n\n"]),
+    "no DONE": Vector(HELLO + FINISH + USAGE_CHUNK, ["Hel", "lo"]),
+    "no DONE, no last blank line": Vector(HELLO + FINISH + USAGE_CHUNK.rstrip(b"\n"), ["Hel", "lo"]),
+    "DONE without a finish": Vector(HELLO + USAGE_CHUNK + DONE, ["Hel", "lo"]),
+    "what comes after DONE is nothing": Vector(HELLO + END + text("more"), ["Hel", "lo"]),
+    "no end": Vector(HELLO, ["Hel", "lo"], error="LM Studio ended the stream before its answer was finished"),
+    "cut in a line": Vector(
+        HELLO + text("more")[:-20], ["Hel", "lo"], error="LM Studio ended the stream before its answer was finished"
+    ),
+    "nothing": Vector(b"", error="LM Studio ended the stream before its answer was finished"),
+    "too large": Vector(
+        text("Hi") + text("x" * LIMIT) + END,
+        ["Hi"],
+        error=f"LM Studio sent an event of more than {LIMIT} bytes; the option max_buffer_size sets the limit",
+    ),
+    "broken JSON": Vector(
+        text("Hi") + b'data: {"choices":[{"delta":{"content":"x"}}\n\n' + END,
+        ["Hi"],
+        error='LM Studio sent an event that is not JSON: {"choices":[{"delta":{"content":"x"}}',
+    ),
+    "broken JSON, repaired": Vector(
+        text("Hi") + b'data: {"choices":[{"delta":{"content":"x"}}\n\n' + END, ["Hi", "x"], recover=True
+    ),
+    "things that are no answer": Vector(b"data: 5\n\ndata: []\n\ndata: {}\n\ndata:\n\n" + text("Hi") + END, ["Hi"]),
+    "content as it should not be": Vector(delta(content=5, tool_calls="x", reasoning=[]) + text("Hi") + END, ["Hi"]),
+}
+
+
+def translator(vector: Vector, shape: LineFormat, *, streaming: bool = True) -> Translator:
+    wishes = ResponseOptions(streaming, vector.wishes.hide_thinking, vector.wishes.expects_json)
+    timeline = Timings(arrived=1000, forwarded=2000, load=500)
+    context = None if shape is CHAT else lambda answer: [len(answer) + 1]
+    return Translator(
+        shape, "M:7b", wishes, timeline, wall_offset=WALL, max_event_size=LIMIT, recover=vector.recover, context=context
+    )
+
+
+def lines_of(vector: Vector, shape: LineFormat, pieces: Iterable[bytes]) -> list[dict[str, Any]]:
+    made = translator(vector, shape)
+    lines: list[bytes] = []
+    for piece in pieces:
+        lines += made.feed(piece, 5000)
+    lines += made.flush(9000)
+    assert all(line.isascii() and line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
+    return [normalise(json.loads(line)) for line in lines]
+
+
+def normalise(line: dict[str, Any]) -> dict[str, Any]:
+    """Take out what depends on when the pieces came, and the ids that are made up."""
+    for key in ("created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
+        line.pop(key, None)
+    return line
+
+
+def expected(vector: Vector, shape: LineFormat) -> list[dict[str, Any]]:
+    def line(content: str = "", thinking: str = "", calls: Any = (), **rest: Any) -> dict[str, Any]:
+        parts: dict[str, Any] = {"content" if shape is CHAT else "response": content}
+        parts |= {"thinking": thinking} if thinking else {}
+        parts |= {"tool_calls": calls} if calls else {}
+        body: dict[str, Any] = {"message": {"role": "assistant", **parts}} if shape is CHAT else parts
+        return {"model": "M:7b", **body, "done": False} | rest
+
+    lines = [line(thinking=t) for t in vector.thinking] + [line(c) for c in vector.content]
+    for index, (name, arguments) in enumerate(vector.calls):
+        lines.append(
+            line(calls=[{"id": str(index + 1), "function": {"index": index, "name": name, "arguments": arguments}}])
+        )
+    if vector.error:
+        return [*lines, {"error": vector.error}]
+    counts: dict[str, Any] = {"prompt_eval_count": 7, "eval_count": 3} if vector.counts else {}
+    context: dict[str, Any] = {} if shape is CHAT else {"context": [len("".join(vector.content)) + 1]}
+    return [*lines, line(done=True, done_reason=vector.reason, **counts, **context)]
+
+
+@pytest.mark.parametrize("shape", [CHAT, GENERATE], ids=["chat", "generate"])
+@pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
+def test_vectors(vector: Vector, shape: LineFormat) -> None:
+    stream = vector.stream
+    wanted = expected(vector, shape)
+    assert lines_of(vector, shape, [stream]) == wanted
+    assert lines_of(vector, shape, [bytes([byte]) for byte in stream]) == wanted
+    step = 1 if len(stream) < 1500 else 7
+    for index in range(0, len(stream), step):
+        assert lines_of(vector, shape, [stream[:index], stream[index:]]) == wanted
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(list(VECTORS)), st.data())
+def test_no_cut_matters(name: str, drawn: st.DataObject) -> None:
+    vector = VECTORS[name]
+    cuts = sorted(drawn.draw(st.lists(st.integers(0, len(vector.stream)), max_size=12)))
+    pieces = [vector.stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(vector.stream)], strict=True)]
+    assert lines_of(vector, CHAT, pieces) == expected(vector, CHAT)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.sampled_from([b"data: ", b"\n\n", b'{"choices":[', b'{"delta":{', DONE, text("x")])
+    )
+)
+def test_rubbish_never_raises(pieces: list[bytes]) -> None:
+    made = translator(VECTORS["plain"], CHAT)
+    lines = [line for piece in pieces for line in made.feed(piece, 1)] + made.flush(2)
+    assert all(json.loads(line) for line in lines)
+    assert b"" not in lines
+
+
+@pytest.mark.parametrize("shape", [CHAT, GENERATE], ids=["chat", "generate"])
+@pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
+def test_one_object_is_the_sum_of_the_lines(vector: Vector, shape: LineFormat) -> None:
+    made = translator(vector, shape, streaming=False)
+    assert made.feed(vector.stream, 5000) == []
+    assert made.flush(9000) == []
+    answer = made.answer()
+    body = json.loads(answer.body)
+    if vector.error:
+        assert answer.status in (500, 502)
+        assert body == {"error": vector.error}
+        return
+    assert answer.status == 200
+    said = body["message"] if shape is CHAT else body
+    assert said["content" if shape is CHAT else "response"] == "".join(vector.content)
+    assert said.get("thinking", "") == "".join(vector.thinking)
+    assert [(c["function"]["name"], c["function"]["arguments"]) for c in said.get("tool_calls", [])] == vector.calls
+    assert body["done"] is True
+    assert body["done_reason"] == vector.reason
+
+
+def test_the_bytes_of_a_line() -> None:
+    """The fast path writes what the writer of whole objects would write."""
+    made = translator(VECTORS["plain"], CHAT)
+    (line,) = made.feed(text('<"é\n'), 5_123_456_789)
+    assert line == (
+        b'{"model":"M:7b","created_at":"2023-11-14T22:13:25.123456789Z",'
+        b'"message":{"role":"assistant","content":"\\u003c\\"\\u00e9\\n"},"done":false}\n'
+    )
+    made = translator(VECTORS["plain"], GENERATE)
+    (line,) = made.feed(delta(reasoning="hm"), 5_123_456_789)
+    assert line == (
+        b'{"model":"M:7b","created_at":"2023-11-14T22:13:25.123456789Z","response":"","thinking":"hm","done":false}\n'
+    )
+
+
+def test_the_order_of_keys_on_the_last_line() -> None:
+    times = [
+        "total_duration",
+        "load_duration",
+        "prompt_eval_count",
+        "prompt_eval_duration",
+        "eval_count",
+        "eval_duration",
+    ]
+    made = translator(VECTORS["plain"], CHAT)
+    last = json.loads(made.feed(HELLO + END, 5000)[-1])
+    assert list(last) == ["model", "created_at", "message", "done", "done_reason", *times]
+    made = translator(VECTORS["plain"], GENERATE)
+    last = json.loads(made.feed(HELLO + END, 5000)[-1])
+    assert list(last) == ["model", "created_at", "response", "done", "done_reason", "context", *times]
+
+
+def test_durations_are_measured() -> None:
+    made = translator(VECTORS["plain"], CHAT)
+    made.feed(text("a"), 10_000)
+    made.feed(text("b"), 16_000)
+    last = json.loads(made.feed(END, 17_000)[-1])
+    assert {key: last[key] for key in last if key.endswith("duration")} == {
+        "total_duration": 16_000,
+        "load_duration": 500,
+        "prompt_eval_duration": 8_000,
+        "eval_duration": 6_000,
+    }
+
+
+def test_lm_studios_stats_are_preferred() -> None:
+    made = translator(VECTORS["plain"], CHAT)
+    stats = {"tokens_per_second": 2.0, "time_to_first_token": 0.5, "model_load_time_seconds": 3}
+    stream = text("a") + FINISH + data({"choices": [], "usage": USAGE, "stats": stats}) + DONE
+    last = json.loads(made.feed(stream, 10_000)[-1])
+    assert last["prompt_eval_duration"] == 500_000_000
+    assert last["eval_duration"] == 1_500_000_000
+    assert last["load_duration"] == 3_000_000_000
+
+
+def test_logprobs() -> None:
+    entry = {
+        "token": "é",
+        "logprob": -0.5,
+        "bytes": None,
+        "top_logprobs": [
+            {"token": "é", "logprob": -0.5, "bytes": [195, 169]},
+            {"token": "", "logprob": -1, "bytes": []},
+        ],
+    }
+    stream = delta(content="é", logprobs={"content": [entry]}) + END
+    wishes = ResponseOptions(logprobs=True, top_logprobs=2)
+    made = Translator(CHAT, "m", wishes, Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    first = json.loads(made.feed(stream, 1)[0])
+    top = [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}, {"token": "", "logprob": -1}]
+    assert first["logprobs"] == [{"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": top}]
+    made = Translator(CHAT, "m", ResponseOptions(logprobs=True), Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    first = json.loads(made.feed(stream, 1)[0])
+    assert first["logprobs"] == [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}]
+    made = Translator(CHAT, "m", ResponseOptions(), Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    assert "logprobs" not in json.loads(made.feed(stream, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("stream", "begun", "failed"),
+    [
+        (b"", False, False),
+        (b": ping\n\n", False, False),
+        (delta(role="assistant", content=""), False, False),
+        (text("a")[:-1], False, False),
+        (text("a"), True, False),
+        (call(0, "1", "f", ""), True, False),
+        (b'event: error\ndata: {"error":"boom"}\n\n', True, True),
+        (delta(role="assistant", content="") + b'data: {"error":"boom"}\n\n', True, True),
+        (DONE, True, False),
+    ],
+)
+def test_how_a_stream_begins(stream: bytes, begun: bool, failed: bool) -> None:
+    told, error = translator(VECTORS["plain"], CHAT).failure(stream)
+    assert (told, error is not None) == (begun, failed)
+
+
+def test_when_lm_studio_is_gone_the_error_is_the_last_line() -> None:
+    made = translator(VECTORS["plain"], CHAT)
+    made.feed(text("a"), 1)
+    assert made.abort(LMStudioError(502, "gone")) == [b'{"error":"gone"}\n']
+    assert made.abort(LMStudioError(502, "gone")) == []
+    assert made.flush(2) == []
+    made = translator(VECTORS["plain"], CHAT)
+    made.feed(text("a") + END, 1)
+    assert made.abort(LMStudioError(502, "gone")) == []
+
+
+def test_a_whole_answer_for_a_streaming_client_is_lines_too() -> None:
+    made = translator(VECTORS["plain"], CHAT)
+    body = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USAGE}
+    made.whole(200, "application/json", json.dumps(body).encode(), 5000)
+    answer = made.answer()
+    assert answer.content_type == "application/x-ndjson"
+    assert [json.loads(line)["message"]["content"] for line in answer.body.splitlines()] == ["Hi", ""]
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "expected_status"),
+    [
+        (200, "application/json", b'{"error":"Unexpected endpoint or method. (POST /x)"}', 502),
+        (400, "application/json", b'{"error":{"message":"no"}}', 400),
+        (502, "text/html", b"<html>", 502),
+        (200, "application/json", b"", 502),
+        (200, "application/json", b"[" * 100_000, 502),
+    ],
+)
+def test_what_is_no_answer_is_an_error(status: int, content_type: str, body: bytes, expected_status: int) -> None:
+    for streaming in (True, False):
+        made = translator(VECTORS["plain"], CHAT, streaming=streaming)
+        made.whole(status, content_type, body, 5000)
+        answer = made.answer()
+        assert answer.status == expected_status
+        assert json.loads(answer.body)["error"]
+        assert answer.content_type == ("application/json" if streaming else "application/json; charset=utf-8")
