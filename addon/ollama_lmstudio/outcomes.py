@@ -64,56 +64,64 @@ class Measured:
     error: str = ""
 
 
-class Translation(Protocol):
-    """Turn LM Studio's answer into the client's. Times are ns of the monotonic clock; nothing here ever raises.
+class BodyTranslation(Protocol):
+    """Translate LM Studio's response once all of it has come. Times are ns of the monotonic clock; nothing raises."""
 
-    A translation is used in one of two ways. A streaming client gets what `feed` and `flush` return as it comes. For
-    any other, all of LM Studio's answer is fed first, and `answer` then tells status and body.
+    def paused(self, duration: int) -> None:
+        """Leave `duration` ns, for which the user held the call, out of everything that is measured."""
+
+    def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
+        """Return the client's response for LM Studio's, which was whole at `at`."""
+
+    def fail(self, error: LMStudioError) -> Response:
+        """Return the client's response for a call that got none, or only a part of one."""
+
+    def measured(self) -> Measured:
+        """Return what has been measured so far."""
+
+
+class StreamTranslation(BodyTranslation, Protocol):
+    """Translate LM Studio's event stream into Ollama's lines as it comes, or into one object at its end.
+
+    `feed` and `flush` return lines only for a client that wants them as they come. `response` is for all others, and
+    for a stream that was rejected.
     """
 
     @property
-    def streaming(self) -> bool:
-        """Whether the client wants lines as they come."""
+    def started(self) -> bool:
+        """Whether the stream has shown how it begins: with output, with its end, or with an error."""
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the stream began with an error, so that nothing of an answer has been returned."""
 
     @property
     def failed(self) -> bool:
-        """Whether the answer ended with an error."""
-
-    def paused(self, duration: int) -> None:
-        """Take that the call was held for `duration` ns before it was sent."""
-
-    def failure(self, data: bytes) -> tuple[bool, LMStudioError | None]:
-        """Look at the first bytes of a stream: whether they tell how it begins, and the error if they do."""
+        """Whether the answer has ended with an error."""
 
     def feed(self, data: bytes, at: int) -> list[bytes]:
-        """Take bytes of LM Studio's stream; give whole lines."""
+        """Return the lines that more bytes of the stream complete."""
 
     def flush(self, at: int) -> list[bytes]:
-        """Take the end of LM Studio's stream; give the last lines."""
-
-    def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
-        """Take an answer of LM Studio's that is not a stream."""
+        """Return the last lines, at the end of the stream."""
 
     def abort(self, error: LMStudioError) -> list[bytes]:
-        """Take that LM Studio is gone; give the error line, unless the answer was whole."""
+        """Return the error line of a stream that broke off; nothing if its answer was complete."""
 
-    def answer(self) -> Response:
-        """Give the answer as one body."""
-
-    def measured(self) -> Measured:
-        """Give what was measured so far."""
+    def response(self) -> Response:
+        """Return the answer as one body, or its error with a status."""
 
 
 @dataclass(slots=True)
 class Call:
-    """A call to LM Studio that answers the client's request, and how its answer is translated.
+    """A call to LM Studio that answers the client's request, and how its response is translated.
 
     `model` is the id that LM Studio is asked for, `asked` what the client called it.
     """
 
     path: str
     body: bytes
-    translation: Translation
+    translation: BodyTranslation
     model: str = ""
     asked: str = ""
     dropped: Sequence[str] = ()
@@ -122,6 +130,20 @@ class Call:
     """What is to be called when the answer has ended, also when the client left."""
     reload: Callable[[], Awaitable[None]] | None = None
     """How to load the model, should LM Studio refuse to do so on demand."""
+
+
+@dataclass(slots=True)
+class CollectedCall(Call):
+    """A call whose answer streams, for a client that wants one object."""
+
+    translation: StreamTranslation
+
+
+@dataclass(slots=True)
+class StreamedCall(Call):
+    """A call whose answer streams, for a client that wants lines as they come."""
+
+    translation: StreamTranslation
 
 
 @dataclass(slots=True)

@@ -40,8 +40,7 @@ def vectors(*rows: Any) -> bytes:
 
 
 def answered(made: Call, body: bytes, status: int = 200) -> tuple[int, dict[str, Any]]:
-    made.translation.whole(status, "application/json", body, 2_000_000_000)
-    answer = made.translation.answer()
+    answer = made.translation.translate(status, "application/json", body, 2_000_000_000)
     return answer.status, json.loads(answer.body)
 
 
@@ -246,10 +245,8 @@ def test_lm_studios_own_errors(path: str, status: int, expected: int, make_servi
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_when_lm_studio_is_gone(path: str, make_services: MakeServices) -> None:
     made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
-    assert made.translation.abort(LMStudioUnreachable("http://h")) == []
-    assert made.translation.answer().status == 503
-    made.translation.abort(LMStudioError(502, "broken"))
-    assert made.translation.answer().status == (502 if path == "/api/embed" else 500)
+    assert made.translation.fail(LMStudioUnreachable("http://h")).status == 503
+    assert made.translation.fail(LMStudioError(502, "broken")).status == (502 if path == "/api/embed" else 500)
 
 
 def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices) -> None:

@@ -17,7 +17,7 @@ from ollama_lmstudio.ollama import errors
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.requests import Message
-from ollama_lmstudio.outcomes import Request
+from ollama_lmstudio.outcomes import CollectedCall, Request, StreamedCall
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.translate import inference
 from ollama_lmstudio.translate.mapping import Mapped
@@ -237,6 +237,7 @@ def test_make_call(make_services: MakeServices) -> None:
     made = inference.make_call(
         "/p", {"b": "é"}, FOUND, "asked", incoming, services, CHAT, ResponseOptions(), split_think=False
     )
+    assert isinstance(made, StreamedCall)
     assert (made.path, made.body, made.model, made.asked) == ("/p", '{"b":"é"}'.encode(), "thinker@q8_0", "asked")
     lines = made.translation.feed(b'data: {"choices":[{"delta":{"content":"<think>x"}}]}\n\n', 1_500_000_000)
     lines += made.translation.feed(
@@ -249,12 +250,22 @@ def test_make_call(make_services: MakeServices) -> None:
     assert (last["total_duration"], last["load_duration"]) == (1_600_000_000, 600_000_000)
 
 
+def test_a_client_that_wants_one_object_gets_a_collected_call(make_services: MakeServices) -> None:
+    request = Request("POST", "/api/chat", "", {}, b"", 0)
+    for streaming, kind in ((True, StreamedCall), (False, CollectedCall)):
+        options = ResponseOptions(streaming=streaming)
+        services = make_services(THINKER)
+        made = inference.make_call("/p", {}, FOUND, "n", request, services, CHAT, options, split_think=False)
+        assert type(made) is kind
+
+
 def test_a_call_keeps_secrets_and_limits(make_services: MakeServices) -> None:
     services = make_services(THINKER, lmstudio_token="hunter2", max_buffer_size=2048)
     incoming = Request("POST", "/api/chat", "", {}, b"", 0)
 
     def fed(data: bytes) -> dict[str, Any]:
         made = inference.make_call("/p", {}, FOUND, "n", incoming, services, CHAT, ResponseOptions(), split_think=False)
+        assert isinstance(made, StreamedCall)
         (line,) = made.translation.feed(data, 1)
         told: dict[str, Any] = json.loads(line)
         return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -259,7 +260,7 @@ def test_one_object_is_the_sum_of_the_lines(vector: Vector, shape: LineFormat) -
     made = translator(vector, shape, streaming=False)
     assert made.feed(vector.stream, 5000) == []
     assert made.flush(9000) == []
-    answer = made.answer()
+    answer = made.response()
     body = json.loads(answer.body)
     if vector.error:
         assert answer.status in (500, 502)
@@ -353,7 +354,7 @@ def test_logprobs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "begun", "failed"),
+    ("stream", "started", "rejected"),
     [
         (b"", False, False),
         (b": ping\n\n", False, False),
@@ -364,11 +365,17 @@ def test_logprobs() -> None:
         (b'event: error\ndata: {"error":"boom"}\n\n', True, True),
         (delta(role="assistant", content="") + b'data: {"error":"boom"}\n\n', True, True),
         (DONE, True, False),
+        (text("a") + b'event: error\ndata: {"error":"boom"}\n\n', True, False),
+        (delta(reasoning="hm") + b'event: error\ndata: {"error":"boom"}\n\n', True, False),
     ],
 )
-def test_how_a_stream_begins(stream: bytes, begun: bool, failed: bool) -> None:
-    told, error = translator(VECTORS["plain"], CHAT).failure(stream)
-    assert (told, error is not None) == (begun, failed)
+@pytest.mark.parametrize("hide_thinking", [False, True])
+def test_how_a_stream_begins(stream: bytes, started: bool, rejected: bool, hide_thinking: bool) -> None:
+    for size in (1, len(stream) or 1):
+        made = translator(Vector(b"", wishes=ResponseOptions(hide_thinking=hide_thinking)), CHAT)
+        for at in range(0, len(stream), size):
+            made.feed(stream[at : at + size], 1)
+        assert (made.started, made.rejected) == (started, rejected)
 
 
 def test_when_lm_studio_is_gone_the_error_is_the_last_line() -> None:
@@ -385,10 +392,20 @@ def test_when_lm_studio_is_gone_the_error_is_the_last_line() -> None:
 def test_a_whole_answer_for_a_streaming_client_is_lines_too() -> None:
     made = translator(VECTORS["plain"], CHAT)
     body = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USAGE}
-    made.whole(200, "application/json", json.dumps(body).encode(), 5000)
-    answer = made.answer()
+    answer = made.translate(200, "application/json", json.dumps(body).encode(), 5000)
     assert answer.content_type == "application/x-ndjson"
     assert [json.loads(line)["message"]["content"] for line in answer.body.splitlines()] == ["Hi", ""]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
+def test_a_whole_stream_is_translated_like_one_that_comes_in_pieces(vector: Vector, streaming: bool) -> None:
+    in_pieces, whole = (translator(vector, CHAT, streaming=streaming) for _ in range(2))
+    lines = in_pieces.feed(vector.stream, 5000) + in_pieces.flush(5000)
+    answer = whole.translate(200, "text/event-stream; charset=utf-8", vector.stream, 5000)
+    assert (answer.status == 200) is not bool(vector.error)
+    expected_body = b"".join(lines) if streaming and not vector.error else in_pieces.response().body
+    assert re.sub(rb"call_\w{8}", b"call_", answer.body) == re.sub(rb"call_\w{8}", b"call_", expected_body)
 
 
 @pytest.mark.parametrize(
@@ -404,8 +421,7 @@ def test_a_whole_answer_for_a_streaming_client_is_lines_too() -> None:
 def test_what_is_no_answer_is_an_error(status: int, content_type: str, body: bytes, expected_status: int) -> None:
     for streaming in (True, False):
         made = translator(VECTORS["plain"], CHAT, streaming=streaming)
-        made.whole(status, content_type, body, 5000)
-        answer = made.answer()
+        answer = made.translate(status, content_type, body, 5000)
         assert answer.status == expected_status
         assert json.loads(answer.body)["error"]
         assert answer.content_type == ("application/json" if streaming else "application/json; charset=utf-8")

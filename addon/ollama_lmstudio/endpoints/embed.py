@@ -43,9 +43,6 @@ class EmbedTranslation:
     `build` makes the client's object of the vectors and of how long it took to have them, in ns.
     """
 
-    streaming = False
-    failed = False
-
     def __init__(
         self,
         count: int,
@@ -63,50 +60,31 @@ class EmbedTranslation:
         self._build = build
         self._secrets = services.secrets
         self._status = status
-        self._answer = Response.error(502, "LM Studio did not answer")
         self._arrived, self._tokens = arrived, tokens
         self._took = 0
         self._error = ""
 
     def paused(self, duration: int) -> None:
-        """Take that the call was held for `duration` ns before it was sent."""
+        """Leave `duration` ns, for which the user held the call, out of what is measured."""
         self._arrived += duration
 
-    def failure(self, data: bytes) -> tuple[bool, lm_errors.LMStudioError | None]:
-        """Say that there is nothing to see yet: embeddings come as one body."""
-        return True, None
-
-    def feed(self, data: bytes, at: int) -> list[bytes]:
-        """Ignore a stream: there is none."""
-        return []
-
-    def flush(self, at: int) -> list[bytes]:
-        """Ignore a stream: there is none."""
-        return []
-
-    def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
-        """Take the vectors, in the order of the inputs."""
+    def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
+        """Return the client's response: the vectors, in the order of the inputs."""
         self._took = max(at - self._arrived, 1)
         vectors = _vectors(body, self._count) if status == 200 else None
         if vectors is None:
-            self.abort(lm_errors.error_from_response(status, content_type, body, self._secrets))
-            return
+            return self.fail(lm_errors.error_from_response(status, content_type, body, self._secrets))
         self._dimensions[self._key] = len(vectors[0])
         try:
-            self._answer = Response.json(self._build(vectors, self._took))
+            return Response.json(self._build(vectors, self._took))
         except ValueError:
-            self._answer = Response.error(self._status or 400, errors.embedding_not_finite().message)
+            return Response.error(self._status or 400, errors.embedding_not_finite().message)
 
-    def abort(self, error: lm_errors.LMStudioError) -> list[bytes]:
-        """Take an error. Ollama gives every one of its runner's the same status here, but for the older endpoint."""
+    def fail(self, error: lm_errors.LMStudioError) -> Response:
+        """Return the error; Ollama gives all of its runner's the same status here, but for the older endpoint."""
         status = self._status if self._status and not isinstance(error, lm_errors.LMStudioUnreachable) else error.status
         self._error = lm_errors.scrub(error.message, self._secrets)
-        self._answer = Response.error(status, self._error)
-        return []
-
-    def answer(self) -> Response:
-        """Give the answer as one body."""
-        return self._answer
+        return Response.error(status, self._error)
 
     def measured(self) -> Measured:
         """Give what was measured so far."""

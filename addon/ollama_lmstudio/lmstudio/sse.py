@@ -16,6 +16,14 @@ BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
+MEDIA_TYPE = "text/event-stream"
+
+
+def is_event_stream(content_type: str) -> bool:
+    """Whether a Content-Type is that of server-sent events, whatever its parameters."""
+    return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
 class EventTooLargeError(Exception):
     """One event holds more bytes than allowed."""
 

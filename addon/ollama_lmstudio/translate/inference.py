@@ -19,7 +19,7 @@ from ..ollama.errors import OllamaError
 from ..ollama.options import check_options
 from ..ollama.quoting import escape
 from ..ollama.requests import ChatRequest, GenerateRequest, Message
-from ..outcomes import Call, Request
+from ..outcomes import Call, CollectedCall, Request, StreamedCall
 from ..services import Services
 from ..state.aliases import Alias
 from . import loading, mapping
@@ -257,7 +257,8 @@ def make_call(
         context=context,
         scrub=lambda text: lm_errors.scrub(text, services.secrets),
     )
-    call = Call(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
+    make = StreamedCall if wanted.streaming else CollectedCall
+    call = make(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
     return use(call, found, keep_alive, services)
 
 

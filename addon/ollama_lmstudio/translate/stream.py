@@ -6,10 +6,11 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from ..lmstudio import answer as lm
-from ..lmstudio import errors
+from ..lmstudio import errors, sse
 from ..ollama import chunks, times, wire
 from ..outcomes import INTERNAL_ERROR, JSON, NDJSON, PLAIN_JSON, Measured, Response
 
@@ -124,10 +125,7 @@ class Translator:
         self._wall_offset = wall_offset
         self._context = context
         self._scrub = scrub
-        self._make_reader: Callable[[], lm.AnswerReader] = lambda: lm.AnswerReader(
-            max_event_size=max_event_size, recover=recover, split_think=split_think
-        )
-        self._reader = self._make_reader()
+        self._reader = lm.AnswerReader(max_event_size=max_event_size, recover=recover, split_think=split_think)
         self._split_think = split_think
         self._head = '{"model":' + wire.string(model) + ',"created_at":"'
         self._final: dict[str, Any] = {}
@@ -136,43 +134,49 @@ class Translator:
         self.told = Accumulated()
         self.error: errors.LMStudioError | None = None
         self.over = False
+        self.rejected = False
+        """Whether the stream began with an error, so that nothing of an answer has been returned."""
+        self._has_parts = False
 
     @property
-    def streaming(self) -> bool:
-        """Whether the client wants lines as they come."""
-        return self._wishes.streaming
+    def started(self) -> bool:
+        """Whether the stream has shown how it begins: with output, with its end, or with an error."""
+        return self._reader.started or self.over
 
     @property
     def failed(self) -> bool:
-        """Whether the answer ended with an error."""
+        """Whether the answer has ended with an error."""
         return self.error is not None
 
     def paused(self, duration: int) -> None:
-        """Take that the call was held for `duration` ns before it was sent."""
+        """Leave `duration` ns, for which the user held the call, out of everything that is measured."""
         self._timeline.arrived += duration
         self._timeline.forwarded += duration
 
-    def failure(self, data: bytes) -> tuple[bool, errors.LMStudioError | None]:
-        """Look at all that has come so far: whether it tells how the answer begins, and the error if it does."""
-        reader = self._make_reader()
-        try:
-            parts = reader.feed(data)
-        except Exception:
-            return True, None  # `feed` tells of it
-        first = parts[0] if parts else None
-        return reader.started or first is not None, first.error if isinstance(first, lm.Failure) else None
-
     def feed(self, data: bytes, at: int) -> list[bytes]:
-        """Take bytes of LM Studio's stream; give the lines they complete."""
-        return self._never_raising(lambda: self._take(self._reader.feed(data), at))
+        """Return the lines that more bytes of the stream complete."""
+        try:
+            return self._take(self._reader.feed(data), at)
+        except Exception:
+            return self._fail_unexpectedly()
 
     def flush(self, at: int) -> list[bytes]:
-        """Take the end of LM Studio's stream; give the last lines."""
-        return self._never_raising(lambda: self._take(self._reader.flush(), at))
+        """Return the last lines, at the end of the stream."""
+        try:
+            return self._take(self._reader.flush(), at)
+        except Exception:
+            return self._fail_unexpectedly()
 
-    def whole(self, status: int, content_type: str, body: bytes, at: int) -> None:
-        """Take an answer of LM Studio's that is not a stream."""
-        self._lines = self._never_raising(lambda: self._take_whole(status, content_type, body, at))
+    def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
+        """Return the client's response for LM Studio's, which was whole at `at`: one object, or all events at once."""
+        if status == HTTPStatus.OK and sse.is_event_stream(content_type):
+            self._lines = self.feed(body, at) + self.flush(at)
+        else:
+            try:
+                self._lines = self._take_whole(status, content_type, body, at)
+            except Exception:
+                self._lines = self._fail_unexpectedly()
+        return self.response()
 
     def _take_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
         try:
@@ -185,32 +189,30 @@ class Translator:
             parts = [lm.Failure(errors.error_from_response(status, content_type, body))]
         return self._take(parts, at)
 
-    def _never_raising(self, take: Callable[[], list[bytes]]) -> list[bytes]:
-        """Make what goes wrong here an error that the client is told: a lost exception would lose the answer."""
-        try:
-            return take()
-        except Exception:
-            return self._fail_unexpectedly()
-
     def _fail_unexpectedly(self) -> list[bytes]:
         logger.exception("the translation of an answer failed")
         self.over = False
         return self.abort(errors.LMStudioError(500, INTERNAL_ERROR))
 
     def abort(self, error: errors.LMStudioError) -> list[bytes]:
-        """Take that LM Studio is gone; give the error line, unless the answer was whole."""
+        """Return the error line of a stream that broke off; nothing if its answer was complete."""
         return self._take([lm.Failure(error)], 0)
 
-    def answer(self) -> Response:
-        """Give the answer as one object; for an answer that failed, the error with its status.
+    def fail(self, error: errors.LMStudioError) -> Response:
+        """Return the client's response for a call that got none, or only a part of one."""
+        self.abort(error)
+        return self.response()
+
+    def response(self) -> Response:
+        """Return the answer as one body; for an answer that failed, the error with its status.
 
         A stream that fails before its first line has another Content-Type than an error of one object, as Ollama has
         it.
         """
         if self.error is not None:
-            content_type = PLAIN_JSON if self.streaming else JSON
+            content_type = PLAIN_JSON if self._wishes.streaming else JSON
             return Response.error(self.error.status, self._scrub(self.error.message), content_type=content_type)
-        if self.streaming:
+        if self._wishes.streaming:
             return Response(200, b"".join(self._lines), NDJSON)
         told = self.told
         try:
@@ -226,7 +228,7 @@ class Translator:
             )
         except (ValueError, RecursionError):
             self._fail_unexpectedly()
-            return self.answer()
+            return self.response()
 
     def measured(self) -> Measured:
         """Give what was measured so far."""
@@ -260,11 +262,13 @@ class Translator:
             else:
                 self.over = True
                 self.error = part.error
+                self.rejected = not self._has_parts
                 lines.append(wire.line({"error": self._scrub(part.error.message)}))
                 break
+            self._has_parts = True
             timeline.first = timeline.first or at
             timeline.last = at
-        return lines if self.streaming else []
+        return lines if self._wishes.streaming else []
 
     def _text(
         self,
