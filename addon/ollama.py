@@ -16,6 +16,6 @@ import sys
 for _name in [name for name in sys.modules if name.partition(".")[0] == "ollama_lmstudio"]:
     del sys.modules[_name]
 
-from ollama_lmstudio.addon import Bridge  # noqa: E402
+from ollama_lmstudio.addon import OllamaBridge  # noqa: E402
 
-addons = [Bridge()]
+addons = [OllamaBridge()]

@@ -11,7 +11,8 @@ from mitmproxy import flowfilter, http
 from mitmproxy.test import tflow
 
 from ollama_lmstudio import cli, options
-from ollama_lmstudio.record import record, recorder
+from ollama_lmstudio.inspect import summary
+from ollama_lmstudio.record import record
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +41,7 @@ def flow_of(path: str, model: str, kind: str = "call", status: int = 200, done_r
     flow.response.status_code = status
     numbers = record.Numbers(done_reason=done_reason)
     record.Record(kind=kind, method="POST", path=path, model=model, status=status, numbers=numbers).save(flow.metadata)  # type: ignore[arg-type]
-    recorder.sum_up(flow)
+    summary.label(flow)
     return flow
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
-from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, exchange, ndjson, record
+from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, exchange, flow_of, ndjson, record
 from tests.inspect.test_render import TAG, V1_MODEL, own_call
 
 from ollama_lmstudio.inspect import summary
@@ -222,3 +223,27 @@ def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None
     whole = Snapshot(kept, "POST", path, (), asked, status, text, (), response)
     summary.comment(whole).encode()
     summary.mark(whole)
+
+
+def test_the_users_comment_and_mark_stay() -> None:
+    flow = flow_of(exchange())
+    summary.label(flow)
+    assert flow.comment.startswith("chat llama3.2: ")
+    flow.comment, flow.marked = "look here", ":star:"
+    summary.label(flow)
+    assert (flow.comment, flow.marked) == ("look here", ":star:")
+
+
+def test_a_label_that_is_not_the_users_changes() -> None:
+    flow = flow_of(exchange(kept=record(status=0, numbers=None), response=None, status=0))
+    summary.label(flow)
+    before = flow.comment
+    record(error="gone").save(flow.metadata)
+    summary.label(flow)
+    assert (flow.comment != before, "gone" in flow.comment) == (True, True)
+
+
+def test_a_foreign_flow_is_left_alone() -> None:
+    flow = tflow.tflow()
+    summary.label(flow)
+    assert (flow.comment, flow.marked, flow.metadata) == ("", "", {})

@@ -12,7 +12,7 @@ from mitmproxy.test import tflow
 from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.record import Record
-from ollama_lmstudio.record.recorder import Kept, Recorder, sum_up
+from ollama_lmstudio.record.recorder import Kept, Recorder
 
 SECOND = 10**9
 EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
@@ -20,7 +20,7 @@ EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
 
 def recorder(limit: int = 1000, **arguments: Any) -> Recorder:
     made = Recorder(limit, SECOND, Record(), **arguments)
-    made.asked(Request("POST", "/api/chat", "a=1", {"accept": "*/*"}, b'{"model":"m"}', SECOND))
+    made.set_request(Request("POST", "/api/chat", "a=1", {"accept": "*/*"}, b'{"model":"m"}', SECOND))
     return made
 
 
@@ -55,7 +55,7 @@ async def _lines() -> Any:
 )
 def test_what_became_of_it(outcome: Any, kind: str, models: tuple[str, str]) -> None:
     made = recorder()
-    made.became(outcome)
+    made.set_outcome(outcome)
     assert made.record.kind == kind
     assert (made.record.model, made.record.upstream_model) == models
     assert made.record.dropped == (("a",) if kind == "call" else ())
@@ -74,10 +74,10 @@ def finished(made: Recorder, measured: Measured | None = None, error: str = "") 
 
 def test_both_sides_of_a_stream() -> None:
     made = recorder()
-    made.became(Call("/v1/x", b"", Any))  # type: ignore[arg-type]
-    made.answered(http.Response.make(200, headers=EVENTS))
-    made.hear(b"data: x\n\n", 2 * SECOND)
-    made.told.add(b'{"a":1}\n')
+    made.set_outcome(Call("/v1/x", b"", Any))  # type: ignore[arg-type]
+    made.set_upstream_head(http.Response.make(200, headers=EVENTS))
+    made.add_upstream(b"data: x\n\n", 2 * SECOND)
+    made.client_body.add(b'{"a":1}\n')
     metrics = Metrics(total_duration=7, load_duration=1, prompt_eval_count=2, eval_count=3, eval_duration=4)
     flow, kept = finished(made, Measured(metrics, 5, "stop"))
     assert flow.response is not None
@@ -93,8 +93,8 @@ def test_both_sides_of_a_stream() -> None:
 @pytest.mark.parametrize("limit", [10_000, 20])
 def test_what_was_passed_on_is_kept_once(limit: int) -> None:
     made = recorder(limit)
-    made.became(Passthrough("/v1/chat/completions", b""))
-    made.answered(http.Response.make(200, headers=EVENTS))
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.set_upstream_head(http.Response.make(200, headers=EVENTS))
     usage = {"prompt_tokens": 5, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 1}}
     parts = [
         b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n',
@@ -102,7 +102,7 @@ def test_what_was_passed_on_is_kept_once(limit: int) -> None:
         b'data: {"choices":[],"usage":%s}\n\ndata: [DONE]\n\n' % json.dumps(usage).encode(),
     ]
     for number, part in enumerate(parts):
-        made.hear(part, (2 + number) * SECOND // 2)
+        made.add_upstream(part, (2 + number) * SECOND // 2)
     flow, kept = finished(made)
     assert flow.response is not None
     body = b"".join(parts)
@@ -122,23 +122,23 @@ def test_what_has_come_so_far(kind: str) -> None:
         "served": LocalStream(_lines(), True),
     }
     made = recorder(8)
-    made.became(outcomes[kind])
+    made.set_outcome(outcomes[kind])
     flow = tflow.tflow(resp=True)
     assert flow.response is not None
     flow.response.raw_content = None
 
     def come(data: bytes) -> None:
         if kind != "served":
-            made.hear(b"heard" if kind == "call" else data, SECOND)
+            made.add_upstream(b"heard" if kind == "call" else data, SECOND)
         if kind != "relay":
-            made.told.add(data)
+            made.client_body.add(data)
 
-    assert not made.so_far(flow)
+    assert not made.update(flow)
     assert flow.response.raw_content is None
     for data, body in ((b"abc", b"abc"), (b"def", b"abcdef"), (b"ghi", b"abcdefgh")):
         come(data)
-        assert made.so_far(flow)
-        assert not made.so_far(flow)
+        assert made.update(flow)
+        assert not made.update(flow)
         assert flow.response.raw_content == body
     kept = Record.load(flow.metadata)
     assert (kept.numbers, kept.response_size) == (None, 9)
@@ -153,8 +153,8 @@ def test_what_has_come_so_far(kind: str) -> None:
 @pytest.mark.parametrize("tail", [b"", b'"usage":{broken}', b'"usage":{"prompt_tokens":"many"}', b"\xff" * 5000])
 def test_numbers_that_cannot_be_read(tail: bytes) -> None:
     made = recorder()
-    made.became(Passthrough("/v1/chat/completions", b""))
-    made.hear(b"x" + tail, 2 * SECOND)
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.add_upstream(b"x" + tail, 2 * SECOND)
     numbers = finished(made)[1].numbers
     assert numbers is not None
     assert (numbers.total, numbers.answer_tokens) == (2 * SECOND, 0)
@@ -196,38 +196,32 @@ def test_what_went_wrong(measured: Measured | None, error: str, told: str) -> No
 )
 def test_an_error_that_a_success_ended_with(outcome: Any, last: bytes, error: str) -> None:
     made = recorder(20)
-    made.became(outcome)
+    made.set_outcome(outcome)
     if isinstance(outcome, LocalStream):
         made = recorder()
-        made.became(outcome)
-        made.told.add(last)
+        made.set_outcome(outcome)
+        made.client_body.add(last)
     else:
-        made.hear(b"x" * 30 + b"\n", SECOND)
-        made.hear(last, SECOND)
+        made.add_upstream(b"x" * 30 + b"\n", SECOND)
+        made.add_upstream(last, SECOND)
     assert finished(made)[1].error == error
 
 
 def test_secrets_that_lmstudio_tells() -> None:
     made = recorder(secrets=("t0ken",))
-    made.became(Passthrough("/v1/x", b""))
-    made.answered(http.Response.make(400, headers=http.Headers(((b"X-Echo", b"t0ken"),))))
-    made.hear(b'{"error":"bad t0ken, bad sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"}', SECOND)
+    made.set_outcome(Passthrough("/v1/x", b""))
+    made.set_upstream_head(http.Response.make(400, headers=http.Headers(((b"X-Echo", b"t0ken"),))))
+    made.add_upstream(b'{"error":"bad t0ken, bad sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"}', SECOND)
     flow, kept = finished(made)
     assert flow.response is not None
     assert flow.response.raw_content == b'{"error":"bad ***, bad ***"}'
     assert dict(kept.upstream_headers)["X-Echo"] == "***"
 
 
-def test_a_persons_comment_and_mark_stay() -> None:
-    made = recorder()
+def test_the_label_is_set_whenever_the_record_changes() -> None:
+    labelled: list[http.HTTPFlow] = []
+    made = recorder(label=labelled.append)
     flow, _ = finished(made)
-    assert flow.comment == "chat m"
-    flow.comment, flow.marked = "look here", ":star:"
-    sum_up(flow)
-    assert (flow.comment, flow.marked) == ("look here", ":star:")
-
-
-def test_a_foreign_flow_is_left_alone() -> None:
-    flow = tflow.tflow()
-    sum_up(flow)
-    assert (flow.comment, flow.marked, flow.metadata) == ("", "", {})
+    assert labelled == [flow]
+    made.save(flow)
+    assert labelled == [flow, flow]

@@ -27,7 +27,7 @@ from .jsontext import size
 
 logger = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 ASKED = "LM Studio is being asked: the answer comes in the event log"
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from mitmproxy import http
+
 from ..lmstudio.errors import peel
-from ..record.record import Numbers
+from ..record.record import PREFIX, Numbers
 from . import jsontext, listings
+from . import snapshot as snapshots
 from .conversation import ParsedRequest, read_request
 from .jsontext import plural
 from .render import duration, speed
@@ -203,3 +206,14 @@ _TELL: Mapping[str, Callable[[Snapshot], list[str]]] = {
     "v1/embeddings": _tell_embeddings,
     "version": _tell_version,
 }
+
+
+def label(flow: http.HTTPFlow) -> None:
+    """Set a flow's comment and mark, unless the user gave it others."""
+    exchange = snapshots.of(flow)
+    if exchange is None:
+        return
+    for name, text in (("comment", comment(exchange)), ("marked", mark(exchange))):
+        if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
+            setattr(flow, name, text)
+            flow.metadata[f"{PREFIX}{name}"] = text

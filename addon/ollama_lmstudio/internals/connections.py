@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mitmproxy import ctx, http
+from mitmproxy.net.http.http1 import connection_close
 from mitmproxy.proxy import server as proxy_server
 
 try:
@@ -99,3 +100,9 @@ async def drop_idle(flow: http.HTTPFlow) -> None:
             await asyncio.sleep(0)
     except (KeyError, AttributeError, OSError, RuntimeError):
         return
+
+
+# mitmproxy.net is not documented.
+def closes_after(request: http.Request) -> bool:
+    """Whether the client wants its connection closed after this request, by its version and headers."""
+    return bool(connection_close(request.http_version, request.headers))

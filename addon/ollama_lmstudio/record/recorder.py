@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mitmproxy import http
 
-from ..inspect import snapshot as exchanges
-from ..inspect import summary
 from ..lmstudio.errors import peel, scrub, scrub_bytes
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
-from .record import PREFIX, Kind, Numbers, Record
+from .record import Kind, Numbers, Record
 
 # The numbers of an answer that is passed on are near its end.
 _TAIL_BYTES = 4096
@@ -41,32 +40,47 @@ class Kept:
             self.data += data if len(data) <= room else data[:room]
 
 
+def _leave_unlabelled(flow: http.HTTPFlow) -> None:
+    pass
+
+
 class Recorder:
     """Fill the Record of one flow. Times are ns of the monotonic clock."""
 
-    def __init__(self, limit: int, arrived: int, record: Record, secrets: tuple[str, ...] = ()) -> None:
-        """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio tell them."""
+    def __init__(
+        self,
+        limit: int,
+        started_ns: int,
+        record: Record,
+        secrets: tuple[str, ...] = (),
+        label: Callable[[http.HTTPFlow], None] = _leave_unlabelled,
+    ) -> None:
+        """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio repeat them.
+
+        `label` is called with the flow whenever its record has changed.
+        """
         self.record = record
         record.limit = limit
         self._limit = limit
         self._secrets = secrets
-        self.arrived = arrived
-        """When the request came; later by the time for which it was held."""
-        self._first = 0
+        self._label = label
+        self.started_ns = started_ns
+        """When the request came; later by the time for which the user held it."""
+        self._first_ns = 0
         self._tail = b""
         self._shown = 0, 0
-        self.heard = Kept(limit)
+        self.upstream_body = Kept(limit)
         """LM Studio's body."""
-        self.told = Kept(limit)
+        self.client_body = Kept(limit)
         """The client's body, where it is not all there at once."""
 
-    def asked(self, incoming: Request) -> None:
+    def set_request(self, request: Request) -> None:
         """Take the client's request; secrets are gone from its headers."""
-        self.record.method, self.record.path, self.record.query = incoming.method, incoming.path, incoming.query
-        self.record.headers = tuple(incoming.headers.items())
-        self.record.request, self.record.request_size = incoming.body[: self._limit], len(incoming.body)
+        self.record.method, self.record.path, self.record.query = request.method, request.path, request.query
+        self.record.headers = tuple(request.headers.items())
+        self.record.request, self.record.request_size = request.body[: self._limit], len(request.body)
 
-    def became(self, outcome: Outcome | BodySink) -> None:
+    def set_outcome(self, outcome: Outcome | BodySink) -> None:
         """Take what becomes of the request; a call of our own stays one when it is replayed."""
         if self.record.kind != "own":
             self.record.kind = _kind(outcome)
@@ -76,61 +90,61 @@ class Recorder:
         else:
             self.record.model = _model(self.record.request)
 
-    def answered(self, response: http.Response) -> None:
+    def set_upstream_head(self, response: http.Response) -> None:
         """Take the head of LM Studio's answer."""
         self.record.status = response.status_code
         headers = response.headers.items(multi=True)
         self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
 
-    def hear(self, data: bytes, at: int) -> None:
+    def add_upstream(self, data: bytes, at: int) -> None:
         """Take bytes of LM Studio's answer."""
-        self._first = self._first or at
-        self.heard.add(data)
-        if self.heard.size > self._limit:
+        self._first_ns = self._first_ns or at
+        self.upstream_body.add(data)
+        if self.upstream_body.size > self._limit:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
-    def so_far(self, flow: http.HTTPFlow) -> bool:
+    def update(self, flow: http.HTTPFlow) -> bool:
         """Put what has come of a stream into the flow, as far as it is kept; False if that is nothing new.
 
         The flow is the same to whoever sends its response: what streams is sent from elsewhere.
         """
         record, response = self.record, flow.response
-        kept = self.told if self.told.size or record.kind == "call" else self.heard
-        come = len(self.told.data), len(self.heard.data)
+        kept = self.client_body if self.client_body.size or record.kind == "call" else self.upstream_body
+        come = len(self.client_body.data), len(self.upstream_body.data)
         if response is None or come == self._shown:
             return False
         self._shown = come
         response.raw_content = scrub_bytes(bytes(kept.data), self._secrets)
         record.response_size = kept.size
         if record.kind == "call":
-            record.upstream, record.upstream_size = self._upstream(), self.heard.size
+            record.upstream, record.upstream_size = self._upstream(), self.upstream_body.size
         record.save(flow.metadata)
         return True
 
     def _upstream(self) -> bytes:
-        return scrub_bytes(bytes(self.heard.data), self._secrets)
+        return scrub_bytes(bytes(self.upstream_body.data), self._secrets)
 
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
         """Put everything into the flow. What the client got of a stream becomes the body of its response."""
         record, response = self.record, flow.response
         record.upstream = self._upstream()
-        record.upstream_size = self.heard.size
+        record.upstream_size = self.upstream_body.size
         if response is not None:
             if self._shown != (0, 0):
                 response.raw_content = None
-            if self.told.size:
-                response.raw_content = bytes(self.told.data)
+            if self.client_body.size:
+                response.raw_content = bytes(self.client_body.data)
             elif record.kind in ("relay", "own") and response.raw_content is None:
                 # What LM Studio said is what the client got.
                 response.raw_content, record.upstream = record.upstream, b""
-            passed_on = self.heard.size if record.kind in ("relay", "own") and not record.upstream else 0
-            record.response_size = self.told.size or passed_on or len(response.raw_content or b"")
+            passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
+            record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         if measured is None and not record.error and response is not None and response.status_code < 400:
-            record.error = self._error_told()
+            record.error = self._error_in_body()
         record.numbers = self._numbers(ended, measured)
-        self.show(flow)
+        self.save(flow)
 
     def is_too_large(self, flow: http.HTTPFlow) -> bool:
         """Whether a flow holds more of a body than is to be kept."""
@@ -144,16 +158,16 @@ class Recorder:
             message.raw_content = message.raw_content and message.raw_content[: self._limit]
         self.record.save(flow.metadata)
 
-    def show(self, flow: http.HTTPFlow) -> None:
+    def save(self, flow: http.HTTPFlow) -> None:
         """Put what is known so far into the flow, in a line too."""
         self.record.save(flow.metadata)
-        sum_up(flow)
+        self._label(flow)
 
     def _numbers(self, ended: int, measured: Measured | None) -> Numbers:
         if measured is not None:
             metrics = measured.metrics
             return Numbers(
-                total=metrics.total_duration or ended - self.arrived,
+                total=metrics.total_duration or ended - self.started_ns,
                 load=metrics.load_duration,
                 first_token=measured.first_token,
                 generation=metrics.eval_duration,
@@ -161,14 +175,15 @@ class Recorder:
                 answer_tokens=metrics.eval_count,
                 done_reason=measured.done_reason,
             )
-        numbers = Numbers(total=ended - self.arrived)
-        if self.record.kind == "relay" and self._first:
+        numbers = Numbers(total=ended - self.started_ns)
+        if self.record.kind == "relay" and self._first_ns:
             self._read_tail(numbers, ended)
         return numbers
 
-    def _error_told(self) -> str:
+    def _error_in_body(self) -> str:
         """Give the error that an answer ended with which had begun as a success."""
-        for line in reversed(self._last(self.heard if self.heard.size else self.told).splitlines()[-_LAST_LINES:]):
+        body = self.upstream_body if self.upstream_body.size else self.client_body
+        for line in reversed(self._last(body).splitlines()[-_LAST_LINES:]):
             try:
                 value = json.loads(line.removeprefix(b"data:")) if b'"error"' in line else None
             except (ValueError, RecursionError):
@@ -184,7 +199,7 @@ class Recorder:
 
     def _read_tail(self, numbers: Numbers, ended: int) -> None:
         """Read the numbers of an answer that was passed on."""
-        tail = self._last(self.heard)
+        tail = self._last(self.upstream_body)
         usages = _USAGE.findall(tail)
         try:
             usage = json.loads(usages[-1]) if usages else {}
@@ -198,23 +213,12 @@ class Recorder:
         finished = _FINISH.findall(tail)
         numbers.done_reason = finished[-1].decode() if finished else ""
         if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
-            numbers.first_token = self._first - self.arrived
-            numbers.generation = ended - self._first
+            numbers.first_token = self._first_ns - self.started_ns
+            numbers.generation = ended - self._first_ns
 
 
 def _messages(flow: http.HTTPFlow) -> list[http.Message]:
     return [message for message in (flow.request, flow.response) if message is not None]
-
-
-def sum_up(flow: http.HTTPFlow) -> None:
-    """Give a flow its comment and its mark, unless a person gave it others."""
-    exchange = exchanges.of(flow)
-    if exchange is None:
-        return
-    for name, text in (("comment", summary.comment(exchange)), ("marked", summary.mark(exchange))):
-        if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
-            setattr(flow, name, text)
-            flow.metadata[f"{PREFIX}{name}"] = text
 
 
 def _kind(outcome: Outcome | BodySink) -> Kind:

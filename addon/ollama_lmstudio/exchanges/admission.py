@@ -1,0 +1,239 @@
+"""The first two handlers: who comes in, and what becomes of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import replace
+from http import HTTPStatus
+
+from mitmproxy import http
+from mitmproxy.proxy.mode_specs import ReverseMode
+
+from .. import access, routes
+from ..endpoints.passthrough import error_answer
+from ..internals import connections, interception, playback
+from ..lmstudio.errors import LMStudioError, scrub
+from ..ollama.errors import OllamaError
+from ..outcomes import INTERNAL_ERROR, Call, Outcome, Passthrough, Request, Response
+from ..record import record, recording, redaction
+from ..record.record import Record
+from ..units import size
+from . import compression, responses, upstream
+from .answered import Answered, Recorded
+from .bridge import Bridge
+from .exchange import Exchange, Handler
+from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers
+from .local import Local
+
+logger = logging.getLogger(__name__)
+
+# A refused request with a larger body is not read to its end: mitmproxy would, before it sends the response.
+REFUSED_BODY_BYTES = 65536
+# What Ollama's own registry would be told, and LM Studio has no use for.
+WITH_PASSWORD = ("/api/pull", "/api/push")
+
+TOO_LARGE = f"the request's body is larger than {size(compression.MAX_BYTES)} when it is decompressed"
+NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
+
+
+def is_ours(flow: http.HTTPFlow) -> bool:
+    """Whether a flow is a client's, or a recorded one of a client's that the user replays."""
+    if not flow.live:
+        return False  # read from a file, or a call of our own that is shown
+    if flow.is_replay:
+        return flow.is_replay == "request" and record.of(flow) is not None
+    return isinstance(flow.client_conn.proxy_mode, ReverseMode)
+
+
+def admit(flow: http.HTTPFlow, bridge: Bridge) -> None:
+    """Begin an exchange in the requestheaders hook: look who asks, before the body is read."""
+    kept = record.of(flow) if flow.is_replay else None
+    try:
+        if kept is not None:
+            kept.forget_answer()
+            exchange = bridge.begin(flow, kept)
+            exchange.handler = Resent(exchange)
+            exchange.recorder.save(flow)
+        else:
+            _admit(bridge.begin(flow, Record()))
+    except Exception:
+        # Nobody comes in because the check failed.
+        logger.exception("%s %s failed", flow.request.method, flow.request.path)
+        flow.response = responses.make(_internal_error(), (), flow.request.method)
+
+
+def _admit(exchange: Exchange) -> None:
+    flow, gate = exchange.flow, exchange.bridge.gate
+    headers = flow.request.headers
+    host = flow.request.host_header or ""
+    request = exchange.client_request = _request_of(flow, exchange.recorder.started_ns)
+    secrets = {name: headers.pop(name) for name in access.SECRET_HEADERS if name in headers}
+    allowed = routes.allowed_methods(request.path)
+    refusal = access.check(gate, request.method, host, {**request.headers, **secrets}, allowed)
+    exchange.recorder.set_request(request)
+    exchange.recorder.record.save(flow.metadata)
+    if refusal is not None:
+        _refuse(exchange, refusal, host)
+        return
+    origin = request.headers.get("origin", "")
+    if origin and not access.is_same_origin(origin, host):
+        exchange.cors_headers = access.cors_headers(gate, origin)
+    exchange.handler = Admitted(exchange)
+    if upload := routes.upload(request.method, request.path):
+        local = exchange.handler = Local(exchange, upload(request, exchange.bridge.services))
+        exchange.recorder.set_outcome(local.job)
+        local.send()
+        flow.request.stream = True
+
+
+def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
+    """Answer a request that may not come in, or a preflight."""
+    flow = exchange.flow
+    if refusal.status == HTTPStatus.FORBIDDEN and not exchange.bridge.gate.allows_host(host):
+        logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
+    answered = exchange.handler = Answered(exchange, refusal)
+    answered.respond()
+    length = flow.request.headers.get("content-length", "")
+    is_large = length.isdecimal() and int(length) > REFUSED_BODY_BYTES
+    if ("transfer-encoding" in flow.request.headers or is_large) and connections.write_last(
+        flow, responses.raw(refusal)
+    ):
+        flow.kill()
+
+
+def _request_of(flow: http.HTTPFlow, started_ns: int, body: bytes = b"") -> Request:
+    """Return a flow's request as it is now, without its secrets."""
+    path, _, query = flow.request.path.partition("?")
+    fields = {name.lower(): value for name, value in flow.request.headers.items()}
+    headers = {name: value for name, value in fields.items() if name not in access.SECRET_HEADERS}
+    return Request(flow.request.method, path, query, headers, body, started_ns)
+
+
+def _internal_error() -> Response:
+    return Response.error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+
+
+class _Deciding(Handler):
+    """Find out what becomes of a request, and hand the exchange over to the handler of that."""
+
+    handlers: Handlers
+
+    async def request(self) -> None:
+        try:
+            outcome = await self.decide()
+        except (OllamaError, LMStudioError) as e:
+            outcome = Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
+        except Exception:
+            logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
+            outcome = _internal_error()
+        if outcome is None:
+            return
+        self.recorder.set_outcome(outcome)
+        if self.exchange.was_intercepted and not isinstance(outcome, Call):
+            # There is no other side of the request to be seen.
+            interception.let_pass(self.flow)
+        await self.hand_over(self.handlers[type(outcome)](self.exchange, outcome))
+
+    async def decide(self) -> Outcome | None:
+        """Return what becomes of the request; None if it needs nothing more."""
+        raise NotImplementedError
+
+    async def hand_over(self, handler: Handler) -> None:
+        """Let a handler go on with the exchange."""
+        self.exchange.handler = handler
+        await handler.request()
+
+    async def call_endpoint(self, request: Request) -> Outcome:
+        """Return what the endpoint of a request makes of it."""
+        found = routes.find(request.method, request.path, request.query)
+        return found if isinstance(found, Response) else await found(request, self.bridge.services)
+
+
+class Admitted(_Deciding):
+    """A client's request that may come in."""
+
+    handlers = HANDLERS
+
+    async def decide(self) -> Outcome | None:
+        request = self.exchange.client_request
+        assert request is not None
+        if routes.is_passthrough(request.path) and (refusal := await self._decompress()):
+            return refusal
+        request = await self._read(request)
+        if self.exchange.is_answered:
+            return None
+        recorded = recording.find(playback.recorded_flows(), request)
+        if recorded is not None:
+            await self.hand_over(Recorded(self.exchange, *recorded))
+            return None
+        return await self.call_endpoint(request)
+
+    async def _decompress(self) -> Response | None:
+        """Decompress the body, as Ollama does on its /v1: the model's name is in it."""
+        request = self.flow.request
+        body, encoding = request.raw_content, request.headers.get("content-encoding")
+        if not body or encoding is None:
+            return None
+        try:
+            decompressed = await asyncio.to_thread(compression.decompress, body, encoding)
+        except compression.TooLarge:
+            return error_answer(self.exchange.path, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+        if decompressed is not None:
+            del request.headers["content-encoding"]
+            request.content = decompressed
+        return None
+
+    async def _read(self, request: Request) -> Request:
+        """Return the request with its body, or what the user, who stopped it, has made of it."""
+        flow = self.flow
+        if request.path in WITH_PASSWORD:
+            upstream.set_body(flow.request, redaction.without_secrets(flow.request.raw_content or b""))
+        request = replace(request, body=flow.request.raw_content or b"")
+        self.recorder.set_request(request)
+        if interception.is_stopped(flow):
+            self.recorder.save(flow)
+            await interception.wait_for_user(flow)
+            self.exchange.was_intercepted = True
+            request = _request_of(flow, self.recorder.started_ns, flow.request.raw_content or b"")
+            self.recorder.set_request(request)
+        self.exchange.client_request = request
+        return request
+
+
+class Resent(_Deciding):
+    """A recorded exchange that the user replays: its call is sent as it is now, which may have been edited."""
+
+    handlers = REPLAY_HANDLERS
+
+    async def decide(self) -> Outcome:
+        kept, request = self.recorder.record, self.flow.request
+        path = request.path.partition("?")[0].removeprefix(self.bridge.upstream.prefix)
+        body = request.raw_content or b""
+        if kept.call_size > len(body) and not _is_json(body):
+            return Response.error(HTTPStatus.BAD_REQUEST, NOT_KEPT.format(size(kept.call_size)))
+        is_translated = kept.kind == "call" and kept.request_size == len(kept.request)
+        if kept.kind in ("own", "relay", "call") and not is_translated:
+            return Passthrough(path, body, model=kept.upstream_model, asked=kept.model)
+        outcome = await self.call_endpoint(
+            Request(
+                kept.method,
+                kept.path,
+                kept.query,
+                dict(kept.headers),
+                kept.request if is_translated else body,
+                self.recorder.started_ns,
+            )
+        )
+        if is_translated and isinstance(outcome, Call):
+            outcome.path, outcome.body = path, body
+        return outcome
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True

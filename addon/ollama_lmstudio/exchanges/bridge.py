@@ -1,0 +1,155 @@
+"""What all exchanges share, and those that are under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from mitmproxy import http
+
+from .. import access, options
+from ..internals import connections, interception, interface
+from ..lmstudio.cache import CatalogCache
+from ..lmstudio.client import Client
+from ..record.record import Record
+from ..services import Clock, Services
+from ..state.aliases import AliasStore
+from ..tasks import Tasks
+from . import display
+from .exchange import Exchange
+from .loopback import Loopback
+
+# LM Studio closes a connection that was idle for 5 s.
+IDLE_SECONDS = 4
+
+Label = Callable[[http.HTTPFlow], None]
+
+
+class IdleConnections:
+    """Since when clients' connections to LM Studio are idle.
+
+    One that LM Studio is about to close must not carry a request: a POST that is lost on it cannot be sent again.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def left_by(self, flow: http.HTTPFlow) -> None:
+        """Note that a flow has left its connection behind, unless its client is gone."""
+        if flow.client_conn.connected:
+            self._since[flow.client_conn.id] = time.monotonic()
+
+    async def drop_old(self, flow: http.HTTPFlow) -> None:
+        """Close the connection that an earlier flow of the same client left, if that is too long ago."""
+        since = self._since.pop(flow.client_conn.id, None)
+        if since is not None and time.monotonic() - since > IDLE_SECONDS:
+            await connections.drop_idle(flow)
+
+    def forget(self, client_id: str) -> None:
+        """Forget a client that is gone."""
+        self._since.pop(client_id, None)
+
+
+class Bridge:
+    """What all exchanges share: the settings and services, the loopback service, and the exchanges by flow.
+
+    `label` is called with every flow whose record has changed, to set its comment and mark.
+    """
+
+    services: Services
+    upstream: options.Upstream
+    gate: access.Gate
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+        self.is_serving = False
+        self.clock = Clock()
+        self.tasks = Tasks()
+        self.loopback = Loopback()
+        self.idle_connections = IdleConnections()
+        self._exchanges: dict[str, Exchange] = {}
+        self._reached: tuple[str, str, bool] | None = None
+
+    def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:
+        """Use the settings from now on. What is under way goes on, unless LM Studio is another one.
+
+        `insecure` is whether LM Studio's certificate is not verified.
+        """
+        self.upstream = upstream
+        self.gate = access.Gate.make(
+            settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
+        )
+        reached = (str(upstream), settings.lmstudio_token, insecure)
+        if reached == self._reached:
+            self._update(settings)
+            return
+        if self._reached:
+            self._disconnect()
+        self._reached = reached
+        client = Client(
+            str(upstream),
+            settings.lmstudio_token or None,
+            verify=not insecure,
+            on_exchange=partial(display.show_call, self),
+        )
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self.clock)
+
+    def _update(self, settings: options.Settings) -> None:
+        services, before = self.services, self.services.settings
+        services.settings = settings
+        services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
+        if settings.state_dir != before.state_dir:
+            services.aliases = AliasStore(settings.state_dir)
+
+    def _disconnect(self) -> None:
+        self.services.lifetimes.stop()
+        self.services.client.close_soon()
+
+    def stop(self) -> None:
+        """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
+        self.tasks.cancel()
+        self.loopback.stop()
+        if self._reached:
+            self._disconnect()
+
+    # Exchanges
+
+    def begin(self, flow: http.HTTPFlow, record: Record) -> Exchange:
+        """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
+        exchange = self._exchanges[flow.id] = Exchange(flow, record, self)
+        interception.keep_what_streams(flow)
+        interception.end_when_killed(flow, self.label)
+        interception.watch_pauses(flow, self.clock.monotonic, partial(self._paused, flow))
+        return exchange
+
+    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+        # Looked up by its flow: a flow that stays in the list must not hold its exchange.
+        exchange = self._exchanges.get(flow.id)
+        if exchange is not None:
+            exchange.paused(duration)
+
+    def get(self, flow: http.HTTPFlow) -> Exchange | None:
+        """Return the exchange of a flow; None for a flow that is none of ours, or has ended."""
+        return self._exchanges.get(flow.id)
+
+    def pop(self, flow: http.HTTPFlow) -> Exchange | None:
+        """Return the exchange of a flow that ends, and forget it."""
+        return self._exchanges.pop(flow.id, None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether exchanges are under way."""
+        return bool(self._exchanges)
+
+    @property
+    def busy_clients(self) -> set[str]:
+        """The ids of the clients whose exchanges are under way."""
+        return {exchange.flow.client_conn.id for exchange in self._exchanges.values()}
+
+    def kill_unlisted(self) -> None:
+        """Kill what waits for a user who has cleared the list and cannot see it any more: mitmproxy resumes nothing."""
+        for exchange in tuple(self._exchanges.values()):
+            if exchange.flow.intercepted and exchange.flow.killable and not interface.is_listed(exchange.flow):
+                exchange.flow.kill()

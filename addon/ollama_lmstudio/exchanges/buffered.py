@@ -1,0 +1,105 @@
+"""A call whose response is translated when it is whole."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from ..internals import held_heads
+from ..lmstudio import sse
+from ..lmstudio.errors import LMStudioError, error_from_response
+from ..outcomes import BodyTranslation, Call, Measured, Response
+from ..translate.loading import wants_load
+from . import upstream
+from .exchange import Exchange, Handler
+
+
+class Buffered(Handler):
+    """Send a call, and translate its response when all of it has come; events as they come are left to subclasses."""
+
+    uses_connection = True
+
+    def __init__(self, exchange: Exchange, call: Call) -> None:
+        super().__init__(exchange)
+        self._call = call
+        self._early: Response | None = None
+        """The client's response, where it is known before LM Studio's is whole."""
+
+    @property
+    def translation(self) -> BodyTranslation:
+        """How LM Studio's response is translated."""
+        return self._call.translation
+
+    async def request(self) -> None:
+        self.flow.request.method = "POST"
+        headers = upstream.call_headers(self.flow.request)
+        await upstream.send(self.exchange, self._call.path, self._call.body, headers)
+
+    async def responseheaders(self) -> None:
+        response = self.flow.response
+        assert response is not None
+        self.recorder.set_upstream_head(response)
+        if response.raw_content is not None:
+            return  # it is whole already: a recorded one, or another addon's
+        if response.status_code != HTTPStatus.OK:
+            await self.refused()
+        elif sse.is_event_stream(response.headers.get("content-type", "")):
+            await self.stream()
+
+    async def stream(self) -> None:
+        """Translate events as they come."""
+
+    async def refused(self) -> None:
+        """Where LM Studio does not load models on demand, load the model and call again, unseen by the client.
+
+        The one response for which this happens does not stream: the second call is one of the bridge's own, since
+        mitmproxy has the connection of the first. From then on models are loaded before they are called.
+        """
+        response, call = self.flow.response, self._call
+        assert response is not None
+        held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, lambda held: False)
+        if held is None or not held.ended_at or call.reload is None:
+            return
+        content_type = response.headers.get("content-type", "")
+        if not wants_load(error_from_response(response.status_code, content_type, held.body)):
+            return
+        try:
+            await call.reload()
+            status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
+        except LMStudioError as e:
+            self.recorder.add_upstream(held.body, held.ended_at)
+            self._early = self.translation.fail(e)
+            return
+        if status == HTTPStatus.OK:
+            self.bridge.services.lifetimes.not_on_demand()
+        self.recorder.record.status = status
+        self._early = self._translate(status, content_type, body)
+
+    def response(self) -> None:
+        if not self.exchange.has_responded:
+            self.exchange.respond(self._early or self.translate_response())
+
+    def translate_response(self) -> Response:
+        """Return the client's response for the flow's."""
+        response = self.flow.response
+        assert response is not None
+        content_type, body = response.headers.get("content-type", ""), response.raw_content or b""
+        return self._translate(response.status_code, content_type, body)
+
+    def _translate(self, status: int, content_type: str, body: bytes) -> Response:
+        now = self.bridge.clock.monotonic()
+        self.recorder.add_upstream(body, now)
+        return self.translation.translate(status, content_type, body, now)
+
+    def error(self, error: LMStudioError) -> None:
+        if not self.exchange.has_responded:
+            self.exchange.respond_in_error(self.translation.fail(error))
+
+    def paused(self, duration: int) -> None:
+        self.translation.paused(duration)
+
+    def measured(self) -> Measured | None:
+        return self.translation.measured()
+
+    def close(self) -> None:
+        if self._call.finished is not None:
+            self._call.finished()

@@ -1,0 +1,249 @@
+"""One exchange: a client's request, what becomes of it, and how mitmproxy's hooks reach it.
+
+Everything that affects the state machine is here. An exchange is always in the hands of one Handler. It begins with
+`Admitted` or `Resent`, which decide in `request` what becomes of it and hand it over, once, to one of the others
+(`handlers.HANDLERS` is the table from outcome to handler):
+
+Handler        outcome                request            responseheaders            response           error
+-------------  ---------------------  -----------------  -------------------------  -----------------  ---------------
+Admitted       none yet               decide, hand over  -                          -                  -
+Resent         none yet, a replay     decide, hand over  -                          -                  -
+Answered       Response               set the response   -                          -                  -
+Recorded       none, `server_replay`  become that call   -                          -                  -
+Buffered       Call                   send the call      load the model that LM     translate          error response
+                                                         Studio would not load      the body
+Collected      CollectedCall          send the call      also: translate events     one object         error response
+                                                         as they come
+Streamed       StreamedCall           send the call      also: hold the head up     -                  error line
+                                                         to the first event, then
+                                                         translate chunk by chunk
+Replayed       a streaming Call of    send the call      translate events for the   the translation    error in the
+               a replay                                  flow alone                                    flow
+PassedThrough  Passthrough            send it on         pass the body through, or  change the body    error response
+                                                         buffer it to change it                        of that API
+Local          LocalStream, BodySink  send it to the     pass the body through      -                  503
+                                      loopback service
+
+After `response` or `error`, of which mitmproxy calls exactly one, every exchange is recorded and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.flow import Error
+
+from ..internals import connections, interception
+from ..internals.headers import SealedHeaders
+from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
+from ..outcomes import Headers, Measured, Request, Response
+from ..record.record import Record
+from ..record.recorder import Recorder
+from . import display, responses
+
+if TYPE_CHECKING:
+    from .bridge import Bridge
+
+logger = logging.getLogger(__name__)
+
+# After an answer that ended in an error, LM Studio's stream has this long to end by itself: only its end frees the
+# client's connection for another request.
+LINGER_SECONDS = 1
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Handler:
+    """One way in which an exchange can go. A hook that the way has no use for does nothing."""
+
+    uses_connection = False
+    """Whether the request goes to another server, on a connection that stays behind."""
+    only_for_flow = False
+    """Whether no client waits for the answer."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.bridge = exchange.bridge
+        self.flow = exchange.flow
+        self.recorder = exchange.recorder
+
+    async def request(self) -> None:
+        """Answer the request, or make it another one."""
+
+    async def responseheaders(self) -> None:
+        """Choose what happens to the body of a response whose head has come."""
+
+    def response(self) -> None:
+        """Complete a response that has come."""
+
+    def error(self, error: LMStudioError) -> None:
+        """Tell the client that there will be no response, or no more of it."""
+
+    def paused(self, duration: int) -> None:
+        """Leave `duration` ns, for which the user held the flow, out of what is measured."""
+
+    def record(self) -> None:
+        """Put both sides of the exchange into its flow, at the end."""
+        self.recorder.finish(self.flow, self.bridge.clock.monotonic(), self.measured())
+
+    def measured(self) -> Measured | None:
+        """Return what a translation has measured; None if nothing was translated."""
+        return None
+
+    def close(self) -> None:
+        """Release what the handler holds, at the end."""
+
+
+class Exchange:
+    """One flow of a client, while it lives.
+
+    `client_request` is None for one that the user replays, whose answer nobody waits for.
+    """
+
+    def __init__(self, flow: http.HTTPFlow, record: Record, bridge: Bridge) -> None:
+        self.flow = flow
+        self.bridge = bridge
+        self.recorder = Recorder(
+            bridge.services.settings.max_kept_size,
+            bridge.clock.monotonic(),
+            record,
+            bridge.services.secrets,
+            bridge.label,
+        )
+        self.client_request: Request | None = None
+        self.cors_headers: Headers = ()
+        """Headers that the response carries, whatever it is."""
+        self.http10 = flow.request.http_version == "HTTP/1.0"
+        self.close_connection = connections.closes_after(flow.request)
+        """Whether the client's connection ends with this exchange, as its request said before it became another."""
+        self.was_intercepted = False
+        """Whether the user has stopped the request before it was rewritten."""
+        self.sealed: SealedHeaders | None = None
+        """The headers of the request that is sent, once it is another one."""
+        self.has_responded = False
+        """Whether the head of the response is on its way to the client, before LM Studio's has ended."""
+        self.ended = False
+        self.handler = Handler(self)
+
+    @property
+    def path(self) -> str:
+        """The client's path, without its query."""
+        return self.recorder.record.path
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is nothing more to do about the request: it has its response, or was killed."""
+        return bool(self.flow.response or self.flow.error) or not self.flow.live
+
+    # mitmproxy's hooks
+
+    async def request(self) -> None:
+        """Answer the request, or make it another one, unless another addon has answered it."""
+        if not self.is_answered:
+            await self.handler.request()
+
+    async def responseheaders(self) -> None:
+        """Choose what happens to the body of the response."""
+        if self.flow.response is None:
+            return
+        self._forget_secrets()
+        interception.may_be_stopped(self.flow)
+        await self.handler.responseheaders()
+        self._say_close()
+
+    def response(self) -> None:
+        """Complete the response, and end."""
+        if self.flow.response is None:
+            return
+        try:
+            self.handler.response()
+            self._say_close()
+        finally:
+            self._end()
+
+    def error(self) -> None:
+        """Tell the client, if it is still there, that LM Studio is gone; and end."""
+        self._forget_secrets()
+        killed = self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE
+        try:
+            if self.handler.only_for_flow or (self.flow.client_conn.connected and not killed):
+                self.handler.error(self._upstream_error())
+        finally:
+            self._end()
+
+    def paused(self, duration: int) -> None:
+        """Leave `duration` ns, for which the user held the flow, out of what is measured."""
+        self.recorder.started_ns += duration
+        self.handler.paused(duration)
+        if self.sealed is not None and self.flow.response is None:
+            # The user may have reverted the request: its headers are plain ones then.
+            self.flow.request.headers = self.sealed.sealed_again(self.flow.request.headers)
+
+    # What handlers do
+
+    def respond(self, response: Response) -> None:
+        """Set the flow's response."""
+        self.flow.response = responses.make(response, self.cors_headers, self.flow.request.method)
+
+    def respond_at_once(self, response: Response) -> None:
+        """Respond in the responseheaders hook, whenever LM Studio's stream ends: nothing of it is sent."""
+        assert self.flow.response is not None
+        self.flow.response.status_code = response.status
+        self.flow.response.reason = responses.phrase(response.status)
+        self.flow.response.headers = responses.headers(response, self.cors_headers)
+        self.flow.response.headers["Content-Length"] = str(len(response.body))
+        bodies = [response.body]
+        self.flow.response.stream = lambda data: [bodies.pop()] if bodies else []
+        self.recorder.client_body.add(response.body)
+        self.has_responded = True
+        self.end_soon(b"")
+
+    def respond_in_error(self, response: Response) -> None:
+        """Respond in the error hook, past mitmproxy, which would send an error page of its own."""
+        connections.write_last(self.flow, responses.raw(response, self.cors_headers))
+        self.respond(response)
+
+    def end_soon(self, last: bytes) -> None:
+        """Write the last bytes to the client and close its connection, should LM Studio's stream not end in time."""
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, self.flow, last)
+
+    def _say_close(self) -> None:
+        if self.close_connection and self.flow.response is not None:
+            self.flow.response.headers["Connection"] = "close"
+
+    def _forget_secrets(self) -> None:
+        if isinstance(self.flow.request.headers, SealedHeaders):
+            self.flow.request.headers.forget()
+
+    def _upstream_error(self) -> LMStudioError:
+        if self.flow.server_conn.timestamp_tcp_setup is None:
+            return LMStudioUnreachable(str(self.bridge.upstream))
+        if self.flow.response is not None:
+            return LMStudioError(502, "LM Studio closed the connection before its answer was finished")
+        detail = self.flow.error.msg if self.flow.error else ""
+        return LMStudioError(502, f"LM Studio closed the connection before it answered ({detail})")
+
+    def _end(self) -> None:
+        self.ended = True
+        try:
+            if self.flow.response is not None and self.flow.response.stream:
+                # The function holds the exchange, and the list of flows would hold it.
+                self.flow.response.stream = False
+            self.handler.record()
+            display.shorten_when_sent(self)
+        except Exception:
+            logger.exception("%s could not be recorded", self.path)
+        self.handler.close()
+        if self.handler.uses_connection:
+            self.bridge.idle_connections.left_by(self.flow)
+
+
+MakeHandler = Callable[[Exchange], Handler]
+
+
+def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
+    if flow.live:
+        connections.write_last(flow, last)

@@ -1,0 +1,48 @@
+"""A call that the user replays: it is translated for the flow, and no client waits for it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from ..lmstudio.errors import LMStudioError
+from ..outcomes import NDJSON, Response
+from . import display
+from .collected import Collected
+
+
+class Replayed(Collected):
+    """Translate the events as they come, so that they can be watched; the translation becomes the flow's response."""
+
+    only_for_flow = True
+
+    async def stream(self) -> None:
+        response = self.flow.response
+        assert response is not None
+        clock, translation = self.bridge.clock.monotonic, self._stream
+        self._lines: list[bytes] = []
+
+        def listen(data: bytes) -> list[bytes]:
+            now = clock()
+            if data:
+                self.recorder.add_upstream(data, now)
+            lines = translation.feed(data, now) if data else translation.flush(now)
+            self.recorder.client_body.add(b"".join(lines))
+            self._lines += lines
+            self._is_fed_whole = not data
+            return []
+
+        # What is shown meanwhile is the translation.
+        response.headers["Content-Type"] = NDJSON
+        response.stream = listen
+        display.show_progress(self.exchange)
+
+    async def refused(self) -> None:
+        """Leave a refusal to the user, who sees it."""
+
+    def translate_response(self) -> Response:
+        if self._is_fed_whole and self._lines and (len(self._lines) > 1 or not self._stream.failed):
+            return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
+        return super().translate_response()
+
+    def error(self, error: LMStudioError) -> None:
+        self.recorder.client_body.add(b"".join(self._stream.abort(error)))

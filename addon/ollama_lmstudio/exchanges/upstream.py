@@ -1,0 +1,118 @@
+"""Requests that become another server's: their heads, and bodies that pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+
+from ..access import SECRET_HEADERS
+from ..internals.headers import SealedHeaders
+from ..lmstudio import sse
+from . import display
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+# RFC 9110, section 7.6.1, and what older clients send of the kind.
+HOP_BY_HOP = (
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+# LM Studio's own CORS and caching are not for this bridge's clients: a 304 could not be translated.
+NOT_FOR_LM_STUDIO = (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method")
+NOT_FOR_CLIENTS = (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers")
+
+
+def set_body(message: http.Message, body: bytes) -> None:
+    """Set a message's body as it is sent, with its length."""
+    message.raw_content = body
+    message.headers.pop("transfer-encoding", None)
+    message.headers["Content-Length"] = str(len(body))
+
+
+def call_headers(request: http.Request) -> http.Headers:
+    """Return the headers of a call that the bridge has made of a client's request."""
+    headers = http.Headers(content_type="application/json", accept=f"{sse.MEDIA_TYPE}, application/json")
+    if agent := request.headers.get("user-agent", ""):
+        headers["User-Agent"] = agent
+    return headers
+
+
+def passthrough_headers(request: http.Request) -> http.Headers:
+    """Return a client's headers without those that are between it and this bridge."""
+    headers = request.headers.copy()
+    for name in NOT_FOR_LM_STUDIO:
+        headers.pop(name, None)
+    return headers
+
+
+async def send(exchange: Exchange, path: str, body: bytes, headers: http.Headers) -> None:
+    """Make the flow's request one to LM Studio, with the token, which is sent but not shown."""
+    bridge, request = exchange.bridge, exchange.flow.request
+    await bridge.idle_connections.drop_old(exchange.flow)
+    upstream, token = bridge.upstream, bridge.services.settings.lmstudio_token
+    query = exchange.recorder.record.query
+    request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
+    request.http_version = "HTTP/1.1"
+    request.path = upstream.prefix + path + (f"?{query}" if query else "")
+    request.headers = headers
+    # What is compressed cannot be translated.
+    request.headers["Accept-Encoding"] = "identity"
+    request.headers["Host"] = upstream.authority
+    if body or request.raw_content:
+        set_body(request, body)
+    seal(exchange, {"Authorization": f"Bearer {token}"} if token else {})
+    exchange.recorder.save(exchange.flow)
+
+
+def seal(exchange: Exchange, secrets: dict[str, str]) -> None:
+    """Add headers to the flow's request that are sent, but shown and saved as a mask."""
+    request = exchange.flow.request
+    request.headers = exchange.sealed = SealedHeaders(request.headers.fields, secrets)
+
+
+def pass_headers(exchange: Exchange) -> None:
+    """Put this bridge's CORS headers in the place of those that are between it and the other server."""
+    assert exchange.flow.response is not None
+    headers = exchange.flow.response.headers
+    for name in NOT_FOR_CLIENTS:
+        headers.pop(name, None)
+    for name, value in exchange.cors_headers:
+        headers.add(name, value)
+
+
+def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool) -> None:
+    """Pass the response's body through as it comes, and keep it too. `chunked` is how the other server sends it."""
+    response = exchange.flow.response
+    assert response is not None
+
+    def pass_on(data: bytes) -> list[bytes]:
+        # An empty chunk would end the body.
+        if not data:
+            return []
+        keep(data)
+        return [data]
+
+    if chunked:
+        frame_chunks(exchange, response)
+    response.stream = pass_on
+    exchange.has_responded = True
+    display.show_progress(exchange)
+
+
+def frame_chunks(exchange: Exchange, response: http.Response) -> None:
+    """Frame a body of unknown length: in chunks, which HTTP/1.0 does not have, or up to the end of the connection."""
+    if exchange.http10:
+        exchange.close_connection = True
+    else:
+        response.headers["Transfer-Encoding"] = "chunked"

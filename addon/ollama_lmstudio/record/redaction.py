@@ -1,0 +1,24 @@
+"""Secrets in bodies: what a client sends to Ollama's own registry."""
+
+from __future__ import annotations
+
+import json
+
+from ..lmstudio.errors import MASK
+
+SECRET_FIELDS = frozenset({"password"})
+
+
+def without_secrets(body: bytes) -> bytes:
+    """Return a body with a mask where it has a password, as that of `ollama pull` has; every other body as it is."""
+    lower = body.lower()
+    if not any(field.encode() in lower for field in SECRET_FIELDS):
+        return body
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(value, dict):
+        return body
+    secret = [name for name in value if name.lower() in SECRET_FIELDS and value[name]]
+    return json.dumps(value | dict.fromkeys(secret, MASK)).encode() if secret else body
