@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mitmproxy import http
 
 from ..internals import connections, held_heads
 from ..lmstudio.errors import LMStudioError
-from ..outcomes import NDJSON
+from ..outcomes import NDJSON, StreamTranslation
 from . import display, responses
 from .collected import Collected
-from .exchange import LAST_CHUNK
+from .exchange import LAST_CHUNK, Exchange
 from .upstream import frame_chunks
 
 # A client waits no longer than this for the head of an answer that LM Studio has begun: then it is a 200.
@@ -49,55 +47,9 @@ class Streamed(Collected):
         headers = (("Content-Type", NDJSON), *responses.date(), *self.exchange.cors_headers)
         response.headers = http.Headers(responses.fields(headers))
         frame_chunks(self.exchange, response)
-        response.stream = self._translate_chunks(lines)
+        response.stream = ChunkTranslator(self.exchange, self._stream, self._fed, lines)
         self.exchange.has_responded = True
         display.show_progress(self.exchange)
-
-    def _translate_chunks(self, lines: list[bytes]) -> Callable[[bytes], list[bytes]]:
-        """Return the function that turns each chunk that mitmproxy reads into those that it writes.
-
-        `lines` are those of the held chunks, which mitmproxy hands over first. It never returns an empty chunk, which
-        would end the body.
-        """
-        clock, held = self.bridge.clock.monotonic, self._fed
-        translation, add_upstream, add_line = self._stream, self.recorder.add_upstream, self.recorder.client_body.add
-        has_more = held_heads.more_at_hand(self.flow)
-        together: list[bytes] = []
-
-        def write(lines: list[bytes]) -> list[bytes]:
-            if not lines:
-                return []
-            written = b"".join(lines)
-            add_line(written)
-            return [written]
-
-        def translate(data: bytes) -> list[bytes]:
-            nonlocal held
-            if not data:
-                now = clock()
-                return write([*translate_all(now), *translation.flush(now)])
-            if held:
-                held -= 1
-                return [] if held else end_if_failed(lines)
-            together.append(data)
-            # What was read at once is translated and written at once.
-            return [] if has_more() else end_if_failed(translate_all(clock()))
-
-        def translate_all(now: int) -> list[bytes]:
-            if not together:
-                return []
-            chunk = b"".join(together)
-            together.clear()
-            add_upstream(chunk, now)
-            return translation.feed(chunk, now)
-
-        def end_if_failed(lines: list[bytes]) -> list[bytes]:
-            if translation.failed:
-                # The error line is the last one, even if LM Studio goes on.
-                self.exchange.end_soon(b"" if self.exchange.http10 else LAST_CHUNK)
-            return write(lines)
-
-        return translate
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.has_responded:
@@ -109,3 +61,64 @@ class Streamed(Collected):
         self.recorder.client_body.add(b"".join(lines))
         chunks = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
         connections.write_last(self.flow, b"".join(lines if self.exchange.http10 else [*chunks, LAST_CHUNK]))
+
+
+class ChunkTranslator:
+    """Turn each chunk that mitmproxy reads into those that it writes; an empty chunk stands for the end.
+
+    The first `held` chunks, which have come while the head was held, are translated already: to `lines`. What was read
+    at once is translated and written at once. No empty chunk is ever returned: it would end the client's body.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_exchange",
+        "_has_more",
+        "_held",
+        "_is_ending",
+        "_lines",
+        "_recorder",
+        "_together",
+        "_translation",
+    )
+
+    def __init__(self, exchange: Exchange, translation: StreamTranslation, held: int, lines: list[bytes]) -> None:
+        self._exchange = exchange
+        self._recorder = exchange.recorder
+        self._clock = exchange.bridge.clock.monotonic
+        self._translation = translation
+        self._held = held
+        self._lines = lines
+        self._together: list[bytes] = []
+        self._has_more = held_heads.more_at_hand(exchange.flow)
+        self._is_ending = False
+
+    def __call__(self, data: bytes) -> list[bytes]:
+        if self._held and data:
+            self._held -= 1
+            return [] if self._held else self._write(self._lines)
+        if data:
+            self._together.append(data)
+            return [] if self._has_more() else self._write(self._translate(self._clock()))
+        now = self._clock()
+        self._is_ending = True
+        return self._write(self._translate(now) + self._translation.flush(now))
+
+    def _translate(self, now: int) -> list[bytes]:
+        chunk = b"".join(self._together)
+        if not chunk:
+            return []
+        self._together.clear()
+        self._recorder.add_upstream(chunk, now)
+        return self._translation.feed(chunk, now)
+
+    def _write(self, lines: list[bytes]) -> list[bytes]:
+        if self._translation.failed and not self._is_ending:
+            # The error line is the last one, even if LM Studio goes on.
+            self._is_ending = True
+            self._exchange.end_soon(b"" if self._exchange.http10 else LAST_CHUNK)
+        if not lines:
+            return []
+        written = b"".join(lines)
+        self._recorder.client_body.add(written)
+        return [written]

@@ -1,0 +1,294 @@
+"""Who comes in, and what becomes of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from mitmproxy.proxy.mode_specs import ProxyMode
+from tests.exchanges.conftest import FakeTranslation, error_of, flow_of, kept, response_of
+
+from ollama_lmstudio import access, routes
+from ollama_lmstudio.exchanges import admission, compression
+from ollama_lmstudio.exchanges.answered import Answered
+from ollama_lmstudio.exchanges.bridge import Bridge
+from ollama_lmstudio.exchanges.buffered import Buffered
+from ollama_lmstudio.exchanges.collected import Collected
+from ollama_lmstudio.exchanges.exchange import Exchange, Handler
+from ollama_lmstudio.exchanges.local import Local
+from ollama_lmstudio.exchanges.passed_through import PassedThrough
+from ollama_lmstudio.exchanges.replayed import Replayed
+from ollama_lmstudio.exchanges.streamed import Streamed
+from ollama_lmstudio.internals import connections, interception
+from ollama_lmstudio.lmstudio.errors import LMStudioError
+from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.outcomes import (
+    Call,
+    CollectedCall,
+    LocalStream,
+    Outcome,
+    Passthrough,
+    Request,
+    Response,
+    StreamedCall,
+)
+from ollama_lmstudio.record.record import Record
+
+
+def admitted(bridge: Bridge, flow: http.HTTPFlow) -> Exchange:
+    admission.admit(flow, bridge)
+    exchange = bridge.get(flow)
+    assert exchange is not None
+    return exchange
+
+
+@pytest.fixture
+def outcome(monkeypatch: pytest.MonkeyPatch, bridge: Bridge) -> Callable[[Outcome | Exception], list[Request]]:
+    """Choose what an endpoint makes of every request."""
+    asked: list[Request] = []
+
+    def choose(outcome: Outcome | Exception) -> list[Request]:
+        async def endpoint(request: Request, services: object) -> Outcome:
+            asked.append(request)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(routes, "find", lambda *_: endpoint)
+        monkeypatch.setattr(bridge.loopback, "_start", lambda: None)
+        return asked
+
+    return choose
+
+
+def call(kind: type[Call]) -> Call:
+    return kind("/v1/x", b"{}", FakeTranslation(), "k", "n")
+
+
+async def _lines() -> Any:
+    yield {}
+
+
+@pytest.mark.parametrize(
+    ("outcome_of", "handler", "replay_handler"),
+    [
+        (lambda: Response(200), Answered, Answered),
+        (lambda: call(Call), Buffered, Buffered),
+        (lambda: call(CollectedCall), Collected, Replayed),
+        (lambda: call(StreamedCall), Streamed, Replayed),
+        (lambda: Passthrough("/v1/x", b""), PassedThrough, PassedThrough),
+        (lambda: LocalStream(_lines(), True), Local, Local),
+    ],
+)
+def test_each_outcome_has_its_handler(
+    bridge: Bridge,
+    outcome: Callable[..., list[Request]],
+    outcome_of: Callable[[], Outcome],
+    handler: type[Handler],
+    replay_handler: type[Handler],
+) -> None:
+    asked = outcome(outcome_of())
+    flow = flow_of(body=b'{"model":"n"}', x_own="1")
+    exchange = admitted(bridge, flow)
+    asyncio.run(exchange.request())
+    assert type(exchange.handler) is handler
+    assert (asked[0].path, asked[0].body, asked[0].headers["x-own"]) == ("/api/chat", b'{"model":"n"}', "1")
+
+    outcome(outcome_of())
+    again = flow_of()
+    again.is_replay = "request"
+    record = Record(kind="call", method="POST", path="/api/chat", request=b"asked", request_size=5)
+    record.save(again.metadata)
+    exchange = admitted(bridge, again)
+    asyncio.run(exchange.request())
+    assert type(exchange.handler) is replay_handler
+    assert asked[1].body == b"asked", "what the client sent, not what became of it"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OllamaError(404, "model 'x' not found"), 404, "model 'x' not found"),
+        (LMStudioError(503, "no t0ken"), 503, "no ***"),
+        (ValueError("a bug"), 500, "internal error of the proxy, see its log"),
+    ],
+)
+def test_what_an_endpoint_raises_is_the_response(
+    bridge: Bridge, outcome: Callable[..., list[Request]], error: Exception, status: int, message: str
+) -> None:
+    outcome(error)
+    exchange = admitted(bridge, flow_of())
+    asyncio.run(exchange.request())
+    assert (response_of(exchange)[0], error_of(response_of(exchange))) == (status, message)
+
+
+def test_secrets_leave_the_request_when_it_comes_in(bridge: Bridge) -> None:
+    exchange = admitted(bridge, flow_of(authorization="Bearer key", cookie="a=b", x_own="1"))
+    assert set(exchange.flow.request.headers) == {"x-own", "content-length"}
+    assert kept(exchange).headers == (("x-own", "1"), ("content-length", "2"))
+
+
+@pytest.mark.parametrize("length", ["2", "100000", ""])
+def test_who_may_not_come_in(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+    last: list[bytes] = []
+
+    def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
+        last.append(data)
+        return True
+
+    monkeypatch.setattr(connections, "write_last", write_last)
+    flow = flow_of()
+    flow.request.headers["host"] = "evil.com"
+    flow.request.headers.pop("content-length", None)
+    flow.request.headers["content-length" if length else "transfer-encoding"] = length or "chunked"
+    exchange = admitted(bridge, flow)
+    assert response_of(exchange)[0] == 403
+    assert bool(last) is (length != "2"), "a large body is not read"
+    assert bool(flow.error) is (length != "2")
+    asyncio.run(exchange.request())
+    assert type(exchange.handler) is Answered
+
+
+def test_a_check_that_fails_lets_nobody_in(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(access, "check", fail)
+    exchange = admitted(bridge, flow_of())
+    assert response_of(exchange)[0] == 500
+    asyncio.run(exchange.request())
+    assert response_of(exchange)[0] == 500
+    exchange.response()
+
+
+def test_an_upload_is_sent_on_before_its_body_comes(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge.loopback, "_start", lambda: None)
+    exchange = admitted(bridge, flow_of(path="/api/blobs/sha256:" + "0" * 64, body=b""))
+    assert exchange.flow.request.stream is True
+    assert exchange.flow.request.host == "127.0.0.1"
+    headers = dict(exchange.flow.request.headers)
+    asyncio.run(exchange.request())
+    assert dict(exchange.flow.request.headers) == headers
+    assert kept(exchange).kind == "served"
+
+
+def test_what_the_user_makes_of_a_stopped_request(
+    bridge: Bridge, outcome: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def edit(flow: http.HTTPFlow) -> None:
+        assert kept(exchange).request == b"before"
+        flow.request.path, flow.request.raw_content = "/api/generate?a=1", b"after"
+
+    monkeypatch.setattr(interception, "is_stopped", lambda flow: True)
+    monkeypatch.setattr(interception, "wait_for_user", edit)
+    asked = outcome(Passthrough("/v1/x", b""))
+    exchange = admitted(bridge, flow_of(body=b"before"))
+    asyncio.run(exchange.request())
+    assert [(request.path, request.query, request.body) for request in asked] == [("/api/generate", "a=1", b"after")]
+    assert kept(exchange).request == b"after"
+    exchange.flow.intercept()
+    assert not exchange.flow.intercepted, "it has one side only, which the user has seen"
+
+
+def test_a_request_that_is_killed_while_it_waits_asks_no_endpoint(
+    bridge: Bridge, outcome: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def kill(flow: http.HTTPFlow) -> None:
+        flow.kill()
+
+    monkeypatch.setattr(interception, "is_stopped", lambda flow: True)
+    monkeypatch.setattr(interception, "wait_for_user", kill)
+    asked = outcome(Response(200))
+    exchange = admitted(bridge, flow_of())
+    asyncio.run(exchange.request())
+    assert (asked, exchange.flow.response) == ([], None)
+
+
+def test_a_password_is_gone_before_anybody_looks(bridge: Bridge, outcome: Callable[..., list[Request]]) -> None:
+    asked = outcome(Response(200))
+    exchange = admitted(bridge, flow_of(path="/api/pull", body=b'{"model":"m","password":"hunter2"}'))
+    asyncio.run(exchange.request())
+    assert b"hunter2" not in asked[0].body + kept(exchange).request + (exchange.flow.request.raw_content or b"")
+    assert b'"password": "***"' in asked[0].body
+
+
+def test_a_body_is_decompressed_in_a_thread(
+    bridge: Bridge, outcome: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop = []
+    decompress = compression.decompress
+
+    def note(body: bytes, name: str) -> bytes | None:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return decompress(body, name)
+
+    monkeypatch.setattr(compression, "decompress", note)
+    asked = outcome(Response(200))
+    flow = flow_of(path="/v1/chat/completions", content_encoding="gzip")
+    flow.request.raw_content = gzip.compress(b'{"model":"m"}')
+    asyncio.run(admitted(bridge, flow).request())
+    assert (on_loop, asked[0].body) == ([False], b'{"model":"m"}')
+    assert "content-encoding" not in flow.request.headers
+
+
+def test_a_body_that_becomes_too_large(
+    bridge: Bridge, outcome: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> bytes:
+        raise compression.TooLarge
+
+    monkeypatch.setattr(compression, "decompress", too_large)
+    asked = outcome(Response(200))
+    exchange = admitted(bridge, flow_of(path="/v1/chat/completions", content_encoding="gzip"))
+    asyncio.run(exchange.request())
+    assert (asked, response_of(exchange)[0]) == ([], 413)
+
+
+@pytest.mark.parametrize("kind", ["own", "relay", "call"])
+def test_a_replayed_call_goes_out_as_it_is(bridge: Bridge, kind: Any) -> None:
+    flow = flow_of(path="/prefix/v1/models?x=1", body=b"edited")
+    flow.is_replay = "request"
+    Record(kind=kind, method="POST", path="/api/chat", request=b"cut", request_size=9, status=200).save(flow.metadata)
+    exchange = admitted(bridge, flow)
+    assert kept(exchange).status == 0, "what came back then is forgotten"
+    asyncio.run(exchange.request())
+    assert type(exchange.handler) is PassedThrough
+    assert flow.request.url == "http://lmstudio:1234/prefix/v1/models"
+    assert flow.request.raw_content == b"edited"
+
+
+@pytest.mark.parametrize(("body", "status"), [(b'{"cut', 400), (b'{"edited":"to less"}', 0)])
+def test_a_request_that_is_not_kept_whole_cannot_be_replayed(bridge: Bridge, body: bytes, status: int) -> None:
+    flow = flow_of(path="/v1/x", body=body)
+    flow.is_replay = "request"
+    Record(kind="relay", method="POST", path="/v1/x", call_size=5000).save(flow.metadata)
+    exchange = admitted(bridge, flow)
+    asyncio.run(exchange.request())
+    assert (flow.response.status_code if flow.response else 0) == status
+    if status:
+        assert error_of(response_of(exchange)).startswith("this request of 5.0 kB is not kept whole")
+
+
+@pytest.mark.parametrize(
+    ("live", "replay", "known", "mode", "ours"),
+    [
+        (True, None, False, "reverse:http://x:1", True),
+        (True, None, False, "regular", False),
+        (False, None, True, "reverse:http://x:1", False),
+        (True, "request", True, "regular", True),
+        (True, "request", False, "regular", False),
+        (True, "response", True, "regular", False),
+    ],
+)
+def test_whose_flows_are_ours(live: bool, replay: Any, known: bool, mode: str, ours: bool) -> None:
+    flow = flow_of()
+    flow.live, flow.is_replay = live, replay
+    flow.client_conn.proxy_mode = ProxyMode.parse(mode)
+    if known:
+        Record(kind="call", path="/api/chat").save(flow.metadata)
+    assert admission.is_ours(flow) is ours

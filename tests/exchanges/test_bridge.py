@@ -1,0 +1,86 @@
+"""What exchanges share: settings that change while they go on, and connections that were idle."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from tests.exchanges.conftest import MakeExchange, flow_of
+
+from ollama_lmstudio.exchanges import bridge as bridges
+from ollama_lmstudio.exchanges.bridge import IDLE_SECONDS, Bridge, IdleConnections
+from ollama_lmstudio.internals import connections
+
+
+def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
+    services = bridge.services
+    client, aliases, lifetimes = services.client, services.aliases, services.lifetimes
+    settings = replace(services.settings, model_resolution_cache_ttl_seconds=7, api_key="key")
+    bridge.configure(settings, bridge.upstream, insecure=False)
+    assert bridge.services is services
+    assert (services.client, services.aliases, services.lifetimes) == (client, aliases, lifetimes)
+    assert (services.settings, services.catalog.ttl_seconds, bridge.gate.api_key) == (settings, 7, "key")
+    bridge.configure(replace(settings, state_dir=tmp_path / "other"), bridge.upstream, insecure=False)
+    assert services.aliases.directory == tmp_path / "other"
+
+
+@pytest.mark.parametrize("change", ["url", "token", "insecure"])
+def test_another_lm_studio_gets_services_of_its_own(bridge: Bridge, change: str) -> None:
+    before = bridge.services
+    settings, upstream = before.settings, bridge.upstream
+    if change == "url":
+        upstream = replace(upstream, port=4321)
+    elif change == "token":
+        settings = replace(settings, lmstudio_token="other")
+    bridge.configure(settings, upstream, insecure=change == "insecure")
+    assert bridge.services is not before
+    assert before.client._closed
+    assert bridge.services.client.url == str(upstream)
+
+
+@pytest.mark.parametrize(("later", "dropped"), [(IDLE_SECONDS - 1, False), (IDLE_SECONDS + 1, True)])
+def test_a_connection_that_lm_studio_may_be_closing_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, later: float, dropped: bool
+) -> None:
+    found: list[http.HTTPFlow] = []
+
+    async def drop(flow: http.HTTPFlow) -> None:
+        found.append(flow)
+
+    now = SimpleNamespace(value=100.0)
+    monkeypatch.setattr(bridges, "time", SimpleNamespace(monotonic=lambda: now.value))
+    monkeypatch.setattr(connections, "drop_idle", drop)
+    idle, flow = IdleConnections(), flow_of()
+    idle.left_by(flow)
+    now.value += later
+    asyncio.run(idle.drop_old(flow))
+    asyncio.run(idle.drop_old(flow))
+    assert found == [flow] * dropped
+
+
+def test_a_client_that_is_gone_leaves_no_trace() -> None:
+    idle, flow = IdleConnections(), flow_of()
+    idle.left_by(flow)
+    idle.forget(flow.client_conn.id)
+    assert not idle._since
+    flow.client_conn.state = type(flow.client_conn.state).CLOSED
+    idle.left_by(flow)
+    assert not idle._since
+
+
+def test_a_cleared_list_ends_what_waits(bridge: Bridge, exchange_of: MakeExchange, master: Any) -> None:
+    listed, unlisted, running = (exchange_of() for _ in range(3))
+    master.addons["view"] = SimpleNamespace(get_by_id=lambda id_: {listed.flow.id: 1}.get(id_))
+    listed.flow.intercept()
+    unlisted.flow.intercept()
+
+    async def clear() -> None:
+        bridge.kill_unlisted()
+
+    asyncio.run(clear())
+    assert [bool(each.flow.error) for each in (listed, unlisted, running)] == [False, True, False]

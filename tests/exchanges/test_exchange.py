@@ -1,0 +1,111 @@
+"""The state machine itself: what every handler can rely on."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+from mitmproxy import http
+from mitmproxy.flow import Error
+from tests.exchanges.conftest import FakeTranslation, MakeExchange, answer, flow_of
+
+from ollama_lmstudio.exchanges import admission, answered, exchange, handlers
+from ollama_lmstudio.exchanges.bridge import Bridge
+from ollama_lmstudio.exchanges.buffered import Buffered
+from ollama_lmstudio.exchanges.exchange import Exchange, Handler
+from ollama_lmstudio.exchanges.streamed import Streamed
+from ollama_lmstudio.internals.headers import SealedHeaders
+from ollama_lmstudio.outcomes import Call, StreamedCall
+
+
+def test_the_table_has_every_handler() -> None:
+    names = {handler.__name__ for handler in {*handlers.HANDLERS.values(), *handlers.REPLAY_HANDLERS.values()}}
+    names |= {admission.Admitted.__name__, admission.Resent.__name__, answered.Recorded.__name__}
+    lines = (exchange.__doc__ or "").splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("---")) + 1
+    rows = {line.split()[0] for line in lines[begin:] if line[:1].isupper() and "  " in line}
+    assert rows == names
+
+
+@pytest.mark.parametrize("ends", ["response", "error"])
+def test_an_exchange_ends_once_and_releases_what_it_holds(
+    bridge: Bridge, exchange_of: MakeExchange, labelled: list[http.HTTPFlow], ends: str
+) -> None:
+    released: list[int] = []
+    made = exchange_of()
+    made.handler = Buffered(made, Call("/v1/x", b"", FakeTranslation(), finished=lambda: released.append(1)))
+    answer(made, body=b"{}")
+    if ends == "error":
+        made.flow.error = Error("Client disconnected.")
+    ended = bridge.pop(made.flow)
+    assert ended is made
+    assert bridge.pop(made.flow) is None
+    made.response() if ends == "response" else made.error()
+    assert (made.ended, released, labelled[-1]) == (True, [1], made.flow)
+
+
+def test_what_cannot_be_recorded_is_still_released(exchange_of: MakeExchange, caplog: pytest.LogCaptureFixture) -> None:
+    released: list[int] = []
+
+    class Broken(Handler):
+        def record(self) -> None:
+            raise ValueError
+
+        def close(self) -> None:
+            released.append(1)
+
+    made = exchange_of()
+    made.handler = Broken(made)
+    answer(made, body=b"")
+    made.response()
+    assert released == [1]
+    assert "/api/chat could not be recorded" in caplog.text
+
+
+@pytest.mark.parametrize(("connection", "closes"), [("keep-alive", False), ("close", True)])
+def test_a_connection_is_closed_as_its_client_asked(exchange_of: MakeExchange, connection: str, closes: bool) -> None:
+    made = exchange_of(flow_of(connection=connection))
+    made.flow.request.headers.pop("connection", None)
+    answer(made, body=b"")
+    made.response()
+    assert made.flow.response is not None
+    assert (made.flow.response.headers.get("connection") == "close") is closes
+
+
+def test_a_reverted_edit_keeps_the_secrets(exchange_of: MakeExchange) -> None:
+    made = exchange_of()
+    made.flow.request.headers = made.sealed = SealedHeaders((), {"Authorization": "Bearer t0ken"})
+    made.flow.request.headers = http.Headers(made.sealed.fields)
+    made.paused(5)
+    assert b"t0ken" in bytes(made.flow.request.headers)
+
+
+@pytest.mark.parametrize("state", ["response", "error", "not live"])
+def test_a_request_that_another_addon_has_answered_is_left_alone(exchange_of: MakeExchange, state: str) -> None:
+    made = exchange_of()
+    if state == "response":
+        answer(made)
+    elif state == "error":
+        made.flow.error = Error("blocked")
+    else:
+        made.flow.live = False
+    assert made.is_answered
+
+
+def test_a_flow_that_stays_in_the_list_does_not_hold_its_exchange(bridge: Bridge, exchange_of: MakeExchange) -> None:
+    def leave() -> tuple[http.HTTPFlow, weakref.ref[Exchange]]:
+        made = exchange_of()
+        made.handler = Streamed(made, StreamedCall("/v1/x", b"", FakeTranslation()))
+        answer(made)
+        assert made.flow.response is not None
+        made.flow.response.stream = lambda data: [made.path.encode()]
+        ended = bridge.pop(made.flow)
+        assert ended is not None
+        ended.response()
+        return made.flow, weakref.ref(made)
+
+    flow, reference = leave()
+    gc.collect()
+    assert flow.response is not None
+    assert reference() is None
