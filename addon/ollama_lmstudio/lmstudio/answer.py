@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..unicode import well_formed
 from . import errors, repair, sse
 
 DONE = "[DONE]"
@@ -136,15 +137,11 @@ class _Surrogates:
         text, self._held = self._held + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return _well_formed(text)
+        return well_formed(text)
 
     def flush(self) -> str:
         held, self._held = self._held, ""
-        return _well_formed(held)
-
-
-def _well_formed(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return well_formed(held)
 
 
 # So much of what a model wrote is in an error about it.
