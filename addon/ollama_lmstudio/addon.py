@@ -194,7 +194,7 @@ class Bridge:
             self.services.lifetimes.stop()
             self.services.client.close_soon()
         self._reached = url, token, insecure = reached
-        client = Client(url, token or None, verify=not insecure, on_exchange=self._show)
+        client = Client(url, token or None, verify=not insecure, on_call=self._show)
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
         self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
 

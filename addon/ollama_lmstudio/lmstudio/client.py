@@ -78,12 +78,12 @@ class Client:
         timeout: float = ANSWER_SECONDS,
         connect_timeout: float = CONNECT_SECONDS,
         verify: ssl.SSLContext | bool = True,
-        on_exchange: Callable[[ClientCall], None] | None = None,
+        on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
 
-        `on_exchange` is called after every call, repeated ones too, also if the call failed.
+        `on_call` is called after every call, repeated ones too, also if the call failed.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
@@ -97,7 +97,7 @@ class Client:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._verify = verify
-        self._on_exchange = on_exchange
+        self._on_call = on_call
         self._clock = clock
         self._secrets = tuple(secret for secret in (token, parts.password) if secret)
         self._shown_url = scrub(self.url, self._secrets)
@@ -275,7 +275,7 @@ class Client:
     def _show(
         self, request: httpx.Request, response: httpx.Response | None, started: float, problem: str | None
     ) -> None:
-        if self._on_exchange is None:
+        if self._on_call is None:
             return
         exchange = ClientCall(
             method=request.method,
@@ -290,7 +290,7 @@ class Client:
             error=problem,
         )
         try:
-            self._on_exchange(exchange)
+            self._on_call(exchange)
         except Exception:
             logger.exception("a call to LM Studio could not be shown")
 
