@@ -44,6 +44,7 @@ from .record.recorder import Recorder, sum_up
 from .services import Clock, Services
 from .state.aliases import AliasStore
 from .translate.loading import wants_load
+from .translate.names import Resolver
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class Bridge:
             self.services.client.close_soon()
         self._reached = url, token, insecure = reached
         client = Client(url, token or None, verify=not insecure, on_call=self._show)
-        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
         self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self._clock)
 
     def running(self) -> None:

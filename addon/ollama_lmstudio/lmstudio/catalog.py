@@ -94,7 +94,23 @@ class Model:
 
     @property
     def loaded(self) -> bool:
+        """Whether an instance of the model is in memory."""
         return bool(self.instances)
+
+    @property
+    def all_variants(self) -> tuple[str, ...]:
+        """The variants, and the selected one where the list of variants lacks it."""
+        if self.selected_variant and self.selected_variant not in self.variants:
+            return (*self.variants, self.selected_variant)
+        return self.variants
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A model, and the id that makes LM Studio use it: its key, a variant or an instance."""
+
+    model: Model
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,13 @@ class Catalog:
     models: tuple[Model, ...] = ()
     source: Source = "v1"
     skipped: tuple[str, ...] = ()
+
+    def exact(self, id_: str) -> Resolution | None:
+        """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
+        keyed = (model for model in self.models if model.key == id_)
+        of_variant = (model for model in self.models if id_ in model.all_variants)
+        model = next(keyed, None) or next(of_variant, None)
+        return Resolution(model, id_) if model else None
 
 
 def parse_catalog(payload: object) -> Catalog:
