@@ -19,6 +19,7 @@ from ollama_lmstudio.lmstudio.errors import (
     is_model_not_found,
     is_no_models_loaded,
     is_token_refused,
+    is_unknown_route,
     peel,
     scrub,
     unexpected_success,
@@ -213,6 +214,21 @@ def test_an_unknown_route_is_a_missing_endpoint(status: int) -> None:
     error = error_from_response(status, "application/json; charset=utf-8", body)
     assert error.status == 502
     assert error.message.startswith("This LM Studio does not have POST /api/v1/models/load;")
+
+
+@pytest.mark.parametrize(
+    ("body", "unknown"),
+    [
+        (b'{"error":"Unexpected endpoint or method. (POST /api/v1/models/load)"}', True),
+        (b'{"error":"Unexpected endpoint or method. (GET /caf\xff)"}', True),
+        (b'{"error":"No."}', False),
+        (b'{"error":"It said: Unexpected endpoint or method. (GET /x)"}', False),
+        (b'{"x":1,"error":"Unexpected endpoint or method. (GET /x)"}', False),
+        (b"", False),
+    ],
+)
+def test_a_body_that_names_an_unknown_route(body: bytes, unknown: bool) -> None:
+    assert is_unknown_route(body) is unknown
 
 
 @pytest.mark.parametrize("status", [401, 403])
