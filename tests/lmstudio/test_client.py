@@ -492,7 +492,7 @@ def test_a_call_that_is_cancelled_is_shown_too() -> None:
 
 
 def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(exchange: ClientCall) -> None:
+    def fail(call: ClientCall) -> None:
         raise RuntimeError("no screen")
 
     async def scenario(server: Server) -> None:
