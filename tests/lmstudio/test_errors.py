@@ -125,6 +125,7 @@ def test_every_envelope_is_peeled(envelope: object, expected: Peeled) -> None:
         ([{"message": "A", "path": [0]}, {"message": "B", "path": [1, "x"]}], "tools[0]: A; tools[1].x: B"),
         ([{"message": f"m{n}"} for n in range(7)], "m0; m1; m2; m3; m4; and 2 more"),
         ([{}, {"message": "Required"}], "Required"),
+        ([{"message": " "}, {"message": "Required"}], "Required"),
     ],
 )
 def test_issues_become_a_sentence(issues: list[object], expected: str) -> None:
@@ -169,6 +170,7 @@ JSON = st.recursive(
 @example({"error": "\ud800"})
 @example({"error": {"message": "No.", "code": 10**5000}})
 @example("No." + " " * 100_000 + "Really.")
+@example('Failed: [{"message": ""}]')
 def test_peel_never_raises_and_always_says_something(value: object) -> None:
     peeled = peel(value)
     assert peeled.message

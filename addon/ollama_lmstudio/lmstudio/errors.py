@@ -226,13 +226,17 @@ def _find_in_object(value: Mapping[object, object], depth: int) -> Peeled | None
 
 def _find_in_issues(issues: Sequence[object]) -> Peeled | None:
     """Describe zod's issues in one line, e.g. `tools[5].function.parameters.properties: Required`."""
-    readable = [issue for issue in issues if isinstance(issue, Mapping) and isinstance(issue.get("message"), str)]
+    readable = [issue for issue in issues if isinstance(issue, Mapping) and _text(issue.get("message"))]
     if not readable:
         return None
     lines = [f"{_issue_place(issue.get('path'))}{issue['message']}" for issue in readable[:MAX_ISSUES]]
     if len(readable) > MAX_ISSUES:
         lines.append(f"and {len(readable) - MAX_ISSUES} more")
     return Peeled("; ".join(lines), _code_or_type(readable[0].get("code")))
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _issue_place(path: object) -> str:
