@@ -29,7 +29,7 @@ class Keys:
 
 
 class Source:
-    """Answers with one outcome after another, then the last again; each waits until `gate` is open."""
+    """A source with one outcome after another, the last one again and again; each waits until `gate` is open."""
 
     def __init__(self, *outcomes: Catalog | LMStudioError) -> None:
         self.outcomes: Sequence[Catalog | LMStudioError] = outcomes

@@ -84,7 +84,7 @@ class Client:
         on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
+        """Prepare a client; `timeout` bounds each call but `load` and `post`, from its start to the response's end.
 
         `on_call` is called after every request, repeated and failed ones too.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
