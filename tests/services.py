@@ -19,6 +19,7 @@ from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.ollama import wire
 from ollama_lmstudio.services import Clock, Services
 from ollama_lmstudio.state.aliases import AliasStore
+from ollama_lmstudio.translate.names import Resolver
 from ollama_lmstudio.translate.stream import CHAT, LineFormat, ResponseOptions, Translator
 
 MakeServices = Callable[..., Services]
@@ -57,7 +58,7 @@ def make_services(tmp_path: Path) -> MakeServices:
         lmstudio = cast(Client, LMStudio(Catalog(models)))
         settings = options.parse(defaults | {"state_dir": str(tmp_path)} | changed)
         aliases = AliasStore(settings.state_dir)
-        return Services(settings, lmstudio, CatalogCache(lmstudio, 300), aliases, StoppedClock())
+        return Services(settings, lmstudio, CatalogCache(lmstudio, 300, Resolver), aliases, StoppedClock())
 
     return make
 

@@ -10,11 +10,11 @@ import pytest
 
 from ollama_lmstudio.lifetimes import ModelLifetimes
 from ollama_lmstudio.lmstudio.cache import CatalogCache
-from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.lmstudio.errors import LMStudioError
-from ollama_lmstudio.lmstudio.resolve import Resolution
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
+from ollama_lmstudio.translate.names import Resolver
 
 MODEL = Model(key="one", type="llm", instances=(Instance("one"),))
 NOW, SOON = KeepAlive(0), KeepAlive(60)
@@ -56,7 +56,7 @@ def run(test: Test) -> None:
     async def main() -> None:
         lmstudio = LMStudio()
         client = cast(Client, lmstudio)
-        life = ModelLifetimes(client, CatalogCache(client, 300))
+        life = ModelLifetimes(client, CatalogCache(client, 300, Resolver))
         async with asyncio.timeout(5):
             await test(life, lmstudio)
         life.stop()

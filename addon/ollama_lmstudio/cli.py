@@ -134,6 +134,7 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from .lmstudio.client import Client
     from .services import Services
     from .state.aliases import AliasStore
+    from .translate.names import Resolver
 
     _, chosen, rest = _parse(arguments, environ)
     chosen = {**chosen, **_set_there(rest), **_standing(rest)[1]}
@@ -162,7 +163,7 @@ def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
     async def look_at(url: str) -> int:
         client = Client(url, settings.lmstudio_token or None)
-        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
         found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=None)
         await client.aclose()
         print(*found, sep="\n")

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .lmstudio.cache import CatalogCache
-from .lmstudio.catalog import Model
+from .lmstudio.catalog import Model, Resolution
 from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, is_model_not_found
-from .lmstudio.resolve import Resolution
 from .ollama.durations import KeepAlive
 
 # How long it is believed that LM Studio does not load on demand.

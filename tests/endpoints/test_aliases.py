@@ -23,6 +23,7 @@ from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import Alias, AliasStore
 from ollama_lmstudio.translate import inference, listing
 from ollama_lmstudio.translate.inference import ResolvedModel
+from ollama_lmstudio.translate.names import Resolver
 
 LOADED = Model(
     "google/gemma",
@@ -53,7 +54,7 @@ class Source:
 def services(tmp_path: Path) -> Services:
     values = {option.name: option.default for option in options.OPTIONS} | {"state_dir": str(tmp_path / "state")}
     settings = options.parse(values)
-    cache = CatalogCache(Source(CATALOG), 300)
+    cache = CatalogCache(Source(CATALOG), 300, Resolver)
     asyncio.run(cache.get())
     return Services(settings, Client(str(settings.lmstudio_url)), cache, AliasStore(settings.state_dir))
 

@@ -17,6 +17,7 @@ from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import AliasStore
+from ollama_lmstudio.translate.names import Resolver
 
 ADDRESSES = [
     ("0.0.0.0:5", "http://localhost:5/"),
@@ -33,7 +34,7 @@ def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: 
         values = {option.name: option.default for option in options.OPTIONS}
         settings = options.parse(values | {"listen": listen, "state_dir": str(tmp_path)})
         client = Client(str(settings.lmstudio_url))
-        services = Services(settings, client, CatalogCache(client, 300), AliasStore(settings.state_dir))
+        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir))
         commands = Commands(lambda: services, lambda coroutine: coroutine.close())
         flows = view.View()
         with taddons.context(flows, commands) as context:

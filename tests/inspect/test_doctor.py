@@ -21,6 +21,7 @@ from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import SimModel, SimThread
 from ollama_lmstudio.state.aliases import Alias, AliasStore
+from ollama_lmstudio.translate.names import Resolver
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
@@ -39,7 +40,7 @@ def examine(
 
     async def look() -> list[Finding]:
         client = Client(url, settings.lmstudio_token or None)
-        services = Services(settings, client, CatalogCache(client, 300), AliasStore(settings.state_dir))
+        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir))
         if aliases:
             services.aliases.change(lambda kept: kept.update(aliases))
         try:

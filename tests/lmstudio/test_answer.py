@@ -1,4 +1,4 @@
-"""LM Studio's answers: the small machines, and one whole answer instead of a stream."""
+"""LM Studio's answers: reasoning tags, tool calls, repaired JSON, and one whole answer instead of a stream."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def test_tool_calls_are_put_together(fragments: list[list[dict[str, Any]]], call
 
 
 @pytest.mark.parametrize(
-    ("fragments", "said"),
+    ("fragments", "message"),
     [
         ([fragment(0, "1", "f", '{"a":')], "arguments that are not JSON"),
         ([fragment(0, "1", "f", "[1]")], "arguments that are not an object"),
         ([fragment(0, "1", None, "{}")], "without a name"),
     ],
 )
-def test_broken_tool_calls_are_told(fragments: list[dict[str, Any]], said: str) -> None:
+def test_broken_tool_calls_are_errors(fragments: list[dict[str, Any]], message: str) -> None:
     assembler = answer.ToolCallAssembler()
     assembler.feed(fragments)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         assembler.finish()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from ollama_lmstudio.lmstudio.cache import MISS_SECONDS, CatalogCache
-from ollama_lmstudio.lmstudio.catalog import Catalog, Model
+from ollama_lmstudio.lmstudio.catalog import Catalog, Model, Resolution
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 
 TTL = 300.0
@@ -18,8 +18,18 @@ def catalog(*keys: str) -> Catalog:
     return Catalog(tuple(map(Model, keys)))
 
 
+class Keys:
+    """Know a model by its key and by nothing else."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.models = {model.key: Resolution(model, model.key) for model in catalog.models}
+
+    def resolve(self, name: str) -> Resolution | None:
+        return self.models.get(name)
+
+
 class Source:
-    """Answers with one outcome after another, then the last again; each waits until `gate` is open."""
+    """A source with one outcome after another, the last one again and again; each waits until `gate` is open."""
 
     def __init__(self, *outcomes: Catalog | LMStudioError) -> None:
         self.outcomes: Sequence[Catalog | LMStudioError] = outcomes
@@ -63,7 +73,7 @@ async def turns() -> None:
 def test_a_list_is_kept_for_its_ttl() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"), catalog("b"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         assert await cache.get() == catalog("a")
         clock.now += TTL - 1
         assert await cache.get() == catalog("a")
@@ -77,7 +87,7 @@ def test_a_list_is_kept_for_its_ttl() -> None:
 def test_max_age_asks_for_a_younger_list() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"), catalog("b"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         await cache.get()
         clock.now += 5
         assert await cache.get(max_age=10) == catalog("a")
@@ -91,7 +101,7 @@ def test_max_age_asks_for_a_younger_list() -> None:
 def test_all_who_ask_at_once_share_one_read() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         source.gate.clear()
         asking = [asyncio.create_task(ask) for ask in (cache.get(), cache.refresh(), cache.get(max_age=0))]
         await turns()
@@ -105,7 +115,7 @@ def test_all_who_ask_at_once_share_one_read() -> None:
 def test_one_who_gives_up_does_not_stop_the_others() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         source.gate.clear()
         first, second = asyncio.create_task(cache.get()), asyncio.create_task(cache.get())
         await turns()
@@ -123,7 +133,7 @@ def test_a_failure_reaches_all_and_is_not_remembered() -> None:
     async def scenario(clock: Clock) -> None:
         failure = LMStudioError(503, "down")
         source = Source(failure, catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         results = await asyncio.gather(cache.get(), cache.get(), return_exceptions=True)
         assert list(results) == [failure, failure]
         assert source.calls == 1
@@ -139,7 +149,7 @@ def test_a_failure_that_nobody_waits_for_is_no_complaint_of_the_loop() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         source = Source(LMStudioError(503, "down"))
         source.gate.clear()
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         alone = asyncio.create_task(cache.get())
         await turns()
         alone.cancel()
@@ -153,7 +163,7 @@ def test_a_failure_that_nobody_waits_for_is_no_complaint_of_the_loop() -> None:
 
 def test_after_a_failure_the_last_list_is_still_there() -> None:
     async def scenario(clock: Clock) -> None:
-        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, clock)
+        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, Keys, clock)
         await cache.get()
         clock.now += TTL
         with pytest.raises(LMStudioError, match="down"):
@@ -165,7 +175,7 @@ def test_after_a_failure_the_last_list_is_still_there() -> None:
 
 def test_invalidate_makes_the_next_one_read() -> None:
     async def scenario(clock: Clock) -> None:
-        cache = CatalogCache(Source(catalog("a"), catalog("b")), TTL, clock)
+        cache = CatalogCache(Source(catalog("a"), catalog("b")), TTL, Keys, clock)
         await cache.get()
         cache.invalidate()
         assert cache.last == catalog("a")
@@ -177,7 +187,7 @@ def test_invalidate_makes_the_next_one_read() -> None:
 def test_a_read_that_began_before_invalidate_is_not_kept() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("old"), catalog("new"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         source.gate.clear()
         before = asyncio.create_task(cache.get())
         await turns()
@@ -195,9 +205,9 @@ def test_a_read_that_began_before_invalidate_is_not_kept() -> None:
 def test_a_name_is_resolved_in_the_list_at_hand() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         for _ in range(3):
-            found = await cache.resolve("a:latest")
+            found = await cache.resolve("a")
             assert found is not None
             assert found.id == "a"
             clock.now += 10
@@ -209,7 +219,7 @@ def test_a_name_is_resolved_in_the_list_at_hand() -> None:
 def test_a_miss_looks_once_more() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"), catalog("a", "b"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         await cache.get()
         clock.now += MISS_SECONDS
         found = await cache.resolve("b")
@@ -222,7 +232,7 @@ def test_a_miss_looks_once_more() -> None:
 def test_a_miss_in_a_list_just_read_is_final() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         for _ in range(10):
             assert await cache.resolve("b") is None
             clock.now += MISS_SECONDS / 20
@@ -237,7 +247,7 @@ def test_a_miss_in_a_list_just_read_is_final() -> None:
 def test_misses_at_the_same_time_share_one_read() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         await cache.get()
         clock.now += MISS_SECONDS
         assert await asyncio.gather(*(cache.resolve(f"b{number}") for number in range(20))) == [None] * 20
@@ -248,7 +258,7 @@ def test_misses_at_the_same_time_share_one_read() -> None:
 
 def test_a_miss_while_lm_studio_is_down_is_an_error_and_a_hit_is_not() -> None:
     async def scenario(clock: Clock) -> None:
-        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, clock)
+        cache = CatalogCache(Source(catalog("a"), LMStudioError(503, "down")), TTL, Keys, clock)
         await cache.get()
         clock.now += MISS_SECONDS
         with pytest.raises(LMStudioError, match="down"):
@@ -260,7 +270,7 @@ def test_a_miss_while_lm_studio_is_down_is_an_error_and_a_hit_is_not() -> None:
 def test_a_name_is_resolved_in_a_list_that_was_invalidated_meanwhile() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         source.gate.clear()
         asking = asyncio.create_task(cache.resolve("a"))
         await turns()
@@ -275,7 +285,7 @@ def test_a_name_is_resolved_in_a_list_that_was_invalidated_meanwhile() -> None:
 def test_an_exact_id_is_looked_for_in_a_fresh_list_too() -> None:
     async def scenario(clock: Clock) -> None:
         source = Source(catalog("a-7b"), catalog("a-7b", "a"))
-        cache = CatalogCache(source, TTL, clock)
+        cache = CatalogCache(source, TTL, Keys, clock)
         assert await cache.exact("a") is None
         assert source.calls == 1
         clock.now += MISS_SECONDS

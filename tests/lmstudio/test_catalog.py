@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.catalog import (
+    Catalog,
     Instance,
     Model,
     NotACatalog,
@@ -286,3 +287,30 @@ def test_one_odd_entry_never_spoils_the_list(odd: dict[str, object], container: 
     good = {"key": "the good one", "id": "the good one", "type": "llm"}
     keys = [model.key for model in parse_catalog({container: [odd, good]}).models]
     assert "the good one" in keys
+
+
+@pytest.mark.parametrize(
+    ("id_", "key"),
+    [
+        ("plain", "plain"),
+        ("google/gemma-3-4b@q4_k_m", "google/gemma-3-4b"),
+        ("google/gemma-3-4b@4bit", "google/gemma-3-4b"),
+        ("PLAIN", None),
+        ("pla", None),
+        ("plain:latest", None),
+        ("google/gemma-3-4b:2", None),
+        ("google/gemma-3-4b@q8_0", None),
+    ],
+)
+def test_exact_knows_keys_and_variants_and_nothing_near(id_: str, key: str | None) -> None:
+    gemma = Model(
+        "google/gemma-3-4b", variants=("google/gemma-3-4b@q4_k_m",), selected_variant="google/gemma-3-4b@4bit"
+    )
+    found = Catalog((gemma, Model("plain"), Model("plain-7b"))).exact(id_)
+    assert (found and (found.model.key, found.id)) == (key and (key, id_))
+
+
+def test_exact_prefers_a_key_to_a_variant() -> None:
+    found = Catalog((Model("a", variants=("a@q4",)), Model("a@q4"))).exact("a@q4")
+    assert found is not None
+    assert found.model.key == "a@q4"

@@ -450,7 +450,7 @@ def test_every_call_is_shown_with_its_secrets_masked() -> None:
     echo = {"error": {"message": f"Bad token {TOKEN}.", "code": "invalid_api_key"}}
 
     async def scenario(server: Server) -> None:
-        client = Client(server.url, TOKEN, on_exchange=shown.append)
+        client = Client(server.url, TOKEN, on_call=shown.append)
         await client.catalog()
         with pytest.raises(LMStudioError) as caught:
             await client.load(f"model named {TOKEN}", timeout=5)
@@ -479,7 +479,7 @@ def test_a_call_that_is_cancelled_is_shown_too() -> None:
     shown: list[ClientCall] = []
 
     async def scenario(server: Server) -> None:
-        client = Client(server.url, on_exchange=shown.append)
+        client = Client(server.url, on_call=shown.append)
         call = asyncio.create_task(client.load("plain", timeout=10))
         await server.asked.wait()
         call.cancel()
@@ -488,15 +488,15 @@ def test_a_call_that_is_cancelled_is_shown_too() -> None:
         await client.aclose()
 
     run(scenario, load=Hang())
-    assert [exchange.error for exchange in shown] == ["cancelled"]
+    assert [call.error for call in shown] == ["cancelled"]
 
 
 def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(exchange: ClientCall) -> None:
+    def fail(call: ClientCall) -> None:
         raise RuntimeError("no screen")
 
     async def scenario(server: Server) -> None:
-        client = Client(server.url, on_exchange=fail)
+        client = Client(server.url, on_call=fail)
         assert (await client.catalog()).source == "v1"
         await client.aclose()
 
@@ -508,7 +508,7 @@ def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCapt
 def test_the_password_of_a_url_is_not_shown() -> None:
     async def scenario(server: Server) -> None:
         shown: list[ClientCall] = []
-        client = Client(server.url.replace("//", "//me:hidden@"), on_exchange=shown.append)
+        client = Client(server.url.replace("//", "//me:hidden@"), on_call=shown.append)
         with pytest.raises(LMStudioError) as caught:
             await client.catalog()
         assert server.requests[0].headers["authorization"].startswith("Basic ")

@@ -19,6 +19,7 @@ from ollama_lmstudio.lmstudio.errors import (
     is_model_not_found,
     is_no_models_loaded,
     is_token_refused,
+    is_unknown_route,
     peel,
     scrub,
     unexpected_success,
@@ -124,6 +125,7 @@ def test_every_envelope_is_peeled(envelope: object, expected: Peeled) -> None:
         ([{"message": "A", "path": [0]}, {"message": "B", "path": [1, "x"]}], "tools[0]: A; tools[1].x: B"),
         ([{"message": f"m{n}"} for n in range(7)], "m0; m1; m2; m3; m4; and 2 more"),
         ([{}, {"message": "Required"}], "Required"),
+        ([{"message": " "}, {"message": "Required"}], "Required"),
     ],
 )
 def test_issues_become_a_sentence(issues: list[object], expected: str) -> None:
@@ -168,6 +170,7 @@ JSON = st.recursive(
 @example({"error": "\ud800"})
 @example({"error": {"message": "No.", "code": 10**5000}})
 @example("No." + " " * 100_000 + "Really.")
+@example('Failed: [{"message": ""}]')
 def test_peel_never_raises_and_always_says_something(value: object) -> None:
     peeled = peel(value)
     assert peeled.message
@@ -213,6 +216,21 @@ def test_an_unknown_route_is_a_missing_endpoint(status: int) -> None:
     error = error_from_response(status, "application/json; charset=utf-8", body)
     assert error.status == 502
     assert error.message.startswith("This LM Studio does not have POST /api/v1/models/load;")
+
+
+@pytest.mark.parametrize(
+    ("body", "unknown"),
+    [
+        (b'{"error":"Unexpected endpoint or method. (POST /api/v1/models/load)"}', True),
+        (b'{"error":"Unexpected endpoint or method. (GET /caf\xff)"}', True),
+        (b'{"error":"No."}', False),
+        (b'{"error":"It said: Unexpected endpoint or method. (GET /x)"}', False),
+        (b'{"x":1,"error":"Unexpected endpoint or method. (GET /x)"}', False),
+        (b"", False),
+    ],
+)
+def test_a_body_that_names_an_unknown_route(body: bytes, unknown: bool) -> None:
+    assert is_unknown_route(body) is unknown
 
 
 @pytest.mark.parametrize("status", [401, 403])

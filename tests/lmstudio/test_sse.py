@@ -66,7 +66,7 @@ def test_no_cut_matters(parts: list[bytes], data: st.DataObject) -> None:
 
 
 def collect(pieces: list[bytes], limit: int) -> list[Event | int]:
-    """Give the events, and the limit that was passed in place of what came after."""
+    """Return the events, and the limit in place of what came after it was passed."""
     decoder, found = Decoder(limit), list[Event | int]()
     try:
         for piece in pieces:

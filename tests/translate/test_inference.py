@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions
-from ollama_lmstudio.lmstudio.resolve import Resolution
+from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions, Resolution
 from ollama_lmstudio.ollama import errors
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.ollama.errors import OllamaError

@@ -16,7 +16,6 @@ from typing import Any
 
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, scrub
-from ..lmstudio.resolve import exact
 from ..ollama import chunks, errors, names, wire
 from ..ollama.errors import OllamaError
 from ..ollama.names import Name
@@ -195,7 +194,7 @@ def _refuse_to_quantize(wanted: str, found: ResolvedModel) -> OllamaError:
 def _bare(found: ResolvedModel, services: Services) -> Alias:
     """Make an alias that adds nothing to its model."""
     # The id of an instance means nothing once that is unloaded.
-    lasting = exact(Catalog((found.model,)), found.id)
+    lasting = Catalog((found.model,)).exact(found.id)
     now = services.clock.wall()
     return Alias("", lasting.id if lasting else found.model.key, now, now)
 

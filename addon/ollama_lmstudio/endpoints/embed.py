@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..lmstudio import errors as lm_errors
-from ..lmstudio.resolve import Resolution, ollama_name
+from ..lmstudio.catalog import Resolution
 from ..ollama import chunks, errors, names, wire
 from ..ollama.options import check_options
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
 from ..outcomes import Call, Measured, Request, Response
 from ..services import Services
 from ..translate import inference, loading, mapping
+from ..translate.names import ollama_name
 
 # LM Studio counts no tokens of embeddings. Words and marks are never more than tokens: a lower bound, the same every
 # time.

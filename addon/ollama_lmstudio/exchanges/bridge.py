@@ -16,6 +16,7 @@ from ..record.record import Record
 from ..services import Clock, Services
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
+from ..translate.names import Resolver
 from . import display
 from .exchange import Exchange
 from .loopback import Loopback
@@ -91,9 +92,9 @@ class Bridge:
             str(upstream),
             settings.lmstudio_token or None,
             verify=not insecure,
-            on_exchange=partial(display.show_call, self),
+            on_call=partial(display.show_call, self),
         )
-        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds)
+        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
         self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self.clock)
 
     def _update(self, settings: options.Settings) -> None:

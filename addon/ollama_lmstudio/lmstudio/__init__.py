@@ -1,1 +1,1 @@
-"""LM Studio's wire: its model list, its names, its answers and its errors."""
+"""LM Studio's wire: its client, its model list, its answers and its errors."""

@@ -1,9 +1,9 @@
 """LM Studio's answer to a chat or a completion, sans-I/O: bytes in, parts of the answer out.
 
-`AnswerReader` reads the stream; `read_whole` reads the one JSON object that a server may send all the same. Both give
+`AnswerReader` reads the stream; `read_whole` reads the one JSON object that a server may send all the same. Both return
 the same parts: text, reasoning, complete tool calls, and one end or one failure, after which nothing comes.
 
-Reasoning reaches us in three forms: `reasoning` (gpt-oss), `reasoning_content` (all others), or `<think>` at the start
+Reasoning comes in three forms: `reasoning` (gpt-oss), `reasoning_content` (all others), or `<think>` at the start
 of the text when LM Studio's "separate reasoning_content" setting is off. All three become `Reasoning`.
 """
 
@@ -12,14 +12,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple
 
+from ..unicode import well_formed
 from . import errors, repair, sse
 
 DONE = "[DONE]"
 
-# What a finish_reason that is none of the documented ones is taken for.
+# The finish_reason of an answer that has none: OpenAI's for an answer that the model ended itself.
 DEFAULT_FINISH = "stop"
+
+# Characters that an error message quotes of the arguments that a model wrote, and of an event that LM Studio sent.
+QUOTED_ARGUMENTS = 500
+QUOTED_EVENT = 200
 
 Logprobs = Sequence[Mapping[str, Any]]
 
@@ -32,14 +38,14 @@ class Content(NamedTuple):
 
 
 class Reasoning(NamedTuple):
-    """Text that the model thought."""
+    """Text of the model's reasoning."""
 
     text: str
     logprobs: Logprobs = ()
 
 
 class ToolCall(NamedTuple):
-    """One complete tool call; the id is empty where LM Studio gave none."""
+    """One complete tool call; the id is empty where LM Studio sent none."""
 
     id: str
     name: str
@@ -47,7 +53,7 @@ class ToolCall(NamedTuple):
 
 
 class End(NamedTuple):
-    """The end of a whole answer."""
+    """The end of a complete answer."""
 
     finish_reason: str
     usage: Mapping[str, Any]
@@ -77,10 +83,12 @@ class ThinkSplitter:
 
     def __init__(self) -> None:
         self._held = ""
-        self._state = "start"
+        # In this order: before the opening tag; after it, in white space; in the reasoning; after the closing tag, in
+        # white space; in the content, for good.
+        self._state: Literal["start", "opened", "think", "after", "content"] = "start"
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Take more text; give what of it is (reasoning, content)."""
+        """Return what of the text so far is known to be (reasoning, content)."""
         if self._state == "content":
             return "", text
         text, self._held = self._held + text, ""
@@ -112,18 +120,18 @@ class ThinkSplitter:
         return thought, text
 
     def flush(self) -> tuple[str, str]:
-        """Give what was held back, as (reasoning, content)."""
+        """Return what was held back, as (reasoning, content)."""
         held, self._held = self._held, ""
         return (held, "") if self._state == "think" else ("", held)
 
 
 def _overlap(text: str, tag: str) -> int:
-    """Give how many characters at the end of the text may begin the tag."""
+    """Return how many characters at the end of the text may begin the tag."""
     return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if tag.startswith(text[-n:])), 0)
 
 
-class _Surrogates:
-    """Join the halves of a character that two pieces of text share, which JSON can write as two escapes."""
+class _SurrogateJoiner:
+    """Join surrogate pairs whose halves are in two pieces of text, which JSON can write as escapes."""
 
     __slots__ = ("_held",)
 
@@ -136,23 +144,15 @@ class _Surrogates:
         text, self._held = self._held + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return _well_formed(text)
+        return well_formed(text)
 
     def flush(self) -> str:
         held, self._held = self._held, ""
-        return _well_formed(held)
-
-
-def _well_formed(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-# So much of what a model wrote is in an error about it.
-QUOTED_CHARACTERS = 500
+        return well_formed(held)
 
 
 def _loads(text: str) -> Any:
-    """Read JSON that can be written again; ValueError for what is none, and for NaN and Infinity."""
+    """Parse JSON; raise ValueError for what is not, and for NaN and Infinity, which RFC 8259 (section 6) excludes."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError as e:
@@ -176,17 +176,17 @@ class _PartialCall:
     @property
     def _quoted(self) -> str:
         text = self.text
-        return text if len(text) <= QUOTED_CHARACTERS else f"{text[:QUOTED_CHARACTERS]}..."
+        return text if len(text) <= QUOTED_ARGUMENTS else f"{text[:QUOTED_ARGUMENTS]}..."
 
     def is_complete(self) -> bool:
-        """Whether the arguments are an object already, so that more of them cannot belong here."""
+        """Return whether the arguments are an object already: further fragments cannot belong to this call."""
         try:
             return isinstance(_loads(self.text), dict)
         except ValueError:
             return False
 
     def finish(self) -> ToolCall:
-        """Give the call; ValueError says what is wrong with it."""
+        """Return the call; raise ValueError with what is wrong with it."""
         if not self.name:
             raise ValueError("LM Studio sent a tool call without a name")
         try:
@@ -204,10 +204,10 @@ class _PartialCall:
 
 
 class ToolCallAssembler:
-    """Put tool calls together from the fragments of a stream.
+    """Assemble tool calls from the fragments of a stream.
 
-    A fragment without a name continues the call at its index, whatever id it carries: LM Studio's versions and parsers
-    have sent fragments with empty names, empty ids and a new id each.
+    A fragment without a name continues the call at its index, whatever id it carries: LM Studio 0.3.15 sent fragments
+    with empty names and without ids, other versions fragments with empty ids or with a new id each.
     """
 
     __slots__ = ("_at", "_calls")
@@ -217,14 +217,14 @@ class ToolCallAssembler:
         self._at: dict[int, _PartialCall] = {}
 
     def feed(self, fragments: object) -> None:
-        """Take `delta.tool_calls`."""
+        """Add the fragments of one `delta.tool_calls`; anything else is ignored."""
         if not isinstance(fragments, list):
             return
         for position, fragment in enumerate(fragments):
             if isinstance(fragment, dict):
-                self._take(position, fragment)
+                self._add(position, fragment)
 
-    def _take(self, position: int, fragment: Mapping[str, Any]) -> None:
+    def _add(self, position: int, fragment: Mapping[str, Any]) -> None:
         function = fragment.get("function")
         function = function if isinstance(function, dict) else {}
         call_id, name, arguments = _text(fragment, "id"), _text(function, "name"), function.get("arguments")
@@ -232,7 +232,7 @@ class ToolCallAssembler:
         if not isinstance(index, int):
             index = position if name else max(self._at, default=0)
         call = self._at.get(index)
-        if call is None or (name and self._is_another(call, call_id)):
+        if call is None or (name and self._begins_new_call(call, call_id)):
             call = _PartialCall(call_id)
             self._calls.append(call)
             self._at[index] = call
@@ -244,18 +244,18 @@ class ToolCallAssembler:
             call.arguments.append(json.dumps(arguments))
 
     @staticmethod
-    def _is_another(call: _PartialCall, call_id: str) -> bool:
-        """Whether a named fragment at this call's index begins a call of its own."""
+    def _begins_new_call(call: _PartialCall, call_id: str) -> bool:
+        """Return whether a fragment with a name begins a new call at the index of this one."""
         if call_id and call.id:
             return call_id != call.id
         return call.is_complete()
 
     def so_far(self) -> list[tuple[str, str, str]]:
-        """Give id, name and arguments of each call, as far as they came."""
+        """Return id, name and arguments of each call, as far as they have come."""
         return [(call.id, call.name, call.text) for call in self._calls]
 
     def finish(self) -> list[ToolCall]:
-        """Give the complete calls and forget them; ValueError says what is wrong with one."""
+        """Return the complete calls and forget them; raise ValueError with what is wrong with one."""
         calls, self._calls, self._at = self._calls, [], {}
         return [call.finish() for call in calls]
 
@@ -271,9 +271,9 @@ def _text(mapping: Mapping[str, Any], key: str) -> str:
 class AnswerReader:
     """Read the SSE stream of `/v1/chat/completions` or `/v1/completions`.
 
-    `feed` takes bytes cut anywhere, `flush` the end of the stream; both give parts and never raise. `max_event_size` is
-    in bytes. With `recover`, an event whose JSON is broken is repaired if it can be. With `split_think`, `<think>` at
-    the start of the text is reasoning.
+    `feed` takes bytes cut anywhere, `flush` the end of the stream; both return parts and never raise. `max_event_size`
+    is in bytes. With `recover`, an event whose JSON is broken is repaired if it can be. With `split_think`, `<think>`
+    at the start of the text is reasoning.
     """
 
     def __init__(self, *, max_event_size: int, recover: bool = False, split_think: bool = True) -> None:
@@ -281,74 +281,69 @@ class AnswerReader:
         self._recover = recover
         self._splitter = ThinkSplitter() if split_think else None
         self._calls = ToolCallAssembler()
-        self._content = _Surrogates()
-        self._reasoning = _Surrogates()
+        self._content = _SurrogateJoiner()
+        self._reasoning = _SurrogateJoiner()
         self._logprobs: list[Mapping[str, Any]] = []
-        self._finish = ""
+        self._finish_reason = ""
         self._usage: Mapping[str, Any] = {}
         self._stats: Mapping[str, Any] = {}
-        self._over = False
+        self._ended = False
         self.started = False
-        """Whether the model's output, or the answer's end, has been seen."""
+        """Whether output of the model, or the end of the answer, has come."""
 
     def feed(self, data: bytes) -> list[Part]:
-        """Take more bytes; give the parts they complete."""
+        """Return the parts that these bytes complete."""
         parts: list[Part] = []
         self._read(self._decoder.feed(data), parts, at_end=False)
         return parts
 
     def flush(self) -> list[Part]:
-        """Take the end of the stream; give what was held back and the end."""
+        """Return what was held back, and the end or the failure of the answer."""
         parts: list[Part] = []
         self._read(self._decoder.flush(), parts, at_end=True)
-        if not self._over:
-            if self._finish:
+        if not self._ended:
+            if self._finish_reason:
                 self._end(parts)
             else:
-                self._fail(
-                    parts,
-                    errors.LMStudioError(502, "LM Studio ended the stream before its answer was finished"),
-                )
+                self._fail(parts, HTTPStatus.BAD_GATEWAY, "LM Studio ended the stream before its answer was finished")
         return parts
 
     def _read(self, events: Iterator[sse.Event], parts: list[Part], *, at_end: bool) -> None:
-        if self._over:
+        if self._ended:
             return
         try:
             for event in events:
-                self._take(event, parts, at_end)
-                if self._over:
+                self._read_event(event, parts, at_end)
+                if self._ended:
                     return
         except sse.EventTooLargeError as e:
             message = f"LM Studio sent an event of more than {e.limit} bytes; the option max_buffer_size sets the limit"
-            self._fail(parts, errors.LMStudioError(502, message))
+            self._fail(parts, HTTPStatus.BAD_GATEWAY, message)
 
-    def _take(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
+    def _read_event(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
         data = event.data
-        if data == DONE or data.strip() == DONE:
-            self._finish = self._finish or DEFAULT_FINISH
+        if data.strip() == DONE:
+            self._finish_reason = self._finish_reason or DEFAULT_FINISH
             self._end(parts)
             return
         try:
             chunk = json.loads(data)
         except (ValueError, RecursionError):
             if not data.strip() or at_end:
-                return  # nothing, or cut short: the missing end is what will be told
+                return  # empty, or cut off by the end of the stream, which `flush` reports
             chunk = repair.loads(data) if self._recover else None
             if chunk is None:
-                self._fail(
-                    parts,
-                    errors.LMStudioError(502, f"LM Studio sent an event that is not JSON: {data[:200]}"),
-                )
+                message = f"LM Studio sent an event that is not JSON: {data[:QUOTED_EVENT]}"
+                self._fail(parts, HTTPStatus.BAD_GATEWAY, message)
                 return
         if not isinstance(chunk, dict):
             return
         if event.type == "error" or chunk.get("error"):
-            self._fail(parts, errors.from_event(chunk))
+            self._fail_with(parts, errors.from_event(chunk))
             return
-        self._chunk(chunk, parts)
+        self._read_chunk(chunk, parts)
 
-    def _chunk(self, chunk: Mapping[str, Any], parts: list[Part]) -> None:
+    def _read_chunk(self, chunk: Mapping[str, Any], parts: list[Part]) -> None:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self._usage = usage
@@ -380,18 +375,21 @@ class AnswerReader:
         finish = choice.get("finish_reason")
         if finish and isinstance(finish, str):
             self.started = True
-            self._finish = finish
-            self._finish_text(parts)
+            self._finish_reason = finish
+            self._emit_held_back(parts)
 
-    def _take_logprobs(self) -> Logprobs:
-        taken, self._logprobs = self._logprobs, []
-        return taken
+    def _pop_logprobs(self) -> Logprobs:
+        """Return the logprobs that have come since the last part: they belong to the next."""
+        if not self._logprobs:
+            return ()
+        logprobs, self._logprobs = self._logprobs, []
+        return logprobs
 
     def _emit_reasoning(self, text: str, parts: list[Part]) -> None:
         self.started = True
         text = self._reasoning.feed(text)
         if text:
-            parts.append(Reasoning(text, self._take_logprobs() if self._logprobs else ()))
+            parts.append(Reasoning(text, self._pop_logprobs()))
 
     def _emit_content(self, text: str, parts: list[Part]) -> None:
         self.started = True
@@ -399,12 +397,12 @@ class AnswerReader:
         if self._splitter is not None:
             thought, text = self._splitter.feed(text)
             if thought:
-                parts.append(Reasoning(thought, self._take_logprobs() if self._logprobs else ()))
+                parts.append(Reasoning(thought, self._pop_logprobs()))
         if text:
-            parts.append(Content(text, self._take_logprobs() if self._logprobs else ()))
+            parts.append(Content(text, self._pop_logprobs()))
 
-    def _finish_text(self, parts: list[Part]) -> None:
-        """Give all that was held back in case more would come, and the tool calls."""
+    def _emit_held_back(self, parts: list[Part]) -> None:
+        """Emit what was held back, and the tool calls, which are complete now."""
         reasoning = self._reasoning.flush()
         content = self._content.flush()
         if self._splitter is not None:
@@ -412,24 +410,27 @@ class AnswerReader:
             held_thought, held_text = self._splitter.flush()
             reasoning, content = reasoning + thought + held_thought, text + held_text
         if reasoning:
-            parts.append(Reasoning(reasoning, self._take_logprobs()))
+            parts.append(Reasoning(reasoning, self._pop_logprobs()))
         if content:
-            parts.append(Content(content, self._take_logprobs()))
+            parts.append(Content(content, self._pop_logprobs()))
         if self._calls:
             try:
                 parts += self._calls.finish()
             except ValueError as e:
-                self._fail(parts, errors.LMStudioError(500, str(e)))
+                self._fail(parts, HTTPStatus.INTERNAL_SERVER_ERROR, str(e))
 
     def _end(self, parts: list[Part]) -> None:
-        self._finish_text(parts)
-        if not self._over:
-            self._over = True
+        self._emit_held_back(parts)
+        if not self._ended:
+            self._ended = True
             self.started = True
-            parts.append(End(self._finish, self._usage, self._stats))
+            parts.append(End(self._finish_reason, self._usage, self._stats))
 
-    def _fail(self, parts: list[Part], error: errors.LMStudioError) -> None:
-        self._over = True
+    def _fail(self, parts: list[Part], status: HTTPStatus, message: str) -> None:
+        self._fail_with(parts, errors.LMStudioError(status, message))
+
+    def _fail_with(self, parts: list[Part], error: errors.LMStudioError) -> None:
+        self._ended = True
         self.started = True
         parts.append(Failure(error))
 
@@ -444,8 +445,8 @@ def read_whole(answer: Mapping[str, Any], *, split_think: bool = True) -> list[P
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
-        return [Failure(errors.LMStudioError(502, "LM Studio's answer has no choices"))]
-    # One whole message is one delta that says everything; its tool calls need an index each.
+        return [Failure(errors.LMStudioError(HTTPStatus.BAD_GATEWAY, "LM Studio's answer has no choices"))]
+    # A whole message is read as one delta; its tool calls have no index, which a delta's need.
     reader = AnswerReader(max_event_size=0, split_think=split_think)
     message = choice.get("message")
     delta = dict(message) if isinstance(message, dict) else {"content": choice.get("text")}
@@ -454,7 +455,7 @@ def read_whole(answer: Mapping[str, Any], *, split_think: bool = True) -> list[P
         delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(calls) if isinstance(call, dict)]
     parts: list[Part] = []
     finish = choice.get("finish_reason") or DEFAULT_FINISH
-    reader._chunk({**answer, "choices": [{**choice, "delta": delta, "finish_reason": finish}]}, parts)
+    reader._read_chunk({**answer, "choices": [{**choice, "delta": delta, "finish_reason": finish}]}, parts)
     if not any(isinstance(part, Failure) for part in parts):
         reader._end(parts)
     return parts

@@ -6,13 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from .catalog import Catalog
-from .resolve import Resolution, Resolver, exact
+from .catalog import Catalog, Resolution
 
 MISS_SECONDS: Final = 1.0
-"""How old the list must be before an unknown name is worth another look."""
+"""How old the list must be before an unknown name makes it be read again: a client that asks for one unknown name
+after another costs at most one read a second."""
 
 
 class CatalogSource(Protocol):
@@ -21,74 +21,96 @@ class CatalogSource(Protocol):
     async def catalog(self) -> Catalog: ...
 
 
+class NameIndex(Protocol):
+    """The names of the models of one list, as clients write them."""
+
+    def resolve(self, name: str) -> Resolution | None: ...
+
+
+class _Listing(NamedTuple):
+    """A list, and the index of its names."""
+
+    catalog: Catalog
+    names: NameIndex
+
+
 class CatalogCache:
     """Keep the last model list, and resolve names in it.
 
-    A list that cannot be read raises what the client raised, to everyone who waits for it, and is not
-    remembered. The last good one stays in `last` for callers who can use it.
+    `index` makes the index of a list's names, once for each list that is read. A list that cannot be read raises what
+    the client raised, to everyone who waits for it, and is not remembered. The last good one stays in `last` for
+    callers who can use it.
     """
 
     def __init__(
         self,
         client: CatalogSource,
         ttl_seconds: float,
+        index: Callable[[Catalog], NameIndex],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self.ttl_seconds = ttl_seconds
+        self._index = index
         self._clock = clock
         self._read_at: float | None = None
-        self._reading: asyncio.Task[Catalog] | None = None
-        self._last: Catalog | None = None
-        self._resolver: Resolver | None = None
+        self._reading: asyncio.Task[_Listing] | None = None
+        self._last: _Listing | None = None
 
     @property
     def last(self) -> Catalog | None:
         """The last list that could be read, however old."""
-        return self._last
+        return self._last and self._last.catalog
 
     async def get(self, *, max_age: float | None = None) -> Catalog:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
-        limit = self.ttl_seconds if max_age is None else max_age
-        if self._last is not None and self._age() < limit:
-            return self._last
-        return await self.refresh()
+        return (await self._fresh(self.ttl_seconds if max_age is None else max_age)).catalog
 
     async def refresh(self) -> Catalog:
         """Read the list, together with everyone else who asks while it is being read."""
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
-            self._reading.add_done_callback(_take_note_of_failure)
-        # One who stops waiting must not stop the others.
-        return await asyncio.shield(self._reading)
+        return (await self._read_shared()).catalog
 
     def invalidate(self) -> None:
-        """Forget how fresh the list is, and one that is being read: what it tells has just been changed."""
+        """Mark the list as outdated, and one that is being read: models have just been loaded, unloaded or added."""
         self._read_at = None
         self._reading = None
 
     async def resolve(self, name: str) -> Resolution | None:
-        """Find the model that a name means, in a fresh list if the one at hand does not know the name."""
-        found = self._resolver_of(await self.get()).resolve(name)
-        if found is None and self._age() >= MISS_SECONDS:
-            found = self._resolver_of(await self.refresh()).resolve(name)
-        return found
+        """Return the model that a name means; a name that is not in the list refreshes it once."""
+        return await self._find(lambda listing: listing.names.resolve(name))
 
     async def exact(self, id_: str) -> Resolution | None:
-        """Find the model with this very id, in a fresh list if the one at hand does not know it."""
-        found = exact(await self.get(), id_)
+        """Return the model with this very id; an id that is not in the list refreshes it once."""
+        return await self._find(lambda listing: listing.catalog.exact(id_))
+
+    async def _find(self, lookup: Callable[[_Listing], Resolution | None]) -> Resolution | None:
+        found = lookup(await self._fresh(self.ttl_seconds))
         if found is None and self._age() >= MISS_SECONDS:
-            found = exact(await self.refresh(), id_)
+            found = lookup(await self._read_shared())
         return found
 
-    async def _read(self) -> Catalog:
+    async def _fresh(self, max_age: float) -> _Listing:
+        if self._last is not None and self._age() < max_age:
+            return self._last
+        return await self._read_shared()
+
+    async def _read_shared(self) -> _Listing:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_retrieve_exception)
+        # A caller that is cancelled must not cancel the read for the others.
+        return await asyncio.shield(self._reading)
+
+    async def _read(self) -> _Listing:
         this_task = asyncio.current_task()
         try:
             catalog = await self._client.catalog()
+            listing = _Listing(catalog, self._index(catalog))
+            # A list that was invalidated while it was read is right for those who wait for it, but not kept.
             if self._reading is this_task:
-                self._last, self._resolver = catalog, Resolver(catalog)
+                self._last = listing
                 self._read_at = self._clock()
-            return catalog
+            return listing
         finally:
             if self._reading is this_task:
                 self._reading = None
@@ -96,12 +118,8 @@ class CatalogCache:
     def _age(self) -> float:
         return math.inf if self._read_at is None else self._clock() - self._read_at
 
-    def _resolver_of(self, catalog: Catalog) -> Resolver:
-        """Return the resolver of a list, which is not `last` if it was invalidated while it was read."""
-        return self._resolver if self._resolver and catalog is self._last else Resolver(catalog)
 
-
-def _take_note_of_failure(task: asyncio.Task[Catalog]) -> None:
-    """Look at the exception, which asyncio would complain about if everyone had stopped waiting."""
+def _retrieve_exception(task: asyncio.Task[_Listing]) -> None:
+    """Retrieve the exception of a failed read: asyncio logs it as lost when every caller has been cancelled."""
     if not task.cancelled():
         task.exception()

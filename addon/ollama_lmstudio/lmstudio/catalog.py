@@ -1,7 +1,7 @@
-"""LM Studio's model list, in whichever of its three shapes the server speaks.
+"""LM Studio's model list, in any of its three shapes: of 0.4, of 0.3.6, and OpenAI's.
 
-The shape decides, not the path that was asked: unknown routes of LM Studio answer 200 too.
-Every field but the key is optional and lenient, so that one odd value costs that value and nothing else.
+The shape decides, not the path that was requested: LM Studio answers 200 to unknown paths, too.
+Every field but the key is optional and lenient: a value of the wrong type is None, and the rest of the entry is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ModelType = Literal["llm", "embedding"]
 Source = Literal["v1", "v0", "openai"]
 
 EMBEDDING_PREFIX: Final = "text-embedding-"
-"""What LM Studio itself puts before the key of an embedding model."""
+"""How LM Studio begins the key of an embedding model."""
 
 MODEL_TYPES: Final[Mapping[str | None, ModelType]] = {
     "llm": "llm",
@@ -44,7 +44,7 @@ class NotACatalog(ValueError):  # noqa: N818
 class Instance:
     """A model in memory, under the id that `unload` wants (case matters).
 
-    `remaining_ttl_seconds` is None for an instance without a TTL, and on servers that do not tell.
+    `remaining_ttl_seconds` is None for an instance without a TTL, and where LM Studio does not report it (0.4.21).
     """
 
     id: str
@@ -66,7 +66,7 @@ class Model:
     """One model that LM Studio has on disk; None is "LM Studio did not say".
 
     `capabilities_known` is False when the entry has no `capabilities`: `tools` and `reasoning` are then
-    unknown, not absent. `state` is what `/api/v0/models` calls it (`loaded`, `not-loaded`, `loading`).
+    unknown, not absent. `state` is that of `/api/v0/models` (`loaded`, `not-loaded`, `loading`).
     `raw` is the entry as LM Studio sent it.
     """
 
@@ -94,7 +94,23 @@ class Model:
 
     @property
     def loaded(self) -> bool:
+        """Whether an instance of the model is in memory."""
         return bool(self.instances)
+
+    @property
+    def all_variants(self) -> tuple[str, ...]:
+        """The variants, and the selected one where the list of variants lacks it."""
+        if self.selected_variant and self.selected_variant not in self.variants:
+            return (*self.variants, self.selected_variant)
+        return self.variants
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A model, and the id that makes LM Studio use it: its key, a variant or an instance."""
+
+    model: Model
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +121,18 @@ class Catalog:
     source: Source = "v1"
     skipped: tuple[str, ...] = ()
 
+    def exact(self, id_: str) -> Resolution | None:
+        """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
+        keyed = (model for model in self.models if model.key == id_)
+        of_variant = (model for model in self.models if id_ in model.all_variants)
+        model = next(keyed, None) or next(of_variant, None)
+        return Resolution(model, id_) if model else None
+
 
 def parse_catalog(payload: object) -> Catalog:
-    """Read a parsed model list: `{"models": [...]}` (0.4), or `{"data": [...]}` (0.3.6, and OpenAI's).
+    """Return the catalog of a parsed model list: `{"models": [...]}` (0.4), or `{"data": [...]}` (0.3.6, and OpenAI's).
 
-    An entry without a usable key is skipped and named in `skipped`.
+    An entry without a usable key is skipped, and `skipped` says which.
     Raises NotACatalog when there is no such list, or when no entry of it is usable.
     """
     body = payload if isinstance(payload, Mapping) else {}
@@ -126,17 +149,17 @@ def parse_catalog(payload: object) -> Catalog:
 
 
 def model_type(key: str, type_name: str | None = None) -> ModelType:
-    """Tell what a model is for by LM Studio's type, or by its key where the type says nothing."""
+    """Return the type of a model by LM Studio's word for it, or by its key where that is unknown."""
     by_key: ModelType = "embedding" if bare_key(key).lower().startswith(EMBEDDING_PREFIX) else "llm"
     return MODEL_TYPES.get(type_name, by_key)
 
 
 def bare_key(key: str) -> str:
-    """Cut the publisher off a key: `openai/gpt-oss-20b` is `gpt-oss-20b`."""
+    """Return a key without its publisher: `gpt-oss-20b` for `openai/gpt-oss-20b`."""
     return key.partition("/")[2] or key
 
 
-# The entries as they come over the wire.
+# The entries as they come over the wire, as recorded from LM Studio 0.4 and 0.3.
 
 T = TypeVar("T")
 
@@ -287,10 +310,10 @@ _KEY_FIELDS: Final[Mapping[Source, str]] = {"v1": "key", "v0": "id", "openai": "
 _FURTHER_INSTANCE: Final = re.compile(r"(?P<key>.*\S):[0-9]+", re.DOTALL)
 
 
-def _split_instance(row_id: str) -> tuple[str, bool]:
-    """Split `key:2`, the id of a further instance of `key`; the older lists have rows of that kind."""
-    match = _FURTHER_INSTANCE.fullmatch(row_id)
-    return (match["key"], True) if match else (row_id, False)
+def _split_instance(entry_id: str) -> tuple[str, bool]:
+    """Split `key:2`, the id of a further instance of `key`; the older lists have an entry for each."""
+    match = _FURTHER_INSTANCE.fullmatch(entry_id)
+    return (match["key"], True) if match else (entry_id, False)
 
 
 def _present(values: list[T | None] | None) -> tuple[T, ...]:
@@ -314,7 +337,7 @@ def _parse_rows(source: Source, rows: list[dict[str, object]]) -> Catalog:
 
 
 def _merge(first: Model, further: Model, key_field: str) -> Model:
-    """Join two rows of one key: all their instances, and what the row says that is not an instance's."""
+    """Merge two entries of one key: the instances of both, and the rest from the entry that is not an instance's."""
     described = first if first.raw[key_field] == first.key else further
     instances = {instance.id: instance for instance in (*first.instances, *further.instances)}
     state = "loaded" if "loaded" in (first.state, further.state) else described.state

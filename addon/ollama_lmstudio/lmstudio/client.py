@@ -1,6 +1,6 @@
-"""Calls to LM Studio that the bridge makes on its own: the model list, load, unload, download.
+"""Calls to LM Studio that no client's request becomes: the model list, load, unload, download.
 
-Nothing but LMStudioError leaves this module, and no message holds the token.
+Every failure is raised as LMStudioError, and no message holds the token.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -35,19 +36,21 @@ logger = logging.getLogger(__name__)
 CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", "/v1/models")
 """The model lists of LM Studio 0.4, of 0.3.6 and of older versions, the richest first."""
 CATALOG_PATH_SECONDS: Final = 600.0
-"""How long an older list is asked for first: LM Studio may have been updated in the meantime."""
+"""How long an older list is asked for first, before the richest is tried again: LM Studio may have been updated."""
 
 CONNECT_SECONDS: Final = 2.0
+"""Timeout of a TCP connection; LM Studio is on this machine or in its network."""
 ANSWER_SECONDS: Final = 10.0
+"""Timeout of a call that neither loads a model nor runs one: LM Studio answers these at once, unless it is stuck."""
 KEEPALIVE_SECONDS: Final = 4.0
-"""LM Studio closes a connection that was idle for 5 s; one that is reused later may be gone."""
+"""How long an idle connection is kept: LM Studio closes it after 5 s, and a request sent at that moment is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCall:
-    """One call as it went over the wire, for showing: secrets are masked, times are seconds since the epoch.
+    """One call as it went over the wire, with its secrets masked; times are seconds since the epoch.
 
-    `status` is None, and the response empty, when no answer came; `error` then says why.
+    Without a response `status` is None and `error` the reason.
     """
 
     method: str
@@ -63,7 +66,7 @@ class ClientCall:
 
 
 class Client:
-    """Talk to the LM Studio at a URL (http or https, with or without a path prefix).
+    """A client of the LM Studio at a URL (http or https, with or without a path prefix).
 
     Connections are opened in the event loop that makes the first call, and belong to it.
     Every call raises LMStudioError: LMStudioUnreachable if nothing listens, LMStudioTimeout if no answer
@@ -78,12 +81,12 @@ class Client:
         timeout: float = ANSWER_SECONDS,
         connect_timeout: float = CONNECT_SECONDS,
         verify: ssl.SSLContext | bool = True,
-        on_exchange: Callable[[ClientCall], None] | None = None,
+        on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a client; `timeout` bounds each call but `load`, from its start to the end of the answer.
+        """Prepare a client; `timeout` bounds each call but `load` and `post`, from its start to the response's end.
 
-        `on_exchange` is called after every call, repeated ones too, also if the call failed.
+        `on_call` is called after every request, repeated and failed ones too.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
@@ -97,10 +100,10 @@ class Client:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._verify = verify
-        self._on_exchange = on_exchange
+        self._on_call = on_call
         self._clock = clock
         self._secrets = tuple(secret for secret in (token, parts.password) if secret)
-        self._shown_url = scrub(self.url, self._secrets)
+        self._masked_url = scrub(self.url, self._secrets)
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -115,7 +118,9 @@ class Client:
             try:
                 catalog = parse_catalog(self._read(response, ("models", "data")))
             except NotACatalog as exc:
-                error = LMStudioError(502, f"LM Studio's answer to GET {path} is not a model list: {exc}")
+                error = LMStudioError(
+                    HTTPStatus.BAD_GATEWAY, f"LM Studio's answer to GET {path} is not a model list: {exc}"
+                )
             except LMStudioError as exc:
                 if not response.is_success and response.status_code not in _NO_SUCH_ENDPOINT:
                     raise
@@ -127,10 +132,12 @@ class Client:
                 return catalog
             first_error = first_error or error
         message = first_error.message if first_error else ""
-        raise LMStudioError(502, f"There is no model list of LM Studio at {self._shown_url}. {message}")
+        raise LMStudioError(
+            HTTPStatus.BAD_GATEWAY, f"There is no model list of LM Studio at {self._masked_url}. {message}"
+        )
 
     async def load(self, model: str, context_length: int | None = None, *, timeout: float) -> dict[str, object]:
-        """Load a model, again if it is loaded already, and return what LM Studio tells about the instance.
+        """Load a model, again if it is loaded already, and return LM Studio's description of the instance.
 
         LM Studio answers when the model is loaded. After `timeout` seconds LMStudioTimeout is raised.
         """
@@ -156,17 +163,17 @@ class Client:
         return self._read(await self._send("POST", "/api/v1/models/download", body), ("status",))
 
     async def download_status(self, job_id: str) -> dict[str, object]:
-        """Ask how far a download is (`status`, `downloaded_bytes`, `total_size_bytes`, ...)."""
+        """Return the progress of a download (`status`, `downloaded_bytes`, `total_size_bytes`, ...)."""
         path = f"/api/v1/models/download/status/{quote(job_id, safe='')}"
         return self._read(await self._send("GET", path), ("status",))
 
     async def post(self, path: str, body: bytes) -> tuple[int, str, bytes]:
-        """Send a call for inference and wait for all of its answer, however long: status, content type and body."""
+        """Return status, content type and body of a call for inference, however long it takes."""
         response = await self._send("POST", path, json.loads(body), timeout=math.inf)
         return response.status_code, response.headers.get("Content-Type", ""), response.content
 
     def without_token(self) -> Client:
-        """Give another client of the same LM Studio, that sends no token; its calls are not shown."""
+        """Return a client of the same LM Studio that sends no token and reports no calls."""
         return Client(self.url, timeout=self._timeout, connect_timeout=self._connect_timeout, verify=self._verify)
 
     async def aclose(self) -> None:
@@ -190,7 +197,7 @@ class Client:
 
     def _connections(self) -> httpx.AsyncClient:
         if self._closed:
-            raise LMStudioError(503, "The connection to LM Studio has been closed.")
+            raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, "The connection to LM Studio has been closed.")
         if self._http is None:
             self._loop = asyncio.get_running_loop()
             self._http = httpx.AsyncClient(
@@ -205,7 +212,7 @@ class Client:
     async def _send(
         self, method: str, path: str, body: dict[str, object] | None = None, *, timeout: float | None = None
     ) -> httpx.Response:
-        """Send a request and read the whole answer; a GET whose connection was dropped is sent once more."""
+        """Send a request and read the whole response; a GET whose connection was dropped is sent once more."""
         seconds = self._timeout if timeout is None else timeout
         try:
             return await self._send_once(method, path, body, seconds)
@@ -231,7 +238,7 @@ class Client:
             problem = error.message
             raise error from exc
         finally:
-            self._show(request, response, started, problem)
+            self._report(request, response, started, problem)
         return response
 
     def _request(
@@ -248,15 +255,16 @@ class Client:
     def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
         reason = scrub(str(exc), self._secrets)
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-            return LMStudioUnreachable(self._shown_url, reason)
+            return LMStudioUnreachable(self._masked_url, reason)
         if isinstance(exc, TimeoutError):
             return LMStudioTimeout(what, seconds)
         if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
-            return _ConnectionDropped(502, f"LM Studio closed the connection before it had answered {what}.")
-        return LMStudioError(502, f"{what} of LM Studio failed: {reason}")
+            message = f"LM Studio closed the connection before it had answered {what}."
+            return _ConnectionDropped(HTTPStatus.BAD_GATEWAY, message)
+        return LMStudioError(HTTPStatus.BAD_GATEWAY, f"{what} of LM Studio failed: {reason}")
 
     def _read(self, response: httpx.Response, wanted: tuple[str, ...]) -> dict[str, object]:
-        """Return the object that a success holds, if it has one of the wanted keys; raise what else it is."""
+        """Return the JSON object of a success that has one of the wanted keys; raise LMStudioError for any other."""
         if not response.is_success:
             raise self._refusal(response)
         try:
@@ -265,19 +273,19 @@ class Client:
             raise self._refusal(response) from None
         if error := unexpected_success(body, wanted, self._secrets):
             raise error
-        found: dict[str, object] = body
-        return found
+        parsed: dict[str, object] = body
+        return parsed
 
     def _refusal(self, response: httpx.Response) -> LMStudioError:
         content_type = response.headers.get("Content-Type", "")
         return error_from_response(response.status_code, content_type, response.content, self._secrets)
 
-    def _show(
+    def _report(
         self, request: httpx.Request, response: httpx.Response | None, started: float, problem: str | None
     ) -> None:
-        if self._on_exchange is None:
+        if self._on_call is None:
             return
-        exchange = ClientCall(
+        call = ClientCall(
             method=request.method,
             url=scrub(str(request.url), self._secrets),
             request_headers=self._masked_headers(request.headers),
@@ -290,7 +298,7 @@ class Client:
             error=problem,
         )
         try:
-            self._on_exchange(exchange)
+            self._on_call(call)
         except Exception:
             logger.exception("a call to LM Studio could not be shown")
 
@@ -301,7 +309,8 @@ class Client:
         )
 
 
-_NO_SUCH_ENDPOINT: Final = frozenset({404, 405})
+# LM Studio answers 200 to a path that it does not know; a proxy in front of it may do better.
+_NO_SUCH_ENDPOINT: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 
 
 class _ConnectionDropped(LMStudioError):  # noqa: N818

@@ -1,6 +1,6 @@
-"""What LM Studio says when it refuses, peeled out of whatever it was wrapped in.
+"""LM Studio's errors, without the envelopes they come in.
 
-LM Studio has several error envelopes: `error` as a string, as an object, as a string that holds a JSON array
+The envelopes, as recorded from LM Studio 0.4: `error` as a string, as an object, as a string that holds a JSON array
 (zod issues), and texts of its engines with another JSON error inside. A proxy in between adds HTML pages and
 empty bodies.
 """
@@ -10,24 +10,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from itertools import islice
 from typing import Final, NamedTuple
+
+import httpx
 
 MAX_DEPTH: Final = 8
 """Envelopes within envelopes that are opened; LM Studio has been seen to use three."""
 MAX_ISSUES: Final = 5
-"""Validation issues that are spelled out."""
+"""Validation issues that a message lists; each tool of a request can have several."""
 MAX_TEXT: Final = 2000
-"""Characters of a message that are kept."""
+"""Characters of a message that are kept, in the client's error and in the log."""
 
 MASK: Final = "***"
+"""What stands in place of a secret."""
 
 
 class LMStudioError(Exception):
     """An error from LM Studio, or about it.
 
-    `status` is the HTTP status to give on, `message` one readable text without secrets, `code` and `type` are
-    LM Studio's own words, None where it gave none.
+    `status` is the HTTP status for the client, `message` one readable text without secrets, `code` and `type` are
+    LM Studio's own, None where it sent none.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class LMStudioUnreachable(LMStudioError):  # noqa: N818
     def __init__(self, url: str, reason: str = "") -> None:
         where = f"{url} ({reason})" if reason else url
         super().__init__(
-            503,
+            HTTPStatus.SERVICE_UNAVAILABLE,
             f"LM Studio is not reachable at {where}. Start its server: Developer tab, or `lms server start`.",
         )
 
@@ -59,7 +63,8 @@ class LMStudioTimeout(LMStudioError):  # noqa: N818
     """LM Studio took the request but did not answer in time; it may go on working on it."""
 
     def __init__(self, what: str, seconds: float) -> None:
-        super().__init__(503, f"LM Studio did not answer {what} within {seconds:g} seconds.")
+        message = f"LM Studio did not answer {what} within {seconds:g} seconds."
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
 class Peeled(NamedTuple):
@@ -71,7 +76,7 @@ class Peeled(NamedTuple):
 
 
 def peel(value: object, secrets: Iterable[str] = ()) -> Peeled:
-    """Take an error of LM Studio out of its envelopes; never raises.
+    """Return an error of LM Studio without its envelopes; never raises.
 
     `value` is a body (bytes or text) or parsed JSON. The message is never empty and always scrubbed.
     """
@@ -80,11 +85,10 @@ def peel(value: object, secrets: Iterable[str] = ()) -> Peeled:
 
 
 def error_from_response(status: int, content_type: str, body: object, secrets: Iterable[str] = ()) -> LMStudioError:
-    """Make an error of an answer that is one, whatever its status.
+    """Return the error of a response that is one, whatever its status.
 
-    `body` is bytes, text or parsed JSON.
-    4xx and 5xx are kept. 502 stands for what is not the client's doing: a success that holds an error,
-    a redirect, an endpoint that this LM Studio lacks, a token that it refuses.
+    `body` is bytes, text or parsed JSON. 4xx and 5xx are kept, except where the client is not the cause: a success that
+    holds an error, a redirect, an endpoint that this LM Studio lacks and a token that it refuses become 502.
     """
     found = None if "html" in content_type.lower() else _find(body, MAX_DEPTH)
     if found is None:
@@ -92,22 +96,24 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     message = scrub(found.message, secrets)[:MAX_TEXT]
     if route := _UNKNOWN_ROUTE.search(message):
         message = f"This LM Studio does not have {route[1]}; a newer version may. It says: {message}"
-        status = 502
-    elif status in (401, 403):
-        message = f"LM Studio answered {status}, check the option lmstudio_token. It says: {message}"
-        status = 502
-    return LMStudioError(status if _is_error(status) else 502, message, found.code, found.type)
+        status = HTTPStatus.BAD_GATEWAY
+    elif status in _TOKEN_REFUSED:
+        message = f"{_TOKEN_REFUSED[status]}. It says: {message}"
+        status = HTTPStatus.BAD_GATEWAY
+    elif not httpx.codes.is_error(status):
+        status = HTTPStatus.BAD_GATEWAY
+    return LMStudioError(status, message, found.code, found.type)
 
 
 def from_event(value: object, secrets: Iterable[str] = ()) -> LMStudioError:
-    """Make an error of an event in a stream: the status is the engine's own where it names one, else 500."""
+    """Return the error that an event in a stream holds: the status is the engine's own where it names one, else 500."""
     peeled = peel(value, secrets)
-    named = int(peeled.code) if peeled.code and _STATUS.fullmatch(peeled.code) else 500
-    return LMStudioError(named, *peeled)
+    status = int(peeled.code) if peeled.code and _STATUS.fullmatch(peeled.code) else HTTPStatus.INTERNAL_SERVER_ERROR
+    return LMStudioError(status, *peeled)
 
 
 def unexpected_success(body: object, wanted_keys: Iterable[str], secrets: Iterable[str] = ()) -> LMStudioError | None:
-    """Make an error of the parsed JSON of a 2xx that has none of the wanted keys, or return None.
+    """Return an error for the parsed JSON of a 2xx that has none of the wanted keys, else None.
 
     LM Studio answers 200 to unknown routes, so a 200 proves nothing.
     """
@@ -116,8 +122,8 @@ def unexpected_success(body: object, wanted_keys: Iterable[str], secrets: Iterab
         if any(key in body for key in wanted):
             return None
         if body.get("error"):
-            return error_from_response(200, "application/json", body, secrets)
-    return LMStudioError(502, f"LM Studio answered with something that has no {' or '.join(wanted)}")
+            return error_from_response(HTTPStatus.OK, "application/json", body, secrets)
+    return LMStudioError(HTTPStatus.BAD_GATEWAY, f"LM Studio answered with something that has no {' or '.join(wanted)}")
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
@@ -135,42 +141,45 @@ def scrub_bytes(data: bytes, secrets: Iterable[str] = ()) -> bytes:
 
 
 def is_no_models_loaded(error: LMStudioError) -> bool:
-    """Tell whether nothing is loaded and LM Studio would not load on demand."""
+    """Return whether no model is loaded and LM Studio does not load on demand."""
     return error.message.startswith("No models loaded")
 
 
 def is_model_not_found(error: LMStudioError) -> bool:
-    """Tell whether LM Studio does not know the model.
+    """Return whether LM Studio does not know the model.
 
-    LM Studio 0.3.5 gave the same code to models that it knew and failed to load.
+    LM Studio 0.3.5 has the same code for a model that it knows and fails to load.
     """
     return "model_not_found" in (error.code, error.type) and not error.message.startswith("Failed to load")
 
 
 def is_token_refused(error: LMStudioError) -> bool:
-    """Tell whether LM Studio wanted a token, or another one."""
-    return error.code == "invalid_api_key" or error.message.startswith(_REFUSED)
+    """Return whether LM Studio wanted a token, or another one."""
+    return error.code == "invalid_api_key" or error.message.startswith(tuple(_TOKEN_REFUSED.values()))
 
 
 def is_unknown_route(body: bytes) -> bool:
-    """Tell whether the body of a 200 says that LM Studio has no such path or method."""
-    return body.startswith(b'{"error":"') and _UNKNOWN_ROUTE.match(body[10:].decode("utf-8", "replace")) is not None
+    """Return whether the body of a 200 says that LM Studio has no such path or method."""
+    if not body.startswith(_ERROR_STRING):
+        return False
+    return _UNKNOWN_ROUTE.match(body.removeprefix(_ERROR_STRING).decode("utf-8", "replace")) is not None
 
 
-_REFUSED: Final = ("LM Studio answered 401, check", "LM Studio answered 403, check")
+_TOKEN_REFUSED: Final[Mapping[int, str]] = {
+    status: f"LM Studio answered {status}, check the option lmstudio_token"
+    for status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+}
+_ERROR_STRING: Final = b'{"error":"'
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
 _STATUS: Final = re.compile(r"[45][0-9][0-9]")
 _TOKEN: Final = re.compile(r"sk-lm-[\w:*-]+")
 # LM Studio repeats the first ten characters and stars the others.
 _ECHOED_TOKEN: Final = re.compile(r"(API token provided:\s*)(?:[^*\n]{0,10}\*+|\S+?(?=\.?(?:\s|$)))")
 
-# `[Server Error] ...` is a text.
+# Stricter than JSON's grammar: `[Server Error] ...` is a text.
 _LOOKS_LIKE_JSON: Final = re.compile(r'\{\s*["}]|\[\s*["\[\]{]')
+# Places in a text where an inner JSON is looked for: each costs an attempt to parse the rest of the text.
 _MAX_INNER_STARTS: Final = 8
-
-
-def _is_error(status: int) -> bool:
-    return 400 <= status <= 599
 
 
 def _find(value: object, depth: int) -> Peeled | None:
@@ -193,13 +202,13 @@ def _find_in_text(text: str, depth: int) -> Peeled | None:
     if _LOOKS_LIKE_JSON.match(text):
         parsed = _parse(text)
         found = parsed and _find(parsed[0], depth - 1)
-        # An engine's error may have no message: then it is one itself.
+        # An engine's error may have no message: then its JSON is the message.
         return found or (Peeled(text) if parsed and depth < MAX_DEPTH else None)
     return _find_inside_text(text, depth) or Peeled(text)
 
 
 def _find_inside_text(text: str, depth: int) -> Peeled | None:
-    """Find the error that an engine answered with and LM Studio put at the end of a text of its own."""
+    """Return the error that an engine answered with and LM Studio put at the end of a text of its own."""
     for match in islice(_LOOKS_LIKE_JSON.finditer(text), _MAX_INNER_STARTS):
         if (parsed := _parse(text[match.start() :])) and (found := _find(parsed[0], depth - 1)):
             return found
@@ -211,19 +220,23 @@ def _find_in_object(value: Mapping[object, object], depth: int) -> Peeled | None
     if found is None and isinstance(value.get("message"), str):
         found = _find(value["message"], depth - 1)
     return found and Peeled(
-        found.message, found.code or _word(value.get("code")), found.type or _word(value.get("type"))
+        found.message, found.code or _code_or_type(value.get("code")), found.type or _code_or_type(value.get("type"))
     )
 
 
 def _find_in_issues(issues: Sequence[object]) -> Peeled | None:
-    """Put zod's issues into words, e.g. `tools[5].function.parameters.properties: Required`."""
-    told = [issue for issue in issues if isinstance(issue, Mapping) and isinstance(issue.get("message"), str)]
-    if not told:
+    """Describe zod's issues in one line, e.g. `tools[5].function.parameters.properties: Required`."""
+    readable = [issue for issue in issues if isinstance(issue, Mapping) and _text(issue.get("message"))]
+    if not readable:
         return None
-    lines = [f"{_issue_place(issue.get('path'))}{issue['message']}" for issue in told[:MAX_ISSUES]]
-    if len(told) > MAX_ISSUES:
-        lines.append(f"and {len(told) - MAX_ISSUES} more")
-    return Peeled("; ".join(lines), _word(told[0].get("code")))
+    lines = [f"{_issue_place(issue.get('path'))}{issue['message']}" for issue in readable[:MAX_ISSUES]]
+    if len(readable) > MAX_ISSUES:
+        lines.append(f"and {len(readable) - MAX_ISSUES} more")
+    return Peeled("; ".join(lines), _code_or_type(readable[0].get("code")))
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _issue_place(path: object) -> str:
@@ -235,14 +248,14 @@ def _issue_place(path: object) -> str:
     return (root + "".join(steps)).removeprefix(".") + ": "
 
 
-def _word(value: object) -> str | None:
-    if isinstance(value, int) and 400 <= value <= 599:
+def _code_or_type(value: object) -> str | None:
+    if isinstance(value, int) and httpx.codes.is_error(value):
         return str(value)
     return value if isinstance(value, str) and value else None
 
 
 def _parse(text: str) -> tuple[object] | None:
-    """Parse JSON that the text consists of; a tuple, because null is a value too."""
+    """Parse a text that is JSON as a whole; the value comes in a tuple, because null is a value too."""
     try:
         return (json.loads(text),)
     except (ValueError, RecursionError):
@@ -250,7 +263,7 @@ def _parse(text: str) -> tuple[object] | None:
 
 
 def _describe(value: object, content_type: str = "") -> str:
-    """Say what came instead of an error message."""
+    """Describe what came instead of an error message."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):

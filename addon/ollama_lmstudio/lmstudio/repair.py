@@ -1,4 +1,4 @@
-"""Repair of JSON that is nearly right, for those who ask for it with `enable_chunk_recovery`."""
+"""Repair of JSON that is nearly right, for the option `enable_chunk_recovery`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CLOSERS = {"{": "}", "[": "]"}
 
 
 def loads(text: str) -> Any | None:
-    """Read an object from text that surrounds it with noise, ends too early, or has trailing commas or raw control
-    characters.
+    """Return the object in a text that surrounds it with noise, ends too early, or has trailing commas or raw control
+    characters; None if the text cannot be repaired so.
 
-    Returns None where that does not help. Values are never made up: what is missing at the end is only closed.
+    Values are neither made up nor dropped: what is missing at the end is only closed.
     """
     start = text.find("{")
     if start < 0:
@@ -32,7 +32,7 @@ def loads(text: str) -> Any | None:
 
 
 def _close(text: str) -> str:
-    """Close the strings, arrays and objects that the text leaves open."""
+    """Return the text with the strings, arrays and objects closed that it leaves open."""
     open_brackets: list[str] = []
     in_string = escaped = False
     for character in text:

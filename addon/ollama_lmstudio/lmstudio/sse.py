@@ -1,8 +1,8 @@
 """Server-sent events, sans-I/O.
 
 Bytes go in as the network cut them, events come out whole. The rules cited are those of the WHATWG HTML standard,
-section 9.2.6, "Interpreting an event stream". Only LF, CR and CRLF end a line, and lines are cut as bytes, so a
-character that two reads share is never seen in halves.
+section 9.2.6, "Interpreting an event stream". Only LF, CR and CRLF end a line, and lines are split as bytes: a
+character whose bytes arrive in two reads is decoded whole.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Decoder:
     """Decode a stream of events.
 
     `feed` takes bytes cut anywhere and yields the events they complete; `flush` yields the one that the end of the
-    stream left without its blank line. Both raise EventTooLargeError, after the events before it, when the lines of one
-    event hold more than `max_event_size` bytes, wherever the network cut them; the decoder is of no use then.
+    stream left without its blank line. The standard discards that one; here it may hold the error that a server closed
+    the connection with. Both raise EventTooLargeError, after the events before it, when the lines of one event hold
+    more than `max_event_size` bytes, wherever the network cut them; the decoder cannot be used after that.
     """
 
     __slots__ = ("_bom_done", "_buffer", "_data", "_max", "_size", "_type")
@@ -58,37 +59,39 @@ class Decoder:
         self._bom_done = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Take more bytes; yield the events that are complete."""
+        """Yield the events that these bytes complete."""
         buffer = self._buffer + data if self._buffer else data
         if not self._bom_done:
-            # "If the stream starts with a BOM, it must be ignored."
+            # "The UTF-8 decode algorithm strips one leading UTF-8 Byte Order Mark (BOM), if any."
             if len(buffer) < len(BOM) and BOM.startswith(buffer):
                 self._buffer = buffer
                 return
             self._bom_done = True
             buffer = buffer.removeprefix(BOM)
-        # The common case is LF only; the pattern is needed as soon as a CR is about.
+        # LM Studio ends lines with LF alone, where splitting is 7 to 10 times faster than the pattern.
         lines = buffer.split(b"\n") if b"\r" not in buffer else _LINE_END.split(buffer)
         self._buffer = lines.pop()
         for line in lines:
             if line:
-                self._take(line)
+                self._add_line(line)
             elif self._data:
                 yield self._event()
             else:
+                # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty
+                # string and return."
                 self._reset()
         if self._size + len(self._buffer) - self._buffer.endswith(b"\r") > self._max:
             raise EventTooLargeError(self._max)
 
     def flush(self) -> Iterator[Event]:
-        """Take the end of the stream; yield the event that it cut short."""
+        """Yield the event that the end of the stream cut short."""
         rest, self._buffer = self._buffer.removesuffix(b"\r"), b""
         if rest:
-            self._take(rest)
+            self._add_line(rest)
         if self._data:
             yield self._event()
 
-    def _take(self, line: bytes) -> None:
+    def _add_line(self, line: bytes) -> None:
         self._size += len(line)
         if self._size > self._max:
             raise EventTooLargeError(self._max)
@@ -98,7 +101,7 @@ class Decoder:
             self._data.append(value[1:] if value[:1] == b" " else value)
         elif name == b"event":
             self._type = (value[1:] if value[:1] == b" " else value).decode("utf-8", "replace")
-        # Comments (no name), `id`, `retry` and unknown fields mean nothing here.
+        # Comments (no name) and unknown fields are ignored, and so are `id` and `retry`: nothing here reconnects.
 
     def _event(self) -> Event:
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
@@ -107,7 +110,7 @@ class Decoder:
         return event
 
     def _reset(self) -> None:
-        """Start the next event; one without data is none, its type is forgotten."""
+        """Begin the next event."""
         self._data = []
         self._type = ""
         self._size = 0

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..lmstudio import errors as lm_errors
-from ..lmstudio import resolve
-from ..lmstudio.catalog import Catalog, Model
-from ..lmstudio.resolve import Resolution
+from ..lmstudio.catalog import Catalog, Model, Resolution
 from ..ollama import errors, names
 from ..ollama.durations import KeepAlive
 from ..ollama.errors import OllamaError
@@ -69,7 +67,7 @@ async def find_model(name: str, services: Services, not_found: NotFound = errors
 
 def find_aliases(catalog: Catalog, services: Services) -> list[ResolvedModel]:
     """Give the aliases whose models LM Studio has."""
-    found = ((resolve.exact(catalog, alias.target), alias) for alias in services.aliases.all().values())
+    found = ((catalog.exact(alias.target), alias) for alias in services.aliases.all().values())
     return [ResolvedModel(target.model, target.id, alias) for target, alias in found if target is not None]
 
 

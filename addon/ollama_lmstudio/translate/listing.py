@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..lmstudio.catalog import Catalog, Model
-from ..lmstudio.resolve import ollama_name
 from ..ollama import names, times
 from ..services import Services
 from ..state.aliases import Alias
 from . import fim
 from .inference import find_aliases, thinks
+from .names import ollama_name
 
 # LM Studio tells no dates: every model has the same one, so that the list keeps its order.
 MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9

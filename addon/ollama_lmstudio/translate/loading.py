@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..lmstudio.catalog import Model
+from ..lmstudio.catalog import Model, Resolution
 from ..lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded
-from ..lmstudio.resolve import Resolution
 from ..ollama import times
 from ..ollama.durations import KeepAlive
 from ..outcomes import Response

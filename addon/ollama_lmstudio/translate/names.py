@@ -1,4 +1,4 @@
-"""The way between LM Studio's keys and Ollama's names.
+"""LM Studio's keys as Ollama's names, and Ollama's names back to LM Studio's models.
 
 LM Studio answers a name it does not know with whatever model is loaded, so a name is resolved here first, and
 only by rules that cannot pick a different model: there is no score and no nearest match.
@@ -17,25 +17,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from .catalog import EMBEDDING_PREFIX, Catalog, Model, bare_key
+from ..lmstudio.catalog import EMBEDDING_PREFIX, Catalog, Model, Resolution, bare_key
 
 DEFAULT_TAG: Final = "latest"
 DEFAULT_NAMESPACE: Final = "library"
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A model, and the id that makes LM Studio use it: its key, a variant or an instance."""
-
-    model: Model
-    id: str
+CLOUD_SUFFIX: Final = "cloud"
+"""How the tag of a model ends that runs on ollama.com."""
 
 
 def ollama_name(key: str) -> str:
-    """Name an LM Studio key as Ollama does: `key:latest`, or `key:q4_k_m` for `key@q4_k_m`.
+    """Return the Ollama name of an LM Studio key: `key:latest`, or `key:q4_k_m` for `key@q4_k_m`.
 
     A variant never becomes the default tag, nor a tag that ends in `cloud`: Ollama's clients take that for a
     model that runs elsewhere.
@@ -44,25 +37,19 @@ def ollama_name(key: str) -> str:
     if tagged is None:
         return f"{key}:{DEFAULT_TAG}"
     name, tag = tagged.groups()
-    if tag.lower() == DEFAULT_TAG or tag.lower().endswith("cloud"):
+    if tag.lower() == DEFAULT_TAG or tag.lower().endswith(CLOUD_SUFFIX):
         return f"{name}-{tag}:{DEFAULT_TAG}"
     return f"{name}:{tag}"
-
-
-def exact(catalog: Catalog, id_: str) -> Resolution | None:
-    """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
-    keyed = (model for model in catalog.models if model.key == id_)
-    of_variant = (model for model in catalog.models if id_ in _variants(model))
-    model = next(keyed, None) or next(of_variant, None)
-    return Resolution(model, id_) if model else None
 
 
 class Resolver:
     """Find the model of one catalog that a client means."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._stages: tuple[_Index, ...] = tuple({} for _ in range(6))
-        self._letters: _Index = {}
+        # One index each for keys, variants and instance ids: a name is looked for in that order.
+        self._with_publisher: tuple[_Index, _Index, _Index] = ({}, {}, {})
+        self._without_publisher: tuple[_Index, _Index, _Index] = ({}, {}, {})
+        self._reduced: _Index = {}
         self._beginnings: _Index = {}
         for model in catalog.models:
             self._add(model)
@@ -72,40 +59,41 @@ class Resolver:
 
         Of several that fit equally well the loaded one is taken, if only one of them is.
         """
-        forms = list(_forms(_fold(name)))
-        for form in forms:
-            for index in self._stages:
-                if found := index.get(form):
-                    return _the_one(found)
-        spoken = [_in_letters(form) for form in forms if not form.endswith(f":{DEFAULT_TAG}")]
-        for index in (self._letters, self._beginnings):
-            for form in spoken:
-                if found := index.get(form):
-                    return _the_one(found)
+        spellings = list(_spellings(_fold(name)))
+        for spelling in spellings:
+            for index in (*self._with_publisher, *self._without_publisher):
+                if found := index.get(spelling):
+                    return _only_candidate(found)
+        reduced = [_letters_and_digits(spelling) for spelling in spellings if not spelling.endswith(f":{DEFAULT_TAG}")]
+        for index in (self._reduced, self._beginnings):
+            for spelling in reduced:
+                if found := index.get(spelling):
+                    return _only_candidate(found)
         return None
 
     def _add(self, model: Model) -> None:
-        key = Resolution(model, model.key)
-        variants = [(variant, Resolution(model, variant)) for variant in _variants(model)]
+        by_key = Resolution(model, model.key)
+        variants = [(variant, Resolution(model, variant)) for variant in model.all_variants]
         if model.quantization:
             # A model of one quantization has no variants, and its key already means this one.
-            variants.append((f"{model.key}@{model.quantization}", key))
-        keys = [(model.key, key)]
+            variants.append((f"{model.key}@{model.quantization}", by_key))
+        keys = [(model.key, by_key)]
         instances = [(instance.id, Resolution(model, instance.id)) for instance in model.instances]
 
-        _enter(self._stages[0], _fold(ollama_name(model.key)), key)
-        for stage, names in enumerate((keys, variants, instances)):
-            for name, resolution in names:
+        _enter(self._with_publisher[0], _fold(ollama_name(model.key)), by_key)
+        kinds = (keys, variants, instances)
+        for full, bare, entries in zip(self._with_publisher, self._without_publisher, kinds, strict=True):
+            for name, resolution in entries:
                 for alias in _with_publisher(model, name):
-                    _enter(self._stages[stage], alias, resolution)
+                    _enter(full, alias, resolution)
                 for alias in _without_publisher(model, name):
-                    _enter(self._stages[stage + 3], alias, resolution)
+                    _enter(bare, alias, resolution)
         for name, resolution in (*keys, *variants):
             for alias in (*_with_publisher(model, name), *_without_publisher(model, name)):
-                _enter(self._letters, _in_letters(alias), resolution)
+                _enter(self._reduced, _letters_and_digits(alias), resolution)
         for alias in (*_with_publisher(model, model.key), *_without_publisher(model, model.key)):
             for beginning in _beginnings(alias):
-                _enter(self._beginnings, beginning, key)
+                _enter(self._beginnings, beginning, by_key)
 
 
 _Index = dict[str, list[Resolution]]
@@ -116,22 +104,17 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
 _PART: Final = re.compile(r"(?:[^\W_]|(?<=\d)\.(?=\d))+")
 
 
-def _enter(index: _Index, form: str, resolution: Resolution) -> None:
-    """Add what a form can mean, once per model; the first id that a model enters stays."""
-    entries = index.setdefault(form, [])
+def _enter(index: _Index, spelling: str, resolution: Resolution) -> None:
+    """Add what a spelling can mean, once per model; the first id that a model enters stays."""
+    entries = index.setdefault(spelling, [])
     if all(entry.model is not resolution.model for entry in entries):
         entries.append(resolution)
 
 
-def _the_one(found: list[Resolution]) -> Resolution | None:
-    loaded = found if len(found) == 1 else [resolution for resolution in found if resolution.model.loaded]
-    return loaded[0] if len(loaded) == 1 else None
-
-
-def _variants(model: Model) -> Iterator[str]:
-    yield from model.variants
-    if model.selected_variant and model.selected_variant not in model.variants:
-        yield model.selected_variant
+def _only_candidate(found: list[Resolution]) -> Resolution | None:
+    """Return the only model found, or the only loaded one of several; else None."""
+    candidates = found if len(found) == 1 else [resolution for resolution in found if resolution.model.loaded]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _fold(name: str) -> str:
@@ -146,25 +129,26 @@ def _without_publisher(model: Model, name: str) -> Iterator[str]:
 
 
 def _with_publisher(model: Model, name: str) -> Iterator[str]:
-    """Yield the name as LM Studio writes it, and under the publisher that LM Studio tells."""
+    """Yield the name as LM Studio writes it, and under the publisher that LM Studio reports."""
     yield _fold(name)
     if model.publisher:
         for bare in _without_publisher(model, name):
             yield f"{_fold(model.publisher)}/{bare}"
 
 
-def _forms(name: str) -> Iterator[str]:
-    """Yield what a folded name may be written as in the catalog, the most literal form first."""
-    yield from _tag_forms(name)
+def _spellings(name: str) -> Iterator[str]:
+    """Yield what a folded name may be written as in the catalog, the most literal spelling first."""
+    yield from _tag_spellings(name)
     name = _SCHEME.sub("", name, count=1)
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first):
-        yield from _tag_forms(name := rest)
+        yield from _tag_spellings(name := rest)
     if name.startswith(f"{DEFAULT_NAMESPACE}/"):
-        yield from _tag_forms(name.removeprefix(f"{DEFAULT_NAMESPACE}/"))
+        yield from _tag_spellings(name.removeprefix(f"{DEFAULT_NAMESPACE}/"))
 
 
-def _tag_forms(name: str) -> Iterator[str]:
+def _tag_spellings(name: str) -> Iterator[str]:
+    """Yield a name as it is, and with its tag as LM Studio writes a variant: `key@tag`, the default tag left out."""
     yield name
     head, slash, model = name.rpartition("/")
     model, colon, tag = model.rpartition(":")
@@ -172,8 +156,8 @@ def _tag_forms(name: str) -> Iterator[str]:
         yield head + slash + (model if tag == DEFAULT_TAG else f"{model}@{tag}")
 
 
-def _in_letters(name: str) -> str:
-    """Reduce a name to its letters and digits; the publisher stays apart, and so do numbers side by side.
+def _letters_and_digits(name: str) -> str:
+    """Reduce a name to its letters and digits; the publisher stays apart, and so do adjacent numbers.
 
     Two numbers must not run together: `qwen3:4b` is `qwen3-4b`, but not `qwen-34b`.
     """

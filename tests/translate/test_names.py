@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
-from ollama_lmstudio.lmstudio.resolve import Resolver, exact, ollama_name
+from ollama_lmstudio.translate.names import Resolver, ollama_name
 
 
 def resolver(*models: Model | str) -> Resolver:
@@ -246,28 +249,14 @@ def test_any_name_is_answered(models: list[Model], name: str) -> None:
     assert found is None or found.model in models
 
 
-@pytest.mark.parametrize(
-    ("id_", "key"),
-    [
-        ("plain", "plain"),
-        ("google/gemma-3-4b@q4_k_m", "google/gemma-3-4b"),
-        ("google/gemma-3-4b@4bit", "google/gemma-3-4b"),
-        ("PLAIN", None),
-        ("pla", None),
-        ("plain:latest", None),
-        ("google/gemma-3-4b:2", None),
-        ("google/gemma-3-4b@q8_0", None),
-    ],
-)
-def test_exact_knows_keys_and_variants_and_nothing_near(id_: str, key: str | None) -> None:
-    gemma = Model(
-        "google/gemma-3-4b", variants=("google/gemma-3-4b@q4_k_m",), selected_variant="google/gemma-3-4b@4bit"
-    )
-    found = exact(Catalog((gemma, Model("plain"), Model("plain-7b"))), id_)
-    assert (found and (found.model.key, found.id)) == (key and (key, id_))
+def test_the_cache_of_the_model_list_resolves_names() -> None:
+    class Source:
+        async def catalog(self) -> Catalog:
+            return Catalog((Model("plain"),))
 
+    async def resolve() -> list[str | None]:
+        cache = CatalogCache(Source(), 300, Resolver)
+        found = [await cache.resolve(name) for name in ("plain:latest", "library/plain", "other")]
+        return [each.id if each else None for each in found]
 
-def test_exact_prefers_a_key_to_a_variant() -> None:
-    found = exact(Catalog((Model("a", variants=("a@q4",)), Model("a@q4"))), "a@q4")
-    assert found is not None
-    assert found.model.key == "a@q4"
+    assert asyncio.run(resolve()) == ["plain", "plain", None]
