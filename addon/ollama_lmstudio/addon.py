@@ -15,6 +15,7 @@ from mitmproxy.addonmanager import Loader
 from . import options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
+from .exchanges.registry import Exchanges
 from .inspect import views
 from .inspect.commands import Commands
 from .inspect.summary import label
@@ -31,6 +32,7 @@ class OllamaBridge:
 
     def __init__(self) -> None:
         self._bridge = Bridge(label)
+        self._exchanges = Exchanges(self._bridge)
         self._error_pages = connections.ErrorPages()
         self._start = startup.Startup()
         self.addons = [Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
@@ -61,16 +63,17 @@ class OllamaBridge:
     def running(self) -> None:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
         self._bridge.is_serving = True
-        interface.watch_list(self._bridge.kill_unlisted)
+        interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
 
     def done(self) -> None:
         """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""
         self._bridge.is_serving = False
         self._start.stop()
-        asyncio.get_running_loop().call_soon(self._start.close_if_alone, self._bridge.busy_clients)
-        if self._bridge.is_busy:
-            ctx.master.addons.add(Remaining(self._bridge))
+        busy = self._exchanges.busy_clients
+        asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
+        if busy:
+            ctx.master.addons.add(Remaining(self._exchanges))
         self._bridge.stop()
         self._error_pages.remove()
         views.remove()
@@ -80,27 +83,23 @@ class OllamaBridge:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Begin an exchange, or refuse to, before the body is read."""
         if admission.is_ours(flow):
-            admission.admit(flow, self._bridge)
+            admission.admit(flow, self._exchanges)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer the request, or make it a call to LM Studio."""
-        if exchange := self._bridge.get(flow):
-            await exchange.request()
+        await self._exchanges.request(flow)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose what happens to the body of LM Studio's response."""
-        if exchange := self._bridge.get(flow):
-            await exchange.responseheaders()
+        await self._exchanges.responseheaders(flow)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response."""
-        if exchange := self._bridge.pop(flow):
-            exchange.response()
+        self._exchanges.response(flow)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone."""
-        if exchange := self._bridge.pop(flow):
-            exchange.error()
+        self._exchanges.error(flow)
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget a client."""
@@ -110,27 +109,24 @@ class OllamaBridge:
 class Remaining:
     """The exchanges that are under way when the script is loaded anew: they end with the code that they began with."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self.name = f"remaining exchanges of {id(bridge)}"
-        self._bridge = bridge
+    def __init__(self, exchanges: Exchanges) -> None:
+        self.name = f"remaining exchanges of {id(exchanges)}"
+        self._exchanges = exchanges
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose what happens to the body of LM Studio's response."""
-        if exchange := self._bridge.get(flow):
-            await exchange.responseheaders()
+        await self._exchanges.responseheaders(flow)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response."""
-        if exchange := self._bridge.pop(flow):
-            exchange.response()
+        self._exchanges.response(flow)
         self._leave()
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone."""
-        if exchange := self._bridge.pop(flow):
-            exchange.error()
+        self._exchanges.error(flow)
         self._leave()
 
     def _leave(self) -> None:
-        if not self._bridge.is_busy and self in ctx.master.addons:
+        if not self._exchanges.busy_clients and self in ctx.master.addons:
             ctx.master.addons.remove(self)

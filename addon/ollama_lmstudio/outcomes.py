@@ -19,6 +19,11 @@ INTERNAL_ERROR = "internal error of the proxy, see its log"
 Headers = tuple[tuple[str, str], ...]
 
 
+def header_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return headers as bytes; HTTP/1 has Latin-1 (RFC 9110, section 5.5)."""
+    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A client's request, as it came. `path` has no query; `arrived` is in ns of the monotonic clock."""

@@ -17,6 +17,7 @@ from mitmproxy.test import tflow
 from ollama_lmstudio import options
 from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.exchange import Exchange
+from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.internals import held_heads
 from ollama_lmstudio.internals.held_heads import Arrived
 from ollama_lmstudio.lmstudio.errors import LMStudioError
@@ -170,11 +171,17 @@ def flow_of(
 
 
 @pytest.fixture
-def exchange_of(bridge: Bridge) -> MakeExchange:
+def exchanges(bridge: Bridge) -> Exchanges:
+    """The exchanges that are under way: none yet."""
+    return Exchanges(bridge)
+
+
+@pytest.fixture
+def exchange_of(exchanges: Exchanges) -> MakeExchange:
     """Begin an exchange, as one that has come in."""
 
     def begin(flow: http.HTTPFlow | None = None, **named: Any) -> Exchange:
-        exchange = bridge.begin(flow or flow_of(**named), Record())
+        exchange = exchanges.begin(flow or flow_of(**named), Record())
         request = exchange.flow.request
         client_request = Request(request.method, request.path, "", {}, request.raw_content or b"", 1)
         exchange.client_request = client_request

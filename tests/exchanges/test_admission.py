@@ -22,6 +22,7 @@ from ollama_lmstudio.exchanges.collected import Collected
 from ollama_lmstudio.exchanges.exchange import Exchange, Handler
 from ollama_lmstudio.exchanges.local import Local
 from ollama_lmstudio.exchanges.passed_through import PassedThrough
+from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.exchanges.replayed import Replayed
 from ollama_lmstudio.exchanges.streamed import Streamed
 from ollama_lmstudio.internals import connections, interception
@@ -41,10 +42,9 @@ from ollama_lmstudio.record.record import Record
 
 
 def admitted(bridge: Bridge, flow: http.HTTPFlow) -> Exchange:
-    admission.admit(flow, bridge)
-    exchange = bridge.get(flow)
-    assert exchange is not None
-    return exchange
+    exchanges = Exchanges(bridge)
+    admission.admit(flow, exchanges)
+    return exchanges._by_flow[flow.id]
 
 
 @pytest.fixture

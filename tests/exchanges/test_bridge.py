@@ -6,11 +6,10 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from mitmproxy import http
-from tests.exchanges.conftest import MakeExchange, flow_of
+from tests.exchanges.conftest import flow_of
 
 from ollama_lmstudio.exchanges import bridge as bridges
 from ollama_lmstudio.exchanges.bridge import IDLE_SECONDS, Bridge, IdleConnections
@@ -71,16 +70,3 @@ def test_a_client_that_is_gone_leaves_no_trace() -> None:
     flow.client_conn.state = type(flow.client_conn.state).CLOSED
     idle.left_by(flow)
     assert not idle._since
-
-
-def test_a_cleared_list_ends_what_waits(bridge: Bridge, exchange_of: MakeExchange, master: Any) -> None:
-    listed, unlisted, running = (exchange_of() for _ in range(3))
-    master.addons["view"] = SimpleNamespace(get_by_id=lambda id_: {listed.flow.id: 1}.get(id_))
-    listed.flow.intercept()
-    unlisted.flow.intercept()
-
-    async def clear() -> None:
-        bridge.kill_unlisted()
-
-    asyncio.run(clear())
-    assert [bool(each.flow.error) for each in (listed, unlisted, running)] == [False, True, False]

@@ -11,9 +11,9 @@ from mitmproxy.flow import Error
 from tests.exchanges.conftest import FakeTranslation, MakeExchange, answer, flow_of
 
 from ollama_lmstudio.exchanges import admission, answered, exchange, handlers
-from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.buffered import Buffered
 from ollama_lmstudio.exchanges.exchange import Exchange, Handler
+from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.exchanges.streamed import Streamed
 from ollama_lmstudio.internals.headers import SealedHeaders
 from ollama_lmstudio.outcomes import Call, StreamedCall
@@ -30,7 +30,7 @@ def test_the_table_has_every_handler() -> None:
 
 @pytest.mark.parametrize("ends", ["response", "error"])
 def test_an_exchange_ends_once_and_releases_what_it_holds(
-    bridge: Bridge, exchange_of: MakeExchange, labelled: list[http.HTTPFlow], ends: str
+    exchanges: Exchanges, exchange_of: MakeExchange, labelled: list[http.HTTPFlow], ends: str
 ) -> None:
     released: list[int] = []
     made = exchange_of()
@@ -38,11 +38,10 @@ def test_an_exchange_ends_once_and_releases_what_it_holds(
     answer(made, body=b"{}")
     if ends == "error":
         made.flow.error = Error("Client disconnected.")
-    ended = bridge.pop(made.flow)
-    assert ended is made
-    assert bridge.pop(made.flow) is None
-    made.response() if ends == "response" else made.error()
-    assert (made.ended, released, labelled[-1]) == (True, [1], made.flow)
+    for _ in range(2):
+        exchanges.response(made.flow) if ends == "response" else exchanges.error(made.flow)
+    assert (made.recorder.is_finished, released, labelled[-1]) == (True, [1], made.flow)
+    assert not exchanges.busy_clients
 
 
 def test_what_cannot_be_recorded_is_still_released(exchange_of: MakeExchange, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,16 +92,16 @@ def test_a_request_that_another_addon_has_answered_is_left_alone(exchange_of: Ma
     assert made.is_answered
 
 
-def test_a_flow_that_stays_in_the_list_does_not_hold_its_exchange(bridge: Bridge, exchange_of: MakeExchange) -> None:
+def test_a_flow_that_stays_in_the_list_does_not_hold_its_exchange(
+    exchanges: Exchanges, exchange_of: MakeExchange
+) -> None:
     def leave() -> tuple[http.HTTPFlow, weakref.ref[Exchange]]:
         made = exchange_of()
         made.handler = Streamed(made, StreamedCall("/v1/x", b"", FakeTranslation()))
         answer(made)
         assert made.flow.response is not None
         made.flow.response.stream = lambda data: [made.path.encode()]
-        ended = bridge.pop(made.flow)
-        assert ended is not None
-        ended.response()
+        exchanges.response(made.flow)
         return made.flow, weakref.ref(made)
 
     flow, reference = leave()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ollama_lmstudio.exchanges import responses
-from ollama_lmstudio.outcomes import Response
+from ollama_lmstudio.outcomes import Response, header_fields
 
 EXTRA = (("Vary", "Origin"),)
 OK = Response.json({"a": 1})
@@ -52,4 +52,4 @@ def test_an_error_of_mitmproxys_own() -> None:
 
 
 def test_what_no_header_can_hold() -> None:
-    assert responses.fields((("X", "\u2028"),)) == [(b"X", b"?")]
+    assert header_fields((("X", "\u2028"),)) == [(b"X", b"?")]

@@ -22,10 +22,10 @@ from ..record.record import Record
 from ..units import size
 from . import compression, responses, upstream
 from .answered import Answered, Recorded
-from .bridge import Bridge
 from .exchange import Exchange, Handler
 from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers
 from .local import Local
+from .registry import Exchanges
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +47,17 @@ def is_ours(flow: http.HTTPFlow) -> bool:
     return isinstance(flow.client_conn.proxy_mode, ReverseMode)
 
 
-def admit(flow: http.HTTPFlow, bridge: Bridge) -> None:
+def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     """Begin an exchange in the requestheaders hook: look who asks, before the body is read."""
     kept = record.of(flow) if flow.is_replay else None
     try:
         if kept is not None:
             kept.forget_answer()
-            exchange = bridge.begin(flow, kept)
+            exchange = exchanges.begin(flow, kept)
             exchange.handler = Resent(exchange)
             exchange.recorder.save(flow)
         else:
-            _admit(bridge.begin(flow, Record()))
+            _admit(exchanges.begin(flow, Record()))
     except Exception:
         # Nobody comes in because the check failed.
         logger.exception("%s %s failed", flow.request.method, flow.request.path)

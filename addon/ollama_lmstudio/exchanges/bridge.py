@@ -1,24 +1,21 @@
-"""What all exchanges share, and those that are under way."""
+"""What all exchanges share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from mitmproxy import http
 
 from .. import access, options
-from ..internals import connections, interception, interface
+from ..internals import connections, interface
 from ..lmstudio.cache import CatalogCache
-from ..lmstudio.client import Client
-from ..record.record import Record
+from ..lmstudio.client import Client, ClientCall
+from ..record import internal_calls
 from ..services import Clock, Services
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
-from . import display
-from .exchange import Exchange
 from .loopback import Loopback
 
 # LM Studio closes a connection that was idle for 5 s.
@@ -53,7 +50,7 @@ class IdleConnections:
 
 
 class Bridge:
-    """What all exchanges share: the settings and services, the loopback service, and the exchanges by flow.
+    """What all exchanges share: the settings and services, the loopback service, tasks and clocks.
 
     `label` is called with every flow whose record has changed, to set its comment and mark.
     """
@@ -69,7 +66,6 @@ class Bridge:
         self.tasks = Tasks()
         self.loopback = Loopback()
         self.idle_connections = IdleConnections()
-        self._exchanges: dict[str, Exchange] = {}
         self._reached: tuple[str, str, bool] | None = None
 
     def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:
@@ -92,7 +88,7 @@ class Bridge:
             str(upstream),
             settings.lmstudio_token or None,
             verify=not insecure,
-            on_call=partial(display.show_call, self),
+            on_call=self.show_call,
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
         self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self.clock)
@@ -115,42 +111,9 @@ class Bridge:
         if self._reached:
             self._disconnect()
 
-    # Exchanges
-
-    def begin(self, flow: http.HTTPFlow, record: Record) -> Exchange:
-        """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
-        exchange = self._exchanges[flow.id] = Exchange(flow, record, self)
-        interception.keep_what_streams(flow)
-        interception.end_when_killed(flow, self.label)
-        interception.watch_pauses(flow, self.clock.monotonic, partial(self._paused, flow))
-        return exchange
-
-    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
-        # Looked up by its flow: a flow that stays in the list must not hold its exchange.
-        exchange = self._exchanges.get(flow.id)
-        if exchange is not None:
-            exchange.paused(duration)
-
-    def get(self, flow: http.HTTPFlow) -> Exchange | None:
-        """Return the exchange of a flow; None for a flow that is none of ours, or has ended."""
-        return self._exchanges.get(flow.id)
-
-    def pop(self, flow: http.HTTPFlow) -> Exchange | None:
-        """Return the exchange of a flow that ends, and forget it."""
-        return self._exchanges.pop(flow.id, None)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether exchanges are under way."""
-        return bool(self._exchanges)
-
-    @property
-    def busy_clients(self) -> set[str]:
-        """The ids of the clients whose exchanges are under way."""
-        return {exchange.flow.client_conn.id for exchange in self._exchanges.values()}
-
-    def kill_unlisted(self) -> None:
-        """Kill what waits for a user who has cleared the list and cannot see it any more: mitmproxy resumes nothing."""
-        for exchange in tuple(self._exchanges.values()):
-            if exchange.flow.intercepted and exchange.flow.killable and not interface.is_listed(exchange.flow):
-                exchange.flow.kill()
+    def show_call(self, call: ClientCall) -> None:
+        """Show a call that the bridge has made on its own."""
+        if self.is_serving:
+            flow = internal_calls.to_flow(call, self.services.settings.max_kept_size)
+            self.label(flow)
+            self.tasks.spawn(interface.show_flow(flow))

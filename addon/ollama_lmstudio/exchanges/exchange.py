@@ -31,8 +31,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mitmproxy import http
 from mitmproxy.flow import Error
@@ -43,10 +41,8 @@ from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ..outcomes import Headers, Measured, Request, Response
 from ..record.record import Record
 from ..record.recorder import Recorder
-from . import display, responses
-
-if TYPE_CHECKING:
-    from .bridge import Bridge
+from . import responses
+from .bridge import Bridge
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +121,6 @@ class Exchange:
         """The headers of the request that is sent, once it is another one."""
         self.has_responded = False
         """Whether the head of the response is on its way to the client, before LM Studio's has ended."""
-        self.ended = False
         self.handler = Handler(self)
 
     @property
@@ -227,21 +222,16 @@ class Exchange:
         return LMStudioError(502, f"LM Studio closed the connection before it answered ({detail})")
 
     def _end(self) -> None:
-        self.ended = True
         try:
             if self.flow.response is not None and self.flow.response.stream:
                 # The function holds the exchange, and the list of flows would hold it.
                 self.flow.response.stream = False
             self.handler.record()
-            display.shorten_when_sent(self)
         except Exception:
             logger.exception("%s could not be recorded", self.path)
         self.handler.close()
         if self.handler.uses_connection:
             self.bridge.idle_connections.left_by(self.flow)
-
-
-MakeHandler = Callable[[Exchange], Handler]
 
 
 def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:

@@ -20,10 +20,11 @@ from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import wire
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, NDJSON, PLAIN_JSON, BodySink, LocalStream, Response
+from ..record.redaction import LOOPBACK_SECRET_HEADER
 
 logger = logging.getLogger(__name__)
 
-SECRET_HEADER = "X-Loopback-Secret"
+SECRET_HEADER = LOOPBACK_SECRET_HEADER
 TICKET_HEADER = "X-Loopback-Ticket"
 HOST = "127.0.0.1"
 

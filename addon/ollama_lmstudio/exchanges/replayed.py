@@ -34,7 +34,7 @@ class Replayed(Collected):
         # What is shown meanwhile is the translation.
         response.headers["Content-Type"] = NDJSON
         response.stream = listen
-        display.show_progress(self.exchange)
+        display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
     async def refused(self) -> None:
         """Leave a refusal to the user, who sees it."""

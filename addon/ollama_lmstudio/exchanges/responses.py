@@ -8,7 +8,7 @@ from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
 from ..ollama import wire
-from ..outcomes import Headers, Response
+from ..outcomes import Headers, Response, header_fields
 
 
 def date() -> Headers:
@@ -21,15 +21,10 @@ def phrase(status: int) -> str:
     return status_codes.RESPONSES.get(status, "")
 
 
-def fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Give headers as mitmproxy keeps them."""
-    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
-
-
 def headers(answer: Response, extra: Headers) -> http.Headers:
     """Give the headers of an answer, in Ollama's order, but for those that tell its length."""
     content_type = (("Content-Type", answer.content_type),) if answer.content_type else ()
-    return http.Headers(fields((*answer.headers, *extra, *content_type, *date())))
+    return http.Headers(header_fields((*answer.headers, *extra, *content_type, *date())))
 
 
 def make(answer: Response, extra: Headers, method: str) -> http.Response:

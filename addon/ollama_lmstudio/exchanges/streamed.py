@@ -6,7 +6,7 @@ from mitmproxy import http
 
 from ..internals import connections, held_heads
 from ..lmstudio.errors import LMStudioError
-from ..outcomes import NDJSON, StreamTranslation
+from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import display, responses
 from .collected import Collected
 from .exchange import LAST_CHUNK, Exchange
@@ -45,11 +45,11 @@ class Streamed(Collected):
         response = self.flow.response
         assert response is not None
         headers = (("Content-Type", NDJSON), *responses.date(), *self.exchange.cors_headers)
-        response.headers = http.Headers(responses.fields(headers))
+        response.headers = http.Headers(header_fields(headers))
         frame_chunks(self.exchange, response)
         response.stream = ChunkTranslator(self.exchange, self._stream, self._fed, lines)
         self.exchange.has_responded = True
-        display.show_progress(self.exchange)
+        display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.has_responded:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
@@ -11,9 +10,7 @@ from ..access import SECRET_HEADERS
 from ..internals.headers import SealedHeaders
 from ..lmstudio import sse
 from . import display
-
-if TYPE_CHECKING:
-    from .exchange import Exchange
+from .exchange import Exchange
 
 # RFC 9110, section 7.6.1, and what older clients send of the kind.
 HOP_BY_HOP = (
@@ -107,7 +104,7 @@ def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: boo
         frame_chunks(exchange, response)
     response.stream = pass_on
     exchange.has_responded = True
-    display.show_progress(exchange)
+    display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
 
 
 def frame_chunks(exchange: Exchange, response: http.Response) -> None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import access
-from ..exchanges.loopback import SECRET_HEADER
 from ..lmstudio.errors import MASK
 from ..record import record as records
 from ..record.record import Fields, Record
+from ..record.redaction import LOOPBACK_SECRET_HEADER
 
 if TYPE_CHECKING:
     from mitmproxy import http
 
 # A foreign file may hold them all.
-SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", SECRET_HEADER.lower()))
+SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", LOOPBACK_SECRET_HEADER.lower()))
 
 OLLAMA_PREFIX = "/api/"
 LMSTUDIO_PREFIXES = ("/api/v0/", "/api/v1/", "/v1/")

@@ -7,8 +7,8 @@ import re
 from mitmproxy import connection, http
 from mitmproxy.flow import Error
 
-from ..exchanges import responses
 from ..lmstudio.client import ClientCall
+from ..outcomes import header_fields
 from .record import Numbers, Record
 
 # A pattern of method and path -> what the call is for.
@@ -24,40 +24,40 @@ _PURPOSES = tuple((re.compile(pattern), purpose) for pattern, purpose in PURPOSE
 
 
 def purpose_of(method: str, path: str) -> str:
-    """Say what a call is for."""
+    """Return what a call is for."""
     return next((purpose for pattern, purpose in _PURPOSES if pattern.fullmatch(f"{method} {path}")), "call")
 
 
-def to_flow(exchange: ClientCall, limit: int) -> http.HTTPFlow:
-    """Make a flow of a call that has ended, with so many bytes of each body; its secrets are masked already."""
-    request = http.Request.make(exchange.method, exchange.url)
-    request.headers = http.Headers(responses.fields(exchange.request_headers))
-    request.raw_content = exchange.request_body[:limit]
-    request.timestamp_start = request.timestamp_end = exchange.started
-    client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=exchange.started)
+def to_flow(call: ClientCall, limit: int) -> http.HTTPFlow:
+    """Return the flow of a call that has ended, with at most `limit` bytes of each body; its secrets are masked."""
+    request = http.Request.make(call.method, call.url)
+    request.headers = http.Headers(header_fields(call.request_headers))
+    request.raw_content = call.request_body[:limit]
+    request.timestamp_start = request.timestamp_end = call.started
+    client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=call.started)
     server = connection.Server(address=(request.host, request.port))
     flow = http.HTTPFlow(client, server)
     flow.request = request
     path = request.path.partition("?")[0]
     record = Record(
         kind="own",
-        method=exchange.method,
+        method=call.method,
         path=path,
-        purpose=purpose_of(exchange.method, path),
-        status=exchange.status or 0,
-        error=exchange.error or "",
+        purpose=purpose_of(call.method, path),
+        status=call.status or 0,
+        error=call.error or "",
         limit=limit,
-        call_size=len(exchange.request_body) if len(exchange.request_body) > limit else 0,
-        numbers=Numbers(total=round((exchange.ended - exchange.started) * 1e9)),
+        call_size=len(call.request_body) if len(call.request_body) > limit else 0,
+        numbers=Numbers(total=round((call.ended - call.started) * 1e9)),
     )
-    if exchange.status is not None:
-        flow.response = http.Response.make(exchange.status)
-        flow.response.headers = http.Headers(responses.fields(exchange.response_headers))
-        flow.response.raw_content = exchange.response_body[:limit]
-        flow.response.timestamp_start = flow.response.timestamp_end = exchange.ended
-        record.response_size = len(exchange.response_body)
+    if call.status is not None:
+        flow.response = http.Response.make(call.status)
+        flow.response.headers = http.Headers(header_fields(call.response_headers))
+        flow.response.raw_content = call.response_body[:limit]
+        flow.response.timestamp_start = flow.response.timestamp_end = call.ended
+        record.response_size = len(call.response_body)
     else:
         # Whoever made the call says more, once.
-        flow.error = Error("no answer", exchange.ended)
+        flow.error = Error("no answer", call.ended)
     record.save(flow.metadata)
     return flow

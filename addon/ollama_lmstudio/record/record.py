@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mitmproxy import http
 
-from ..inspect.jsontext import well_formed
+from ..unicode import well_formed
 
 Fields = tuple[tuple[str, str], ...]
 

@@ -69,6 +69,8 @@ class Recorder:
         self._first_ns = 0
         self._tail = b""
         self._shown = 0, 0
+        self.is_finished = False
+        """Whether the exchange has ended, and all is in its flow."""
         self.upstream_body = Kept(limit)
         """LM Studio's body."""
         self.client_body = Kept(limit)
@@ -126,6 +128,7 @@ class Recorder:
 
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
         """Put everything into the flow. What the client got of a stream becomes the body of its response."""
+        self.is_finished = True
         record, response = self.record, flow.response
         record.upstream = self._upstream()
         record.upstream_size = self.upstream_body.size

@@ -1,4 +1,4 @@
-"""Secrets in bodies: what a client sends to Ollama's own registry."""
+"""Secrets in headers and bodies that must not be shown or saved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 
 from ..lmstudio.errors import MASK
 
+LOOPBACK_SECRET_HEADER = "X-Loopback-Secret"
+"""By which the loopback service knows this process."""
 SECRET_FIELDS = frozenset({"password"})
 
 

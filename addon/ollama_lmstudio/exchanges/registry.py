@@ -1,0 +1,84 @@
+"""The exchanges that are under way, by their flows, and mitmproxy's hooks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from mitmproxy import http
+
+from ..internals import interception, interface
+from ..record.record import Record
+from .bridge import Bridge
+from .exchange import Exchange
+
+# How often it is looked whether a flow that has ended has been sent.
+SENT_SECONDS = 1
+
+
+class Exchanges:
+    """Find the exchange of a flow, and call it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self._by_flow: dict[str, Exchange] = {}
+
+    def begin(self, flow: http.HTTPFlow, record: Record) -> Exchange:
+        """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
+        exchange = self._by_flow[flow.id] = Exchange(flow, record, self.bridge)
+        interception.keep_what_streams(flow)
+        interception.end_when_killed(flow, self.bridge.label)
+        interception.watch_pauses(flow, self.bridge.clock.monotonic, partial(self._paused, flow))
+        return exchange
+
+    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+        # Looked up by its flow: a flow that stays in the list must not hold its exchange.
+        if exchange := self._by_flow.get(flow.id):
+            exchange.paused(duration)
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Answer the request, or make it a call to LM Studio."""
+        if exchange := self._by_flow.get(flow.id):
+            await exchange.request()
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Choose what happens to the body of the response."""
+        if exchange := self._by_flow.get(flow.id):
+            await exchange.responseheaders()
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Complete the response, and end the exchange."""
+        if exchange := self._by_flow.pop(flow.id, None):
+            exchange.response()
+            self._shorten_when_sent(exchange)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Tell the client that LM Studio is gone, and end the exchange."""
+        if exchange := self._by_flow.pop(flow.id, None):
+            exchange.error()
+            self._shorten_when_sent(exchange)
+
+    @property
+    def busy_clients(self) -> set[str]:
+        """The ids of the clients whose exchanges are under way."""
+        return {exchange.flow.client_conn.id for exchange in self._by_flow.values()}
+
+    def kill_unlisted(self) -> None:
+        """Kill what waits for a user who has cleared the list and cannot see it any more: mitmproxy resumes nothing."""
+        for exchange in tuple(self._by_flow.values()):
+            if exchange.flow.intercepted and exchange.flow.killable and not interface.is_listed(exchange.flow):
+                exchange.flow.kill()
+
+    def _shorten_when_sent(self, exchange: Exchange) -> None:
+        if interface.is_shown() and exchange.recorder.is_too_large(exchange.flow):
+            self.bridge.tasks.spawn(self._shorten(exchange))
+
+    async def _shorten(self, exchange: Exchange) -> None:
+        """Cut the bodies that stay in the list of flows at `max_kept_size`, once nobody sends them any more."""
+        flow = exchange.flow
+        while flow.live:  # noqa: ASYNC110 - mitmproxy has no event for it
+            await asyncio.sleep(SENT_SECONDS)
+        # Unless it is being replayed by now.
+        if flow.id not in self._by_flow and (flow.response or flow.error):
+            exchange.recorder.cut(flow)
+            await interface.show_change(flow)
