@@ -89,3 +89,13 @@ def test_every_option_is_explained_by_the_tool(capsys: pytest.CaptureFixture[str
         cli.command(["--help"], {})
     said = capsys.readouterr().out
     assert [option.name for option in options.OPTIONS if f"--{option.name}" not in said] == []
+
+
+def test_the_files_of_each_step_are_there() -> None:
+    section = README.partition("## How it is built")[2].partition("\n## ")[0]
+    rows = section.partition("<!-- rooms -->")[2].partition("<!-- end -->")[0]
+    files = re.findall(r"`([\w/]+\.py)`", rows)
+    assert len(files) > 15
+    for file in re.findall(r"`([\w/]+\.py)`", section):
+        base = ROOT if file.startswith("tests/") else ROOT / "addon" / "ollama_lmstudio"
+        assert (base / file).is_file(), file

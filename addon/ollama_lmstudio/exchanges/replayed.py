@@ -5,9 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
-from ..outcomes import NDJSON, Response
+from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall
 from . import display
 from .collected import Collected
+from .exchange import Exchange
 
 
 class Replayed(Collected):
@@ -15,11 +16,14 @@ class Replayed(Collected):
 
     only_for_flow = True
 
+    def __init__(self, exchange: Exchange, call: CollectedCall | StreamedCall) -> None:
+        super().__init__(exchange, call)
+        self._lines: list[bytes] = []
+
     async def stream(self) -> None:
         response = self.flow.response
         assert response is not None
         clock, translation = self.bridge.clock.monotonic, self._stream
-        self._lines: list[bytes] = []
 
         def listen(data: bytes) -> list[bytes]:
             now = clock()
