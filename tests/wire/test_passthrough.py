@@ -21,7 +21,8 @@ MESSAGES = "/v1/messages"
 REST = "/api/v0/chat/completions"
 # What LM Studio makes up anew for each answer.
 MADE_UP = re.compile(
-    rb'"(?:\w+_)?id": ?"[^"]*"|"system_fingerprint": ?"[^"]*"|"created(?:_at)?": ?\d+|"time_to[^,]*|"tokens_per[^,]*'
+    rb'"(?:\w+_)?id": ?"[^"]*"|"system_fingerprint": ?"[^"]*"|"(?:created|c\w+ed_at)": ?\d+'
+    rb'|"time_to[^,]*|"tokens_per[^,]*'
 )
 # What differs from one transport to the next.
 TRANSPORT = {"date", "connection", "keep-alive", "transfer-encoding", "etag", "content-length"}

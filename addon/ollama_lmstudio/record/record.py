@@ -7,7 +7,7 @@ request and LM Studio's own answer are here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -22,8 +22,10 @@ Kind = Literal["call", "relay", "served", "answer", "own", ""]
 time (pull, push, blobs); answered here at once. `own` is a call that nobody asked for: the model list, a load."""
 
 PREFIX = "ollama_"
-MEASURABLE = 100_000
-"""From so many ns on a generation is one that was seen to take its time; less is what was read at once."""
+MEASURABLE_NS = 100_000
+"""A shorter generation was read at once, so that nothing can be told of its speed."""
+MEASURABLE_TOKENS = 2
+"""A generation is the time from its first token to its last."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Numbers:
     @property
     def tokens_per_second(self) -> float:
         """How fast the answer came; 0 where that cannot be told, as when all of it came at once."""
-        if self.generation < MEASURABLE or self.answer_tokens < 2:
+        if self.generation < MEASURABLE_NS or self.answer_tokens < MEASURABLE_TOKENS:
             return 0.0
         return self.answer_tokens / (self.generation / 1e9)
 
@@ -143,8 +145,12 @@ def _numbers(value: object) -> Numbers | None:
 
 
 def _pairs(value: object) -> Fields:
-    items: Iterable[Any] = value if isinstance(value, (list, tuple)) else ()
-    return tuple((str(item[0]), str(item[1])) for item in items if isinstance(item, (list, tuple)) and len(item) == 2)
+    pairs = []
+    for item in value if isinstance(value, (list, tuple)) else ():
+        match item:
+            case [name, field]:
+                pairs.append((str(name), str(field)))
+    return tuple(pairs)
 
 
 def of(flow: http.HTTPFlow) -> Record | None:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from mitmproxy import http
 
@@ -144,7 +145,8 @@ class Recorder:
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
-        if measured is None and not record.error and response is not None and response.status_code < 400:
+        succeeded = response is not None and response.status_code < HTTPStatus.BAD_REQUEST
+        if measured is None and not record.error and succeeded:
             record.error = self._error_in_body()
         record.numbers = self._numbers(ended, measured)
         self.save(flow)
