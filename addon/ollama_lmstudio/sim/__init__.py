@@ -5,6 +5,7 @@ It answers as LM Studio does, byte for byte where that is known, and refuses wha
 
 from __future__ import annotations
 
+from .backend import Settings
 from .connection import Recorded
 from .faults import Disconnect, Fault, MidError
 from .generate import Prompt, Step, close, content, end, error, raw, reasoning, reset, sleep, tool_call, words
@@ -18,7 +19,7 @@ from .models import (
     embedder,
     gpt_oss,
 )
-from .server import Settings, Sim, SimThread
+from .server import Sim, SimThread
 from .state import Instance, SimDownload
 
 __all__ = [

@@ -6,9 +6,10 @@ import asyncio
 import string
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .answer import Answer, Dialect
+from .backend import Backend
 from .connection import Exchange
 from .engine import GenerationError, LoadError, Performance, Run
 from .generate import Generation, Prompt, count_tokens
@@ -17,9 +18,6 @@ from .native import NativeChat, event
 from .state import Instance
 from .validate import check_reasoning
 from .wire import ApiError, JsonObject, native_error, openai_error, stringify
-
-if TYPE_CHECKING:
-    from .server import Sim
 
 # How often a native stream tells of a load.
 LOAD_PROGRESS_STEPS = 4
@@ -34,7 +32,7 @@ class Inference:
 
     def __init__(
         self,
-        sim: Sim,
+        backend: Backend,
         exchange: Exchange,
         prompt: Prompt,
         dialect: type[Dialect],
@@ -43,7 +41,7 @@ class Inference:
         kind: Literal["llm", "embedding"] = "llm",
         model_error_indent: int = 2,
     ) -> None:
-        self.sim = sim
+        self.backend = backend
         self.exchange = exchange
         self.prompt = prompt
         self.streams = prompt.body.get("stream") is True
@@ -55,15 +53,15 @@ class Inference:
     async def run(self) -> None:
         """Answer the request."""
         if self.streams and self.exchange.fault.headers_first:
-            self.exchange.open_stream(self.sim.extra_headers)
+            self.exchange.open_stream(self.backend.extra_headers)
             await self.exchange.flush()
         try:
             instance, load_seconds = await self.instance()
             self.check_model(instance.model)
-            async with self.sim.engine.slot(instance) as run:
+            async with self.backend.engine.slot(instance) as run:
                 reply = await self._perform(run, load_seconds)
             if reply is not None:
-                await self.sim.send(self.exchange, reply)
+                await self.backend.send(self.exchange, reply)
         except GenerationError as problem:
             await self._fail(self._dialect.refusal(problem.message, problem.status))
         except ApiError as problem:
@@ -96,8 +94,8 @@ class Inference:
 
     async def acquire(self, ttl: float | None) -> tuple[Instance, float | None]:
         """Get the instance that answers to the name in the request. Raises ApiError, LoadError."""
-        state, name = self.sim.state, self.prompt.body.get("model")
-        return await self.sim.engine.acquire(lambda: state.resolve(name, self._kind), ttl)
+        state, name = self.backend.state, self.prompt.body.get("model")
+        return await self.backend.engine.acquire(lambda: state.resolve(name, self._kind), ttl)
 
     def response_id(self) -> str | None:
         """Return the id under which the conversation is kept, where there is such a thing."""
@@ -105,33 +103,35 @@ class Inference:
 
     def load_failure(self, problem: LoadError) -> ApiError:
         """Make the error for a load that failed."""
-        error = self.sim.state.load_failure(problem.model.key, problem.reason)
+        error = self.backend.state.load_failure(problem.model.key, problem.reason)
         error.indent = self._model_error_indent
         return error
 
     async def _perform(self, run: Run, load_seconds: float | None) -> JsonObject | None:
         """Generate the answer; stream it, or return it."""
-        sim, instance, prompt = self.sim, run.instance, self.prompt
-        script = sim.take_script(prompt)
+        backend, instance, prompt = self.backend, run.instance, self.prompt
+        script = backend.take_script(prompt)
         tokens, overflow = self._fit(instance)
         steps: Any
         if script:
             steps, room = script.steps(prompt) if callable(script.steps) else script.steps, None
         else:
             seen = prompt if instance.model.vision else replace(prompt, images=0)
-            steps, room = sim.generator(seen, instance.model), instance.context_length - tokens
-        generation = Generation(steps, prompt, new_call_id=lambda: sim.engine.new_call_id(instance.model), room=room)
+            steps, room = backend.generator(seen, instance.model), instance.context_length - tokens
+        generation = Generation(
+            steps, prompt, new_call_id=lambda: backend.engine.new_call_id(instance.model), room=room
+        )
         answer = Answer(
-            id=self._dialect.id_prefix + sim.engine.new_id(21),
+            id=self._dialect.id_prefix + backend.engine.new_id(21),
             created=int(time.time()),
             instance=instance,
             prompt=prompt,
             generation=generation,
-            version=sim.version,
-            new_id=lambda: sim.engine.new_id(22),
-            new_call_number=lambda: sim.engine.new_id(15, string.digits),
+            version=backend.version,
+            new_id=lambda: backend.engine.new_id(22),
+            new_call_number=lambda: backend.engine.new_id(15, string.digits),
             response_id=self.response_id(),
-            separate_reasoning=sim.settings.separate_reasoning,
+            separate_reasoning=backend.settings.separate_reasoning,
             prompt_tokens=tokens,
             load_seconds=load_seconds,
         )
@@ -140,9 +140,9 @@ class Inference:
             self.exchange,
             run,
             dialect,
-            delay=sim.settings.token_delay,
-            coalesce=sim.settings.coalesce,
-            extra_headers=sim.extra_headers,
+            delay=backend.settings.token_delay,
+            coalesce=backend.settings.coalesce,
+            extra_headers=backend.extra_headers,
         )
         try:
             if overflow:
@@ -152,7 +152,7 @@ class Inference:
             await performance.stream()
         except GenerationError as problem:
             error = self.exchange.fault.mid_error
-            in_stream = self.exchange.begun or error or (overflow and sim.settings.overflow == "stream")
+            in_stream = self.exchange.begun or error or (overflow and backend.settings.overflow == "stream")
             if not (self.streams and in_stream):
                 raise
             frames = dialect.error(problem.message, old_style=bool(error and error.old_style))
@@ -164,7 +164,7 @@ class Inference:
         tokens, room = self.prompt.tokens, instance.context_length
         if tokens <= room:
             return tokens, ""
-        if self.sim.settings.overflow == "cut" and count_tokens(self.prompt.last_user) < room:
+        if self.backend.settings.overflow == "cut" and count_tokens(self.prompt.last_user) < room:
             return int(room * KEPT_AFTER_CUT), ""
         detail = {
             "code": 400,
@@ -187,7 +187,7 @@ class Stateful(Inference):
         """Answer the request. Raises ApiError for a conversation that is not stored."""
         earlier = self.prompt.body.get("previous_response_id")
         if earlier is not None:
-            history = self.sim.responses.get(earlier)
+            history = self.backend.responses.get(earlier)
             if history is None:
                 raise self.not_stored(earlier)
             self.prompt.text = f"{history}\n{self.prompt.text}"
@@ -200,10 +200,10 @@ class Stateful(Inference):
 
     def response_id(self) -> str | None:
         """Store the conversation, unless the request says not to."""
-        response_id = "resp_" + self.sim.engine.new_id(48, "0123456789abcdef")
+        response_id = "resp_" + self.backend.engine.new_id(48, "0123456789abcdef")
         if self.prompt.body.get("store", True) is False:
             return None if self._dialect is NativeChat else response_id
-        self.sim.responses[response_id] = self.prompt.text
+        self.backend.responses[response_id] = self.prompt.text
         return response_id
 
 
@@ -217,12 +217,12 @@ class NativeInference(Stateful):
 
     async def acquire(self, ttl: float | None) -> tuple[Instance, float | None]:
         """Get an instance of exactly the model that is asked for. Raises ApiError, LoadError."""
-        engine, length = self.sim.engine, self.prompt.body.get("context_length")
+        engine, length = self.backend.engine, self.prompt.body.get("context_length")
         watch = self._watch if self.streams else None
         return await engine.acquire(self._resolve, ttl, context_length=length, watch=watch)
 
     def _resolve(self) -> Instance | SimModel:
-        state, name = self.sim.state, self.prompt.body["model"]
+        state, name = self.backend.state, self.prompt.body["model"]
         if (instance := state.instance(name)) and instance.model.type == "llm":
             return instance
         model = state.find(name)
@@ -233,7 +233,7 @@ class NativeInference(Stateful):
 
     def check_model(self, model: SimModel) -> None:
         """Check that the model has the reasoning setting that is asked for. Raises ApiError."""
-        check_reasoning(self.prompt.body, model, self.sim.version)
+        check_reasoning(self.prompt.body, model, self.backend.version)
 
     def load_failure(self, problem: LoadError) -> ApiError:
         """Make the error for a load that failed."""
@@ -241,7 +241,7 @@ class NativeInference(Stateful):
 
     async def _watch(self, model: SimModel, load: asyncio.Task[Instance | str]) -> None:
         if not self.exchange.begun:
-            self.exchange.open_stream(self.sim.extra_headers)
+            self.exchange.open_stream(self.backend.extra_headers)
         write, name = self.exchange.write, {"model_instance_id": model.key}
         await write(event("chat.start", **name))
         await write(event("model_load.start", **name))

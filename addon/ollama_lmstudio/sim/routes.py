@@ -6,12 +6,12 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from . import listings
 from .answer import Dialect
 from .anthropic import Messages, anthropic_error, message_prompt
+from .backend import Backend
 from .connection import Exchange
 from .engine import GenerationError
 from .generate import Prompt, embedding
@@ -34,13 +34,10 @@ from .validate import (
 )
 from .wire import JSON_TYPE, ApiError, JsonObject, native_error, openai_error, plain_error
 
-if TYPE_CHECKING:
-    from .server import Sim
-
 GREETING = b'{"lmstudio":true}'
 
 Found = re.Match[str]
-Handler = Callable[["Sim", Exchange, Found], Awaitable[None]]
+Handler = Callable[[Backend, Exchange, Found], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -67,56 +64,58 @@ def find_route(method: str, path: str, version: Version) -> tuple[Route, Found] 
 # Lists and models
 
 
-async def greeting(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def greeting(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Say that this is LM Studio."""
-    await exchange.reply(200, JSON_TYPE, GREETING, sim.extra_headers)
+    await exchange.reply(200, JSON_TYPE, GREETING, backend.extra_headers)
 
 
-async def openai_models(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def openai_models(backend: Backend, exchange: Exchange, found: Found) -> None:
     """List the models in OpenAI's way."""
-    await sim.send(exchange, listings.openai_models(sim.state))
+    await backend.send(exchange, listings.openai_models(backend.state))
 
 
-async def openai_model(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def openai_model(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Describe a model in OpenAI's way."""
     name = unquote(found["id"])
-    item = listings.openai_model(sim.state, name)
+    item = listings.openai_model(backend.state, name)
     if item is None:
         raise plain_error(f"Model with identifier '{name}' not found", 404)
-    await sim.send(exchange, item)
+    await backend.send(exchange, item)
 
 
-async def v0_models(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def v0_models(backend: Backend, exchange: Exchange, found: Found) -> None:
     """List the models in the way of the older REST API."""
-    await sim.send(exchange, {"data": listings.v0_models(sim.state), "object": "list"})
+    await backend.send(exchange, {"data": listings.v0_models(backend.state), "object": "list"})
 
 
-async def v0_model(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def v0_model(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Describe a model in the way of the older REST API; only its id will do."""
     name = unquote(found["id"])
-    item = next((item for item in listings.v0_models(sim.state) if item["id"] == name), None)
+    item = next((item for item in listings.v0_models(backend.state) if item["id"] == name), None)
     if item is None:
         raise openai_error(f"Model with identifier '{name}' not found", status=404)
-    await sim.send(exchange, item)
+    await backend.send(exchange, item)
 
 
-async def native_models(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def native_models(backend: Backend, exchange: Exchange, found: Found) -> None:
     """List the models with their instances."""
-    await sim.send(exchange, {"models": [listings.native_model(sim.state, model) for model in sim.state.on_disk()]})
+    await backend.send(
+        exchange, {"models": [listings.native_model(backend.state, model) for model in backend.state.on_disk()]}
+    )
 
 
-async def load(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def load(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Load a model, again if it is loaded; the answer comes when that is done."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "load")
-    model = sim.state.find(body["model"])
+    model = backend.state.find(body["model"])
     if model is None:
         message = f"Model {body['model']} not found in downloaded models"
         raise ApiError(404, {"error": {"type": "model_not_found", "message": message}})
     config = {key: body[key] for key in listings.LOAD_SETTINGS if key in body}
     # The load goes on when the client has gone.
-    work = sim.engine.load(model, context_length=body.get("context_length"), config=config)
-    loaded: Instance | str = await asyncio.shield(sim.engine.background(work))
+    work = backend.engine.load(model, context_length=body.get("context_length"), config=config)
+    loaded: Instance | str = await asyncio.shield(backend.engine.background(work))
     if isinstance(loaded, str):
         raise native_load_failure(model, loaded)
     answer: JsonObject = {
@@ -127,23 +126,23 @@ async def load(sim: Sim, exchange: Exchange, found: Found) -> None:
     }
     if body.get("echo_load_config"):
         answer["load_config"] = listings.load_config(loaded)
-    await sim.send(exchange, answer)
+    await backend.send(exchange, answer)
 
 
-async def unload(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def unload(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Unload an instance."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "unload")
     name = body["instance_id"]
-    instance = sim.state.instance(name)
+    instance = backend.state.instance(name)
     if instance is None:
         message = f"Model with instance identifier '{name}' is not loaded."
         raise ApiError(404, {"error": {"type": "model_not_found", "message": message}})
-    sim.engine.remove(instance)
-    await sim.send(exchange, {"instance_id": name})
+    backend.engine.remove(instance)
+    await backend.send(exchange, {"instance_id": name})
 
 
-async def download(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def download(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Begin a download."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "download")
@@ -151,55 +150,55 @@ async def download(sim: Sim, exchange: Exchange, found: Found) -> None:
     if "quantization" in body and not name.startswith("https://huggingface.co/"):
         message = "Quantization can only be specified for Hugging Face URLs"
         raise native_error(message, code="invalid_value", param="quantization")
-    await sim.send(exchange, sim.state.start_download(name))
+    await backend.send(exchange, backend.state.start_download(name))
 
 
-async def download_status(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def download_status(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Tell how a download goes."""
-    await sim.send(exchange, sim.state.download_status(found["id"]))
+    await backend.send(exchange, backend.state.download_status(found["id"]))
 
 
 # Inference
 
 
-async def chat(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def chat(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Complete a chat."""
-    prompt = chat_prompt(read_body(exchange.record.body), sim.version)
-    await Inference(sim, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
+    prompt = chat_prompt(read_body(exchange.record.body), backend.version)
+    await Inference(backend, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
 
 
-async def completions(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def completions(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Complete a text, without a template."""
     prompt = completion_prompt(read_body(exchange.record.body))
-    await Inference(sim, exchange, prompt, Completion, v0=_is_v0(found)).run()
+    await Inference(backend, exchange, prompt, Completion, v0=_is_v0(found)).run()
 
 
-async def embed(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def embed(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Embed texts."""
     body = read_body(exchange.record.body)
     texts = embedding_inputs(body)
-    inference = Inference(sim, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
+    inference = Inference(backend, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
     instance, _ = await inference.instance()
     try:
-        async with sim.engine.slot(instance) as run:
+        async with backend.engine.slot(instance) as run:
             await run.pause(exchange.fault.prefill)
             vectors = [embedding(text, instance.model, instance.context_length) for text in texts]
     except GenerationError as problem:
         raise plain_error(problem.message, problem.status) from None
-    await sim.send(exchange, embeddings(instance, vectors))
+    await backend.send(exchange, embeddings(instance, vectors))
 
 
-async def responses(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def responses(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Answer in the way of OpenAI's newer API."""
     prompt = response_prompt(read_body(exchange.record.body))
-    await Stateful(sim, exchange, prompt, Responses).run()
+    await Stateful(backend, exchange, prompt, Responses).run()
 
 
-async def messages(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def messages(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Answer in the way of Anthropic."""
     try:
         prompt = message_prompt(read_body(exchange.record.body))
-        await Inference(sim, exchange, prompt, Messages).run()
+        await Inference(backend, exchange, prompt, Messages).run()
     except ApiError as problem:
         error = problem.body["error"]
         if "type" in problem.body:
@@ -207,11 +206,11 @@ async def messages(sim: Sim, exchange: Exchange, found: Found) -> None:
         raise anthropic_error(error if isinstance(error, str) else error["message"], problem.status) from None
 
 
-async def native_chat(sim: Sim, exchange: Exchange, found: Found) -> None:
+async def native_chat(backend: Backend, exchange: Exchange, found: Found) -> None:
     """Answer in LM Studio's own way."""
     body = read_body(exchange.record.body, native=True)
     prompt = native_prompt(body)
-    await NativeInference(sim, exchange, prompt, NativeChat).run()
+    await NativeInference(backend, exchange, prompt, NativeChat).run()
 
 
 def _is_v0(found: Found) -> bool:

@@ -9,18 +9,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from .backend import Backend, Overflow, Script, Settings, matches
 from .connection import Connection, Exchange, Recorded
-from .engine import CRASHED, UNLOADED, Engine
+from .engine import CRASHED, UNLOADED
 from .faults import NO_FAULT, Fault, Match
 from .generate import Generator, Prompt, Step, default_answer
 from .models import SimModel, Version
 from .routes import INFERENCE_PATHS, find_route
 from .state import DEFAULT_TTL, Instance, SimDownload, State
-from .wire import JSON_TYPE, ApiError, Headers, parse_json, stringify
+from .wire import JSON_TYPE, ApiError, parse_json, stringify
 
 logger = logging.getLogger(__package__)
 
@@ -33,38 +34,12 @@ TOKEN_MALFORMED = "Malformed LM Studio API token provided: {start}**************
 OPEN_PATHS = ("/lmstudio-greeting",)
 
 Result = TypeVar("Result")
-Overflow = Literal["error", "stream", "cut"]
-
-
-@dataclass
-class Settings:
-    """What can be set at any time.
-
-    `overflow` is what a prompt longer than the context leads to: an error before the stream, an error in it, or
-    a silent cut in the middle of the conversation.
-    """
-
-    auth: Collection[str] | None = None
-    cors: bool = False
-    separate_reasoning: bool = True
-    token_delay: float = 0.0
-    coalesce: int = 1
-    overflow: Overflow = "error"
 
 
 STATE_SETTINGS = ("jit", "auto_evict", "default_ttl", "abort_concurrent_loads")
 
 
-@dataclass(eq=False)
-class Script:
-    """What is said to requests that match, instead of the default answer."""
-
-    steps: Iterable[Step] | Callable[[Prompt], Iterable[Step]]
-    match: Match
-    times: int | None
-
-
-class Sim:
+class Sim(Backend):
     """A stand-in for LM Studio's server.
 
     `models` are on disk; those with `loaded` are loaded. `auth` is a set of accepted tokens. `clock` is what time
@@ -93,13 +68,13 @@ class Sim:
         generator: Generator | None = None,
         preamble: str = "",
     ) -> None:
-        self.version = Version(version)
+        number = Version(version)
         if overflow is None:
-            overflow = "cut" if self.version.is_bionic else "error"
-        self.settings = Settings(auth, cors, separate_reasoning, token_delay, coalesce, overflow)
-        self.state = State(
+            overflow = "cut" if number.is_bionic else "error"
+        settings = Settings(auth, cors, separate_reasoning, token_delay, coalesce, overflow)
+        state = State(
             models,
-            version=self.version,
+            version=number,
             clock=clock,
             downloads=downloads,
             jit=jit,
@@ -107,15 +82,13 @@ class Sim:
             default_ttl=default_ttl,
             abort_concurrent_loads=abort_concurrent_loads,
         )
-        self.engine = Engine(self.state)
+        generator = generator or functools.partial(default_answer, preamble=preamble)
+        super().__init__(number, settings, state, generator)
         self.keep_alive = keep_alive
-        self.generator: Generator = generator or functools.partial(default_answer, preamble=preamble)
         self.requests: list[Recorded] = []
         self.faults: list[Fault] = []
-        self.scripts: list[Script] = []
         self.connections = 0
         self.failures: list[Exception] = []
-        self.responses: dict[str, str] = {}
         self.url = ""
         self._open: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -280,22 +253,6 @@ class Sim:
                 return fault
         return NO_FAULT
 
-    def take_script(self, prompt: Prompt) -> Script | None:
-        """Choose the script for a prompt, or None for the default answer."""
-        for script in self.scripts:
-            if script.times != 0 and matches(script.match, prompt.text, prompt.body):
-                if script.times is not None:
-                    script.times -= 1
-                return script
-        return None
-
-    @property
-    def extra_headers(self) -> Headers:
-        """The headers that come with every answer."""
-        if not self.settings.cors:
-            return []
-        return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Headers", "*")]
-
     # Requests
 
     async def handle(self, exchange: Exchange) -> None:
@@ -341,10 +298,6 @@ class Sim:
             record.ignored = tuple(key for key in record.json if key not in route.known_keys)
         await route.handle(self, exchange, found)
 
-    async def send(self, exchange: Exchange, value: Any) -> None:
-        """Answer with success and with JSON."""
-        await exchange.reply_json(200, value, extra=self.extra_headers)
-
     async def unknown_route(self, exchange: Exchange) -> None:
         """Answer as LM Studio does where it serves nothing: 200, and an error."""
         record = exchange.record
@@ -381,13 +334,6 @@ class Sim:
             return
         message = TOKEN_MALFORMED.format(start=token[:10]) if token else TOKEN_REQUIRED
         raise ApiError(401, {"error": {"type": "invalid_request", "code": "invalid_api_key", "message": message}})
-
-
-def matches(match: Match, text: str, body: Any) -> bool:
-    """Say whether a script or a fault is meant for a request."""
-    if match is None:
-        return True
-    return match in text if isinstance(match, str) else bool(match(body))
 
 
 def is_inference(record: Recorded) -> bool:
