@@ -180,16 +180,16 @@ class LocalStream:
 
 
 class BodySink(Protocol):
-    """Take a body that is too large to be held in memory, and answer when it has ended."""
+    """Receive a body that is too large to be held in memory, and respond when it has ended."""
 
     async def feed(self, data: bytes) -> None:
-        """Take bytes; the next ones are not read before this returns."""
+        """Receive a chunk; the next one is not read before this returns."""
 
     async def end(self) -> Response:
-        """Take the end of the body; give the answer."""
+        """Return the response, at the end of the body."""
 
     def abort(self) -> None:
-        """Take that there will be no end: the client left."""
+        """Drop what has come: the client has left before the end."""
 
 
 Outcome = Response | Call | Passthrough | LocalStream

@@ -18,11 +18,11 @@ class Clock:
     """The clocks, to be handed to what needs them: ns each."""
 
     def monotonic(self) -> int:
-        """Give a time that only grows, for durations."""
+        """Return the monotonic time, for durations."""
         return time.perf_counter_ns()
 
     def wall(self) -> int:
-        """Give the time since the epoch, for dates."""
+        """Return the time since the epoch, for dates."""
         return time.time_ns()
 
 

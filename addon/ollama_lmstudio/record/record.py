@@ -1,4 +1,4 @@
-"""What a flow keeps of both sides, beside its own request and response.
+"""What a flow keeps of both sides, besides its own request and response.
 
 It is in the flow's metadata, as plain values, so that it outlives a saved file and filters (`~meta`) find it. The
 flow's request is the call to LM Studio as it was sent, its response the answer as the client got it; the client's own
@@ -82,18 +82,18 @@ class Record:
     response_size: int = 0
     """The size of the body that the client got."""
     limit: int = 0
-    """So many bytes of each body were to be kept."""
+    """The option `max_kept_size` at the time: how many bytes of each body were kept."""
     numbers: Numbers | None = None
     error: str = ""
     purpose: str = ""
     """What a call of our own is for."""
 
     def is_cut(self, whole: int, kept: int) -> bool:
-        """Whether a body of a size is not kept whole. Less than was to be kept is what a person made of it."""
+        """Whether a body of a size is not kept whole. A body below the limit was edited by the user."""
         return self.limit <= kept < whole
 
     def forget_answer(self) -> None:
-        """Forget what came back: the request is sent again."""
+        """Clear all that came back, before the request is sent again."""
         self.status = self.upstream_size = self.response_size = 0
         self.upstream_headers, self.upstream = (), b""
         self.numbers, self.error = None, ""
@@ -127,7 +127,7 @@ class Record:
 
 
 def _savable(value: Any) -> Any:
-    """Give a value whose text can be written to a file: what clients send may hold halves of characters."""
+    """Return a value whose text can be encoded as UTF-8: what clients send may hold lone surrogates."""
     if isinstance(value, str):
         return well_formed(value)
     return tuple(map(_savable, value)) if isinstance(value, tuple) else value
@@ -154,6 +154,6 @@ def _pairs(value: object) -> Fields:
 
 
 def of(flow: http.HTTPFlow) -> Record | None:
-    """Give what a flow keeps; None for a flow that is none of ours."""
+    """Return the record of a flow; None for a flow that has none."""
     record = Record.load(flow.metadata)
     return record if record.kind or record.path else None

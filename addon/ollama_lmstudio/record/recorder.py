@@ -34,7 +34,7 @@ class Kept:
     data: bytearray = field(default_factory=bytearray)
 
     def add(self, data: bytes) -> None:
-        """Keep what there is room for."""
+        """Append data, up to the limit."""
         self.size += len(data)
         room = self.limit - len(self.data)
         if room > 0:
@@ -78,13 +78,13 @@ class Recorder:
         """The client's body, where it is not all there at once."""
 
     def set_request(self, request: Request) -> None:
-        """Take the client's request; secrets are gone from its headers."""
+        """Set the client's request, whose headers hold no secrets any more."""
         self.record.method, self.record.path, self.record.query = request.method, request.path, request.query
         self.record.headers = tuple(request.headers.items())
         self.record.request, self.record.request_size = request.body[: self._limit], len(request.body)
 
     def set_outcome(self, outcome: Outcome | BodySink) -> None:
-        """Take what becomes of the request; a call of our own stays one when it is replayed."""
+        """Set the kind and the model by the outcome; an internal call stays one when it is replayed."""
         if self.record.kind != "own":
             self.record.kind = _kind(outcome)
         if isinstance(outcome, (Call, Passthrough)):
@@ -94,20 +94,20 @@ class Recorder:
             self.record.model = _model(self.record.request)
 
     def set_upstream_head(self, response: http.Response) -> None:
-        """Take the head of LM Studio's answer."""
+        """Set status and headers of LM Studio's response."""
         self.record.status = response.status_code
         headers = response.headers.items(multi=True)
         self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
 
     def add_upstream(self, data: bytes, at: int) -> None:
-        """Take bytes of LM Studio's answer."""
+        """Add bytes of LM Studio's body, which came at `at`."""
         self._first_ns = self._first_ns or at
         self.upstream_body.add(data)
         if self.upstream_body.size > self._limit:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
     def update(self, flow: http.HTTPFlow) -> bool:
-        """Put what has come of a stream into the flow, as far as it is kept; False if that is nothing new.
+        """Write what has come of a stream, as far as it is kept, into the flow; return whether there is more.
 
         The flow is the same to whoever sends its response: what streams is sent from elsewhere.
         """
@@ -128,7 +128,7 @@ class Recorder:
         return scrub_bytes(bytes(self.upstream_body.data), self._secrets)
 
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
-        """Put everything into the flow. What the client got of a stream becomes the body of its response."""
+        """Write all of the record into the flow. What the client got of a stream becomes the body of its response."""
         self.is_finished = True
         record, response = self.record, flow.response
         record.upstream = self._upstream()
@@ -164,7 +164,7 @@ class Recorder:
         self.record.save(flow.metadata)
 
     def save(self, flow: http.HTTPFlow) -> None:
-        """Put what is known so far into the flow, in a line too."""
+        """Write what is known so far into the flow, and have its label set."""
         self.record.save(flow.metadata)
         self._label(flow)
 
@@ -186,7 +186,7 @@ class Recorder:
         return numbers
 
     def _error_in_body(self) -> str:
-        """Give the error that an answer ended with which had begun as a success."""
+        """Return the error at the end of a body that had begun as a success; empty if there is none."""
         body = self.upstream_body if self.upstream_body.size else self.client_body
         for line in reversed(self._last(body).splitlines()[-_LAST_LINES:]):
             try:
@@ -238,7 +238,7 @@ def _kind(outcome: Outcome | BodySink) -> Kind:
 
 
 def _model(body: bytes) -> str:
-    """Give the model that a request names, of those that are answered here."""
+    """Return the model that the body of a request names; empty if it names none."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

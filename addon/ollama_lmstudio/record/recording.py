@@ -42,7 +42,7 @@ def find(flows: list[http.HTTPFlow], incoming: Request) -> tuple[http.HTTPFlow, 
 
 
 def become(flow: http.HTTPFlow, recorded: http.HTTPFlow) -> None:
-    """Make a request the recorded one."""
+    """Replace a flow's request by the recorded one."""
     request, then = flow.request, recorded.request
     request.method, request.scheme, request.host, request.port = then.method, then.scheme, then.host, then.port
     request.path, request.headers, request.raw_content = then.path, then.headers.copy(), then.raw_content

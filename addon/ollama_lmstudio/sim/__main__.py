@@ -31,7 +31,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def make_sim(options: argparse.Namespace) -> Sim:
-    """Make the stand-in that the command line describes."""
+    """Return the stand-in that the command line describes."""
     delay = options.delay if options.delay is not None else TOKEN_DELAY if options.demo else 0.0
     models = demo_models()
     if options.load_seconds is not None or not options.demo:

@@ -15,7 +15,7 @@ TOOL_CHOICES = {"any": "required", "tool": "required", "auto": "auto", "none": "
 
 
 def anthropic_error(message: str, status: int = 400, kind: str = "invalid_request_error") -> ApiError:
-    """Make the error of this API."""
+    """Return the error of this API."""
     return ApiError(status, {"type": "error", "error": {"type": kind, "message": message}})
 
 

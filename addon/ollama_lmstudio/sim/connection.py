@@ -74,7 +74,11 @@ class Exchange:
         """Answer with a whole body, or with 304 if the client has it already."""
         tag = etag(body)
         headers: Headers = [("X-Powered-By", "Express"), *(extra or [])]
-        if status == 200 and self.record.method in ("GET", "HEAD") and self.record.header("if-none-match") == tag:
+        if (
+            status == HTTPStatus.OK
+            and self.record.method in ("GET", "HEAD")
+            and self.record.header("if-none-match") == tag
+        ):
             status, body = 304, b""
             headers += [("ETag", tag)]
         else:
@@ -259,7 +263,7 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
 
     def answered(self, status: int) -> None:
-        """Tell h11 that the answer is complete."""
+        """Tell h11 that the response is complete."""
         if self._h11.our_state is h11.SEND_RESPONSE:
             self._h11.send(h11.Response(status_code=status, headers=[("Transfer-Encoding", "chunked")]))
             self._h11.send(h11.EndOfMessage())
@@ -338,13 +342,13 @@ class Hub(Protocol):
     keep_alive: float
 
     def opened(self, connection: Connection) -> None:
-        """Take note of a new connection."""
+        """Add a connection."""
 
     def closed(self, connection: Connection) -> None:
-        """Take note of the end of a connection."""
+        """Remove a connection that has ended."""
 
     def early_fault(self, record: Recorded, *, reused: bool) -> Fault:
-        """Choose what goes wrong before the body of a request is read, on a connection used before or not."""
+        """Return the fault to apply before a body is read; `reused`: the connection had an earlier request."""
         ...
 
     async def handle(self, exchange: Exchange) -> None:

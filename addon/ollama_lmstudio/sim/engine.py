@@ -84,11 +84,11 @@ class Engine:
         self._runs: defaultdict[Instance, set[Run]] = defaultdict(set)
 
     def new_id(self, length: int, alphabet: str = string.digits + string.ascii_lowercase) -> str:
-        """Make up an id. The same ids come in the same order each time."""
+        """Return an id. The same ids come in the same order each time."""
         return "".join(self.random.choices(alphabet, k=length))
 
     def new_call_id(self, model: SimModel) -> str:
-        """Make up the id of a tool call, in the way of the engine that runs the model."""
+        """Return the id of a tool call, in the way of the engine that runs the model."""
         if model.format == "mlx" or model.is_gpt_oss:
             return self.new_id(9, string.digits)
         return self.new_id(32, string.ascii_letters + string.digits)

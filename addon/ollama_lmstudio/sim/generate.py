@@ -26,7 +26,7 @@ How = Literal["fin", "rst"]
 
 @dataclass(frozen=True)
 class Text:
-    """Say texts, one token each."""
+    """Content, one token each."""
 
     kind: TextKind
     texts: tuple[str, ...]
@@ -50,7 +50,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Sleep:
-    """Say nothing for a while, in seconds."""
+    """A pause, in seconds."""
 
     seconds: float
 
@@ -88,17 +88,17 @@ Step = Text | ToolCall | Sleep | Failure | Hangup | Raw | End
 
 
 def content(*texts: str) -> Step:
-    """Say these tokens of content."""
+    """Return a step of content, one token each."""
     return Text("content", texts)
 
 
 def reasoning(*texts: str) -> Step:
-    """Think these tokens."""
+    """Return a step of reasoning, one token each."""
     return Text("reasoning", texts)
 
 
 def words(text: str) -> Step:
-    """Say a text as content, cut into tokens."""
+    """Return a step of content: a text, cut into tokens."""
     return Text("content", tuple(tokenize(text)))
 
 
@@ -124,7 +124,7 @@ def tool_call(
 
 
 def sleep(seconds: float) -> Step:
-    """Say nothing for a while."""
+    """Return a step that pauses, in seconds."""
     return Sleep(seconds)
 
 
@@ -347,7 +347,7 @@ def default_answer(prompt: Prompt, model: SimModel, preamble: str = "") -> list[
 
 
 def fixed_answer(count: int) -> Generator:
-    """Make a generator of answers that have this many tokens."""
+    """Return a generator of answers that have this many tokens."""
     steps = [Text("content", (" token",) * count)]
     return lambda prompt, model: steps
 
@@ -364,7 +364,7 @@ def fitting_tool(tools: list[JsonObject], request: str) -> JsonObject:
 
 
 def example(schema: Any, request: str = "", root: Any = None) -> Any:
-    """Make a value that satisfies a JSON schema; strings are words of the request."""
+    """Return a value that satisfies a JSON schema; strings are words of the request."""
     root = schema if root is None else root
     if not isinstance(schema, dict):
         return {}
@@ -421,7 +421,7 @@ WORD_SPREAD = 16
 
 
 def embedding(text: str, model: SimModel, context_length: int) -> list[float]:
-    """Make the vector of a text: the same for the same words, near for texts that share words.
+    """Return the vector of a text: the same for the same words, near for texts that share words.
 
     Words past the context length are cut silently, as LM Studio does.
     """

@@ -102,7 +102,7 @@ class Inference:
         return None
 
     def load_failure(self, problem: LoadError) -> ApiError:
-        """Make the error for a load that failed."""
+        """Return the error for a load that failed."""
         error = self.backend.state.load_failure(problem.model.key, problem.reason)
         error.indent = self._model_error_indent
         return error
@@ -194,7 +194,7 @@ class Stateful(Inference):
         await super().run()
 
     def not_stored(self, response_id: object) -> ApiError:
-        """Make the error for a conversation that is not stored."""
+        """Return the error for a conversation that is not stored."""
         message = f"Response with id '{response_id}' not found"
         return openai_error(message, param="previous_response_id", code="invalid_value")
 
@@ -211,7 +211,7 @@ class NativeInference(Stateful):
     """A native chat: the model must exist, and a stream tells how its load goes."""
 
     def not_stored(self, response_id: object) -> ApiError:
-        """Make the error for a conversation that is not stored."""
+        """Return the error for a conversation that is not stored."""
         message = f"Response with id '{response_id}' not found"
         return native_error(message, param="previous_response_id", code="invalid_value")
 
@@ -236,7 +236,7 @@ class NativeInference(Stateful):
         check_reasoning(self.prompt.body, model, self.backend.version)
 
     def load_failure(self, problem: LoadError) -> ApiError:
-        """Make the error for a load that failed."""
+        """Return the error for a load that failed."""
         return native_load_failure(problem.model, problem.reason)
 
     async def _watch(self, model: SimModel, load: asyncio.Task[Instance | str]) -> None:
@@ -253,6 +253,6 @@ class NativeInference(Stateful):
 
 
 def native_load_failure(model: SimModel, reason: str) -> ApiError:
-    """Make the error of `/api/v1` for a load that failed."""
+    """Return the error of `/api/v1` for a load that failed."""
     message = f'Failed to load model "{model.key}". Error: {reason}'
     return ApiError(500, {"error": {"type": "model_load_failed", "message": message}})

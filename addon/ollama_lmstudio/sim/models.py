@@ -83,7 +83,7 @@ class SimModel:
 
 
 def gpt_oss(key: str = "openai/gpt-oss-20b", **changes: object) -> SimModel:
-    """Make a gpt-oss model: always reasoning, in a field of its own name."""
+    """Return a gpt-oss model: always reasoning, in a field of its own name."""
     values: dict[str, object] = {
         "architecture": "gpt-oss",
         "quantization": "MXFP4",
@@ -95,7 +95,7 @@ def gpt_oss(key: str = "openai/gpt-oss-20b", **changes: object) -> SimModel:
 
 
 def embedder(key: str = "text-embedding-nomic-embed-text-v1.5", **changes: object) -> SimModel:
-    """Make an embedding model like the one that comes with LM Studio."""
+    """Return an embedding model like the one that comes with LM Studio."""
     values: dict[str, object] = {
         "type": "embedding",
         "publisher": "nomic-ai",
@@ -140,7 +140,7 @@ class Version:
         return self.name.startswith("bionic")
 
     def has(self, feature: str) -> bool:
-        """Say whether this version does the thing, one of FEATURES."""
+        """Whether this version has a feature, one of FEATURES."""
         if self.is_bionic:
             return True
         return tuple(int(part) for part in self.name.split(".")) >= FEATURES[feature]

@@ -65,7 +65,7 @@ def find_route(method: str, path: str, version: Version) -> tuple[Route, Found] 
 
 
 async def greeting(backend: Backend, exchange: Exchange, found: Found) -> None:
-    """Say that this is LM Studio."""
+    """Answer that this is LM Studio."""
     await exchange.reply(200, JSON_TYPE, GREETING, backend.extra_headers)
 
 
@@ -154,7 +154,7 @@ async def download(backend: Backend, exchange: Exchange, found: Found) -> None:
 
 
 async def download_status(backend: Backend, exchange: Exchange, found: Found) -> None:
-    """Tell how a download goes."""
+    """Answer with the state of a download."""
     await backend.send(exchange, backend.state.download_status(found["id"]))
 
 

@@ -157,7 +157,7 @@ class Sim(Backend):
         match: Match = None,
         times: int | None = None,
     ) -> Script:
-        """Say these steps to requests whose prompt has the text `match`, or whose body it returns true for.
+        """Answer requests with these steps: whose prompt has the text `match`, or whose body it is true for.
 
         The first script that matches is used, `times` times if given. Return it; `sim.scripts` has them all.
         """
@@ -166,7 +166,7 @@ class Sim(Backend):
         return script
 
     def fault(self, fault: Fault | None = None, **fields: Any) -> Fault:
-        """Let something go wrong: a Fault, or one of these fields. Return it; `sim.faults` has them all."""
+        """Add a Fault, or one of these fields, and return it; `sim.faults` has them all."""
         fault = fault or Fault(**fields)
         self.faults.append(fault)
         return fault
@@ -199,11 +199,11 @@ class Sim(Backend):
         self._in_loop(lambda: self.engine.remove(self._instance(instance_id), UNLOADED))
 
     def crash(self, instance_id: str) -> None:
-        """Let a model crash: it is gone, and answers under way end with an error."""
+        """Crash a model: its instance is gone, and answers under way end with an error."""
         self._in_loop(lambda: self.engine.remove(self._instance(instance_id), CRASHED))
 
     def wedge(self, instance_id: str) -> None:
-        """Let the engine of an instance fail every request until the model is loaded anew."""
+        """Make the engine of an instance fail every request until the model is loaded anew."""
         self._in_loop(lambda: setattr(self._instance(instance_id), "wedged", True))
 
     def _instance(self, instance_id: str) -> Instance:
@@ -230,16 +230,16 @@ class Sim(Backend):
     # Connections
 
     def opened(self, connection: Connection) -> None:
-        """Take note of a new connection."""
+        """Add a connection."""
         self.connections += 1
         self._open.add(connection)
 
     def closed(self, connection: Connection) -> None:
-        """Take note of the end of a connection."""
+        """Remove a connection that has ended."""
         self._open.discard(connection)
 
     def early_fault(self, record: Recorded, *, reused: bool) -> Fault:
-        """Choose what goes wrong before the body of a request is read, on a connection used before or not."""
+        """Return the fault to apply before a body is read; `reused`: the connection had an earlier request."""
         return self._take_fault(
             record, lambda fault: fault.is_early and fault.match is None and (reused or not fault.stale)
         )
@@ -305,7 +305,7 @@ class Sim(Backend):
         await exchange.reply(200, JSON_TYPE, stringify(body), self.extra_headers)
 
     async def _obstruct(self, exchange: Exchange) -> bool:
-        """Let go wrong what goes wrong before LM Studio gets to see the request; True if that was its end."""
+        """Apply a fault that strikes before LM Studio sees the request; return whether the request ended with it."""
         fault, record = exchange.fault, exchange.record
         upgrade = record.header("upgrade") and not self.version.has("upgrade_ignored")
         if fault.hang == "headers":
@@ -337,7 +337,7 @@ class Sim(Backend):
 
 
 def is_inference(record: Recorded) -> bool:
-    """Say whether a request is one that models answer."""
+    """Whether a request is one that models answer."""
     return record.method == "POST" and record.path.rstrip("/").lower() in INFERENCE_PATHS
 
 

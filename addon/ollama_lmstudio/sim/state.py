@@ -195,7 +195,7 @@ class State:
     # Loads
 
     def begin_load(self, model: SimModel) -> Loading:
-        """Take note that a load begins; loads of two models at once can abort each other."""
+        """Begin a load; loads of two models at once can abort each other."""
         loading = Loading(model, self._load_problem(model))
         others = [other for other in self.loading if other.model.key != model.key]
         if self.abort_concurrent_loads and others:
@@ -205,7 +205,7 @@ class State:
         return loading
 
     def end_load(self, loading: Loading) -> None:
-        """Take note that a load is over."""
+        """End a load."""
         self.loading.remove(loading)
 
     def _load_problem(self, model: SimModel) -> str | None:
@@ -223,7 +223,7 @@ class State:
     # Names
 
     def resolve(self, name: object, kind: Literal["llm", "embedding"]) -> Instance | SimModel:
-        """Say who answers to a request's `model`: an instance, or a model that is to be loaded first.
+        """Return who answers to a request's `model`: an instance, or a model that is to be loaded first.
 
         A name nobody knows is answered by the only model loaded, if there is exactly one. Raises ApiError.
         """
@@ -250,7 +250,7 @@ class State:
         raise self.no_models() if not loaded and not self.jit else self.unknown(name)
 
     def unknown(self, name: str) -> ApiError:
-        """Make the error for a name that no model has."""
+        """Return the error for a name that no model has."""
         examples = [
             example for model in self.models.values() if model.type == "llm" for example in (*model.variants, model.key)
         ]
@@ -261,12 +261,12 @@ class State:
         )
 
     def no_models(self) -> ApiError:
-        """Make the error for a request when nothing is loaded and nothing may be."""
+        """Return the error for a request when nothing is loaded and nothing may be."""
         text = NO_MODELS if self.version.has("jit_error_400") else OLD_NO_MODELS
         return openai_error(text, code=None, status=self._model_error_status)
 
     def load_failure(self, name: str, reason: str) -> ApiError:
-        """Make the error for a load on demand that failed."""
+        """Return the error for a load on demand that failed."""
         return openai_error(f'Failed to load model "{name}". Error: {reason}', status=self._model_error_status)
 
     @property

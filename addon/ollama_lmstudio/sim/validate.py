@@ -22,6 +22,7 @@ INVALID_JSON = "Invalid body: failed to parse JSON value. Please check the value
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TOOL_CHOICES = ("none", "auto", "required")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+MAX_TOP_LOGPROBS = 20
 DATA_URL = re.compile(r"data:image/(?:png|jpeg);base64,(.+)", re.DOTALL)
 # What the engine's decoder reads, by the first bytes.
 IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
@@ -110,7 +111,7 @@ def chat_prompt(body: JsonObject, version: Version) -> Prompt:
 
 
 def set_limits(prompt: Prompt, *names: str, stop: str = "stop") -> None:
-    """Take over the limits of an answer: its length, under any of these names, and its stop strings."""
+    """Set a prompt's limits of an answer: its length, under any of these names, and its stop strings."""
     for name in names:
         limit = prompt.body.get(name)
         if isinstance(limit, int | float) and not isinstance(limit, bool):
@@ -185,7 +186,7 @@ def _innermost(text: str) -> str:
 
 
 def javascript_json_error(text: str, problem: ValueError) -> str:
-    """Say in V8's words why a text is not JSON."""
+    """Return V8's message for a text that is not JSON."""
     if not isinstance(problem, json.JSONDecodeError):
         return f"{problem}, {stringify(text).decode()} is not valid JSON"
     if problem.msg.startswith("Unterminated string"):
@@ -271,8 +272,10 @@ def _thinks(body: JsonObject, version: Version) -> bool:
 
 def _top_logprobs(body: JsonObject) -> int | None:
     count = body.get("top_logprobs")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 20):
-        raise plain_error("'top_logprobs' must be an integer between 0 and 20")
+    if count is not None and (
+        not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_TOP_LOGPROBS
+    ):
+        raise plain_error(f"'top_logprobs' must be an integer between 0 and {MAX_TOP_LOGPROBS}")
     if not body.get("logprobs"):
         return None
     return count or 0

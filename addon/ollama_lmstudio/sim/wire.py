@@ -31,15 +31,20 @@ def quote(text: str) -> bytes:
         return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted).encode()
 
 
+# Numbers from the first up to the second are written without an exponent (ECMA-262, Number::toString).
+SMALLEST_FIXED = 1e-6
+LARGEST_FIXED = 1e21
+
+
 def _number(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return "null"
-    if value == int(value) and abs(value) < 1e21:
+    if value == int(value) and abs(value) < LARGEST_FIXED:
         return str(int(value))
     digits = repr(value)
     if "e" not in digits:
         return digits
-    if 1e-6 <= abs(value) < 1e21:
+    if SMALLEST_FIXED <= abs(value) < LARGEST_FIXED:
         return format(Decimal(digits), "f")
     mantissa, exponent = digits.split("e")
     return f"{mantissa}e{int(exponent):+d}"
@@ -122,7 +127,7 @@ class ApiError(Exception):
 
 
 def plain_error(message: str, status: int = 400) -> ApiError:
-    """Make the error most routes answer with: a string."""
+    """Return the error that most routes answer with: a string."""
     return ApiError(status, {"error": message})
 
 
@@ -134,7 +139,7 @@ def openai_error(
     status: int = 400,
     indent: int = 2,
 ) -> ApiError:
-    """Make the error object of the OpenAI-style routes."""
+    """Return the error object of the OpenAI-style routes."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return ApiError(status, {"error": error}, indent=indent)
 
@@ -147,7 +152,7 @@ def native_error(
     status: int = 400,
     kind: str = "invalid_request",
 ) -> ApiError:
-    """Make the error object of `/api/v1`; `param` is left out where it is None."""
+    """Return the error object of `/api/v1`; `param` is left out where it is None."""
     error: JsonObject = {"message": message, "type": kind}
     if param is not None:
         error["param"] = param
