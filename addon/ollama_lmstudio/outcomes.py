@@ -124,9 +124,9 @@ class Call:
     translation: BodyTranslation
     model: str = ""
     asked: str = ""
-    dropped: Sequence[str] = ()
+    unsupported: Sequence[str] = ()
     """What the client asked for and LM Studio has nothing for."""
-    finished: Callable[[], None] | None = None
+    release: Callable[[], None] | None = None
     """What is to be called when the answer has ended, also when the client left."""
     reload: Callable[[], Awaitable[None]] | None = None
     """How to load the model, should LM Studio refuse to do so on demand."""
@@ -159,7 +159,7 @@ class Passthrough:
     rewrite: Callable[[bytes], bytes] | None = None
     model: str = field(default="", compare=False)
     asked: str = field(default="", compare=False)
-    finished: Callable[[], None] | None = field(default=None, compare=False)
+    release: Callable[[], None] | None = field(default=None, compare=False)
     """What is to be called when the answer has ended, also when the client left; None if no known model is used."""
 
 

@@ -255,6 +255,6 @@ def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices)
     key = made[0].model
     assert services.lifetimes.running(key) == 2
     for each in made:
-        assert each.finished is not None
-        each.finished()
+        assert each.release is not None
+        each.release()
     assert services.lifetimes.running(key) == 0

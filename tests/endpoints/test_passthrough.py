@@ -462,9 +462,9 @@ def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[...
     services = make_services(*MODELS)
     relay = go(json.dumps({"model": QWEN}).encode(), services)
     assert isinstance(relay, Passthrough)
-    assert relay.finished is not None
+    assert relay.release is not None
     assert services.lifetimes.running(QWEN) == 1
-    relay.finished()
+    relay.release()
     assert services.lifetimes.running(QWEN) == 0
 
 
@@ -472,7 +472,7 @@ def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[...
 def test_a_relay_without_a_model_uses_none(body: bytes, make_services: Callable[..., Services]) -> None:
     relay = go(body, make_services(*MODELS))
     assert isinstance(relay, Passthrough)
-    assert relay.finished is None
+    assert relay.release is None
 
 
 def test_a_large_body_is_read_beside_the_event_loop(

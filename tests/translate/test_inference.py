@@ -171,7 +171,7 @@ def test_no_schema_together_with_tools() -> None:
     mapped = Mapped()
     body = inference.chat_body(FOUND, MESSAGES, mapped, response_format="json", tools=[TOOL])
     assert "response_format" not in body
-    assert mapped.dropped == ["format together with tools"]
+    assert mapped.unsupported == ["format together with tools"]
 
 
 def test_completion_body() -> None:

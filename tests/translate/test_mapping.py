@@ -65,7 +65,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_options(options: dict[str, Any], body: dict[str, Any]) -> None:
     mapped = mapping.options_to_lmstudio(options, {}, CHAT_COMPLETIONS)
     assert mapped.body == body
-    assert mapped.dropped == []
+    assert mapped.unsupported == []
 
 
 def test_every_option_of_the_table_is_tested() -> None:
@@ -77,7 +77,7 @@ def test_what_lm_studio_has_nothing_for_is_named() -> None:
     options = {"mirostat": 1, "num_gpu": 99, "num_keep": None, "typical_p": 1.0, "seed": 1, "num_ctx": 5}
     mapped = mapping.options_to_lmstudio(options, {"whatever": 1}, CHAT_COMPLETIONS)
     assert mapped.body == {"seed": 1}
-    assert mapped.dropped == ["mirostat", "num_gpu", "typical_p"]
+    assert mapped.unsupported == ["mirostat", "num_gpu", "typical_p"]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_substitute_for_a_key_that_an_endpoint_lacks(
     lacking = mapping.ENDPOINT_KEYS[COMPLETIONS] - {"repeat_penalty"}
     monkeypatch.setattr(mapping, "ENDPOINT_KEYS", {COMPLETIONS: lacking})
     mapped = mapping.options_to_lmstudio(options, {}, COMPLETIONS)
-    assert (mapped.body, mapped.dropped) == (body, dropped)
+    assert (mapped.body, mapped.unsupported) == (body, dropped)
 
 
 def test_no_substitute_where_that_is_lacking_too() -> None:
     mapped = mapping.options_to_lmstudio({"repeat_penalty": 1.2, "seed": 1}, {}, EMBEDDINGS)
-    assert (mapped.body, mapped.dropped) == ({}, ["repeat_penalty", "seed"])
+    assert (mapped.body, mapped.unsupported) == ({}, ["repeat_penalty", "seed"])
 
 
 def test_lm_studio_knows_the_keys_it_is_sent() -> None:

@@ -60,5 +60,5 @@ async def chat(incoming: Request, services: Services) -> Response | Call:
         wishes,
         split_think=request.think is not False and inference.thinks(model, services) is not False,
         keep_alive=request.keep_alive,
-        dropped=mapped.dropped,
+        unsupported=mapped.unsupported,
     )

@@ -78,7 +78,7 @@ def _chat(
     """Ask as a chat of one turn, so that LM Studio applies the model's template, as Ollama does."""
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
     if request.template:
-        mapped.dropped.append("template")
+        mapped.unsupported.append("template")
     body = inference.chat_body(
         found,
         _messages(request, system, earlier, found),
@@ -89,7 +89,7 @@ def _chat(
         top_logprobs=request.top_logprobs,
         keep_alive=request.keep_alive,
     )
-    return _call(mapping.CHAT_COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
+    return _call(mapping.CHAT_COMPLETIONS, body, mapped.unsupported, request, found, incoming, services, earlier)
 
 
 def _completion(
@@ -107,15 +107,15 @@ def _completion(
     mapped = mapping.options_to_lmstudio(given, request.extras, mapping.COMPLETIONS)
     for name, value in (("format", request.format), ("logprobs", request.logprobs)):
         if value:
-            mapped.dropped.append(f"{name} for raw prompts")
+            mapped.unsupported.append(f"{name} for raw prompts")
     body = inference.completion_body(found, prompt, mapped, request.keep_alive)
-    return _call(mapping.COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
+    return _call(mapping.COMPLETIONS, body, mapped.unsupported, request, found, incoming, services, earlier)
 
 
 def _call(
     path: str,
     body: dict[str, Any],
-    dropped: list[str],
+    unsupported: list[str],
     request: GenerateRequest,
     found: ResolvedModel,
     incoming: Request,
@@ -140,5 +140,5 @@ def _call(
         split_think=split,
         context=None if request.raw else context,
         keep_alive=request.keep_alive,
-        dropped=dropped,
+        unsupported=unsupported,
     )

@@ -59,8 +59,8 @@ async def passthrough(incoming: Request, services: Services) -> Passthrough | Re
     with services.lifetimes.used(target.model):
         await services.lifetimes.unloaded(target.model)
     services.lifetimes.begin(target.model, None)
-    finished = partial(services.lifetimes.end, target.model)
-    return Passthrough(incoming.path, body, model=target.id, asked=model.value, finished=finished)
+    release = partial(services.lifetimes.end, target.model)
+    return Passthrough(incoming.path, body, model=target.id, asked=model.value, release=release)
 
 
 def named(body: bytes) -> tuple[str, dict[str, Span]] | None:

@@ -138,10 +138,10 @@ def check_thinking(think: bool | str | None, name: str, model: Model, services: 
         raise errors.thinking_unsupported(name)
 
 
-def log_unsupported(dropped: Sequence[str], services: Services) -> None:
+def log_unsupported(unsupported: Sequence[str], services: Services) -> None:
     """Name once in the log what LM Studio has nothing for: only so much of it, as clients make up names."""
     left = MENTIONED_AT_ONCE
-    for name in map(_shown, dropped[:MENTIONED_AT_MOST]):
+    for name in map(_shown, unsupported[:MENTIONED_AT_MOST]):
         if not left or len(services.logged_once) >= MENTIONED_AT_MOST:
             return
         if name not in services.logged_once:
@@ -190,7 +190,7 @@ def chat_body(
         body["tools"] = offered
         # With a schema beside them the model writes what looks like the schema and calls no tool.
         if response_format is not None:
-            mapped.dropped.append("format together with tools")
+            mapped.unsupported.append("format together with tools")
     elif response_format is not None:
         body["response_format"] = mapping.format_to_lmstudio(response_format)
     effort = mapping.think_to_lmstudio(think, found.model)
@@ -239,10 +239,10 @@ def make_call(
     split_think: bool,
     context: Callable[[str], list[int]] | None = None,
     keep_alive: KeepAlive | None = None,
-    dropped: Sequence[str] = (),
+    unsupported: Sequence[str] = (),
 ) -> Call:
     """Make the call to LM Studio and the translator of its answer."""
-    log_unsupported(dropped, services)
+    log_unsupported(unsupported, services)
     settings, clock = services.settings, services.clock
     now = clock.monotonic()
     translation = Translator(
@@ -258,7 +258,7 @@ def make_call(
         scrub=lambda text: lm_errors.scrub(text, services.secrets),
     )
     make = StreamedCall if wanted.streaming else CollectedCall
-    call = make(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
+    call = make(path, mapping.dumps(body), translation, model=found.id, asked=name, unsupported=tuple(unsupported))
     return use(call, found, keep_alive, services)
 
 
@@ -269,6 +269,6 @@ def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: S
         await loading.ensure_loaded(found, services)
 
     services.lifetimes.begin(found.model, keep_alive)
-    call.finished = lambda: services.lifetimes.end(found.model)
+    call.release = lambda: services.lifetimes.end(found.model)
     call.reload = reload
     return call

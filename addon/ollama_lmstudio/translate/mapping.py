@@ -70,7 +70,7 @@ class Mapped:
     """The keys for LM Studio, and the names of the options that it has nothing for."""
 
     body: dict[str, Any] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
 
 
 def options_to_lmstudio(options: Mapping[str, Any], extras: Mapping[str, Any], endpoint: str) -> Mapped:
@@ -94,12 +94,14 @@ def options_to_lmstudio(options: Mapping[str, Any], extras: Mapping[str, Any], e
         elif substitute in allowed and substitute not in given:
             mapped.body[str(substitute)] = value
         else:
-            mapped.dropped.append(name)
+            mapped.unsupported.append(name)
     for source in (given, extras):
         for key, value in source.items():
             if key in OPENAI_KEYS and key in allowed and not _is_nothing(value):
                 mapped.body.setdefault(key, value)
-    mapped.dropped += [name for name in given if name not in _LMSTUDIO_KEYS and name not in OPENAI_KEYS | OWN_OPTIONS]
+    mapped.unsupported += [
+        name for name in given if name not in _LMSTUDIO_KEYS and name not in OPENAI_KEYS | OWN_OPTIONS
+    ]
     return mapped
 
 
