@@ -253,8 +253,8 @@ def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices)
     services = make_services(BERT)
     made = [call("/api/embed", {"input": "a"}, services)[0] for _ in range(2)]
     key = made[0].model
-    assert services.lifetimes.running(key) == 2
+    assert services.lifetimes.active_requests(key) == 2
     for each in made:
         assert each.release is not None
         each.release()
-    assert services.lifetimes.running(key) == 0
+    assert services.lifetimes.active_requests(key) == 0

@@ -463,9 +463,9 @@ def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[...
     relay = go(json.dumps({"model": QWEN}).encode(), services)
     assert isinstance(relay, Passthrough)
     assert relay.release is not None
-    assert services.lifetimes.running(QWEN) == 1
+    assert services.lifetimes.active_requests(QWEN) == 1
     relay.release()
-    assert services.lifetimes.running(QWEN) == 0
+    assert services.lifetimes.active_requests(QWEN) == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"model":5}'])

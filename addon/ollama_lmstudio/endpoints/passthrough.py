@@ -56,10 +56,10 @@ async def passthrough(incoming: Request, services: Services) -> Passthrough | Re
     if services.settings.repair_passthrough and incoming.method == "POST":
         changes += await run_in_thread_if_large(size, repairs, incoming.path, text, found, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
-    with services.lifetimes.used(target.model):
-        await services.lifetimes.unloaded(target.model)
-    services.lifetimes.begin(target.model, None)
-    release = partial(services.lifetimes.end, target.model)
+    with services.lifetimes.using(target.model):
+        await services.lifetimes.wait_for_unload(target.model)
+    services.lifetimes.acquire(target.model, None)
+    release = partial(services.lifetimes.release, target.model)
     return Passthrough(incoming.path, body, model=target.id, asked=model.value, release=release)
 
 

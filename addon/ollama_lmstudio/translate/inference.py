@@ -268,7 +268,7 @@ def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: S
     async def reload() -> None:
         await loading.ensure_loaded(found, services)
 
-    services.lifetimes.begin(found.model, keep_alive)
-    call.release = lambda: services.lifetimes.end(found.model)
+    services.lifetimes.acquire(found.model, keep_alive)
+    call.release = lambda: services.lifetimes.release(found.model)
     call.reload = reload
     return call
