@@ -1,4 +1,4 @@
-"""Embeddings: vectors of length 1, in the order of the inputs, and counts that stay from below."""
+"""/api/embed and /api/embeddings: the call, its answer, and errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from ollama_lmstudio.endpoints import embed
+from ollama_lmstudio.endpoints.embed import embed
+from ollama_lmstudio.endpoints.embeddings import embeddings
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
@@ -22,7 +21,7 @@ from ollama_lmstudio.services import Services
 MakeServices = Callable[..., Services]
 
 BERT = Model("text-embedding-bert", type="embedding", max_context_length=4, instances=(Instance("i"),))
-ENDPOINTS = {"/api/embed": embed.embed, "/api/embeddings": embed.embeddings}
+ENDPOINTS = {"/api/embed": embed, "/api/embeddings": embeddings}
 
 
 def ask(path: str, body: dict[str, Any], services: Services) -> Response | Call:
@@ -42,52 +41,6 @@ def vectors(*rows: Any) -> bytes:
 def answered(made: Call, body: bytes, status: int = 200) -> tuple[int, dict[str, Any]]:
     answer = made.translation.translate(status, "application/json", body, 2_000_000_000)
     return answer.status, json.loads(answer.body)
-
-
-@pytest.mark.parametrize(
-    ("vector", "dimensions", "expected"),
-    [
-        ([3.0, 4.0], 0, [0.6, 0.8]),
-        ([3.0, 4.0, 12.0], 2, [0.6, 0.8]),
-        ([3.0, 4.0], 2, [0.6, 0.8]),
-        ([3.0, 4.0], 3, [0.6, 0.8]),
-        ([3.0, 4.0], -1, [0.6, 0.8]),
-        ([-2.0], 1, [-1.0]),
-        ([0.0, 0.0], 0, [0.0, 0.0]),
-        ([0.0, 5.0], 1, [0.0]),
-        ([], 0, []),
-        ([3e200, 4e200], 0, [0.6, 0.8]),
-        ([3e-200, 4e-200], 0, [0.6, 0.8]),
-    ],
-)
-def test_normalise(vector: list[float], dimensions: int, expected: list[float]) -> None:
-    assert embed.normalise(vector, dimensions) == pytest.approx(expected)
-
-
-@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20), st.integers(-1, 25))
-def test_every_vector_has_length_1(vector: list[float], dimensions: int) -> None:
-    cut = vector[:dimensions] if dimensions > 0 else vector
-    assume(math.hypot(*cut) > 1e-300)
-    made = embed.normalise(vector, dimensions)
-    assert len(made) == len(cut)
-    assert math.hypot(*made) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("texts", "count"),
-    [
-        ([], 0),
-        ([""], 1),
-        (["   \n"], 1),
-        (["hello"], 1),
-        (["Hello, world!"], 4),
-        (["a b", "c"], 3),
-        (["naïve café"], 2),
-        (["..."], 3),
-    ],
-)
-def test_count_tokens(texts: list[str], count: int) -> None:
-    assert embed.count_tokens(texts) == count
 
 
 def test_embed(make_services: MakeServices) -> None:

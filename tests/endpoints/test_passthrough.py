@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.translate.test_mapping import tools
+from tests.translate.test_tools import tools
 
-from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
+from ollama_lmstudio.endpoints.passthrough import passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
@@ -25,12 +25,14 @@ from ollama_lmstudio.outcomes import Passthrough, Request, Response
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
 from ollama_lmstudio.threads import LARGE_BYTES
+from ollama_lmstudio.translate.api_errors import error_answer
+from ollama_lmstudio.translate.passthrough import members_with_model
 
 CHAT = "/v1/chat/completions"
 
 
 def span(body: bytes) -> str | None:
-    parsed = named(body)
+    parsed = members_with_model(body)
     if parsed is None:
         return None
     text, found = parsed
@@ -480,7 +482,7 @@ def test_a_large_body_is_read_beside_the_event_loop(
 ) -> None:
     on_loop = []
     module = sys.modules[passthrough.__module__]
-    for name in ("named", "repairs"):
+    for name in ("members_with_model", "repairs"):
         function = getattr(module, name)
 
         def note(*given: Any, function: Callable[..., Any] = function) -> Any:

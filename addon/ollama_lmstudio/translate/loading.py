@@ -1,65 +1,54 @@
-"""Loading a model as a request asks for it, and the responses to requests without a prompt."""
+"""Models as requests ask for them to be loaded: `keep_alive`, `num_ctx`, and their use by a call."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..lmstudio.catalog import Model
-from ..lmstudio.resolve import Resolution
-from ..ollama import times
 from ..ollama.durations import KeepAlive
-from ..outcomes import Response
+from ..outcomes import Call
 from ..services import Services
-from .stream import LineFormat
+from .models import ResolvedModel
 
 
-async def ensure_loaded(model: Resolution, services: Services, context_length: int | None = None) -> None:
+async def ensure_loaded(resolved: ResolvedModel, services: Services, context_length: int | None = None) -> None:
     """Load a model, unless it is loaded, within the option `load_timeout_seconds`."""
-    await services.lifetimes.ensure_loaded(model, services.settings.load_timeout_seconds, context_length)
+    await services.lifetimes.ensure_loaded(resolved, services.settings.load_timeout_seconds, context_length)
 
 
 async def prepare(
-    model: Resolution, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
+    resolved: ResolvedModel, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
 ) -> None:
     """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for."""
     await services.lifetimes.prepare(
-        model,
+        resolved,
         keep_alive,
         timeout=services.settings.load_timeout_seconds,
-        context_length=_context_length(options, services),
+        context_length=context_length(options, services),
     )
 
 
-def _context_length(options: Mapping[str, Any], services: Services) -> int | None:
+def context_length(options: Mapping[str, Any], services: Services) -> int | None:
+    """Return the request's `num_ctx`, if the option `num_ctx` says that loads use it."""
     num_ctx = options.get("num_ctx")
     return num_ctx if services.settings.num_ctx == "load" and isinstance(num_ctx, int) and num_ctx > 0 else None
 
 
-async def load_answer(
-    shape: LineFormat,
-    name: str,
-    found: Resolution,
-    keep_alive: KeepAlive | None,
-    options: Mapping[str, Any],
-    services: Services,
-) -> Response:
-    """Load the model for a request without a prompt."""
-    with services.lifetimes.using(found.model):
-        await ensure_loaded(found, services, _context_length(options, services))
-    services.lifetimes.acquire(found.model, keep_alive)
-    services.lifetimes.release(found.model)
-    return _answer(shape, name, "load", services)
+def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:
+    """Return a finite `keep_alive` as LM Studio's `ttl`, in whole seconds."""
+    if keep_alive is None or keep_alive.forever or keep_alive.unload:
+        return {}
+    return {"ttl": math.ceil(keep_alive.seconds)}
 
 
-async def unload_answer(shape: LineFormat, name: str, model: Model, services: Services) -> Response:
-    """Unload the model for a request without a prompt; like Ollama, not before its answers under way have ended."""
-    await services.lifetimes.unload_when_idle(model)
-    return _answer(shape, name, "unload", services)
+def acquire(call: Call, resolved: ResolvedModel, keep_alive: KeepAlive | None, services: Services) -> Call:
+    """Return the call with its model acquired until the call is released, and a way to load the model."""
 
+    async def reload() -> None:
+        await ensure_loaded(resolved, services)
 
-def _answer(shape: LineFormat, name: str, reason: str, services: Services) -> Response:
-    created_at = times.rfc3339(services.clock.wall())
-    return Response.json(
-        shape.build(name, created_at, content="", thinking="", tool_calls=[], done=True, done_reason=reason)
-    )
+    services.lifetimes.acquire(resolved.model, keep_alive)
+    call.release = lambda: services.lifetimes.release(resolved.model)
+    call.reload = reload
+    return call
