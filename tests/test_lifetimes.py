@@ -65,7 +65,7 @@ def run(test: Test) -> None:
 
 
 async def settle() -> None:
-    """Let everything happen that waits for nothing."""
+    """Run everything that can run without waiting."""
     for _ in range(20):
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ def test_a_request_that_comes_during_the_unload_waits_for_it_whatever_comes_of_i
     run(test)
 
 
-def test_nobody_waits_for_the_unload_of_another_model() -> None:
+def test_an_unload_of_another_model_is_not_waited_for() -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_unload.clear()
         use(lifetimes, NOW)

@@ -47,10 +47,10 @@ def test_embed(make_services: MakeServices) -> None:
     made, body = call("/api/embed", {"input": ["a b", "c"], "keep_alive": "90s"}, make_services(BERT))
     assert (made.path, made.model, made.asked) == ("/v1/embeddings", BERT.key, "bert")
     assert body == {"model": BERT.key, "input": ["a b", "c"], "ttl": 90}
-    status, told = answered(made, vectors([3, 4], [0, -2]))
+    status, answer_body = answered(made, vectors([3, 4], [0, -2]))
     assert status == 200
-    assert list(told) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
-    assert told == {
+    assert list(answer_body) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
+    assert answer_body == {
         "model": "bert",
         "embeddings": [[0.6, 0.8], [0, -1]],
         "total_duration": 2_000_000_000,
@@ -84,7 +84,7 @@ def test_embeddings_are_as_the_model_gives_them(make_services: MakeServices) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "told"),
+    ("path", "body", "answer_body"),
     [
         ("/api/embed", {"input": ""}, {"model": "bert", "embeddings": []}),
         ("/api/embed", {"input": []}, {"model": "bert", "embeddings": []}),
@@ -96,12 +96,12 @@ def test_embeddings_are_as_the_model_gives_them(make_services: MakeServices) -> 
 )
 @pytest.mark.parametrize("loaded", [True, False])
 def test_nothing_to_embed_loads_the_model(
-    path: str, body: dict[str, Any], told: dict[str, Any], loaded: bool, make_services: MakeServices
+    path: str, body: dict[str, Any], answer_body: dict[str, Any], loaded: bool, make_services: MakeServices
 ) -> None:
     services = make_services(BERT if loaded else Model(BERT.key, type="embedding"))
     answer = ask(path, {"model": "bert"} | body, services)
     assert isinstance(answer, Response)
-    assert json.loads(answer.body) == told
+    assert json.loads(answer.body) == answer_body
     assert services.client.loads == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
 
 
@@ -166,10 +166,10 @@ def test_a_long_input_is_cut_unless_that_is_refused(truncate: bool | None, make_
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_what_is_no_answer_is_an_error(path: str, body: bytes, make_services: MakeServices) -> None:
     made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
-    status, told = answered(made, body)
+    status, answer_body = answered(made, body)
     assert status == (502 if path == "/api/embed" else 500)
-    assert list(told) == ["error"]
-    assert told["error"]
+    assert list(answer_body) == ["error"]
+    assert answer_body["error"]
 
 
 @pytest.mark.parametrize(

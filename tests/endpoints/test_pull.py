@@ -90,7 +90,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class LMStudio:
-    """Tell how a job goes: `state` gives the status, or raises, at a time."""
+    """A client whose job has the status that `state` returns, or raises, at a time."""
 
     def __init__(self, state: Callable[[float], dict[str, Any]]) -> None:
         self.state = state
@@ -120,7 +120,7 @@ def services(lmstudio: LMStudio) -> Services:
 
 
 def follow(lmstudio: LMStudio, stop_after: int | None = None) -> tuple[list[tuple[float, Mapping[str, object]]], str]:
-    """Pull to the end, or for some lines; give them with their times, and the error."""
+    """Pull to the end, or for some lines; return them with their times, and the error."""
     lines: list[tuple[float, Mapping[str, object]]] = []
     error = ""
     shared = services(lmstudio)
@@ -185,8 +185,8 @@ def test_pause_is_said() -> None:
         return {"status": "paused" if 1 <= at < 4 else "completed" if at > 5 else "downloading"}
 
     lines, _ = follow(LMStudio(state))
-    said = [str(status) for status in statuses(lines)[1:-3]]
-    assert [status.endswith("(paused in LM Studio)") for status in said] == [False, True, False, False]
+    polled = [str(status) for status in statuses(lines)[1:-3]]
+    assert [status.endswith("(paused in LM Studio)") for status in polled] == [False, True, False, False]
 
 
 def test_failure_has_lm_studios_reason() -> None:

@@ -1,4 +1,4 @@
-"""The places of values in a text: found, and changed without touching any other byte."""
+"""The positions of values in JSON text: found, and replaced without any other byte."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def tell(call_id: str = "", name: str = "") -> Message:
 
 
 def ids(messages: list[Message]) -> list[str]:
-    """Give the ids of calls and results as they come."""
+    """Return the ids of calls and results as they come."""
     found: list[str] = []
     for message in messages_to_lmstudio(messages):
         found += [call["id"] for call in message.get("tool_calls", [])]
@@ -56,11 +56,11 @@ def ids(messages: list[Message]) -> list[str]:
         # Without ids they are made up, and found again.
         ([ask(("", "f"), ("", "g")), tell(name="g")], ["call_00000001", "call_00000002", "call_00000002"]),
         ([ask(("", "f")), tell(), ask(("", "f")), tell()], [f"call_0000000{n}" for n in (1, 1, 2, 2)]),
-        # Results that nobody asked for keep their own id, or get one.
+        # Results without a call keep their own id, or get one.
         ([tell("a")], ["a"]),
         ([tell()], ["call_00000001"]),
         ([ask(("a", "f")), tell(), tell()], ["a", "a", "call_00000001"]),
-        # A call that nobody answered is not answered a turn later.
+        # A call without a result is not matched a turn later.
         ([ask(("a", "f")), ask(("b", "f")), tell(name="f")], ["a", "b", "b"]),
     ],
 )
@@ -131,8 +131,8 @@ messages = st.builds(
 def test_lm_studio_takes_every_conversation(conversation: list[Message]) -> None:
     made = messages_to_lmstudio(conversation)
     validate.chat_prompt(json.loads(dumps({"messages": made})), VERSION)
-    told = [message["content"] for message in made if message["role"] == "tool"]
-    assert told == [message.content for message in conversation if message.role == "tool"]
+    results = [message["content"] for message in made if message["role"] == "tool"]
+    assert results == [message.content for message in conversation if message.role == "tool"]
 
 
 SYSTEM = {"role": "system", "content": "S"}

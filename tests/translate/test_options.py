@@ -77,11 +77,11 @@ def test_what_lm_studio_has_nothing_for_is_named() -> None:
         (CHAT_COMPLETIONS, {"messages": [], "model": "other", "stream": False, "temperature": 1}, {}),
     ],
 )
-def test_keys_beside_the_options(endpoint: str, extras: dict[str, Any], body: dict[str, Any]) -> None:
+def test_keys_at_the_top_level(endpoint: str, extras: dict[str, Any], body: dict[str, Any]) -> None:
     assert options_to_lmstudio({}, extras, endpoint).body == body
 
 
-def test_an_option_wins_over_the_key_beside_it() -> None:
+def test_an_option_wins_over_a_key_at_the_top_level() -> None:
     mapped = options_to_lmstudio({"preset": "inner"}, {"preset": "outer"}, CHAT_COMPLETIONS)
     assert mapped.body == {"preset": "inner"}
 

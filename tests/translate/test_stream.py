@@ -195,7 +195,7 @@ def lines_of(vector: Vector, line_format: LineFormat, pieces: Iterable[bytes]) -
 
 
 def normalise(line: dict[str, Any]) -> dict[str, Any]:
-    """Take out what depends on when the pieces came, and the ids that are made up."""
+    """Remove what depends on when the pieces came, and ids that are random."""
     for key in ("created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
         line.pop(key, None)
     return line
@@ -268,10 +268,10 @@ def test_one_object_is_the_sum_of_the_lines(vector: Vector, line_format: LineFor
         assert body == {"error": vector.error}
         return
     assert answer.status == 200
-    said = body["message"] if line_format is CHAT else body
-    assert said["content" if line_format is CHAT else "response"] == "".join(vector.content)
-    assert said.get("thinking", "") == "".join(vector.thinking)
-    assert [(c["function"]["name"], c["function"]["arguments"]) for c in said.get("tool_calls", [])] == vector.calls
+    message = body["message"] if line_format is CHAT else body
+    assert message["content" if line_format is CHAT else "response"] == "".join(vector.content)
+    assert message.get("thinking", "") == "".join(vector.thinking)
+    assert [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])] == vector.calls
     assert body["done"] is True
     assert body["done_reason"] == vector.reason
 

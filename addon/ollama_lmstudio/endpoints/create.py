@@ -96,6 +96,12 @@ async def _find_source(body: CreateRequest, services: Services, statuses: list[s
         raise await _refuse_files(body.files, services, statuses)
     else:
         raise errors.no_from_or_files()
+    _check_changes(body, resolved)
+    return resolved
+
+
+def _check_changes(body: CreateRequest, resolved: ResolvedModel) -> None:
+    """Raise Ollama's error for changes of the model that are invalid, else that LM Studio cannot make them."""
     if body.adapters and len(body.adapters) > 1:
         raise errors.one_adapter_only()
     for name in INFO_NUMBERS:
@@ -108,7 +114,6 @@ async def _find_source(body: CreateRequest, services: Services, statuses: list[s
         raise errors.draft_quantize_without_draft()
     if body.quantize:
         raise _refuse_to_quantize(body.quantize.upper(), resolved)
-    return resolved
 
 
 async def _refuse_files(files: Mapping[str, str], services: Services, statuses: list[str]) -> OllamaError:

@@ -10,7 +10,8 @@ from ..outcomes import Call, Request, Response
 from ..services import Services
 from ..translate import loading
 from ..translate.embeddings import Embedding, Vectors, count_tokens, embedding_call, normalise
-from ..translate.models import ResolvedModel, find_model
+from ..translate.listing import context_length
+from ..translate.models import find_model
 
 
 async def embed(request: Request, services: Services) -> Response | Call:
@@ -23,7 +24,7 @@ async def embed(request: Request, services: Services) -> Response | Call:
     if not texts:
         await loading.ensure_loaded(resolved, services)
         return Response.json({"model": body.model, "embeddings": []})
-    limit = _context_length(resolved)
+    limit = context_length(resolved.model)
     if body.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
     embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services)
@@ -35,9 +36,3 @@ async def embed(request: Request, services: Services) -> Response | Call:
         return chunks.embed_answer(body.model, normalised, duration, load_duration, embedding.tokens)
 
     return embedding_call(embedding, build)
-
-
-def _context_length(resolved: ResolvedModel) -> int | None:
-    """Return the context length of the loaded model, else the longest that it can have."""
-    loaded = next((i.context_length for i in resolved.model.instances if i.context_length), None)
-    return loaded or resolved.model.max_context_length

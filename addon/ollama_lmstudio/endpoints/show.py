@@ -1,4 +1,4 @@
-"""`POST /api/show`: one model as LM Studio lists it, with what an alias alias. Nothing is loaded."""
+"""`POST /api/show`: one model as LM Studio lists it, with what an alias adds. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..ollama.requests import ShowRequest
 from ..outcomes import Request, Response
 from ..services import Services
 from ..state.aliases import Alias
-from ..translate.listing import ListEntry, capabilities, details, display_name, family, parameter_count
+from ..translate.listing import ListEntry, capabilities, context_length, details, display_name, family, parameter_count
 from ..translate.modelfile import modelfile, parameter_lines
 from ..translate.models import ResolvedModel, display_not_found, find_model
 
@@ -97,8 +97,7 @@ def model_info(
     limits prompts now.
     """
     architecture = family(model)
-    loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
-    length = loaded or model.max_context_length
+    length = context_length(model)
     info: dict[str, Any] = {"general.architecture": architecture, "general.basename": basename}
     info |= {f"{architecture}.context_length": length} if length else {}
     info |= {f"{architecture}.embedding_length": embedding_length} if embedding_length else {}

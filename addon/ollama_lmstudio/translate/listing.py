@@ -18,8 +18,11 @@ from . import fim
 from .models import find_aliases
 from .thinking import thinks
 
+SECOND = 10**9
+"""In ns, as all times are here."""
+
 # LM Studio has no dates: every model gets this one, so that clients that sort by date keep the order of the list.
-MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
+MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
 _SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -68,6 +71,12 @@ def display_name(model: Model) -> str:
 def size(model: Model) -> int:
     """Return the bytes on disk; 0 where LM Studio does not tell."""
     return model.size_bytes or 0
+
+
+def context_length(model: Model) -> int | None:
+    """Return the context length of the loaded model, else the longest that it can have; None where neither is known."""
+    loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
+    return loaded or model.max_context_length
 
 
 def capabilities(model: Model, services: Services) -> list[str]:

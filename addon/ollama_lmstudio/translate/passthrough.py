@@ -6,10 +6,8 @@ import json
 from typing import Any
 
 from .json_spans import Span, members
-from .listing import ListEntry
+from .listing import SECOND, ListEntry
 from .models import ResolvedModel
-
-SECOND = 10**9
 
 
 def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
