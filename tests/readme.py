@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ollama_lmstudio import options, routes
 from ollama_lmstudio.inspect.commands import Commands
-from ollama_lmstudio.translate import mapping
+from ollama_lmstudio.translate.options import OPENAI_KEYS, OPTION_TO_LMSTUDIO
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -38,7 +38,7 @@ def endpoint_table() -> str:
 
 
 def mapping_table() -> str:
-    rows: list[Row] = [(f"`{name}`", f"`{key}`") for name, key in mapping.OPTION_TO_LMSTUDIO]
+    rows: list[Row] = [(f"`{name}`", f"`{key}`") for name, key in OPTION_TO_LMSTUDIO]
     rows += [("`system`", "a system message, if there is none"), ("`format`, or beside `options`", "`response_format`")]
     return table(("Ollama's option", "for LM Studio"), rows)
 
@@ -55,7 +55,7 @@ def command_table() -> str:
 
 
 TABLES = {"commands": command_table, "options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
-PASSED = ", ".join(f"`{key}`" for key in sorted(mapping.OPENAI_KEYS))
+PASSED = ", ".join(f"`{key}`" for key in sorted(OPENAI_KEYS))
 
 
 def rendered(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Services: what endpoints are given, with a model list that a test writes down."""
+"""Services for tests of endpoints, with a model list that a test writes down."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.ollama import wire
 from ollama_lmstudio.services import Clock, Services
 from ollama_lmstudio.state.aliases import AliasStore
+from ollama_lmstudio.translate.line_format import CHAT, LineFormat
+from ollama_lmstudio.translate.metrics import Timings
 from ollama_lmstudio.translate.names import Resolver
-from ollama_lmstudio.translate.stream import CHAT, LineFormat, ResponseOptions, Translator
+from ollama_lmstudio.translate.stream import ResponseOptions, Translator, TranslatorOptions
 
 MakeServices = Callable[..., Services]
 
 
 class StoppedClock(Clock):
-    """Always the same time, in ns: one second on the monotonic clock, a day in 2023 on the wall."""
+    """A clock that stands still: at one second on the monotonic clock, on a day in 2023 on the wall."""
 
     def monotonic(self) -> int:
         return 1_000_000_000
@@ -37,7 +39,7 @@ class StoppedClock(Clock):
 
 @dataclass
 class LMStudio:
-    """LM Studio's client, with a list of models; it notes what it is asked to load."""
+    """LM Studio's client, with a list of models; it records what it is asked to load."""
 
     listed: Catalog
     loads: list[str] = field(default_factory=list)
@@ -51,7 +53,7 @@ class LMStudio:
 
 @pytest.fixture
 def make_services(tmp_path: Path) -> MakeServices:
-    """Make services of models and of options that are not the default's."""
+    """Return a function that makes services of models, and of options other than the defaults."""
 
     def make(*models: Model, **changed: Any) -> Services:
         defaults = {option.name: option.default for option in options.OPTIONS}
@@ -65,7 +67,7 @@ def make_services(tmp_path: Path) -> MakeServices:
 
 @pytest.fixture(autouse=True, scope="module")
 def strict_reader() -> Iterator[None]:
-    """Let the strict reader read every object that an endpoint writes, and every line of a translator."""
+    """Read every object that an endpoint writes, and every line of a translator, with the strict reader."""
     reading: WeakKeyDictionary[Translator, Lines] = WeakKeyDictionary()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wire, "dumps", _read_after(wire.dumps))
@@ -87,11 +89,16 @@ def _read_after(dumps: Callable[[object], bytes]) -> Callable[[object], bytes]:
 
 def _follow(init: Callable[..., None], reading: WeakKeyDictionary[Translator, Lines]) -> Callable[..., None]:
     def follow(
-        self: Translator, shape: LineFormat, model: str, wishes: ResponseOptions, *rest: Any, **named: Any
+        self: Translator,
+        line_format: LineFormat,
+        model: str,
+        response_options: ResponseOptions,
+        timings: Timings,
+        options: TranslatorOptions,
     ) -> None:
-        init(self, shape, model, wishes, *rest, **named)
-        path = "/api/chat" if shape is CHAT else "/api/generate"
-        body = {"model": model, "logprobs": wishes.logprobs, "raw": named.get("context") is None}
+        init(self, line_format, model, response_options, timings, options)
+        path = "/api/chat" if line_format is CHAT else "/api/generate"
+        body = {"model": model, "logprobs": response_options.logprobs, "raw": options.context is None}
         reading[self] = Lines(Asked("POST", path, body, Marks(uncounted=None)), ENDPOINTS[path])
 
     return follow

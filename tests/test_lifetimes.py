@@ -1,4 +1,4 @@
-"""Which request may use a model, and who unloads it, told step by step."""
+"""Which requests use a model, and when it is unloaded, step by step."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def run(test: Test) -> None:
     async def main() -> None:
         lmstudio = LMStudio()
         client = cast(Client, lmstudio)
-        life = ModelLifetimes(client, CatalogCache(client, 300, Resolver))
+        lifetimes = ModelLifetimes(client, CatalogCache(client, 300, Resolver))
         async with asyncio.timeout(5):
-            await test(life, lmstudio)
-        life.stop()
+            await test(lifetimes, lmstudio)
+        lifetimes.stop()
 
     asyncio.run(main())
 
 
 async def settle() -> None:
-    """Let everything happen that waits for nothing."""
+    """Run everything that can run without waiting."""
     for _ in range(20):
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
@@ -73,18 +73,18 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def use(life: ModelLifetimes, keep_alive: KeepAlive | None) -> None:
-    life.begin(MODEL, keep_alive)
-    life.end(MODEL)
+def use(lifetimes: ModelLifetimes, keep_alive: KeepAlive | None) -> None:
+    lifetimes.acquire(MODEL, keep_alive)
+    lifetimes.release(MODEL)
 
 
 def test_a_model_is_unloaded_once_when_it_was_used_last() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
-        use(life, NOW)
-        use(life, None)
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        use(lifetimes, NOW)
+        use(lifetimes, None)
         await settle()
         assert lmstudio.asked == ["list", "unload"]
-        use(life, None)
+        use(lifetimes, None)
         await settle()
         assert lmstudio.asked == ["list", "unload"]
 
@@ -92,16 +92,16 @@ def test_a_model_is_unloaded_once_when_it_was_used_last() -> None:
 
 
 def test_a_request_that_comes_before_the_unload_keeps_the_model_and_then_it_is_unloaded() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_list.clear()
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
-        life.begin(MODEL, None)
-        assert not await life.unloaded(MODEL)
+        lifetimes.acquire(MODEL, None)
+        assert not await lifetimes.wait_for_unload(MODEL)
         lmstudio.let_list.set()
         await settle()
         assert lmstudio.asked == ["list"]
-        life.end(MODEL)
+        lifetimes.release(MODEL)
         await settle()
         assert lmstudio.asked == ["list", "list", "unload"]
 
@@ -110,11 +110,11 @@ def test_a_request_that_comes_before_the_unload_keeps_the_model_and_then_it_is_u
 
 @pytest.mark.parametrize("keep_alive", [SOON, FOREVER])
 def test_a_use_that_ends_before_the_unload_decides_anew(keep_alive: KeepAlive) -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_list.clear()
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
-        use(life, keep_alive)
+        use(lifetimes, keep_alive)
         lmstudio.let_list.set()
         await settle()
         assert lmstudio.asked == ["list"]
@@ -124,53 +124,53 @@ def test_a_use_that_ends_before_the_unload_decides_anew(keep_alive: KeepAlive) -
 
 @pytest.mark.parametrize("error", [None, LMStudioError(500, "no")])
 def test_a_request_that_comes_during_the_unload_waits_for_it_whatever_comes_of_it(error: LMStudioError | None) -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.error = error
         lmstudio.let_unload.clear()
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
-        life.begin(MODEL, SOON)
-        waiting = asyncio.create_task(life.unloaded(MODEL))
+        lifetimes.acquire(MODEL, SOON)
+        waiting = asyncio.create_task(lifetimes.wait_for_unload(MODEL))
         await settle()
         assert not waiting.done()
         lmstudio.let_unload.set()
         assert await waiting
-        life.end(MODEL)
+        lifetimes.release(MODEL)
         await settle()
         assert lmstudio.asked == ["list", "unload"]
 
     run(test)
 
 
-def test_nobody_waits_for_the_unload_of_another_model() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+def test_an_unload_of_another_model_is_not_waited_for() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_unload.clear()
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
-        assert not await life.unloaded(Model(key="two", type="llm"))
+        assert not await lifetimes.wait_for_unload(Model(key="two", type="llm"))
 
     run(test)
 
 
 def test_who_waits_is_let_go_when_the_unload_is_stopped() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_unload.clear()
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
-        waiting = asyncio.create_task(life.unloaded(MODEL))
+        waiting = asyncio.create_task(lifetimes.wait_for_unload(MODEL))
         await settle()
-        life.stop()
+        lifetimes.stop()
         assert await waiting
 
     run(test)
 
 
 def test_an_unload_on_request_waits_for_those_who_use_the_model() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
-        life.begin(MODEL, SOON)
-        await life.expire(MODEL)
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lifetimes.acquire(MODEL, SOON)
+        await lifetimes.unload_when_idle(MODEL)
         assert lmstudio.asked == []
-        life.end(MODEL)
+        lifetimes.release(MODEL)
         await settle()
         assert lmstudio.asked == ["list", "unload"]
 
@@ -178,33 +178,33 @@ def test_an_unload_on_request_waits_for_those_who_use_the_model() -> None:
 
 
 def test_an_unload_on_request_does_not_wait_for_the_time_that_a_model_is_to_stay() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
-        use(life, SOON)
-        await life.expire(MODEL)
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        use(lifetimes, SOON)
+        await lifetimes.unload_when_idle(MODEL)
         assert lmstudio.asked == ["list", "unload"]
-        await life.expire(MODEL)
+        await lifetimes.unload_when_idle(MODEL)
         assert lmstudio.asked == ["list", "unload"] * 2
 
     run(test)
 
 
 def test_a_failed_unload_on_request_is_told() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.error = LMStudioError(500, "no")
         with pytest.raises(LMStudioError):
-            await life.expire(MODEL)
-        assert not life.running(MODEL.key)
+            await lifetimes.unload_when_idle(MODEL)
+        assert not lifetimes.active_requests(MODEL.key)
 
     run(test)
 
 
 def test_an_unload_that_could_not_begin_is_forgotten() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.gone = True
-        use(life, NOW)
+        use(lifetimes, NOW)
         await settle()
         lmstudio.gone = False
-        use(life, None)
+        use(lifetimes, None)
         await settle()
         assert lmstudio.asked == ["list"]
 
@@ -212,16 +212,16 @@ def test_an_unload_that_could_not_begin_is_forgotten() -> None:
 
 
 def test_who_waits_for_a_load_is_told_when_everything_stops() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         other = Model(key="other", type="llm")
-        waiting = asyncio.create_task(life.ensure_loaded(Resolution(other, "other"), 60))
-        leaving = asyncio.create_task(life.ensure_loaded(Resolution(other, "other"), 60))
+        waiting = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), 60))
+        leaving = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), 60))
         await settle()
         leaving.cancel()
         await settle()
         assert leaving.cancelled()
         assert not waiting.done()
-        life.stop()
+        lifetimes.stop()
         with pytest.raises(LMStudioError, match="ask again"):
             await waiting
         assert lmstudio.asked == ["list", "load"]
@@ -229,20 +229,20 @@ def test_who_waits_for_a_load_is_told_when_everything_stops() -> None:
     run(test)
 
 
-def test_a_person_unloads_a_model_in_use() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
-        life.begin(MODEL, SOON)
-        await life.unload(MODEL)
+def test_a_user_unloads_a_model_in_use() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lifetimes.acquire(MODEL, SOON)
+        await lifetimes.unload(MODEL)
         assert lmstudio.asked == ["list", "unload"]
 
     run(test)
 
 
 def test_a_model_is_not_unloaded_while_a_request_gets_ready() -> None:
-    async def test(life: ModelLifetimes, lmstudio: LMStudio) -> None:
-        life.begin(MODEL, NOW)
-        with life.used(MODEL):
-            life.end(MODEL)
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lifetimes.acquire(MODEL, NOW)
+        with lifetimes.using(MODEL):
+            lifetimes.release(MODEL)
             await settle()
             assert lmstudio.asked == []
         await settle()

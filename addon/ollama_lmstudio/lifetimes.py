@@ -1,8 +1,8 @@
-"""What is done for the life of models: one load at a time, timers, unloading.
+"""When models are loaded and unloaded: one load at a time, reference counts, `keep_alive` timers.
 
-LM Studio loads on demand and unloads by its own time to live, so almost nothing is done from here: only what a client
-asks to have loaded without a prompt, to be kept for ever or loaded with its `num_ctx`, to be unloaded, or to be kept
-for a shorter time than LM Studio would. And where loading on demand is switched off, all of the loading.
+LM Studio loads on demand and unloads by its own time to live. A model is loaded explicitly only for a request without a
+prompt, for `keep_alive: -1`, for a `num_ctx` that is to be used, and where loading on demand is switched off. It is
+unloaded explicitly only for a `keep_alive` that ends before LM Studio's time to live.
 """
 
 from __future__ import annotations
@@ -14,40 +14,54 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, is_model_not_found
+from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded
 from .ollama.durations import KeepAlive
+from .tasks import Tasks
 
-# How long it is believed that LM Studio does not load on demand.
+# After LM Studio has refused to load on demand, models are loaded explicitly for this long: one extra call a request.
+# Then it is tried again, as the user may have switched loading on demand on, which LM Studio does not report.
 NOT_ON_DEMAND_SECONDS = 300
+# A model is unloaded this much later than its `keep_alive` says: by then LM Studio's own time to live, which counts in
+# whole seconds, has mostly ended and nothing is left to do.
+UNLOAD_DELAY_SECONDS = 1
 
-GIVEN_UP = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
+LOAD_ABANDONED = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Use:
-    """By how many requests a model is used, and how many seconds it is to stay afterwards (None: as LM Studio says)."""
+    """The requests that use a model, and the seconds that it stays after the last of them.
 
-    running: int = 0
-    seconds: float | None = None
+    `keep_seconds` is None where LM Studio's own time to live decides.
+    """
+
+    active: int = 0
+    keep_seconds: float | None = None
     timer: asyncio.TimerHandle | None = None
 
-    def stop_timer(self) -> None:
-        """Let the time that the model is to stay run no longer."""
+    def cancel_timer(self) -> None:
+        """Cancel the unload that is scheduled, if one is."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
 
-class ModelLifetimes:
-    """Load and unload models, one at a time; remember how long each is to stay.
+def wants_load(error: LMStudioError) -> bool:
+    """Return whether LM Studio refused a model that it lists, because it does not load on demand."""
+    return is_no_models_loaded(error) or is_model_not_found(error)
 
-    All of it is in memory: what is to be unloaded later stays loaded when this process ends.
+
+class ModelLifetimes:
+    """Load and unload models, one at a time, and count the requests that use each.
+
+    Nothing of it is stored: a model whose `keep_alive` has not ended yet stays loaded when this process ends.
     """
 
     def __init__(self, client: Client, catalog: CatalogCache) -> None:
@@ -57,7 +71,7 @@ class ModelLifetimes:
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
         self._uses: dict[str, _Use] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._not_on_demand_until = 0.0
 
     @property
@@ -66,61 +80,75 @@ class ModelLifetimes:
         return time.monotonic() >= self._not_on_demand_until
 
     def not_on_demand(self) -> None:
-        """Take note that LM Studio refused to load on demand; believed for a while: a person can switch that."""
+        """Remember for NOT_ON_DEMAND_SECONDS that LM Studio refused to load on demand."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
 
-    async def ensure_loaded(self, found: Resolution, timeout: float, context_length: int | None = None) -> None:
-        """Load a model, unless it is loaded; however many ask, once. LM Studio goes on with a load that takes too long.
+    async def prepare(
+        self, model: Resolution, keep_alive: KeepAlive | None, *, timeout: float, context_length: int | None = None
+    ) -> None:
+        """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for.
 
+        A caller that calls `acquire` next, without awaiting anything, can rely on the model to stay loaded until then.
         Raises LMStudioError, LMStudioTimeout after `timeout` seconds.
         """
-        key = found.model.key
+        explicit = context_length is not None or (keep_alive is not None and keep_alive.forever)
+        with self.using(model.model):
+            unloaded = await self.wait_for_unload(model.model)
+            if (explicit or not self.on_demand) and (unloaded or not model.model.loaded):
+                await self.ensure_loaded(model, timeout, context_length)
+
+    async def ensure_loaded(self, model: Resolution, timeout: float, context_length: int | None = None) -> None:
+        """Load a model unless it is loaded; concurrent callers share one load.
+
+        Raises LMStudioError, LMStudioTimeout after `timeout` seconds; LM Studio goes on with that load.
+        """
+        key = model.model.key
         if key not in self._loading:
-            task = asyncio.get_running_loop().create_task(self._load(found, timeout, context_length))
+            task = asyncio.get_running_loop().create_task(self._load(model, timeout, context_length))
             self._loading[key] = task
-            task.add_done_callback(lambda done: self._loaded(key, done))
+            task.add_done_callback(lambda done: self._load_ended(key, done))
         loading = self._loading[key]
         try:
-            # One who leaves must not stop the others.
+            # Shielded: a caller that is cancelled must not cancel the load for the others.
             await asyncio.shield(loading)
         except asyncio.CancelledError:
-            waiting = asyncio.current_task()
-            if loading.cancelled() and waiting is not None and not waiting.cancelling():
-                raise LMStudioError(503, GIVEN_UP) from None
+            caller = asyncio.current_task()
+            if loading.cancelled() and caller is not None and not caller.cancelling():
+                raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, LOAD_ABANDONED) from None
             raise
 
-    def _loaded(self, key: str, task: asyncio.Task[None]) -> None:
+    def _load_ended(self, key: str, task: asyncio.Task[None]) -> None:
         self._loading.pop(key, None)
         if not task.cancelled():
-            task.exception()  # everyone who waited has it
+            task.exception()  # retrieved: every caller has raised it, if any is left
 
-    async def _load(self, found: Resolution, timeout: float, context_length: int | None) -> None:
-        # LM Studio aborts loads of two models that meet.
+    async def _load(self, model: Resolution, timeout: float, context_length: int | None) -> None:
+        # LM Studio aborts two loads of different models that overlap.
         async with self._lock:
-            if (await self._current(found.model)).loaded:
+            if (await self._refreshed(model.model)).loaded:
                 return
             try:
-                await self._client.load(found.id, context_length, timeout=timeout)
+                await self._client.load(model.id, context_length, timeout=timeout)
             finally:
                 self._catalog.invalidate()
 
     async def unload(self, model: Model) -> None:
         """Unload every instance of a model, even if it is in use; one that is gone already is no error."""
         async with self._lock:
-            await self._unload(await self._current(model))
+            await self._unload(await self._refreshed(model))
 
-    async def expire(self, model: Model) -> None:
+    async def unload_when_idle(self, model: Model) -> None:
         """Unload a model now, or when the last request that uses it has ended."""
         use = self._uses.setdefault(model.key, _Use())
-        use.seconds = 0
-        use.stop_timer()
-        if not use.running:
-            await self._unload_unused(model)
+        use.keep_seconds = 0
+        use.cancel_timer()
+        if not use.active:
+            await self._unload_if_due(model)
 
-    async def unloaded(self, model: Model) -> bool:
-        """Wait while LM Studio unloads a model, and say whether it did; it may have failed.
+    async def wait_for_unload(self, model: Model) -> bool:
+        """Wait for the unload of a model that has begun, and return whether there was one; it may have failed.
 
-        An unload that LM Studio has not been asked for yet does not come while the model is in use.
+        An unload that has not begun yet does not begin while the model is in use.
         """
         ended = self._unloading.get(model.key)
         if ended is None:
@@ -128,15 +156,15 @@ class ModelLifetimes:
         await ended.wait()
         return True
 
-    async def _unload_unused(self, model: Model) -> None:
-        """Unload a model that is to stay no longer, unless a request has come since: then that one's end decides."""
+    async def _unload_if_due(self, model: Model) -> None:
+        """Unload a model, unless a request has acquired it meanwhile: then the end of that one decides."""
         async with self._lock:
             if not self._is_due(model):
                 return
             try:
-                current = await self._current(model)
+                current = await self._refreshed(model)
             finally:
-                # Requests also come while the list is read.
+                # Checked again: requests also come while the list is read.
                 if due := self._is_due(model):
                     del self._uses[model.key]
             if due:
@@ -144,7 +172,7 @@ class ModelLifetimes:
 
     def _is_due(self, model: Model) -> bool:
         use = self._uses.get(model.key)
-        return use is not None and use.running == 0 and use.timer is None
+        return use is not None and use.active == 0 and use.timer is None
 
     async def _unload(self, model: Model) -> None:
         ended = self._unloading[model.key] = asyncio.Event()
@@ -160,71 +188,68 @@ class ModelLifetimes:
             del self._unloading[model.key]
             ended.set()
 
-    async def _current(self, model: Model) -> Model:
-        """Give the model as LM Studio lists it now."""
+    async def _refreshed(self, model: Model) -> Model:
+        """Return the model as LM Studio lists it now."""
         catalog = await self._catalog.refresh()
         return next((m for m in catalog.models if m.key == model.key), model)
 
-    def begin(self, model: Model, keep_alive: KeepAlive | None) -> None:
-        """Take note of a request that uses a model; nothing unloads it until all of them have ended."""
+    def acquire(self, model: Model, keep_alive: KeepAlive | None) -> None:
+        """Count a request that uses a model: no timer unloads it before `release` has been called for each."""
         use = self._uses.setdefault(model.key, _Use())
-        use.running += 1
-        use.stop_timer()
+        use.active += 1
+        use.cancel_timer()
         if keep_alive is not None:
-            use.seconds = None if keep_alive.forever else keep_alive.seconds
+            use.keep_seconds = None if keep_alive.forever else keep_alive.seconds
 
-    def running(self, key: str) -> int:
-        """Give how many requests use a model now."""
+    def active_requests(self, key: str) -> int:
+        """Return how many requests use a model now."""
         use = self._uses.get(key)
-        return use.running if use else 0
+        return use.active if use else 0
 
-    def end(self, model: Model) -> None:
-        """Take note of its end: the time that the model is to stay begins, anew with each use."""
+    def release(self, model: Model) -> None:
+        """Count the end of a request that used a model; the end of the last one starts the timer of `keep_alive`."""
         use = self._uses.get(model.key)
         if use is None:
-            return  # stopped in the meantime
-        use.running -= 1
-        if use.running > 0:
+            return  # `stop` was called in the meantime
+        use.active -= 1
+        if use.active > 0:
             return
-        if use.seconds is None:
+        if use.keep_seconds is None:
             del self._uses[model.key]
             return
-        loop = asyncio.get_running_loop()
-        # A little later than LM Studio's own time to live, which is whole seconds and is its own affair.
-        delay = 0 if use.seconds == 0 else math.ceil(use.seconds) + 1
-        use.timer = loop.call_later(delay, self._time_is_up, model, use)
+        delay = math.ceil(use.keep_seconds) + UNLOAD_DELAY_SECONDS if use.keep_seconds else 0
+        use.timer = asyncio.get_running_loop().call_later(delay, self._timer_ended, model, use)
 
     @contextmanager
-    def used(self, model: Model) -> Iterator[None]:
-        """Use a model for as long as the context lasts.
+    def using(self, model: Model) -> Iterator[None]:
+        """Return a context in which a model is in use, with the `keep_alive` that it has.
 
-        Who calls `begin` right after it, without waiting for anything, has used the model all the time.
+        A caller that calls `acquire` right after it, without awaiting anything, has used the model without a gap.
         """
-        self.begin(model, None)
+        self.acquire(model, None)
         try:
             yield
         finally:
-            self.end(model)
+            self.release(model)
 
-    def _time_is_up(self, model: Model, use: _Use) -> None:
+    def _timer_ended(self, model: Model, use: _Use) -> None:
         use.timer = None
-        task = asyncio.get_running_loop().create_task(self._unload_quietly(model))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._unload_after_timer(model))
 
-    async def _unload_quietly(self, model: Model) -> None:
+    async def _unload_after_timer(self, model: Model) -> None:
         try:
-            await self._unload_unused(model)
+            await self._unload_if_due(model)
         except LMStudioError as e:
             logger.warning("%s could not be unloaded: %s", model.key, e.message)
 
     def stop(self) -> None:
-        """Forget everything, and say what stays loaded for it."""
-        kept = [key for key, use in self._uses.items() if not use.running]
+        """Cancel all loads, unloads and timers, and log which models stay loaded because of it."""
+        kept = [key for key, use in self._uses.items() if not use.active]
         if kept:
             logger.info("stays loaded, since this process ends: %s", ", ".join(kept))
         for use in self._uses.values():
-            use.stop_timer()
-        for task in (*self._loading.values(), *self._tasks):
+            use.cancel_timer()
+        for task in self._loading.values():
             task.cancel()
+        self._tasks.cancel()
         self._uses.clear()

@@ -1,9 +1,10 @@
-"""What an endpoint is given, a Request, and the outcomes that it may return. No mitmproxy here."""
+"""What an endpoint takes, a Request, and the outcomes that it may return. Nothing here depends on mitmproxy."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Protocol
 
 from .lmstudio.errors import LMStudioError
@@ -13,6 +14,8 @@ JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
+NO_CONTENT_TYPE = ""
+"""Of an empty body: no Content-Type is sent."""
 
 INTERNAL_ERROR = "internal error of the proxy, see its log"
 
@@ -26,7 +29,7 @@ def header_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A client's request, as it came. `path` has no query; `arrived` is in ns of the monotonic clock."""
+    """A client's request, as it arrived. `path` has no query; `arrived` is in ns of the monotonic clock."""
 
     method: str
     path: str
@@ -38,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer to the client. Without a content type none is sent, as Ollama does for empty bodies."""
+    """A complete response to the client. Without a content type none is sent, as Ollama does for empty bodies."""
 
     status: int
     body: bytes = b""
@@ -46,13 +49,13 @@ class Response:
     headers: Headers = ()
 
     @classmethod
-    def json(cls, value: object, *, status: int = 200, content_type: str = JSON) -> Response:
-        """Answer with a JSON value."""
+    def json(cls, value: object, *, status: int = HTTPStatus.OK, content_type: str = JSON) -> Response:
+        """Return a response of a JSON value."""
         return cls(status, wire.dumps(value), content_type)
 
     @classmethod
     def error(cls, status: int, message: str, *, content_type: str = JSON) -> Response:
-        """Answer with Ollama's error object."""
+        """Return a response of Ollama's error object."""
         return cls.json({"error": message}, status=status, content_type=content_type)
 
 
@@ -129,12 +132,12 @@ class Call:
     translation: BodyTranslation
     model: str = ""
     asked: str = ""
-    dropped: Sequence[str] = ()
-    """What the client asked for and LM Studio has nothing for."""
-    finished: Callable[[], None] | None = None
-    """What is to be called when the answer has ended, also when the client left."""
+    unsupported: Sequence[str] = ()
+    """The names of what the client asked for and LM Studio has nothing for."""
+    release: Callable[[], None] | None = None
+    """To be called once, when the answer has ended or the client has disconnected."""
     reload: Callable[[], Awaitable[None]] | None = None
-    """How to load the model, should LM Studio refuse to do so on demand."""
+    """Loads the model, for when LM Studio refuses to do so on demand."""
 
 
 @dataclass(slots=True)
@@ -153,10 +156,10 @@ class StreamedCall(Call):
 
 @dataclass(slots=True)
 class Passthrough:
-    """A request that goes to LM Studio as it is, but for its body's model name.
+    """A request for one of LM Studio's own APIs, sent with `body` in place of its own.
 
-    With `rewrite` the body of its answer, if that is a 200, is changed when it is whole. `model` is the id that LM
-    Studio is asked for, `asked` what the client called it.
+    `rewrite` changes the body of a 200, once it is complete. `model` is the id that LM Studio is asked for, `asked`
+    what the client called it.
     """
 
     path: str
@@ -164,15 +167,15 @@ class Passthrough:
     rewrite: Callable[[bytes], bytes] | None = None
     model: str = field(default="", compare=False)
     asked: str = field(default="", compare=False)
-    finished: Callable[[], None] | None = field(default=None, compare=False)
-    """What is to be called when the answer has ended, also when the client left; None if no known model is used."""
+    release: Callable[[], None] | None = field(default=None, compare=False)
+    """To be called once, when the answer has ended or the client has disconnected; None if no known model is used."""
 
 
 @dataclass(slots=True)
 class LocalStream:
-    """An answer that is made here over time: NDJSON lines, or for `streaming` false only the last one of them.
+    """A response that is generated here over time: NDJSON lines, or only the last of them if `streaming` is false.
 
-    `lines` may end with an OllamaError or an LMStudioError. It is closed when the client leaves.
+    `lines` may raise OllamaError or LMStudioError. It is closed when the client disconnects.
     """
 
     lines: AsyncGenerator[Mapping[str, object], None]
@@ -180,16 +183,16 @@ class LocalStream:
 
 
 class BodySink(Protocol):
-    """Receive a body that is too large to be held in memory, and respond when it has ended."""
+    """Receive a request body that is too large to be held in memory, and return the response at its end."""
 
     async def feed(self, data: bytes) -> None:
-        """Receive a chunk; the next one is not read before this returns."""
+        """Receive bytes; the next ones are not read before this returns."""
 
     async def end(self) -> Response:
         """Return the response, at the end of the body."""
 
     def abort(self) -> None:
-        """Drop what has come: the client has left before the end."""
+        """Discard what has been received: the client has disconnected."""
 
 
 Outcome = Response | Call | Passthrough | LocalStream

@@ -6,40 +6,47 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from http import HTTPStatus
 
 from . import outcomes, services
 from .endpoints import (
-    aliases,
+    account,
     blobs,
     chat,
-    cloud,
+    copy,
+    create,
+    delete,
     embed,
+    embeddings,
     generate,
     health,
     passthrough,
     ps,
     pull,
     push,
+    recommendations,
     show,
+    status,
     tags,
     version,
+    web,
 )
 
-# The order in which Ollama's router names methods.
+# The order in which `Allow` lists methods, as Ollama's router does.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
 
-NOT_FOUND = outcomes.Response(404, b"404 page not found", outcomes.TEXT)
+NOT_FOUND = outcomes.Response(HTTPStatus.NOT_FOUND, b"404 page not found", outcomes.TEXT)
 
-# What goes to LM Studio as it comes.
+# The beginnings of the paths of LM Studio's own APIs.
 PASSTHROUGH = ("/v1/", "/api/v0/", "/api/v1/")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path, its endpoint by method, and what it becomes, for the README.
+    """A path, its endpoint by method, and what it becomes, for the README.
 
-    A part of the path that begins with a colon stands for any. `uploads` are endpoints whose body is not held in
-    memory.
+    A segment of the path that begins with a colon matches any. `uploads` are endpoints whose request body is not held
+    in memory.
     """
 
     path: str
@@ -49,7 +56,7 @@ class Route:
 
     @property
     def allow(self) -> tuple[str, ...]:
-        """The methods, as `Allow` names them."""
+        """The methods, in the order of METHODS."""
         return tuple(method for method in METHODS if method in self.endpoints or method in self.uploads)
 
 
@@ -72,7 +79,7 @@ def _delete(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
 ROUTES: tuple[Route, ...] = (
     Route("/", _get_and_head(version.root), "answered here: `Ollama is running`"),
     Route("/api/version", _get_and_head(version.version), "answered here: the option `ollama_version`"),
-    Route("/api/status", _get(cloud.status), "answered here: no cloud"),
+    Route("/api/status", _get(status.status), "answered here: no cloud"),
     Route("/health", _get_and_head(health.health), "200 with details when LM Studio answers, 503 when not"),
     Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list, and the aliases"),
     Route("/api/ps", _get(ps.ps), "LM Studio's loaded instances"),
@@ -80,12 +87,12 @@ ROUTES: tuple[Route, ...] = (
     Route("/api/chat", _post(chat.chat), "`POST /v1/chat/completions`"),
     Route("/api/generate", _post(generate.generate), "`POST /v1/chat/completions` or `/v1/completions`"),
     Route("/api/embed", _post(embed.embed), "`POST /v1/embeddings`, vectors scaled to length 1"),
-    Route("/api/embeddings", _post(embed.embeddings), "`POST /v1/embeddings`"),
+    Route("/api/embeddings", _post(embeddings.embeddings), "`POST /v1/embeddings`"),
     Route(
-        "/api/create", _post(aliases.create), "an alias for a model, kept here; LM Studio imports and quantizes nothing"
+        "/api/create", _post(create.create), "an alias for a model, kept here; LM Studio imports and quantizes nothing"
     ),
-    Route("/api/copy", _post(aliases.copy), "an alias, kept here"),
-    Route("/api/delete", _delete(aliases.delete), "an alias goes; LM Studio deletes no model of its own"),
+    Route("/api/copy", _post(copy.copy), "an alias, kept here"),
+    Route("/api/delete", _delete(delete.delete), "an alias goes; LM Studio deletes no model of its own"),
     Route("/api/pull", _post(pull.pull), "a download of LM Studio's, from its catalog or Hugging Face; polled"),
     Route("/api/push", _post(push.push), "answered here: LM Studio has no registry, nothing is sent"),
     Route(
@@ -94,15 +101,16 @@ ROUTES: tuple[Route, ...] = (
         "kept in the state directory; LM Studio takes no files",
         uploads={"POST": blobs.BlobUpload},
     ),
-    Route("/api/me", _post(cloud.me), "503: there is no account"),
-    Route("/api/signout", _post(cloud.signout), "500: there is no account"),
-    Route("/api/user/keys/:key", _delete(cloud.signout), "500: there is no account"),
-    Route("/api/experimental/web_search", _post(cloud.web_search), "403: no cloud"),
-    Route("/api/experimental/web_fetch", _post(cloud.web_fetch), "403: no cloud"),
-    Route("/api/experimental/model-recommendations", _get(cloud.recommendations), "answered here: none"),
+    Route("/api/me", _post(account.me), "503: there is no account"),
+    Route("/api/signout", _post(account.signout), "500: there is no account"),
+    Route("/api/user/keys/:key", _delete(account.signout), "500: there is no account"),
+    Route("/api/experimental/web_search", _post(web.web_search), "403: no cloud"),
+    Route("/api/experimental/web_fetch", _post(web.web_fetch), "403: no cloud"),
+    Route("/api/experimental/model-recommendations", _get(recommendations.recommendations), "answered here: none"),
 )
 
-# What Ollama has of OpenAI's and Anthropic's APIs. LM Studio may have more: that goes on to it.
+# Ollama's OpenAI- and Anthropic-compatible paths, whose methods are checked; other paths of these APIs are passed
+# through with any method.
 COMPATIBLE: tuple[Route, ...] = (
     *(
         Route(path, _post(passthrough.passthrough), "LM Studio's own API; the model's name is mapped")
@@ -128,7 +136,7 @@ _DOUBLE_SLASH = re.compile(r"//+")
 
 
 def is_passthrough(path: str) -> bool:
-    """Whether a path is one of LM Studio's own."""
+    """Return whether a path is one of LM Studio's own APIs."""
     return path.startswith(PASSTHROUGH)
 
 
@@ -137,24 +145,27 @@ def _route(path: str) -> Route | None:
 
 
 def upload(method: str, path: str) -> services.Upload | None:
-    """Give what takes a request's body, if that must not be held in memory."""
+    """Return the endpoint that receives a request's body as it comes; None if there is none."""
     route = _route(path)
     return route.uploads.get(method) if route else None
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
-    """Give the methods that a path takes; empty for a path that does not exist."""
+    """Return the methods of a path; none for a path that does not exist."""
     route = _route(path)
     return route.allow if route else ()
 
 
 def find(method: str, path: str, query: str = "") -> services.Endpoint | outcomes.Response:
-    """Give the endpoint of a request, or Ollama's answer where there is none: a redirect, 404 or 405."""
+    """Return the endpoint of a request, or Ollama's response where there is none: a redirect, 404 or 405."""
     route = _route(path)
     if route is not None:
         endpoint = route.endpoints.get(method)
         return endpoint or outcomes.Response(
-            405, b"405 method not allowed", outcomes.TEXT, (("Allow", ", ".join(route.allow)),)
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            b"405 method not allowed",
+            outcomes.TEXT,
+            (("Allow", ", ".join(route.allow)),),
         )
     if is_passthrough(path) and not _route(path.rstrip("/")):
         return passthrough.passthrough
@@ -162,7 +173,7 @@ def find(method: str, path: str, query: str = "") -> services.Endpoint | outcome
 
 
 def _redirect(method: str, path: str, query: str) -> outcomes.Response | None:
-    """Send a path with a slash too many to the one that exists."""
+    """Return the redirect of a path with a slash too many, as Gin and net/http redirect it; None for other paths."""
     clean = _DOUBLE_SLASH.sub("/", path)
     if clean == path:
         clean = path.rstrip("/")
@@ -172,5 +183,5 @@ def _redirect(method: str, path: str, query: str) -> outcomes.Response | None:
     if "//" in path or method == "GET":
         html = f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode("utf-8", "replace")
         body, content_type = (html, "text/html; charset=utf-8") if method in ("GET", "HEAD") else (b"", "")
-        return outcomes.Response(301, body, content_type, (("Location", location),))
-    return outcomes.Response(307, b"", "", (("Location", location),))
+        return outcomes.Response(HTTPStatus.MOVED_PERMANENTLY, body, content_type, (("Location", location),))
+    return outcomes.Response(HTTPStatus.TEMPORARY_REDIRECT, b"", "", (("Location", location),))

@@ -1,4 +1,4 @@
-"""What endpoints share: settings, LM Studio's client and its model list, aliases, clocks, the life of models."""
+"""What endpoints share, and the types of endpoints."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .state.aliases import AliasStore
 
 
 class Clock:
-    """The clocks, to be handed to what needs them: ns each."""
+    """The clocks, in ns; tests pass others."""
 
     def monotonic(self) -> int:
-        """Return the monotonic time, for durations."""
+        """Return the time of a clock that never goes back, for durations."""
         return time.perf_counter_ns()
 
     def wall(self) -> int:
@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Services:
-    """What endpoints share: the settings, LM Studio's client and its model list, the aliases, the clocks."""
+    """What endpoints share: settings, LM Studio's client and model list, aliases, clocks, the lifetimes of models."""
 
     settings: Settings
     client: Client
@@ -36,11 +36,11 @@ class Services:
     aliases: AliasStore
     clock: Clock = field(default_factory=Clock)
     logged_once: set[str] = field(default_factory=set)
-    """What has been said once in the log already."""
+    """What is logged only once, and has been."""
     dimensions: dict[str, int] = field(default_factory=dict)
-    """How long the vectors of a model are, by its key. LM Studio does not tell; its answers do."""
+    """The length of a model's vectors, by its key, learned from answers: LM Studio's lists do not have it."""
     downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    """The last job of each download, by model and quantization."""
+    """The id of the last job of each download, by model and quantization."""
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,9 +48,10 @@ class Services:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be told to anybody."""
+        """The tokens, which must not appear in responses, logs or saved flows."""
         return tuple(s for s in (self.settings.lmstudio_token, self.settings.api_key) if s)
 
 
 Endpoint = Callable[[Request, Services], Awaitable[Outcome]]
 Upload = Callable[[Request, Services], BodySink]
+"""An endpoint whose request body is not held in memory."""

@@ -1,4 +1,4 @@
-"""What an alias adds to requests and lists, without a proxy."""
+"""Aliases: how they are made, copied and deleted, and what /api/show and lists show of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints import aliases, passthrough, show
+from ollama_lmstudio.endpoints import show
+from ollama_lmstudio.endpoints.copy import copy
+from ollama_lmstudio.endpoints.create import create
+from ollama_lmstudio.endpoints.delete import delete
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
 from ollama_lmstudio.lmstudio.client import Client
-from ollama_lmstudio.ollama.errors import OllamaError
-from ollama_lmstudio.ollama.requests import Message, ShowRequest
+from ollama_lmstudio.ollama.requests import ShowRequest
 from ollama_lmstudio.outcomes import Request, Response
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import Alias, AliasStore
-from ollama_lmstudio.translate import inference, listing
-from ollama_lmstudio.translate.inference import ResolvedModel
+from ollama_lmstudio.translate import listing
+from ollama_lmstudio.translate.models import ResolvedModel
 from ollama_lmstudio.translate.names import Resolver
 
 LOADED = Model(
@@ -67,64 +69,6 @@ def found(**values: Any) -> ResolvedModel:
     return ResolvedModel(Model("c"), "c", alias(**values))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "given", "extras", "merged"),
-    [
-        ({"seed": 1}, None, {}, {"seed": 1}),
-        ({"seed": 1}, {"seed": 2}, {}, {"seed": 2}),
-        ({"seed": 1}, {"seed": None}, {}, {"seed": 1}),
-        ({"seed": 1, "top_k": 2}, {"top_k": 3}, {}, {"seed": 1, "top_k": 3}),
-        ({"max_tokens": 1}, {"num_predict": 2}, {}, {"num_predict": 2}),
-        ({"num_predict": 1}, {"max_tokens": 2}, {}, {"max_tokens": 2}),
-        ({"num_predict": 1}, {"max_tokens": None}, {}, {"num_predict": 1, "max_tokens": None}),
-        ({"stop": ["x"]}, {"stop": []}, {}, {"stop": []}),
-        ({"reasoning_effort": "low"}, None, {"reasoning_effort": "high"}, {}),
-        ({"num_ctx": 1024}, {"mirostat": 1}, {}, {"num_ctx": 1024, "mirostat": 1}),
-    ],
-)
-def test_parameters_are_defaults(
-    parameters: dict[str, Any], given: dict[str, Any] | None, extras: dict[str, Any], merged: dict[str, Any]
-) -> None:
-    assert inference.merge_options(found(parameters=parameters), given, extras) == merged
-    plain = ResolvedModel(Model("c"), "c")
-    assert inference.merge_options(plain, {"seed": 1, "x": 2}, {}) == {"seed": 1, "x": 2}
-
-
-def test_options_of_a_wrong_type_are_the_requests_mistake() -> None:
-    with pytest.raises(OllamaError) as caught:
-        inference.merge_options(found(), {"seed": "x"}, {})
-    assert caught.value.status == 500
-
-
-SYSTEM, OTHER = Message("system", "own"), Message("system", "late")
-ASKED = Message("user", "q")
-
-
-@pytest.mark.parametrize(
-    ("adds", "messages", "system", "said"),
-    [
-        ({}, [ASKED], None, ["q"]),
-        ({}, [ASKED], "", ["q"]),
-        ({}, [ASKED], "option", ["option", "q"]),
-        ({}, [ASKED], 5, ["q"]),
-        ({}, [SYSTEM, ASKED], "option", ["own", "q"]),
-        ({"system": "S"}, [ASKED], None, ["S", "q"]),
-        ({"system": "S"}, [ASKED], "option", ["option", "q"]),
-        ({"system": "S"}, [SYSTEM, ASKED], None, ["own", "q"]),
-        ({"system": "S"}, [ASKED, OTHER], None, ["q", "late"]),
-        ({"messages": [{"role": "user", "content": "1"}]}, [ASKED], None, ["1", "q"]),
-        ({"messages": [{"role": "user", "content": "1"}]}, [SYSTEM, ASKED], None, ["own", "1", "q"]),
-        ({"system": "S", "messages": [{"role": "user", "content": "1"}]}, [ASKED], None, ["S", "1", "q"]),
-        ({"messages": [{"role": "user", "content": "1"}]}, [ASKED, OTHER], None, ["1", "q", "late"]),
-    ],
-)
-def test_conversations(adds: dict[str, Any], messages: list[Message], system: Any, said: list[str]) -> None:
-    given = inference.converse(found(**adds), messages, system)
-    assert [message["content"] for message in given] == said
-    if not adds:
-        assert inference.converse(ResolvedModel(Model("c"), "c"), messages, system) == given
-
-
 def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Response:
     incoming = Request("POST", "/api/create", "", {}, json.dumps(body).encode(), 0)
     answer = asyncio.run(endpoint(incoming, services))
@@ -142,30 +86,30 @@ def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Response:
     ],
 )
 def test_a_target_is_what_lasts(services: Services, source: str, target: str) -> None:
-    assert post(aliases.create, services, {"model": "mine", "from": source}).status == 200
-    assert post(aliases.copy, services, {"source": source, "destination": "copy"}).status == 200
+    assert post(create, services, {"model": "mine", "from": source}).status == 200
+    assert post(copy, services, {"source": source, "destination": "copy"}).status == 200
     assert {entry.target for entry in services.aliases.all().values()} == {target}
 
 
 def test_what_lmstudio_cannot_apply_is_said_once(services: Services, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     for name in ("one", "two"):
-        post(aliases.create, services, {"model": name, "from": "c", "template": "{{ .Prompt }}", "system": "S"})
+        post(create, services, {"model": name, "from": "c", "template": "{{ .Prompt }}", "system": "S"})
     assert [record.getMessage() for record in caplog.records] == [
         "LM Studio has no template: accepted, not sent (said once)"
     ]
 
 
 def test_a_full_disk_is_a_507(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    post(aliases.create, services, {"model": "old", "from": "c"})
+    post(create, services, {"model": "old", "from": "c"})
 
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    created = post(aliases.create, services, {"model": "mine", "from": "c"})
-    copied = post(aliases.copy, services, {"source": "c", "destination": "mine"})
-    deleted = post(aliases.delete, services, {"model": "old"})
+    created = post(create, services, {"model": "mine", "from": "c"})
+    copied = post(copy, services, {"source": "c", "destination": "mine"})
+    deleted = post(delete, services, {"model": "old"})
     assert {answer.status for answer in (created, copied, deleted)} == {507}
     assert b"no space left" in created.body
     assert [entry.name for entry in services.aliases.all().values()] == ["old:latest"]
@@ -232,16 +176,3 @@ def test_modelfile_quotes_as_ollama_does(services: Services, text: str, written:
 def test_parameters_are_shown_as_go_writes_them(services: Services, value: Any, shown: str) -> None:
     lines = show.describe(found(parameters={"key": value}), ShowRequest(), services)["parameters"].split("\n")
     assert lines[0] == f"key{' ' * 28}{shown}"
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"data": null}'])
-def test_a_list_that_is_none_stays_as_it_is(body: bytes) -> None:
-    assert passthrough.with_models(body, [{"id": "x"}]) == body
-
-
-def test_entries_are_added_to_a_list() -> None:
-    body = json.dumps({"data": [{"id": "\u00e9"}], "object": "list"}).encode()
-    assert json.loads(passthrough.with_models(body, [{"id": "x"}])) == {
-        "data": [{"id": "\u00e9"}, {"id": "x"}],
-        "object": "list",
-    }

@@ -1,4 +1,4 @@
-"""Embeddings: vectors of length 1, in the order of the inputs, and counts that stay from below."""
+"""/api/embed and /api/embeddings: the call, its answer, and errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from ollama_lmstudio.endpoints import embed
+from ollama_lmstudio.endpoints.embed import embed
+from ollama_lmstudio.endpoints.embeddings import embeddings
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
@@ -22,7 +21,7 @@ from ollama_lmstudio.services import Services
 MakeServices = Callable[..., Services]
 
 BERT = Model("text-embedding-bert", type="embedding", max_context_length=4, instances=(Instance("i"),))
-ENDPOINTS = {"/api/embed": embed.embed, "/api/embeddings": embed.embeddings}
+ENDPOINTS = {"/api/embed": embed, "/api/embeddings": embeddings}
 
 
 def ask(path: str, body: dict[str, Any], services: Services) -> Response | Call:
@@ -44,60 +43,14 @@ def answered(made: Call, body: bytes, status: int = 200) -> tuple[int, dict[str,
     return answer.status, json.loads(answer.body)
 
 
-@pytest.mark.parametrize(
-    ("vector", "dimensions", "expected"),
-    [
-        ([3.0, 4.0], 0, [0.6, 0.8]),
-        ([3.0, 4.0, 12.0], 2, [0.6, 0.8]),
-        ([3.0, 4.0], 2, [0.6, 0.8]),
-        ([3.0, 4.0], 3, [0.6, 0.8]),
-        ([3.0, 4.0], -1, [0.6, 0.8]),
-        ([-2.0], 1, [-1.0]),
-        ([0.0, 0.0], 0, [0.0, 0.0]),
-        ([0.0, 5.0], 1, [0.0]),
-        ([], 0, []),
-        ([3e200, 4e200], 0, [0.6, 0.8]),
-        ([3e-200, 4e-200], 0, [0.6, 0.8]),
-    ],
-)
-def test_normalise(vector: list[float], dimensions: int, expected: list[float]) -> None:
-    assert embed.normalise(vector, dimensions) == pytest.approx(expected)
-
-
-@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20), st.integers(-1, 25))
-def test_every_vector_has_length_1(vector: list[float], dimensions: int) -> None:
-    cut = vector[:dimensions] if dimensions > 0 else vector
-    assume(math.hypot(*cut) > 1e-300)
-    made = embed.normalise(vector, dimensions)
-    assert len(made) == len(cut)
-    assert math.hypot(*made) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("texts", "count"),
-    [
-        ([], 0),
-        ([""], 1),
-        (["   \n"], 1),
-        (["hello"], 1),
-        (["Hello, world!"], 4),
-        (["a b", "c"], 3),
-        (["naïve café"], 2),
-        (["..."], 3),
-    ],
-)
-def test_count_tokens(texts: list[str], count: int) -> None:
-    assert embed.count_tokens(texts) == count
-
-
 def test_embed(make_services: MakeServices) -> None:
     made, body = call("/api/embed", {"input": ["a b", "c"], "keep_alive": "90s"}, make_services(BERT))
     assert (made.path, made.model, made.asked) == ("/v1/embeddings", BERT.key, "bert")
     assert body == {"model": BERT.key, "input": ["a b", "c"], "ttl": 90}
-    status, told = answered(made, vectors([3, 4], [0, -2]))
+    status, answer_body = answered(made, vectors([3, 4], [0, -2]))
     assert status == 200
-    assert list(told) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
-    assert told == {
+    assert list(answer_body) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
+    assert answer_body == {
         "model": "bert",
         "embeddings": [[0.6, 0.8], [0, -1]],
         "total_duration": 2_000_000_000,
@@ -131,7 +84,7 @@ def test_embeddings_are_as_the_model_gives_them(make_services: MakeServices) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "told"),
+    ("path", "body", "answer_body"),
     [
         ("/api/embed", {"input": ""}, {"model": "bert", "embeddings": []}),
         ("/api/embed", {"input": []}, {"model": "bert", "embeddings": []}),
@@ -143,12 +96,12 @@ def test_embeddings_are_as_the_model_gives_them(make_services: MakeServices) -> 
 )
 @pytest.mark.parametrize("loaded", [True, False])
 def test_nothing_to_embed_loads_the_model(
-    path: str, body: dict[str, Any], told: dict[str, Any], loaded: bool, make_services: MakeServices
+    path: str, body: dict[str, Any], answer_body: dict[str, Any], loaded: bool, make_services: MakeServices
 ) -> None:
     services = make_services(BERT if loaded else Model(BERT.key, type="embedding"))
     answer = ask(path, {"model": "bert"} | body, services)
     assert isinstance(answer, Response)
-    assert json.loads(answer.body) == told
+    assert json.loads(answer.body) == answer_body
     assert services.client.loads == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
 
 
@@ -213,10 +166,10 @@ def test_a_long_input_is_cut_unless_that_is_refused(truncate: bool | None, make_
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_what_is_no_answer_is_an_error(path: str, body: bytes, make_services: MakeServices) -> None:
     made, _ = call(path, {"input": "a", "prompt": "a"}, make_services(BERT))
-    status, told = answered(made, body)
+    status, answer_body = answered(made, body)
     assert status == (502 if path == "/api/embed" else 500)
-    assert list(told) == ["error"]
-    assert told["error"]
+    assert list(answer_body) == ["error"]
+    assert answer_body["error"]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +206,8 @@ def test_a_model_is_in_use_until_its_call_has_ended(make_services: MakeServices)
     services = make_services(BERT)
     made = [call("/api/embed", {"input": "a"}, services)[0] for _ in range(2)]
     key = made[0].model
-    assert services.lifetimes.running(key) == 2
+    assert services.lifetimes.active_requests(key) == 2
     for each in made:
-        assert each.finished is not None
-        each.finished()
-    assert services.lifetimes.running(key) == 0
+        assert each.release is not None
+        each.release()
+    assert services.lifetimes.active_requests(key) == 0

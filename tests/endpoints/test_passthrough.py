@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.translate.test_mapping import tools
+from tests.translate.test_tools import tools
 
-from ollama_lmstudio.endpoints.passthrough import error_answer, named, passthrough
+from ollama_lmstudio.endpoints.passthrough import passthrough
 from ollama_lmstudio.lmstudio.catalog import Instance, Model
 from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
@@ -25,12 +25,14 @@ from ollama_lmstudio.outcomes import Passthrough, Request, Response
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
 from ollama_lmstudio.threads import LARGE_BYTES
+from ollama_lmstudio.translate.api_errors import error_answer
+from ollama_lmstudio.translate.passthrough import members_with_model
 
 CHAT = "/v1/chat/completions"
 
 
 def span(body: bytes) -> str | None:
-    parsed = named(body)
+    parsed = members_with_model(body)
     if parsed is None:
         return None
     text, found = parsed
@@ -128,9 +130,9 @@ def go(body: bytes, services: Services, path: str = CHAT) -> Passthrough | Respo
     ],
 )
 def test_the_name_becomes_lm_studios(name: str, key: str, make_services: Callable[..., Services]) -> None:
-    relay = go(f'{{ "stream": true,  "model" :\t"{name}" , "n":1.0}}'.encode(), make_services(*MODELS))
+    outcome = go(f'{{ "stream": true,  "model" :\t"{name}" , "n":1.0}}'.encode(), make_services(*MODELS))
     body = f'{{ "stream": true,  "model" :\t"{key}" , "n":1.0}}'.encode()
-    assert relay == Passthrough(CHAT, body, model=key, asked=name)
+    assert outcome == Passthrough(CHAT, body, model=key, asked=name)
 
 
 rubbish_bytes = st.binary(max_size=20).filter(lambda data: not set(data) & {*range(32), *b'"\\'})
@@ -142,9 +144,9 @@ def test_no_other_byte_changes(rubbish: bytes, space: str, make_services: Callab
     before = b'{"a":"' + rubbish + b'",' + space.encode()
     after = space.encode() + b',"b":1e5,"c":"\\u00e9"}' + rubbish
     body = before + b'"model":' + b'"\\u0071wen3:8b"' + after
-    relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Passthrough)
-    assert relay.body == before + b'"model":' + b'"qwen/qwen3-8b"' + after
+    outcome = go(body, make_services(*MODELS))
+    assert isinstance(outcome, Passthrough)
+    assert outcome.body == before + b'"model":' + b'"qwen/qwen3-8b"' + after
 
 
 @pytest.mark.parametrize(
@@ -265,13 +267,13 @@ def function(**rest: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f"} | rest}
 
 
-def relayed(path: str, body: bytes) -> Passthrough:
-    """Give what becomes of a request for QWEN."""
+def passed_through(path: str, body: bytes) -> Passthrough:
+    """Return the outcome of a request for QWEN."""
     return Passthrough(path, body, model=QWEN, asked=QWEN)
 
 
 def wrapped(tool: Any, path: str) -> str:
-    """Write a body around a tool whose bytes nobody would write twice the same."""
+    """Return a body around a tool, written in a way that no serialiser would repeat."""
     extra = json.dumps({"type": "function", **LIKED["function"]} if path == RESPONSES else LIKED)
     tools = f"[ {extra.replace('1.5', '15e-1')},\t{tool} ]"
     return f'{{ "n":1.0,"tools" :{tools} ,"\\u0061":"é",\n"model":"qwen/qwen3-8b" }}  '
@@ -291,7 +293,7 @@ REFUSED: list[tuple[Any, Any]] = [
     (function(description=None), function()),
     (function(name=None), function(name="")),
     ({"type": "function", "function": {}}, function(name="")),
-    # What nobody checks stays.
+    # Unchecked values stay.
     (
         function(
             parameters={"$schema": "x", "additionalProperties": False, "title": None}, strict=None, x=[1e300, "<é"]
@@ -313,10 +315,12 @@ def test_a_tool_that_lm_studio_refuses(
     if path == RESPONSES:
         given_tool, made = ({"type": "function"} | tool["function"] for tool in (given_tool, made))
     body = wrapped(json.dumps(given_tool), path).encode()
-    relay = go(body, make_services(*MODELS), path)
-    assert relay == relayed(path, wrapped(json.dumps(made, ensure_ascii=False, separators=(",", ":")), path).encode())
-    assert go(body, make_services(*MODELS, repair_passthrough=False), path) == relayed(path, body)
-    assert go(body, make_services(*MODELS), f"/api/v0{path[3:]}") == relayed(f"/api/v0{path[3:]}", body)
+    outcome = go(body, make_services(*MODELS), path)
+    assert outcome == passed_through(
+        path, wrapped(json.dumps(made, ensure_ascii=False, separators=(",", ":")), path).encode()
+    )
+    assert go(body, make_services(*MODELS, repair_passthrough=False), path) == passed_through(path, body)
+    assert go(body, make_services(*MODELS), f"/api/v0{path[3:]}") == passed_through(f"/api/v0{path[3:]}", body)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +334,9 @@ def test_a_tool_that_lm_studio_refuses(
     ],
 )
 def test_a_tool_without_a_function(given_tool: str, made: Any, make_services: Callable[..., Services]) -> None:
-    relay = go(wrapped(given_tool, CHAT).encode(), make_services(*MODELS))
-    assert isinstance(relay, Passthrough)
-    assert json.loads(relay.body)["tools"][1] == made
+    outcome = go(wrapped(given_tool, CHAT).encode(), make_services(*MODELS))
+    assert isinstance(outcome, Passthrough)
+    assert json.loads(outcome.body)["tools"][1] == made
 
 
 @pytest.mark.parametrize(
@@ -361,21 +365,21 @@ def test_a_tool_without_a_function(given_tool: str, made: Any, make_services: Ca
 )
 def test_a_tool_that_stays_as_it_is(tool: str, make_services: Callable[..., Services]) -> None:
     body = wrapped(tool, CHAT).encode()
-    assert go(body, make_services(*MODELS)) == relayed(CHAT, body)
+    assert go(body, make_services(*MODELS)) == passed_through(CHAT, body)
 
 
 @pytest.mark.parametrize("tools", ["null", "5", '"x"', "{}", "[]", '{"0":{"type":"function","function":{}}}'])
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 def test_tools_that_are_no_list(path: str, tools: str, make_services: Callable[..., Services]) -> None:
     body = f'{{"model":"qwen/qwen3-8b","tools": {tools} }}'.encode()
-    assert go(body, make_services(*MODELS), path) == relayed(path, body)
+    assert go(body, make_services(*MODELS), path) == passed_through(path, body)
 
 
 @pytest.mark.parametrize("tool", ['{"type":"web_search"}', '{"type":"namespace","tools":[]}', "{}", "null", "5"])
 def test_tools_of_another_type(tool: str, make_services: Callable[..., Services]) -> None:
     """LM Studio does not check these."""
     body = wrapped(tool, RESPONSES).encode()
-    assert go(body, make_services(*MODELS), RESPONSES) == relayed(RESPONSES, body)
+    assert go(body, make_services(*MODELS), RESPONSES) == passed_through(RESPONSES, body)
 
 
 def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> None:
@@ -383,9 +387,9 @@ def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> Non
         b'{"type":"function","function":{"name":"\xff\\ud800x\\udc80\xf0\x9f\x98\x80\\ud83d\\ude00","parameters":{}}}'
     )
     body = b'{"a":"\xff\\ud800","model":"qwen/qwen3-8b","tools":[' + tool + b"]}"
-    relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Passthrough)
-    before, _, made = relay.body.partition(b'"tools":')
+    outcome = go(body, make_services(*MODELS))
+    assert isinstance(outcome, Passthrough)
+    before, _, made = outcome.body.partition(b'"tools":')
     assert before == body.partition(b'"tools":')[0]
     name = json.loads(made.removesuffix(b"}"))[0]["function"]["name"]
     assert name == "\ufffd\ufffdx\ufffd\U0001f600\U0001f600"
@@ -401,13 +405,13 @@ def test_what_ollama_takes_lm_studio_takes(
         given_tools = [{"type": "function"} | function for function in functions if isinstance(function, dict)]
     path = RESPONSES if flat else CHAT
     body = json.dumps({"before": 1e5, "model": "qwen/qwen3-8b", "tools": given_tools, "after": "é"}, indent=indent)
-    relay = go(body.encode(), make_services(*MODELS), path)
-    assert isinstance(relay, Passthrough)
+    outcome = go(body.encode(), make_services(*MODELS), path)
+    assert isinstance(outcome, Passthrough)
 
     def as_chat(tools: list[Any]) -> list[Any]:
         return [{"type": "function", "function": tool} if flat else tool for tool in tools]
 
-    made = json.loads(relay.body)
+    made = json.loads(outcome.body)
     assert {key: value for key, value in made.items() if key != "tools"} == {
         key: value for key, value in json.loads(body).items() if key != "tools"
     }
@@ -420,7 +424,7 @@ def test_what_ollama_takes_lm_studio_takes(
         else:
             assert list(validate.tool_issues([result])) == []
     if not list(validate.tool_issues(as_chat(given_tools))):
-        assert relay.body == body.encode()
+        assert outcome.body == body.encode()
 
 
 JSON_SCHEMA = '{"type":"json_schema","json_schema":{"name":"json","strict":true,"schema":{"type":"object"}}}'
@@ -439,11 +443,11 @@ JSON_SCHEMA = '{"type":"json_schema","json_schema":{"name":"json","strict":true,
 )
 def test_a_format_of_any_object(given_format: str, made: str, make_services: Callable[..., Services]) -> None:
     body = '{{"response_format" :\t{} , "n":1e5,"model":"qwen/qwen3-8b"}} '
-    relay = go(body.format(given_format).encode(), make_services(*MODELS))
-    assert relay == relayed(CHAT, body.format(made).encode())
+    outcome = go(body.format(given_format).encode(), make_services(*MODELS))
+    assert outcome == passed_through(CHAT, body.format(made).encode())
     for path in (RESPONSES, "/v1/completions", "/api/v0/chat/completions"):
         untouched = body.format(given_format).encode()
-        assert go(untouched, make_services(*MODELS), path) == relayed(path, untouched)
+        assert go(untouched, make_services(*MODELS), path) == passed_through(path, untouched)
 
 
 def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: pytest.LogCaptureFixture) -> None:
@@ -458,29 +462,29 @@ def test_a_repair_is_said_once(make_services: Callable[..., Services], caplog: p
     ]
 
 
-def test_a_model_is_in_use_until_its_relay_has_ended(make_services: Callable[..., Services]) -> None:
+def test_a_model_is_in_use_until_its_request_has_ended(make_services: Callable[..., Services]) -> None:
     services = make_services(*MODELS)
-    relay = go(json.dumps({"model": QWEN}).encode(), services)
-    assert isinstance(relay, Passthrough)
-    assert relay.finished is not None
-    assert services.lifetimes.running(QWEN) == 1
-    relay.finished()
-    assert services.lifetimes.running(QWEN) == 0
+    outcome = go(json.dumps({"model": QWEN}).encode(), services)
+    assert isinstance(outcome, Passthrough)
+    assert outcome.release is not None
+    assert services.lifetimes.active_requests(QWEN) == 1
+    outcome.release()
+    assert services.lifetimes.active_requests(QWEN) == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"model":5}'])
-def test_a_relay_without_a_model_uses_none(body: bytes, make_services: Callable[..., Services]) -> None:
-    relay = go(body, make_services(*MODELS))
-    assert isinstance(relay, Passthrough)
-    assert relay.finished is None
+def test_a_request_without_a_model_uses_none(body: bytes, make_services: Callable[..., Services]) -> None:
+    outcome = go(body, make_services(*MODELS))
+    assert isinstance(outcome, Passthrough)
+    assert outcome.release is None
 
 
-def test_a_large_body_is_read_beside_the_event_loop(
+def test_a_large_body_is_read_in_a_thread(
     make_services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_loop = []
     module = sys.modules[passthrough.__module__]
-    for name in ("named", "repairs"):
+    for name in ("members_with_model", "repairs"):
         function = getattr(module, name)
 
         def note(*given: Any, function: Callable[..., Any] = function) -> Any:

@@ -1,4 +1,4 @@
-"""What /api/ps tells: LM Studio's instances, the one that stays longest first."""
+"""What /api/ps lists: LM Studio's instances, the one that stays longest first."""
 
 from __future__ import annotations
 

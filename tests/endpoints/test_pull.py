@@ -12,11 +12,12 @@ from typing import Any, cast
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.endpoints.pull import ABSENCE_SECONDS, REPEAT_SECONDS, Wanted, pull, to_lmstudio
+from ollama_lmstudio.endpoints.pull import ABSENCE_SECONDS, REPEAT_SECONDS, pull
 from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.outcomes import LocalStream, Request
 from ollama_lmstudio.services import Services
+from ollama_lmstudio.translate.downloads import Download, download_to_lmstudio
 
 HF = "https://huggingface.co/"
 
@@ -38,14 +39,14 @@ HF = "https://huggingface.co/"
     ],
 )
 def test_names(name: str, model: str, quantization: str | None) -> None:
-    wanted = to_lmstudio(name)
-    assert (wanted.model, wanted.quantization) == (model, quantization)
+    download = download_to_lmstudio(name)
+    assert (download.model, download.quantization) == (model, quantization)
 
 
 def test_source_and_quantization_come_first() -> None:
-    assert to_lmstudio("hf.co/a/b:q4_0", quantization="q8_0") == Wanted(f"{HF}a/b", "q8_0")
-    assert to_lmstudio("short", source="hf.co/a/b:q4_0") == Wanted(f"{HF}a/b", "q4_0")
-    assert to_lmstudio("", source="publisher/model") == Wanted("publisher/model")
+    assert download_to_lmstudio("hf.co/a/b:q4_0", quantization="q8_0") == Download(f"{HF}a/b", "q8_0")
+    assert download_to_lmstudio("short", source="hf.co/a/b:q4_0") == Download(f"{HF}a/b", "q4_0")
+    assert download_to_lmstudio("", source="publisher/model") == Download("publisher/model")
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,12 @@ def test_source_and_quantization_come_first() -> None:
 )
 def test_refused(name: str, status: int, message: str) -> None:
     with pytest.raises(OllamaError) as refused:
-        to_lmstudio(name)
+        download_to_lmstudio(name)
     assert (refused.value.status, refused.value.message) == (status, message)
 
 
 def test_insecure_links_are_taken_when_asked_for() -> None:
-    assert to_lmstudio("http://hf.co/a/b", insecure=True).model == f"{HF}a/b"
+    assert download_to_lmstudio("http://hf.co/a/b", insecure=True).model == f"{HF}a/b"
 
 
 # Following a job
@@ -89,7 +90,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class LMStudio:
-    """Tell how a job goes: `state` gives the status, or raises, at a time."""
+    """A client whose job has the status that `state` returns, or raises, at a time."""
 
     def __init__(self, state: Callable[[float], dict[str, Any]]) -> None:
         self.state = state
@@ -119,7 +120,7 @@ def services(lmstudio: LMStudio) -> Services:
 
 
 def follow(lmstudio: LMStudio, stop_after: int | None = None) -> tuple[list[tuple[float, Mapping[str, object]]], str]:
-    """Pull to the end, or for some lines; give them with their times, and the error."""
+    """Pull to the end, or for some lines; return them with their times, and the error."""
     lines: list[tuple[float, Mapping[str, object]]] = []
     error = ""
     shared = services(lmstudio)
@@ -184,8 +185,8 @@ def test_pause_is_said() -> None:
         return {"status": "paused" if 1 <= at < 4 else "completed" if at > 5 else "downloading"}
 
     lines, _ = follow(LMStudio(state))
-    said = [str(status) for status in statuses(lines)[1:-3]]
-    assert [status.endswith("(paused in LM Studio)") for status in said] == [False, True, False, False]
+    polled = [str(status) for status in statuses(lines)[1:-3]]
+    assert [status.endswith("(paused in LM Studio)") for status in polled] == [False, True, False, False]
 
 
 def test_failure_has_lm_studios_reason() -> None:

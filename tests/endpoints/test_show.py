@@ -1,4 +1,4 @@
-"""What /api/show tells of a model: everything a client reads, and nothing made up."""
+"""What /api/show returns of a model: everything a client reads, and nothing made up."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def ask(body: dict[str, Any], services: Services, **headers: str) -> dict[str, A
     incoming = Request("POST", "/api/show", "", headers, json.dumps(body).encode(), 0)
     answer = asyncio.run(show.show(incoming, services))
     assert answer.status == 200
-    told: dict[str, Any] = json.loads(answer.body)
-    return told
+    shown: dict[str, Any] = json.loads(answer.body)
+    return shown
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -100,8 +100,8 @@ def test_model_info() -> None:
 @pytest.mark.parametrize("model", [LLM, LOADED, EMBEDDER, BARE], ids=lambda model: model.key)
 @pytest.mark.parametrize("verbose", [False, True])
 def test_what_every_client_reads(model: Model, verbose: bool, make_services: MakeServices) -> None:
-    told = ask({"model": model.key, "verbose": verbose}, make_services(model))
-    assert list(told) == [
+    shown = ask({"model": model.key, "verbose": verbose}, make_services(model))
+    assert list(shown) == [
         "license",
         "modelfile",
         "parameters",
@@ -111,11 +111,11 @@ def test_what_every_client_reads(model: Model, verbose: bool, make_services: Mak
         "capabilities",
         "modified_at",
     ]
-    assert all(isinstance(told[key], str) for key in ("license", "modelfile", "parameters", "template", "modified_at"))
-    assert None not in told["details"].values()
-    assert None not in told["model_info"].values()
-    assert told["capabilities"]
-    assert f"FROM {model.key}\n" in told["modelfile"]
+    assert all(isinstance(shown[key], str) for key in ("license", "modelfile", "parameters", "template", "modified_at"))
+    assert None not in shown["details"].values()
+    assert None not in shown["model_info"].values()
+    assert shown["capabilities"]
+    assert f"FROM {model.key}\n" in shown["modelfile"]
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_the_template_tells_what_a_model_can(
     ],
 )
 def test_copilot_is_told_the_name_that_it_asked_for(agent: str, basename: str, make_services: MakeServices) -> None:
-    told = ask({"model": "qwen3:8b"}, make_services(LLM), **{"user-agent": agent})
-    assert told["model_info"]["general.basename"] == basename
+    shown = ask({"model": "qwen3:8b"}, make_services(LLM), **{"user-agent": agent})
+    assert shown["model_info"]["general.basename"] == basename
 
 
 @pytest.mark.parametrize("body", [{"model": "QWEN3:8b"}, {"name": "qwen/qwen3-8b"}, {"name": "x", "model": "qwen3-8b"}])

@@ -67,7 +67,7 @@ def test_the_request_becomes_the_call(exchange_of: MakeExchange) -> None:
 def test_the_response_is_translated(exchange_of: MakeExchange, bridge: Bridge) -> None:
     released: list[str] = []
     exchange = exchange_of()
-    translation = call(exchange, finished=lambda: released.append("k"))
+    translation = call(exchange, release=lambda: released.append("k"))
     answer(exchange, headers=JSON)
     asyncio.run(exchange.responseheaders())
     assert exchange.flow.response is not None

@@ -34,7 +34,7 @@ def test_an_exchange_ends_once_and_releases_what_it_holds(
 ) -> None:
     released: list[int] = []
     made = exchange_of()
-    made.handler = Buffered(made, Call("/v1/x", b"", FakeTranslation(), finished=lambda: released.append(1)))
+    made.handler = Buffered(made, Call("/v1/x", b"", FakeTranslation(), release=lambda: released.append(1)))
     answer(made, body=b"{}")
     if ends == "error":
         made.flow.error = Error("Client disconnected.")

@@ -49,7 +49,7 @@ def test_the_body_passes_through(exchange_of: MakeExchange, version: str, chunke
     released: list[int] = []
     exchange = exchange_of(flow_of(path=PATH, version=version))
     exchange.cors_headers = (("Access-Control-Allow-Origin", "http://app"),)
-    passed(exchange, finished=lambda: released.append(1))
+    passed(exchange, release=lambda: released.append(1))
     headers = http.Headers(EVENTS.fields, x_own="1", access_control_allow_origin="*", keep_alive="5")
     headers["transfer-encoding" if chunked else "content-length"] = "chunked" if chunked else "5000"
     answer(exchange, headers=headers)

@@ -12,7 +12,8 @@ from tests.inspect.conftest import ASKED, CALL, PNG, WEATHER, dumps
 
 from ollama_lmstudio.inspect.changes import MAX_LINES, changes
 from ollama_lmstudio.ollama.requests import ChatRequest
-from ollama_lmstudio.translate import mapping
+from ollama_lmstudio.translate.messages import messages_to_lmstudio
+from ollama_lmstudio.translate.tools import tools_to_lmstudio
 
 CHAT = "/api/chat"
 COMPLETIONS = "/v1/chat/completions"
@@ -161,8 +162,8 @@ def test_what_the_mapping_does_is_what_is_told() -> None:
     request = ChatRequest.decode(dumps(asked))
     call = {
         "model": "m",
-        "messages": mapping.messages_to_lmstudio(request.messages),
-        "tools": mapping.tools_to_lmstudio(request.tools),
+        "messages": messages_to_lmstudio(request.messages),
+        "tools": tools_to_lmstudio(request.tools),
     }
     assert changes(dumps(asked), CHAT, dumps(call), COMPLETIONS) == [
         ("message 3", "thinking not sent, weather has the id call_00000001"),

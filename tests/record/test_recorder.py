@@ -47,7 +47,7 @@ async def _lines() -> Any:
 @pytest.mark.parametrize(
     ("outcome", "kind", "models"),
     [
-        (Call("/v1/x", b"", Any, "org/m", "m", dropped=["a"]), "call", ("m", "org/m")),  # type: ignore[arg-type]
+        (Call("/v1/x", b"", Any, "org/m", "m", unsupported=["a"]), "call", ("m", "org/m")),  # type: ignore[arg-type]
         (Passthrough("/v1/x", b"", model="org/m", asked="m"), "relay", ("m", "org/m")),
         (Response(200), "answer", ("m", "")),
         (LocalStream(_lines(), True), "served", ("m", "")),

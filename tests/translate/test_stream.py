@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.errors import LMStudioError
-from ollama_lmstudio.translate.stream import CHAT, GENERATE, LineFormat, ResponseOptions, Timings, Translator
+from ollama_lmstudio.translate.line_format import CHAT, GENERATE, LineFormat
+from ollama_lmstudio.translate.metrics import Timings
+from ollama_lmstudio.translate.stream import ResponseOptions, Translator, TranslatorOptions
 
 WALL = 1_700_000_000_000_000_000
 LIMIT = 4096
@@ -52,7 +54,7 @@ END = FINISH + USAGE_CHUNK + DONE
 
 @dataclass
 class Vector:
-    """A stream and what it says: texts, thoughts, tool calls, and the end or the error."""
+    """A stream and what it holds: texts, reasoning, tool calls, and the end or the error."""
 
     stream: bytes
     content: list[str] = field(default_factory=list)
@@ -61,7 +63,7 @@ class Vector:
     reason: str = "stop"
     error: str = ""
     counts: bool = True
-    wishes: ResponseOptions = field(default_factory=ResponseOptions)
+    options: ResponseOptions = field(default_factory=ResponseOptions)
     recover: bool = False
 
 
@@ -77,16 +79,16 @@ VECTORS: dict[str, Vector] = {
         text("<th") + text("ink>h") + text("m</t") + text("hink") + text(">") + text(" Hi") + END, ["Hi"], ["h", "m"]
     ),
     "think hidden": Vector(
-        delta(reasoning="hm") + text("Hi") + END, ["Hi"], wishes=ResponseOptions(hide_thinking=True)
+        delta(reasoning="hm") + text("Hi") + END, ["Hi"], options=ResponseOptions(hide_thinking=True)
     ),
     "nothing but hidden thoughts": Vector(
-        delta(reasoning="hm") + delta(reasoning="m") + END, ["hmm"], wishes=ResponseOptions(hide_thinking=True)
+        delta(reasoning="hm") + delta(reasoning="m") + END, ["hmm"], options=ResponseOptions(hide_thinking=True)
     ),
     "structured output among the thoughts": Vector(
         delta(reasoning='{"a":') + delta(reasoning="1}") + END,
         ['{"a":1}'],
         ['{"a":', "1}"],
-        wishes=ResponseOptions(expects_json=True),
+        options=ResponseOptions(expects_json=True),
     ),
     "tool call in fragments": Vector(
         call(0, "1", "f", "")
@@ -174,17 +176,16 @@ VECTORS: dict[str, Vector] = {
 }
 
 
-def translator(vector: Vector, shape: LineFormat, *, streaming: bool = True) -> Translator:
-    wishes = ResponseOptions(streaming, vector.wishes.hide_thinking, vector.wishes.expects_json)
-    timeline = Timings(arrived=1000, forwarded=2000, load=500)
-    context = None if shape is CHAT else lambda answer: [len(answer) + 1]
-    return Translator(
-        shape, "M:7b", wishes, timeline, wall_offset=WALL, max_event_size=LIMIT, recover=vector.recover, context=context
-    )
+def translator(vector: Vector, line_format: LineFormat, *, streaming: bool = True) -> Translator:
+    response_options = ResponseOptions(streaming, vector.options.hide_thinking, vector.options.expects_json)
+    timings = Timings(arrived=1000, forwarded=2000, load=500)
+    context = None if line_format is CHAT else lambda answer: [len(answer) + 1]
+    options = TranslatorOptions(WALL, LIMIT, recover=vector.recover, context=context)
+    return Translator(line_format, "M:7b", response_options, timings, options)
 
 
-def lines_of(vector: Vector, shape: LineFormat, pieces: Iterable[bytes]) -> list[dict[str, Any]]:
-    made = translator(vector, shape)
+def lines_of(vector: Vector, line_format: LineFormat, pieces: Iterable[bytes]) -> list[dict[str, Any]]:
+    made = translator(vector, line_format)
     lines: list[bytes] = []
     for piece in pieces:
         lines += made.feed(piece, 5000)
@@ -194,18 +195,18 @@ def lines_of(vector: Vector, shape: LineFormat, pieces: Iterable[bytes]) -> list
 
 
 def normalise(line: dict[str, Any]) -> dict[str, Any]:
-    """Take out what depends on when the pieces came, and the ids that are made up."""
+    """Remove what depends on when the pieces came, and ids that are random."""
     for key in ("created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
         line.pop(key, None)
     return line
 
 
-def expected(vector: Vector, shape: LineFormat) -> list[dict[str, Any]]:
+def expected(vector: Vector, line_format: LineFormat) -> list[dict[str, Any]]:
     def line(content: str = "", thinking: str = "", calls: Any = (), **rest: Any) -> dict[str, Any]:
-        parts: dict[str, Any] = {"content" if shape is CHAT else "response": content}
+        parts: dict[str, Any] = {"content" if line_format is CHAT else "response": content}
         parts |= {"thinking": thinking} if thinking else {}
         parts |= {"tool_calls": calls} if calls else {}
-        body: dict[str, Any] = {"message": {"role": "assistant", **parts}} if shape is CHAT else parts
+        body: dict[str, Any] = {"message": {"role": "assistant", **parts}} if line_format is CHAT else parts
         return {"model": "M:7b", **body, "done": False} | rest
 
     lines = [line(thinking=t) for t in vector.thinking] + [line(c) for c in vector.content]
@@ -216,20 +217,20 @@ def expected(vector: Vector, shape: LineFormat) -> list[dict[str, Any]]:
     if vector.error:
         return [*lines, {"error": vector.error}]
     counts: dict[str, Any] = {"prompt_eval_count": 7, "eval_count": 3} if vector.counts else {}
-    context: dict[str, Any] = {} if shape is CHAT else {"context": [len("".join(vector.content)) + 1]}
+    context: dict[str, Any] = {} if line_format is CHAT else {"context": [len("".join(vector.content)) + 1]}
     return [*lines, line(done=True, done_reason=vector.reason, **counts, **context)]
 
 
-@pytest.mark.parametrize("shape", [CHAT, GENERATE], ids=["chat", "generate"])
+@pytest.mark.parametrize("line_format", [CHAT, GENERATE], ids=["chat", "generate"])
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
-def test_vectors(vector: Vector, shape: LineFormat) -> None:
+def test_vectors(vector: Vector, line_format: LineFormat) -> None:
     stream = vector.stream
-    wanted = expected(vector, shape)
-    assert lines_of(vector, shape, [stream]) == wanted
-    assert lines_of(vector, shape, [bytes([byte]) for byte in stream]) == wanted
+    wanted = expected(vector, line_format)
+    assert lines_of(vector, line_format, [stream]) == wanted
+    assert lines_of(vector, line_format, [bytes([byte]) for byte in stream]) == wanted
     step = 1 if len(stream) < 1500 else 7
     for index in range(0, len(stream), step):
-        assert lines_of(vector, shape, [stream[:index], stream[index:]]) == wanted
+        assert lines_of(vector, line_format, [stream[:index], stream[index:]]) == wanted
 
 
 @settings(deadline=None, max_examples=200)
@@ -254,10 +255,10 @@ def test_rubbish_never_raises(pieces: list[bytes]) -> None:
     assert b"" not in lines
 
 
-@pytest.mark.parametrize("shape", [CHAT, GENERATE], ids=["chat", "generate"])
+@pytest.mark.parametrize("line_format", [CHAT, GENERATE], ids=["chat", "generate"])
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
-def test_one_object_is_the_sum_of_the_lines(vector: Vector, shape: LineFormat) -> None:
-    made = translator(vector, shape, streaming=False)
+def test_one_object_is_the_sum_of_the_lines(vector: Vector, line_format: LineFormat) -> None:
+    made = translator(vector, line_format, streaming=False)
     assert made.feed(vector.stream, 5000) == []
     assert made.flush(9000) == []
     answer = made.response()
@@ -267,10 +268,10 @@ def test_one_object_is_the_sum_of_the_lines(vector: Vector, shape: LineFormat) -
         assert body == {"error": vector.error}
         return
     assert answer.status == 200
-    said = body["message"] if shape is CHAT else body
-    assert said["content" if shape is CHAT else "response"] == "".join(vector.content)
-    assert said.get("thinking", "") == "".join(vector.thinking)
-    assert [(c["function"]["name"], c["function"]["arguments"]) for c in said.get("tool_calls", [])] == vector.calls
+    message = body["message"] if line_format is CHAT else body
+    assert message["content" if line_format is CHAT else "response"] == "".join(vector.content)
+    assert message.get("thinking", "") == "".join(vector.thinking)
+    assert [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])] == vector.calls
     assert body["done"] is True
     assert body["done_reason"] == vector.reason
 
@@ -341,15 +342,15 @@ def test_logprobs() -> None:
         ],
     }
     stream = delta(content="é", logprobs={"content": [entry]}) + END
-    wishes = ResponseOptions(logprobs=True, top_logprobs=2)
-    made = Translator(CHAT, "m", wishes, Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    options = TranslatorOptions(WALL, LIMIT)
+    made = Translator(CHAT, "m", ResponseOptions(logprobs=True, top_logprobs=2), Timings(1), options)
     first = json.loads(made.feed(stream, 1)[0])
     top = [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}, {"token": "", "logprob": -1}]
     assert first["logprobs"] == [{"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": top}]
-    made = Translator(CHAT, "m", ResponseOptions(logprobs=True), Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    made = Translator(CHAT, "m", ResponseOptions(logprobs=True), Timings(1), options)
     first = json.loads(made.feed(stream, 1)[0])
     assert first["logprobs"] == [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}]
-    made = Translator(CHAT, "m", ResponseOptions(), Timings(1), wall_offset=WALL, max_event_size=LIMIT)
+    made = Translator(CHAT, "m", ResponseOptions(), Timings(1), options)
     assert "logprobs" not in json.loads(made.feed(stream, 1)[0])
 
 
@@ -372,7 +373,7 @@ def test_logprobs() -> None:
 @pytest.mark.parametrize("hide_thinking", [False, True])
 def test_how_a_stream_begins(stream: bytes, started: bool, rejected: bool, hide_thinking: bool) -> None:
     for size in (1, len(stream) or 1):
-        made = translator(Vector(b"", wishes=ResponseOptions(hide_thinking=hide_thinking)), CHAT)
+        made = translator(Vector(b"", options=ResponseOptions(hide_thinking=hide_thinking)), CHAT)
         for at in range(0, len(stream), size):
             made.feed(stream[at : at + size], 1)
         assert (made.started, made.rejected) == (started, rejected)

@@ -1,5 +1,6 @@
-"""`HEAD` and `POST /api/blobs/:digest`: files that clients leave here. LM Studio takes none; they are kept in the state
-directory.
+"""`HEAD` and `POST /api/blobs/:digest`: files that clients upload.
+
+LM Studio takes none; they stay in the state directory.
 """
 
 from __future__ import annotations
@@ -8,84 +9,84 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
 
 from ..ollama import errors
-from ..outcomes import Request, Response
+from ..outcomes import NO_CONTENT_TYPE, Request, Response
 from ..services import Services
 from ..state import blobs
 
 logger = logging.getLogger(__name__)
 
-# A body is hashed and written in pieces of this size, each in a thread.
+# A body is hashed and written in pieces of this size: each costs a switch to a thread and back.
 PIECE_BYTES = 1 << 20
+# The errors of a disk, or of a quota, that is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-NO_BODY = ""
 
 
 def _directory(services: Services) -> Path:
     return blobs.directory_in(services.settings.state_dir)
 
 
-def _asked(incoming: Request) -> str:
-    return unquote(incoming.path.rpartition("/")[2])
+def _digest_in_path(request: Request) -> str:
+    return unquote(request.path.rpartition("/")[2])
 
 
-async def head(incoming: Request, services: Services) -> Response:
-    """Tell whether a blob is here."""
-    asked = _asked(incoming)
+async def head(request: Request, services: Services) -> Response:
+    """Return whether a blob exists."""
+    asked = _digest_in_path(request)
     digest = blobs.parse_digest(asked)
     if digest is None:
         raise errors.invalid_digest()
     if not await asyncio.to_thread(blobs.blob_path(_directory(services), digest).is_file):
         raise errors.blob_not_found(asked)
-    return Response(200, b"", NO_BODY)
+    return Response(HTTPStatus.OK, b"", NO_CONTENT_TYPE)
 
 
 class BlobUpload:
-    """Take a blob as it comes. Whatever is wrong, the body is taken to its end: clients read no answer before."""
+    """Receive a blob. The body is read to its end even if it is refused: clients read no response before."""
 
-    def __init__(self, incoming: Request, services: Services) -> None:
-        self._asked = _asked(incoming)
+    def __init__(self, request: Request, services: Services) -> None:
+        self._asked = _digest_in_path(request)
         self._directory = _directory(services)
         self._digest = blobs.parse_digest(self._asked)
         self._piece = bytearray()
-        self._upload: blobs.BlobWriter | None = None
+        self._writer: blobs.BlobWriter | None = None
         self._aborted = False
-        self._early = None if self._digest else _error(errors.invalid_digest())
-        """The answer, where it is known before the end of the body, which is then not kept."""
+        self._response = None if self._digest else _error_response(errors.invalid_digest())
+        """The response, where it is known before the end of the body: the rest is then discarded."""
 
     async def feed(self, data: bytes) -> None:
-        """Take bytes."""
-        if self._early is None:
+        """Receive bytes."""
+        if self._response is None:
             self._piece += data
             if len(self._piece) >= PIECE_BYTES:
                 await self._write()
 
     async def end(self) -> Response:
-        """Keep the blob; 201, 200 if it was here before."""
-        if self._early is None:
+        """Store the blob; return 201, or 200 if it existed before."""
+        if self._response is None:
             await self._write()
-        if self._early is None:
-            self._early = await self._guarded(self._finish)
-        return self._early or Response(201, b"", NO_BODY)
+        if self._response is None:
+            self._response = await self._in_thread(self._finish)
+        return self._response or Response(HTTPStatus.CREATED, b"", NO_CONTENT_TYPE)
 
     def abort(self) -> None:
-        """Forget what came. This never waits: what is being written may take seconds to get to the disk."""
+        """Discard what has been received, in a thread: a write that is under way may take seconds."""
         self._aborted = True
         asyncio.get_running_loop().run_in_executor(None, self._remove)
 
     def _remove(self) -> None:
-        if self._upload is not None:
-            self._upload.abort()
+        if self._writer is not None:
+            self._writer.abort()
 
     async def _write(self) -> None:
         data, self._piece = bytes(self._piece), bytearray()
-        self._early = await self._guarded(self._write_now, data)
+        self._response = await self._in_thread(self._write_now, data)
 
-    async def _guarded(self, step: Callable[..., Response | None], *arguments: bytes) -> Response | None:
+    async def _in_thread(self, step: Callable[..., Response | None], *arguments: bytes) -> Response | None:
         try:
             return await asyncio.to_thread(step, *arguments)
         except OSError as e:
@@ -93,26 +94,27 @@ class BlobUpload:
             await asyncio.to_thread(self._remove)
             logger.warning("a blob could not be stored in %s: %s", self._directory, e)
             reason = e.strerror or str(e)
-            status = 507 if e.errno in DISK_FULL else 500
+            full = e.errno in DISK_FULL
+            status = HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR
             return Response.error(status, f"the blob could not be stored in the proxy's state directory: {reason}")
 
     def _write_now(self, data: bytes) -> Response | None:
         assert self._digest is not None
-        if self._upload is None:
+        if self._writer is None:
             if blobs.blob_path(self._directory, self._digest).is_file():
-                return Response(200, b"", NO_BODY)
-            self._upload = blobs.BlobWriter(self._directory)
+                return Response(HTTPStatus.OK, b"", NO_CONTENT_TYPE)
+            self._writer = blobs.BlobWriter(self._directory)
             if self._aborted:
-                self._upload.abort()
-        self._upload.write(data)
+                self._writer.abort()
+        self._writer.write(data)
         return None
 
     def _finish(self) -> Response | None:
         assert self._digest is not None
-        assert self._upload is not None
-        found = self._upload.finish(self._digest)
-        return None if found == self._digest else _error(errors.digest_mismatch(self._asked, found))
+        assert self._writer is not None
+        written = self._writer.finish(self._digest)
+        return None if written == self._digest else _error_response(errors.digest_mismatch(self._asked, written))
 
 
-def _error(error: errors.OllamaError) -> Response:
+def _error_response(error: errors.OllamaError) -> Response:
     return Response.error(error.status, error.message)

@@ -2,143 +2,91 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from ..ollama import errors
 from ..ollama.requests import GenerateRequest, Message
 from ..outcomes import Call, Request, Response
 from ..services import Services
-from ..translate import fim, inference, loading, mapping
+from ..translate import fim
 from ..translate.context import Turn, pack, unpack
-from ..translate.inference import ResolvedModel
-from ..translate.stream import GENERATE
+from ..translate.inference import Inference, MakeContext, chat_call, completion_call, load_answer, unload_answer
+from ..translate.line_format import GENERATE
+from ..translate.messages import conversation_to_lmstudio
+from ..translate.models import canonical_name, find_model
+from ..translate.options import merge_options
+from ..translate.thinking import check_thinking
+from ..translate.unsupported import log_unsupported
 
 
-async def generate(incoming: Request, services: Services) -> Response | Call:
+async def generate(request: Request, services: Services) -> Response | Call:
     """Complete a prompt; without one, load or unload the model. Checks come in Ollama's order."""
-    request = await GenerateRequest.read(incoming.body)
-    request.check_top_logprobs()
-    if not request.model:
-        raise errors.model_not_found(request.model)
-    found = await inference.find_model(request.model, services)
-    model = found.model
-    if not request.prompt and request.keep_alive is not None and request.keep_alive.unload:
-        return await loading.unload_answer(GENERATE, request.model, model, services)
-    request.check_raw()
-    inference.check_thinking(request.think, request.model, model, services)
+    body = await GenerateRequest.read(request.body)
+    body.check_top_logprobs()
+    if not body.model:
+        raise errors.model_not_found(body.model)
+    resolved = await find_model(body.model, services)
+    model = resolved.model
+    if not body.prompt and body.keep_alive is not None and body.keep_alive.unload:
+        return await unload_answer(GENERATE, body.model, resolved, services)
+    body.check_raw()
+    check_thinking(body.think, body.model, model, services)
     if model.type == "embedding":
-        raise errors.generate_unsupported(request.model)
-    template = fim.template_for(model) if request.suffix else None
-    if request.suffix and template is None:
-        raise errors.insert_unsupported(inference.canonical_name(request.model))
-    request.check_debug()
-    given = inference.merge_options(found, request.options, request.extras)
-    request.check_format()
-    if not request.prompt and not request.suffix:
-        return await loading.load_answer(GENERATE, request.model, found, request.keep_alive, given, services)
-    await loading.prepare(found, request.keep_alive, given, services)
+        raise errors.generate_unsupported(body.model)
+    join_suffix = fim.template_for(model) if body.suffix else None
+    if body.suffix and join_suffix is None:
+        raise errors.insert_unsupported(canonical_name(body.model))
+    body.check_debug()
+    options = merge_options(resolved.alias, body.options, body.extras)
+    body.check_format()
+    inference = Inference(request, body, resolved, options, GENERATE, services)
+    if not body.prompt and not body.suffix:
+        return await load_answer(inference)
+    await inference.prepare()
 
-    if template is not None:
-        return _completion(request, template(request.prompt, request.suffix), found, given, incoming, services, [])
-    system = request.system or given.get("system") or ""
-    earlier = _earlier(request, services)
-    policy = services.settings.generate_endpoint
-    if request.raw or (policy == "completions" and not request.images):
-        prompt = request.prompt
-        if not request.raw:
-            said = _messages(request, system, earlier, found)
-            prompt = "\n\n".join(message["content"] for message in said if isinstance(message["content"], str))
-        return _completion(request, prompt, found, given, incoming, services, earlier)
-    return _chat(request, system, earlier, found, given, incoming, services)
+    if join_suffix is not None:
+        return _completion(inference, body, join_suffix(body.prompt, body.suffix), [])
+    turns = _earlier_turns(body, services)
+    if body.raw:
+        return _completion(inference, body, body.prompt, turns)
+    messages = _conversation(inference, body, turns)
+    if services.settings.generate_endpoint == "completions" and not body.images:
+        contents = [message["content"] for message in messages if isinstance(message["content"], str)]
+        return _completion(inference, body, "\n\n".join(contents), turns)
+    # A chat of one turn, so that LM Studio applies the model's template, as Ollama does.
+    unsupported = ["template"] if body.template else []
+    return chat_call(inference, messages, unsupported=unsupported, context=_context(body, turns))
 
 
-def _earlier(request: GenerateRequest, services: Services) -> list[Turn]:
-    """Give the turns that `context` holds; that of a real Ollama cannot be read."""
-    turns = unpack(request.context) if request.context else []
+def _earlier_turns(body: GenerateRequest, services: Services) -> list[Turn]:
+    """Return the turns that `context` holds; none for a real Ollama's, which holds tokens."""
+    turns = unpack(body.context) if body.context else []
     if turns is None:
-        inference.log_unsupported(["way to read the context of another server"], services)
+        log_unsupported(["way to read the context of another server"], services)
     return turns or []
 
 
-def _messages(request: GenerateRequest, system: str, earlier: list[Turn], found: ResolvedModel) -> list[dict[str, Any]]:
-    """Give the conversation that a prompt continues."""
-    turns = [Message(turn.role, turn.content) for turn in earlier]
-    return inference.converse(found, [*turns, Message("user", request.prompt, images=request.images)], system)
+def _conversation(inference: Inference, body: GenerateRequest, turns: list[Turn]) -> list[dict[str, Any]]:
+    """Return the messages of the conversation that a prompt continues."""
+    messages = [Message(turn.role, turn.content) for turn in turns]
+    messages.append(Message("user", body.prompt, images=body.images))
+    system = body.system or inference.options.get("system")
+    return conversation_to_lmstudio(inference.resolved.alias, messages, system)
 
 
-def _chat(
-    request: GenerateRequest,
-    system: str,
-    earlier: list[Turn],
-    found: ResolvedModel,
-    given: dict[str, Any],
-    incoming: Request,
-    services: Services,
-) -> Call:
-    """Ask as a chat of one turn, so that LM Studio applies the model's template, as Ollama does."""
-    mapped = mapping.options_to_lmstudio(given, request.extras, mapping.CHAT_COMPLETIONS)
-    if request.template:
-        mapped.dropped.append("template")
-    body = inference.chat_body(
-        found,
-        _messages(request, system, earlier, found),
-        mapped,
-        response_format=request.format if request.format is not None else given.get("format"),
-        think=request.think,
-        logprobs=request.logprobs,
-        top_logprobs=request.top_logprobs,
-        keep_alive=request.keep_alive,
-    )
-    return _call(mapping.CHAT_COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
+def _context(body: GenerateRequest, turns: list[Turn]) -> MakeContext | None:
+    """Return how the answer's `context` is made; Ollama returns none for raw prompts."""
+    if body.raw:
+        return None
+    return lambda answer: pack([*turns, Turn("user", body.prompt), Turn("assistant", answer)])
 
 
-def _completion(
-    request: GenerateRequest,
-    prompt: str,
-    found: ResolvedModel,
-    given: dict[str, Any],
-    incoming: Request,
-    services: Services,
-    earlier: list[Turn],
-) -> Call:
-    """Ask for the bare completion of a prompt."""
-    if request.images:
-        raise errors.OllamaError(400, "LM Studio has no images in raw prompts")
-    mapped = mapping.options_to_lmstudio(given, request.extras, mapping.COMPLETIONS)
-    for name, value in (("format", request.format), ("logprobs", request.logprobs)):
-        if value:
-            mapped.dropped.append(f"{name} for raw prompts")
-    body = inference.completion_body(found, prompt, mapped, request.keep_alive)
-    return _call(mapping.COMPLETIONS, body, mapped.dropped, request, found, incoming, services, earlier)
-
-
-def _call(
-    path: str,
-    body: dict[str, Any],
-    dropped: list[str],
-    request: GenerateRequest,
-    found: ResolvedModel,
-    incoming: Request,
-    services: Services,
-    earlier: list[Turn],
-) -> Call:
-    def context(answer: str) -> list[int]:
-        return pack([*earlier, Turn("user", request.prompt), Turn("assistant", answer)])
-
-    # What comes from a raw prompt is the model's text as it is.
-    split = request.think is not False and not request.raw and inference.thinks(found.model, services) is not False
-    wishes = inference.response_options(request, body)
-    return inference.make_call(
-        path,
-        body,
-        found,
-        request.model,
-        incoming,
-        services,
-        GENERATE,
-        wishes,
-        split_think=split,
-        context=None if request.raw else context,
-        keep_alive=request.keep_alive,
-        dropped=dropped,
-    )
+def _completion(inference: Inference, body: GenerateRequest, prompt: str, turns: list[Turn]) -> Call:
+    """Return the call that completes a prompt as it is, without a template."""
+    if body.images:
+        raise errors.OllamaError(HTTPStatus.BAD_REQUEST, "LM Studio has no images in raw prompts")
+    unsupported = [
+        f"{name} for raw prompts" for name, value in (("format", body.format), ("logprobs", body.logprobs)) if value
+    ]
+    return completion_call(inference, prompt, unsupported=unsupported, context=_context(body, turns))

@@ -1,4 +1,4 @@
-"""`GET /api/ps`: what LM Studio has in memory."""
+"""`GET /api/ps`: the models that LM Studio has loaded."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from ..ollama import times
 from ..outcomes import Request, Response
 from ..services import Services
 from ..translate.listing import ListEntry, details, digest, list_entries, size
+from ..translate.metrics import NANOSECONDS
 
 
-async def ps(incoming: Request, services: Services) -> Response:
+async def ps(request: Request, services: Services) -> Response:
     """List the loaded models, the one that stays longest first, each with its aliases.
 
-    A model loaded twice is one entry.
+    A model that is loaded twice is one entry.
     """
     catalog = await services.catalog.refresh()
     now = services.clock.wall()
-    loaded = [(_expires(entry.model), entry) for entry in list_entries(catalog, services) if entry.model.instances]
+    loaded = [(_remaining(entry.model), entry) for entry in list_entries(catalog, services) if entry.model.instances]
     loaded.sort(key=lambda pair: pair[0], reverse=True)
-    return Response.json({"models": [_entry(entry, now + expires, services) for expires, entry in loaded]})
+    return Response.json({"models": [_entry(entry, now + remaining, services) for remaining, entry in loaded]})
 
 
-def _expires(model: Model) -> int:
-    """Give how long a model stays, in ns; one without a time to live stays for ever."""
-    return max(map(_remaining, model.instances))
+def _remaining(model: Model) -> int:
+    """Return how long a model stays loaded, in ns: as long as the last of its instances."""
+    return max(map(_instance_remaining, model.instances))
 
 
-def _remaining(instance: Instance) -> int:
+def _instance_remaining(instance: Instance) -> int:
     seconds = instance.remaining_ttl_seconds
-    return times.FOREVER if seconds is None else int(min(seconds * 1e9, times.FOREVER))
+    return times.FOREVER if seconds is None else int(min(seconds * NANOSECONDS, times.FOREVER))
 
 
 def _entry(entry: ListEntry, expires_at: int, services: Services) -> dict[str, Any]:
     model = entry.model
-    # LM Studio does not say where a model's layers are: all of it counts as being on the GPU.
     return {
         "name": entry.name,
         "model": entry.name,
@@ -43,6 +43,7 @@ def _entry(entry: ListEntry, expires_at: int, services: Services) -> dict[str, A
         "digest": digest(model, services, entry.alias),
         "details": details(model),
         "expires_at": times.rfc3339(expires_at),
+        # LM Studio does not tell which layers are on the GPU: all are counted as being there.
         "size_vram": size(model),
         "context_length": model.instances[0].context_length or model.max_context_length or 0,
     }

@@ -1,111 +1,60 @@
-"""`POST /api/pull`: a download of LM Studio's, followed to its end. LM Studio tells how far it is only when asked."""
+"""`POST /api/pull`: a download of LM Studio's, which has to be polled for its progress."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError, LMStudioTimeout, LMStudioUnreachable
-from ..ollama import errors, names
+from ..ollama import errors
 from ..ollama.errors import OllamaError
 from ..ollama.requests import PullRequest
 from ..outcomes import LocalStream, Request
 from ..services import Services
-from ..translate.inference import find_model
+from ..translate.downloads import Download, Line, download_to_lmstudio, progress_to_ollama
+from ..translate.models import find_model
 
+# The first polls come quickly: small models, and models that exist already, are done within seconds.
+FIRST_POLLS = 10
 FIRST_POLL_SECONDS = 0.2
 POLL_SECONDS = 1.0
-# So many polls come quickly, for small models and models that are here already.
-FIRST_POLLS = 10
-# What has not changed is said again after this long, or clients and proxies would take the connection for dead.
+# A line that has not changed is sent again after this time, or clients and proxies would end the idle connection.
 REPEAT_SECONDS = 10.0
-# LM Studio may be gone for this long, as when it restarts.
+# LM Studio may be unreachable for this long, for example while it restarts.
 ABSENCE_SECONDS = 60.0
 
-# LM Studio may refuse a second download of a model without telling the job of the first.
+# The message of LM Studio's error for a download that runs already, in lower case. It does not tell the job's id.
 ALREADY_RUNNING = "already in progress"
+ALREADY_DOWNLOADED = "already_downloaded"
 
-HUGGING_FACE = ("huggingface.co", "hf.co", "www.huggingface.co")
-_SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
-
-Line = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What LM Studio is asked for. `name` is what its catalog may know the model by; None for a link."""
-
-    model: str
-    quantization: str | None = None
-    name: str | None = None
-
-    @property
-    def digest(self) -> str:
-        """Give a digest, derived: LM Studio tells none, and clients tell progress bars apart by it."""
-        identity = f"{self.model}\n{self.quantization or ''}"
-        return f"sha256:{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()}"
+# The statuses of a proxy in front of LM Studio while that restarts.
+GATEWAY_ERRORS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
-async def pull(incoming: Request, services: Services) -> LocalStream:
+async def pull(request: Request, services: Services) -> LocalStream:
     """Download a model."""
-    request = await PullRequest.read(incoming.body)
-    wanted = to_lmstudio(
-        request.model,
-        source=_text(request, "source"),
-        quantization=_text(request, "quantization"),
-        insecure=request.insecure,
+    body = await PullRequest.read(request.body)
+    download = download_to_lmstudio(
+        body.model,
+        source=_extra_text(body, "source"),
+        quantization=_extra_text(body, "quantization"),
+        insecure=body.insecure,
     )
-    return LocalStream(_download(wanted, services), request.stream)
+    return LocalStream(_download(download, services), body.stream)
 
 
-def _text(request: PullRequest, key: str) -> str:
-    value = request.extras.get(key)
+def _extra_text(body: PullRequest, key: str) -> str:
+    value = body.extras.get(key)
     return value.strip() if isinstance(value, str) else ""
 
 
-def to_lmstudio(name: str, *, source: str = "", quantization: str = "", insecure: bool = False) -> Wanted:
-    """Turn a name, or the `source` that is to be used instead of it, into what LM Studio downloads.
-
-    A link to Hugging Face becomes its full URL, and a tag on it the quantization. Raises OllamaError.
-    """
-    name = source or name.strip()
-    if not name:
-        raise errors.invalid_model_name()
-    scheme = _SCHEME.match(name)
-    if scheme and scheme[1].lower() == "http" and not insecure:
-        raise errors.insecure_protocol()
-    rest = name[scheme.end() :] if scheme else name
-    host, slash, path = rest.partition("/")
-    if slash and host.lower() in HUGGING_FACE:
-        path, tag = _split_tag(path)
-        return Wanted(f"https://huggingface.co/{path}", quantization or tag or None)
-    if scheme or source:
-        return Wanted(name, quantization or None)
-    if names.is_cloud(name):
-        raise errors.cloud_disabled("remote model is unavailable")
-    # A key of LM Studio's may hold an `@`, which Ollama's grammar has no place for.
-    if "@" not in name:
-        names.parse_name(name)
-    base, _ = names.split_source(name)
-    return Wanted(base.removesuffix(":latest"), quantization or None, base)
-
-
-def _split_tag(path: str) -> tuple[str, str]:
-    before, colon, tag = path.rpartition(":")
-    if not colon or "/" in tag:
-        return path, ""
-    return before, "" if tag.lower() == "latest" else tag
-
-
-async def _download(wanted: Wanted, services: Services) -> AsyncGenerator[Line, None]:
+async def _download(download: Download, services: Services) -> AsyncGenerator[Line, None]:
     yield {"status": "pulling manifest"}
-    job = await _begin(wanted, services)
+    job = await _begin(download, services)
     try:
-        if job.get("job_id") and job["status"] != "already_downloaded":
-            async for line in _follow(str(job["job_id"]), job, wanted.digest, services):
+        if job.get("job_id") and job["status"] != ALREADY_DOWNLOADED:
+            async for line in _follow(str(job["job_id"]), job, download.digest, services):
                 yield line
             yield {"status": "verifying sha256 digest"}
             yield {"status": "writing manifest"}
@@ -114,9 +63,9 @@ async def _download(wanted: Wanted, services: Services) -> AsyncGenerator[Line, 
     yield {"status": "success"}
 
 
-async def _begin(wanted: Wanted, services: Services) -> Mapping[str, object]:
-    """Start the download, or join one that is under way; raise Ollama's error for a model that is nowhere."""
-    key = (wanted.model, wanted.quantization)
+async def _begin(download: Download, services: Services) -> Mapping[str, object]:
+    """Return the job of the download, started now or before; raise Ollama's error for a model that does not exist."""
+    key = (download.model, download.quantization)
     try:
         job = await services.client.download(*key)
     except LMStudioError as e:
@@ -128,17 +77,17 @@ async def _begin(wanted: Wanted, services: Services) -> Mapping[str, object]:
         if job.get("job_id"):
             services.downloads[key] = str(job["job_id"])
         return job
-    # LM Studio's catalog and its list of models do not have the same names.
-    if wanted.name is not None and wanted.quantization is None and await _is_here(wanted.name, services):
-        return {"status": "already_downloaded"}
+    # The names of LM Studio's catalog of downloads are not those of its list of models.
+    if download.name is not None and download.quantization is None and await _is_listed(download.name, services):
+        return {"status": ALREADY_DOWNLOADED}
     raise errors.manifest_not_found()
 
 
 def _is_unknown(error: LMStudioError) -> bool:
-    return error.status == 404 or "model_not_found" in (error.code, error.type)
+    return error.status == HTTPStatus.NOT_FOUND or "model_not_found" in (error.code, error.type)
 
 
-async def _is_here(name: str, services: Services) -> bool:
+async def _is_listed(name: str, services: Services) -> bool:
     try:
         await find_model(name, services)
     except OllamaError:
@@ -149,47 +98,32 @@ async def _is_here(name: str, services: Services) -> bool:
 async def _follow(
     job_id: str, job: Mapping[str, object], digest: str, services: Services
 ) -> AsyncGenerator[Line, None]:
-    """Ask how far the download is until it has ended; raise LM Studio's reason if it has failed."""
+    """Poll a download until it has ended; raise LM Studio's reason if it has failed."""
     clock = asyncio.get_running_loop().time
-    said: Line = {}
-    said_at = answered_at = clock()
+    sent: Line = {}
+    sent_at = answered_at = clock()
     polls = 0
     while True:
-        line = _line(job, digest)
-        if line != said or clock() - said_at >= REPEAT_SECONDS:
+        line = progress_to_ollama(job, digest)
+        if line != sent or clock() - sent_at >= REPEAT_SECONDS:
             yield line
-            said, said_at = line, clock()
-        if job["status"] in ("completed", "already_downloaded"):
+            sent, sent_at = line, clock()
+        if job["status"] in ("completed", ALREADY_DOWNLOADED):
             return
         if job["status"] == "failed":
-            raise LMStudioError(500, str(job.get("error_message") or "LM Studio says that the download failed"))
+            raise LMStudioError(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                str(job.get("error_message") or "LM Studio says that the download failed"),
+            )
         await asyncio.sleep(FIRST_POLL_SECONDS if polls < FIRST_POLLS else POLL_SECONDS)
         polls += 1
         try:
             job = await services.client.download_status(job_id)
             answered_at = clock()
         except LMStudioError as e:
-            if not _may_come_back(e) or clock() - answered_at >= ABSENCE_SECONDS:
+            if not _may_be_temporary(e) or clock() - answered_at >= ABSENCE_SECONDS:
                 raise
 
 
-def _may_come_back(error: LMStudioError) -> bool:
-    return isinstance(error, LMStudioUnreachable | LMStudioTimeout) or error.status in (502, 503, 504)
-
-
-def _line(job: Mapping[str, object], digest: str) -> Line:
-    """Give a job as Ollama's progress. What is 0 is left out, as Ollama does."""
-    short = digest.removeprefix("sha256:")[:12]
-    status = f"pulling {short}"
-    if job["status"] == "paused":
-        status += " (paused in LM Studio)"
-    total, completed = _bytes(job, "total_size_bytes"), _bytes(job, "downloaded_bytes")
-    if job["status"] == "completed":
-        completed = total
-    sizes = {"total": total, "completed": min(completed, total) if total else completed}
-    return {"status": status, "digest": digest, **{name: size for name, size in sizes.items() if size}}
-
-
-def _bytes(job: Mapping[str, object], key: str) -> int:
-    value = job.get(key)
-    return max(0, int(value)) if isinstance(value, int | float) else 0
+def _may_be_temporary(error: LMStudioError) -> bool:
+    return isinstance(error, LMStudioUnreachable | LMStudioTimeout) or error.status in GATEWAY_ERRORS

@@ -1,4 +1,4 @@
-"""`POST /api/push`: LM Studio has no registry to send a model to, which is said, and nothing else done."""
+"""`POST /api/push`: LM Studio has no registry that a model could be sent to."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..ollama.errors import OllamaError
 from ..ollama.requests import PushRequest
 from ..outcomes import LocalStream, Request
 from ..services import Services
-from ..translate.inference import find_model
+from ..translate.models import find_model
 
 NOTHING_SENT = "LM Studio has no registry: nothing was sent"
 
 
-async def push(incoming: Request, services: Services) -> LocalStream:
-    """Look for the model, and say that it was not sent anywhere."""
-    request = await PushRequest.read(incoming.body)
-    if not request.model:
+async def push(request: Request, services: Services) -> LocalStream:
+    """Check that the model exists, and return that nothing was sent."""
+    body = await PushRequest.read(request.body)
+    if not body.model:
         raise errors.model_required()
-    return LocalStream(_lines(request.model, services), request.stream)
+    return LocalStream(_lines(body.model, services), body.stream)
 
 
 async def _lines(name: str, services: Services) -> AsyncGenerator[Mapping[str, object], None]:

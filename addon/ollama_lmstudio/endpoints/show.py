@@ -1,77 +1,77 @@
-"""`POST /api/show`: what LM Studio's list says of one model, and what an alias adds. Nothing is loaded for it."""
+"""`POST /api/show`: one model as LM Studio lists it, with what an alias adds. Nothing is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..lmstudio.catalog import Model
 from ..ollama import errors, names
-from ..ollama.quoting import quote
 from ..ollama.requests import ShowRequest
 from ..outcomes import Request, Response
 from ..services import Services
 from ..state.aliases import Alias
-from ..translate.inference import ResolvedModel, display_not_found, find_model
-from ..translate.listing import ListEntry, capabilities, details, display_name, family, parameter_count
+from ..translate.listing import ListEntry, capabilities, context_length, details, display_name, family, parameter_count
+from ..translate.modelfile import modelfile, parameter_lines
+from ..translate.models import ResolvedModel, display_not_found, find_model
 
-# Not a template that anything runs: LM Studio applies the model's own, and does not tell it. Clients search this text
-# for what a model can do.
+# Not the template that is applied: LM Studio applies the model's own, and does not tell it. Clients search this text
+# for the capabilities of a model.
 TEMPLATE = "{{- if .System }}{{ .System }}{{ end }}{{ .Prompt }}"
 TEMPLATE_TOOLS = "{{- if .Tools }}{{ .Tools }}{{ end }}"
 TEMPLATE_SUFFIX = "{{- if .Suffix }}{{ .Suffix }}{{ end }}"
 
-# What a model adds to its requests: nothing.
-_NOTHING = Alias("", "", 0, 0)
+# What a model that is named by its own name adds to its requests.
+_NO_ALIAS = Alias("", "", 0, 0)
 
 
-async def show(incoming: Request, services: Services) -> Response:
+async def show(request: Request, services: Services) -> Response:
     """Describe a model or an alias."""
-    request = await ShowRequest.read(incoming.body)
-    name = request.model
+    body = await ShowRequest.read(request.body)
+    name = body.model
     if not name:
         raise errors.model_required()
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model details are unavailable")
-    found = await find_model(name, services, display_not_found)
-    copilot = incoming.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
-    return Response.json(describe(found, request, services, basename=name if copilot else None))
+    resolved = await find_model(name, services, display_not_found)
+    # Copilot Chat shows `general.basename` as the name of the model: there it is the name that was asked for.
+    copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
+    return Response.json(describe(resolved, body, services, basename=name if copilot else None))
 
 
 def describe(
-    found: ResolvedModel, request: ShowRequest, services: Services, *, basename: str | None = None
+    resolved: ResolvedModel, body: ShowRequest, services: Services, *, basename: str | None = None
 ) -> dict[str, Any]:
-    """Give the answer of /api/show.
+    """Return the answer of /api/show.
 
     The request's `system` and `options` are shown as if they were the model's, the latter in `modelfile` only.
     `basename` replaces the unique name in `general.basename`.
     """
-    model, adds = found.model, found.alias or _NOTHING
-    entry = ListEntry(model, found.alias)
-    can = capabilities(model, services)
-    system = request.system or adds.system
-    base = adds.target if found.alias else model.key
+    model, alias = resolved.model, resolved.alias or _NO_ALIAS
+    entry = ListEntry(model, resolved.alias)
+    model_capabilities = capabilities(model, services)
+    system = body.system or alias.system
+    base = alias.target if resolved.alias else model.key
     return {
-        "license": "\n".join(adds.license),
-        "modelfile": _modelfile(entry.name, base, adds, system, {**adds.parameters, **(request.options or {})}),
-        "parameters": "\n".join(f"{key:<30} {_go_value(item)}" for key, item in _items(adds.parameters)),
-        "template": adds.template or _template(can),
+        "license": "\n".join(alias.license),
+        "modelfile": modelfile(entry.name, base, alias, system, {**alias.parameters, **(body.options or {})}),
+        "parameters": parameter_lines(alias.parameters),
+        "template": alias.template or _template(model_capabilities),
         **({"system": system} if system else {}),
-        "details": {**details(model), "parent_model": display_name(model) if found.alias else ""},
-        **({"messages": adds.messages} if adds.messages else {}),
+        "details": {**details(model), "parent_model": display_name(model) if resolved.alias else ""},
+        **({"messages": alias.messages} if alias.messages else {}),
         "model_info": model_info(
             model,
             basename or _unique_name(entry, services),
             services.dimensions.get(model.key),
-            verbose=request.verbose,
+            verbose=body.verbose,
         ),
-        "capabilities": can,
+        "capabilities": model_capabilities,
         "modified_at": entry.modified_at,
     }
 
 
 def _unique_name(entry: ListEntry, services: Services) -> str:
-    """Give the name that a person knows a model by, and its key too where several models have the same."""
+    """Return the display name of a model, with its key where several models have the same."""
     if entry.alias is not None:
         return entry.name.removesuffix(":latest")
     model, catalog = entry.model, services.catalog.last
@@ -80,65 +80,24 @@ def _unique_name(entry: ListEntry, services: Services) -> str:
     return f"{shown} ({model.key})" if any(other.display_name == shown for other in others) else shown
 
 
-def _template(can: list[str]) -> str:
-    if "completion" not in can:
+def _template(model_capabilities: list[str]) -> str:
+    if "completion" not in model_capabilities:
         return "{{ .Prompt }}"
-    return (TEMPLATE_TOOLS if "tools" in can else "") + TEMPLATE + (TEMPLATE_SUFFIX if "insert" in can else "")
-
-
-def _items(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Give parameters one by one, each value of a list by itself."""
-    for key, value in parameters.items():
-        for item in value if isinstance(value, list) else [value]:
-            yield key, item
-
-
-def _go_value(value: Any) -> str:
-    """Write a value as Go's `%#v` does."""
-    return quote(value) if isinstance(value, str) else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    """Write a value as Go's `%v` does."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def _modelfile(name: str, base: str, adds: Alias, system: str, parameters: Mapping[str, Any]) -> str:
-    """Write the text that would make the model anew, commands in Ollama's order."""
-    commands = [("FROM", base)]
-    commands += [("ADAPTER", path) for path in adds.adapters]
-    commands += [("TEMPLATE", adds.template)] if adds.template else []
-    commands += [("SYSTEM", system)] if system else []
-    commands += [(f"PARAMETER {key}", _plain(item)) for key, item in _items(parameters)]
-    commands += [("LICENSE", text) for text in adds.license]
-    commands += [(f"MESSAGE {message['role']}", message["content"]) for message in adds.messages]
-    return (
-        '# Modelfile generated by "ollama show"\n'
-        "# To build a new Modelfile based on this, replace FROM with:\n"
-        f"# FROM {name}\n\n" + "".join(f"{command} {_modelfile_text(text)}\n" for command, text in commands)
-    )
-
-
-def _modelfile_text(text: str) -> str:
-    """Quote a text where it would not be read back as it is."""
-    if "\n" not in text and text == text.strip(" "):
-        return text
-    return f'"""{text}"""' if '"' in text else f'"{text}"'
+    tools = TEMPLATE_TOOLS if "tools" in model_capabilities else ""
+    suffix = TEMPLATE_SUFFIX if "insert" in model_capabilities else ""
+    return tools + TEMPLATE + suffix
 
 
 def model_info(
     model: Model, basename: str, embedding_length: int | None = None, *, verbose: bool = False
 ) -> dict[str, Any]:
-    """Give the facts as Ollama's flat keys, sorted, and LM Studio's own under `lmstudio.`.
+    """Return the facts under Ollama's flat keys, and LM Studio's own under `lmstudio.`, sorted.
 
-    The one key that ends in `context_length` is the loaded instance's, if there is one: it is what a prompt may have
-    now.
+    Clients search for the one key that ends in `context_length`: it is the loaded instance's, if there is one, which
+    limits prompts now.
     """
     architecture = family(model)
-    loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
-    length = loaded or model.max_context_length
+    length = context_length(model)
     info: dict[str, Any] = {"general.architecture": architecture, "general.basename": basename}
     info |= {f"{architecture}.context_length": length} if length else {}
     info |= {f"{architecture}.embedding_length": embedding_length} if embedding_length else {}

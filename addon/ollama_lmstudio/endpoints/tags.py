@@ -7,7 +7,7 @@ from ..services import Services
 from ..translate.listing import list_entries, tag_entry
 
 
-async def tags(incoming: Request, services: Services) -> Response:
-    """List every model that LM Studio has on disk, and every alias of one."""
+async def tags(request: Request, services: Services) -> Response:
+    """List the models that LM Studio has on disk, and their aliases."""
     catalog = await services.catalog.get(max_age=1)
     return Response.json({"models": [tag_entry(entry, services) for entry in list_entries(catalog, services)]})

@@ -12,13 +12,13 @@ from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from .. import access, routes
-from ..endpoints.passthrough import error_answer
 from ..internals import connections, interception, playback
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Call, Outcome, Passthrough, Request, Response
 from ..record import record, recording, redaction
 from ..record.record import Record
+from ..translate.api_errors import error_answer
 from ..units import size
 from . import compression, responses, upstream
 from .answered import Answered, Recorded

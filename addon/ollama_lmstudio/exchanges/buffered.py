@@ -5,10 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..internals import held_heads
+from ..lifetimes import wants_load
 from ..lmstudio import sse
 from ..lmstudio.errors import LMStudioError, error_from_response
 from ..outcomes import BodyTranslation, Call, Measured, Response
-from ..translate.loading import wants_load
 from . import upstream
 from .exchange import Exchange, Handler
 
@@ -101,5 +101,5 @@ class Buffered(Handler):
         return self.translation.measured()
 
     def close(self) -> None:
-        if self._call.finished is not None:
-            self._call.finished()
+        if self._call.release is not None:
+            self._call.release()

@@ -7,9 +7,9 @@ from http import HTTPStatus
 from mitmproxy import http
 
 from .. import routes
-from ..endpoints.passthrough import error_answer
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..outcomes import Passthrough
+from ..translate.api_errors import error_answer
 from . import upstream
 from .exchange import Exchange, Handler
 
@@ -72,5 +72,5 @@ class PassedThrough(Handler):
             self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
 
     def close(self) -> None:
-        if self._passthrough.finished is not None:
-            self._passthrough.finished()
+        if self._passthrough.release is not None:
+            self._passthrough.release()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..translate import mapping
+from ..translate.options import OPTION_TO_LMSTUDIO, SUBSTITUTES, lmstudio_key
 from . import jsontext
 from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 
@@ -75,8 +75,8 @@ def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
     same: list[str] = []
     not_sent: list[str] = []
     for name, value in _given(before):
-        counterpart = name if name in call else FIELDS.get(name, mapping.lmstudio_key(name))
-        substitute = mapping.SUBSTITUTES.get(counterpart, "")
+        counterpart = name if name in call else FIELDS.get(name, lmstudio_key(name))
+        substitute = SUBSTITUTES.get(counterpart, "")
         found = next((key for key in (counterpart, substitute) if key in left), None)
         if found is None:
             if value not in jsontext.EMPTY:
@@ -103,7 +103,7 @@ def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
 
 def _given(request: ParsedRequest) -> Iterator[tuple[str, Any]]:
     """Give a request's options, those first that go before others, then its fields."""
-    first = (name for name, _ in mapping.OPTION_TO_LMSTUDIO if name in request.options)
+    first = (name for name, _ in OPTION_TO_LMSTUDIO if name in request.options)
     for name in dict.fromkeys((*first, *request.options)):
         yield name, request.options[name]
     for name, value in request.fields.items():

@@ -20,7 +20,7 @@ from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
 from ..services import Services
 from ..translate import listing as listings
-from ..translate.inference import find_model
+from ..translate.models import find_model
 from . import doctor, export
 from . import snapshot as exchanges
 from .jsontext import size

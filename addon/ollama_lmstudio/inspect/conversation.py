@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, TypeGuard
 
 from ..lmstudio.errors import MASK
-from ..translate.mapping import image_type
+from ..translate.images import image_type
 from . import jsontext
 from .jsontext import text_at
 

@@ -17,7 +17,7 @@ from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
 from ..options import DEFAULT_LISTEN_PORT, LOOPS, Settings
 from ..services import Services
-from ..translate.inference import find_aliases
+from ..translate.models import find_aliases
 
 Verdict = Literal["ok", "note", "problem"]
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..translate.mapping import CHAT_COMPLETIONS
+from ..translate.paths import CHAT_COMPLETIONS
 from . import answers, jsontext, summary
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedToolCall, read_request, without_secrets

@@ -89,7 +89,7 @@ class Recorder:
             self.record.kind = _kind(outcome)
         if isinstance(outcome, (Call, Passthrough)):
             self.record.model, self.record.upstream_model = outcome.asked, outcome.model
-            self.record.dropped = tuple(outcome.dropped) if isinstance(outcome, Call) else ()
+            self.record.dropped = tuple(outcome.unsupported) if isinstance(outcome, Call) else ()
         else:
             self.record.model = _model(self.record.request)
 

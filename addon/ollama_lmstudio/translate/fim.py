@@ -12,7 +12,8 @@ from ..lmstudio.catalog import Model
 
 Template = Callable[[str, str], str]
 
-# A pattern of LM Studio's key or architecture -> the order of prefix and suffix. The first that is found counts.
+# A pattern in LM Studio's key or architecture -> the prompt with the family's tokens. The first match
+# counts.
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"qwen[\d.]*-?coder", "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
     (r"code-?qwen", "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
@@ -29,11 +30,11 @@ _PATTERNS = tuple((re.compile(pattern), template) for pattern, template in FAMIL
 
 
 def template_for(model: Model) -> Template | None:
-    """Give the function that joins a prompt and its suffix for a model; None if its family has no such tokens."""
+    """Return the function that joins a prompt and its suffix for a model; None if its family has no such tokens."""
     if model.type != "llm":
         return None
-    known_by = f"{model.key} {model.architecture or ''}".lower()
-    template = next((template for pattern, template in _PATTERNS if pattern.search(known_by)), None)
+    identity = f"{model.key} {model.architecture or ''}".lower()
+    template = next((template for pattern, template in _PATTERNS if pattern.search(identity)), None)
     if template is None:
         return None
     before, _, after = template.partition("{prefix}")

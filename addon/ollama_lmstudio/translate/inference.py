@@ -1,272 +1,182 @@
-"""What the endpoints that ask a model share: finding it, what it can do, its life, the translator."""
+"""What /api/chat and /api/generate share: the call to LM Studio, and the responses to requests without a prompt."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..lmstudio import errors as lm_errors
-from ..lmstudio.catalog import Catalog, Model, Resolution
-from ..ollama import errors, names
-from ..ollama.durations import KeepAlive
-from ..ollama.errors import OllamaError
-from ..ollama.options import check_options
-from ..ollama.quoting import escape
-from ..ollama.requests import ChatRequest, GenerateRequest, Message
-from ..outcomes import Call, CollectedCall, Request, StreamedCall
+from ..lmstudio.errors import scrub
+from ..ollama import times
+from ..ollama.requests import ChatRequest, GenerateRequest
+from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
-from ..state.aliases import Alias
-from . import loading, mapping
-from .stream import LineFormat, ResponseOptions, Timings, Translator
+from . import compact_json, loading
+from .line_format import LineFormat
+from .metrics import Timings
+from .models import ResolvedModel
+from .options import MappedOptions, options_to_lmstudio
+from .paths import CHAT_COMPLETIONS, COMPLETIONS
+from .response_format import format_to_lmstudio
+from .stream import ResponseOptions, Translator, TranslatorOptions
+from .thinking import think_to_lmstudio, thinks
+from .tools import tool_choice_to_lmstudio, tools_to_lmstudio
+from .unsupported import log_unsupported
 
-logger = logging.getLogger(__name__)
-
-# Of what LM Studio has nothing for, so much is said in the log: for one request, and in all.
-MENTIONED_AT_ONCE = 10
-MENTIONED_AT_MOST = 200
-SHOWN_CHARACTERS = 60
-
-NotFound = Callable[[str], OllamaError]
+MakeContext = Callable[[str], list[int]]
+"""How generate's `context` is made of the text of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedModel(Resolution):
-    """The model that a client means, and the alias that it called it by."""
+class Inference:
+    """A chat or generate request whose model has been found. `options` include an alias's parameters."""
 
-    alias: Alias | None = None
+    request: Request
+    body: ChatRequest | GenerateRequest
+    resolved: ResolvedModel
+    options: Mapping[str, Any]
+    line_format: LineFormat
+    services: Services
 
-
-def display_not_found(name: str) -> OllamaError:
-    """Say that a model is not there, with the name that lists would show; `show` and `/v1/models/:model` do."""
-    return errors.model_not_found(names.unchecked(name).display)
-
-
-async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> ResolvedModel:
-    """Find the model that a client means; an alias goes before LM Studio's own names.
-
-    Raises OllamaError: 400 for a name that can be none, 403 for one of ollama.com's models, `not_found` for one that LM
-    Studio does not have; LMStudioError when LM Studio cannot say.
-    """
-    if names.is_cloud(name):
-        raise errors.cloud_disabled("remote model is unavailable")
-    # A key of LM Studio's may hold an `@`, which Ollama's grammar has no place for.
-    alias = services.aliases.get(names.parse_name(name).key) if "@" not in name else None
-    if alias is not None:
-        found = await services.catalog.exact(alias.target)
-    else:
-        base, _ = names.split_source(name)
-        found = await services.catalog.resolve(base)
-    if found is None:
-        raise not_found(name)
-    return ResolvedModel(found.model, found.id, alias)
+    async def prepare(self) -> None:
+        """Load the model, where LM Studio would not load it on demand, or not in the way asked for."""
+        await loading.prepare(self.resolved, self.body.keep_alive, self.options, self.services)
 
 
-def find_aliases(catalog: Catalog, services: Services) -> list[ResolvedModel]:
-    """Give the aliases whose models LM Studio has."""
-    found = ((catalog.exact(alias.target), alias) for alias in services.aliases.all().values())
-    return [ResolvedModel(target.model, target.id, alias) for target, alias in found if target is not None]
-
-
-def merge_options(found: ResolvedModel, options: Mapping[str, Any] | None, extras: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a request's options, and put them over the alias's parameters.
-
-    A parameter also gives way to another option that becomes the same key of LM Studio's (`num_predict`, `max_tokens`),
-    and to such a key beside the options (`extras`).
-    """
-    checked = check_options(options)
-    given = {**checked.known, **checked.unknown}
-    if found.alias is None:
-        return given
-    taken = {mapping.lmstudio_key(name) for name, value in given.items() if value is not None} | set(extras)
-    defaults = {key: value for key, value in found.alias.parameters.items() if mapping.lmstudio_key(key) not in taken}
-    return {**given, **defaults}
-
-
-def alias_messages(alias: Alias | None) -> list[Message]:
-    """Give the messages that an alias puts before a conversation."""
-    if alias is None or not alias.messages:
-        return []
-    return ChatRequest.decode(mapping.dumps({"messages": alias.messages})).messages
-
-
-def converse(found: ResolvedModel, messages: Sequence[Message], system: object) -> list[dict[str, Any]]:
-    """Give a chat's messages for LM Studio.
-
-    The alias's own come before the request's, but after its system messages, which models want first. The alias's
-    system text stands in for one that neither the messages nor `system` give.
-    """
-    own = list(itertools.takewhile(lambda message: message.role == "system", messages))
-    text = system or (found.alias.system if found.alias else "")
-    if isinstance(text, str) and text and not any(message.role == "system" for message in messages):
-        own = [Message("system", text)]
-        rest = messages
-    else:
-        rest = messages[len(own) :]
-    return mapping.messages_to_lmstudio([*own, *alias_messages(found.alias), *rest])
-
-
-def canonical_name(name: str) -> str:
-    """Give the full name that Ollama uses in some of its errors."""
-    try:
-        return names.parse_name(name).canonical
-    except OllamaError:
-        return name
-
-
-def knows_thinking(services: Services) -> bool:
-    """Whether this LM Studio tells which models think; versions before 0.4.8 do not."""
-    catalog = services.catalog.last
-    return catalog is not None and any(model.reasoning for model in catalog.models)
-
-
-def thinks(model: Model, services: Services) -> bool | None:
-    """Whether a model thinks; None where LM Studio does not say."""
-    if model.reasoning is not None:
-        return any(option != "off" for option in model.reasoning.allowed_options)
-    return False if model.capabilities_known and knows_thinking(services) else None
-
-
-def check_thinking(think: bool | str | None, name: str, model: Model, services: Services) -> None:
-    """Refuse `think` for a model that cannot, as Ollama does."""
-    if think and thinks(model, services) is False:
-        raise errors.thinking_unsupported(name)
-
-
-def log_unsupported(dropped: Sequence[str], services: Services) -> None:
-    """Name once in the log what LM Studio has nothing for: only so much of it, as clients make up names."""
-    left = MENTIONED_AT_ONCE
-    for name in map(_shown, dropped[:MENTIONED_AT_MOST]):
-        if not left or len(services.logged_once) >= MENTIONED_AT_MOST:
-            return
-        if name not in services.logged_once:
-            services.logged_once.add(name)
-            left -= 1
-            logger.info("LM Studio has no %s: accepted, not sent (said once)", name)
-
-
-def _shown(name: str) -> str:
-    """Write a name that a client made up for a line of the log."""
-    return escape(name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}...")
-
-
-def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:
-    """Give a finite `keep_alive` as LM Studio's `ttl`, in whole seconds."""
-    if keep_alive is None or keep_alive.forever or keep_alive.unload:
-        return {}
-    return {"ttl": math.ceil(keep_alive.seconds)}
-
-
-def chat_body(
-    found: Resolution,
+def chat_call(
+    inference: Inference,
     messages: list[dict[str, Any]],
-    mapped: mapping.Mapped,
     *,
-    response_format: Any = None,
-    tools: Sequence[Mapping[str, Any]] = (),
-    tool_choice: Any = None,
-    think: bool | str | None = None,
-    logprobs: bool = False,
-    top_logprobs: int = 0,
-    keep_alive: KeepAlive | None = None,
-) -> dict[str, Any]:
-    """Build the body for `/v1/chat/completions`: always a stream, always with usage."""
+    unsupported: Sequence[str] = (),
+    context: MakeContext | None = None,
+) -> Call:
+    """Return the call to `/v1/chat/completions`. `unsupported` are names of what the endpoint has left out."""
+    mapped = options_to_lmstudio(inference.options, inference.body.extras, CHAT_COMPLETIONS)
+    mapped.unsupported += unsupported
+    return make_call(inference, CHAT_COMPLETIONS, chat_body(inference, messages, mapped), mapped.unsupported, context)
+
+
+def completion_call(
+    inference: Inference, prompt: str, *, unsupported: Sequence[str] = (), context: MakeContext | None = None
+) -> Call:
+    """Return the call to `/v1/completions`. `unsupported` are names of what the endpoint has left out."""
+    mapped = options_to_lmstudio(inference.options, inference.body.extras, COMPLETIONS)
+    mapped.unsupported += unsupported
+    return make_call(inference, COMPLETIONS, completion_body(inference, prompt, mapped), mapped.unsupported, context)
+
+
+def chat_body(inference: Inference, messages: list[dict[str, Any]], mapped: MappedOptions) -> dict[str, Any]:
+    """Return the body for `/v1/chat/completions`: always a stream, always with usage."""
+    request, model = inference.body, inference.resolved.model
     body: dict[str, Any] = {
-        "model": found.id,
+        "model": inference.resolved.id,
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
         **mapped.body,
     }
-    if tools:
-        offered = mapping.tools_to_lmstudio(tools)
+    schema = request.format if request.format is not None else inference.options.get("format")
+    if isinstance(request, ChatRequest) and request.tools:
+        tools = tools_to_lmstudio(request.tools)
+        tool_choice = request.extras.get("tool_choice")
         if tool_choice is not None:
-            body["tool_choice"], offered = mapping.tool_choice_to_lmstudio(tool_choice, offered)
-        body["tools"] = offered
-        # With a schema beside them the model writes what looks like the schema and calls no tool.
-        if response_format is not None:
-            mapped.dropped.append("format together with tools")
-    elif response_format is not None:
-        body["response_format"] = mapping.format_to_lmstudio(response_format)
-    effort = mapping.think_to_lmstudio(think, found.model)
+            body["tool_choice"], tools = tool_choice_to_lmstudio(tool_choice, tools)
+        body["tools"] = tools
+        # With a schema the model writes what looks like it, and calls no tool.
+        if schema is not None:
+            mapped.unsupported.append("format together with tools")
+    elif schema is not None:
+        body["response_format"] = format_to_lmstudio(schema)
+    effort = think_to_lmstudio(request.think, model)
     if effort is not None:
         body["reasoning_effort"] = effort
-    if logprobs:
-        body |= {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {"logprobs": True}
-    return body | ttl(keep_alive)
+    if request.logprobs:
+        body["logprobs"] = True
+        if request.top_logprobs:
+            body["top_logprobs"] = request.top_logprobs
+    return body | loading.ttl(request.keep_alive)
 
 
-def completion_body(
-    found: Resolution, prompt: str, mapped: mapping.Mapped, keep_alive: KeepAlive | None
-) -> dict[str, Any]:
-    """Build the body for `/v1/completions`, which applies no template."""
+def completion_body(inference: Inference, prompt: str, mapped: MappedOptions) -> dict[str, Any]:
+    """Return the body for `/v1/completions`, which applies no template: always a stream, always with usage."""
     return {
-        "model": found.id,
+        "model": inference.resolved.id,
         "prompt": prompt,
         "stream": True,
         "stream_options": {"include_usage": True},
         **mapped.body,
-        **ttl(keep_alive),
+        **loading.ttl(inference.body.keep_alive),
     }
 
 
-def response_options(request: ChatRequest | GenerateRequest, body: Mapping[str, Any]) -> ResponseOptions:
-    """Give what a client asked of the answer to the call with this body."""
-    return ResponseOptions(
+def make_call(
+    inference: Inference,
+    path: str,
+    body: dict[str, Any],
+    unsupported: Sequence[str] = (),
+    context: MakeContext | None = None,
+) -> Call:
+    """Return the call with this body, its model acquired, and the translator of its answer."""
+    log_unsupported(unsupported, inference.services)
+    request, resolved = inference.body, inference.resolved
+    translation = _translator(inference, "response_format" in body, context)
+    make = StreamedCall if request.stream else CollectedCall
+    call = make(
+        path,
+        compact_json.dumps(body),
+        translation,
+        model=resolved.id,
+        asked=request.model,
+        unsupported=tuple(unsupported),
+    )
+    return loading.acquire(call, resolved, request.keep_alive, inference.services)
+
+
+def _translator(inference: Inference, expects_json: bool, context: MakeContext | None) -> Translator:
+    request, services = inference.body, inference.services
+    settings, clock = services.settings, services.clock
+    now, arrived = clock.monotonic(), inference.request.arrived
+    response_options = ResponseOptions(
         streaming=request.stream,
         hide_thinking=request.think is False,
-        expects_json="response_format" in body,
+        expects_json=expects_json,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs,
     )
-
-
-def make_call(
-    path: str,
-    body: dict[str, Any],
-    found: Resolution,
-    name: str,
-    incoming: Request,
-    services: Services,
-    shape: LineFormat,
-    wanted: ResponseOptions,
-    *,
-    split_think: bool,
-    context: Callable[[str], list[int]] | None = None,
-    keep_alive: KeepAlive | None = None,
-    dropped: Sequence[str] = (),
-) -> Call:
-    """Make the call to LM Studio and the translator of its answer."""
-    log_unsupported(dropped, services)
-    settings, clock = services.settings, services.clock
-    now = clock.monotonic()
-    translation = Translator(
-        shape,
-        name,
-        wanted,
-        Timings(arrived=incoming.arrived, forwarded=now, load=now - incoming.arrived),
+    # The answer to a raw prompt is the model's text as it is.
+    raw = isinstance(request, GenerateRequest) and request.raw
+    split_think = not raw and request.think is not False and thinks(inference.resolved.model, services) is not False
+    options = TranslatorOptions(
         wall_offset=clock.wall() - now,
         max_event_size=settings.max_buffer_size,
         recover=settings.enable_chunk_recovery,
         split_think=split_think,
         context=context,
-        scrub=lambda text: lm_errors.scrub(text, services.secrets),
+        scrub=lambda text: scrub(text, services.secrets),
     )
-    make = StreamedCall if wanted.streaming else CollectedCall
-    call = make(path, mapping.dumps(body), translation, model=found.id, asked=name, dropped=tuple(dropped))
-    return use(call, found, keep_alive, services)
+    timings = Timings(arrived=arrived, forwarded=now, load=now - arrived)
+    return Translator(inference.line_format, request.model, response_options, timings, options)
 
 
-def use(call: Call, found: Resolution, keep_alive: KeepAlive | None, services: Services) -> Call:
-    """Tie a call to the life of its model: it is in use until the call has ended."""
+async def load_answer(inference: Inference) -> Response:
+    """Load the model for a request without a prompt; return its response."""
+    resolved, services = inference.resolved, inference.services
+    with services.lifetimes.using(resolved.model):
+        await loading.ensure_loaded(resolved, services, loading.context_length(inference.options, services))
+    # Counted as a use, so that the timer of `keep_alive` starts now.
+    services.lifetimes.acquire(resolved.model, inference.body.keep_alive)
+    services.lifetimes.release(resolved.model)
+    return _answer_without_prompt(inference.line_format, inference.body.model, "load", services)
 
-    async def reload() -> None:
-        await loading.ensure_loaded(found, services)
 
-    services.lifetimes.begin(found.model, keep_alive)
-    call.finished = lambda: services.lifetimes.end(found.model)
-    call.reload = reload
-    return call
+async def unload_answer(line_format: LineFormat, name: str, resolved: ResolvedModel, services: Services) -> Response:
+    """Unload the model for a request without a prompt, like Ollama not while it is in use; return its response."""
+    await services.lifetimes.unload_when_idle(resolved.model)
+    return _answer_without_prompt(line_format, name, "unload", services)
+
+
+def _answer_without_prompt(line_format: LineFormat, name: str, reason: str, services: Services) -> Response:
+    created_at = times.rfc3339(services.clock.wall())
+    return Response.json(
+        line_format.build(name, created_at, content="", thinking="", tool_calls=[], done=True, done_reason=reason)
+    )

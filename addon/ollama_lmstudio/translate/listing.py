@@ -1,6 +1,4 @@
-"""How a model of LM Studio's looks in Ollama's lists. What LM Studio does not know is derived, stable, and said so
-here.
-"""
+"""LM Studio's models in Ollama's lists. Values that LM Studio does not have are derived, so that they stay the same."""
 
 from __future__ import annotations
 
@@ -16,11 +14,15 @@ from ..ollama import names, times
 from ..services import Services
 from ..state.aliases import Alias
 from . import fim
-from .inference import find_aliases, thinks
+from .models import find_aliases
 from .names import ollama_name
+from .thinking import thinks
 
-# LM Studio tells no dates: every model has the same one, so that the list keeps its order.
-MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
+SECOND = 10**9
+"""In ns, as all times are here."""
+
+# LM Studio has no dates: every model gets this one, so that clients that sort by date keep the order of the list.
+MODIFIED = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
 _SCALE = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -40,67 +42,72 @@ class ListEntry:
 
     @property
     def modified(self) -> int:
-        """When it was changed, in ns since the epoch."""
+        """When it was modified, in ns since the epoch."""
         return self.alias.modified if self.alias else MODIFIED
 
     @property
     def modified_at(self) -> str:
-        """When it was changed."""
+        """When it was modified, as RFC 3339 has it."""
         return times.rfc3339(self.modified)
 
     @property
     def namespace(self) -> str:
-        """Whose it is, as Ollama has it: `library` for what has no publisher in its name."""
+        """The namespace of its name: `library` for a name without one."""
         return names.unchecked(self.name).namespace
 
 
 def list_entries(catalog: Catalog, services: Services) -> list[ListEntry]:
-    """Give LM Studio's models, then the aliases of those; an alias hides the model whose name it took."""
+    """Return LM Studio's models, then their aliases; an alias hides the model that has the same name."""
     aliases = services.aliases.all()
     models = [ListEntry(model) for model in catalog.models if names.key_of(display_name(model)) not in aliases]
-    return models + [ListEntry(found.model, found.alias) for found in find_aliases(catalog, services)]
+    return models + [ListEntry(resolved.model, resolved.alias) for resolved in find_aliases(catalog, services)]
 
 
 def display_name(model: Model) -> str:
-    """Give the name that clients see."""
+    """Return the name that clients see."""
     return ollama_name(model.key)
 
 
 def size(model: Model) -> int:
-    """Give the bytes on disk; 0 where LM Studio does not say."""
+    """Return the bytes on disk; 0 where LM Studio does not tell."""
     return model.size_bytes or 0
 
 
+def context_length(model: Model) -> int | None:
+    """Return the context length of the loaded model, else the longest that it can have; None where neither is known."""
+    loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
+    return loaded or model.max_context_length
+
+
 def capabilities(model: Model, services: Services) -> list[str]:
-    """Give what a model can do, of the words that Ollama knows."""
+    """Return the capabilities of a model, of those that Ollama has."""
     if model.type == "embedding":
         return ["embedding"]
-    can = {
+    has = {
         "completion": True,
         "tools": model.tools is not False if not model.capabilities_known else bool(model.tools),
         "insert": fim.template_for(model) is not None,
         "vision": bool(model.vision),
         "thinking": thinks(model, services) is True,
     }
-    return [capability for capability, has in can.items() if has]
+    return [capability for capability, present in has.items() if present]
 
 
 def digest(model: Model, services: Services, alias: Alias | None = None) -> str:
-    """Give 64 hexadecimal digits, derived: the same for a model as long as what it is and can do stays the same, and
-    for an alias as long as what it adds does too.
+    """Return 64 hexadecimal digits that change only when the model, its capabilities or what an alias adds change.
 
-    Clients take it for the model's identity, and keep what they learnt of it under this name.
+    Clients use it as the model's identity, and cache what they know of the model under it.
     """
     facts = [model.key, str(model.size_bytes), str(model.quantization), *capabilities(model, services)]
     if alias is not None:
-        # Two names for the same are the same, whenever they were made.
+        # Aliases that differ in name and dates alone are the same model.
         facts.append(json.dumps(asdict(replace(alias, name="", created=0, modified=0)), sort_keys=True))
     identity = "\n".join(facts)
     return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
 
 
 def family(model: Model) -> str:
-    """Give the architecture; for embedding models, of which LM Studio tells none, the one clients know them by."""
+    """Return the architecture; for embedding models, of which LM Studio tells none, the usual one."""
     if model.architecture:
         return model.architecture
     if model.type == "embedding":
@@ -109,13 +116,13 @@ def family(model: Model) -> str:
 
 
 def parameter_count(model: Model) -> int | None:
-    """Give the number of parameters: `26B-A4B` has 26 billion, of which 4 are active."""
+    """Return the number of parameters: `26B-A4B` has 26 billion, of which 4 are active."""
     match = _PARAMETERS.search(model.params or "")
     return round(float(match[1]) * _SCALE[match[2].upper()]) if match else None
 
 
 def details(model: Model) -> dict[str, Any]:
-    """Give the `details` that all of Ollama's lists have; never a null."""
+    """Return the `details` that all of Ollama's lists have; never a null, on which clients break."""
     return {
         "parent_model": "",
         "format": model.format or "gguf",
@@ -127,7 +134,7 @@ def details(model: Model) -> dict[str, Any]:
 
 
 def tag_entry(entry: ListEntry, services: Services) -> dict[str, Any]:
-    """Give one entry of /api/tags."""
+    """Return one entry of /api/tags."""
     model = entry.model
     length = {"context_length": model.max_context_length} if model.max_context_length else {}
     return {

@@ -1,4 +1,4 @@
-"""The stream translator, sans-I/O: LM Studio's answer in, Ollama's lines or one object out, for chat and generate."""
+"""LM Studio's answer as Ollama's: lines as they come, or one object. Chat and generate share all of it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from ..lmstudio import answer as lm
 from ..lmstudio import errors, sse
 from ..ollama import chunks, times, wire
 from ..outcomes import INTERNAL_ERROR, JSON, NDJSON, PLAIN_JSON, Measured, Response
+from .line_format import LineFormat
+from .logprobs import logprob_to_ollama
+from .metrics import Timings, metrics
 
 logger = logging.getLogger(__name__)
 
-# LM Studio's finish reasons; Ollama knows stop and length, whatever else it was is an end like any other.
+# LM Studio's finish reasons -> Ollama's, which knows `stop` and `length`; others become `stop`.
 DONE_REASONS: Mapping[str, str] = {
     "stop": "stop",
     "length": "length",
@@ -24,73 +27,40 @@ DONE_REASONS: Mapping[str, str] = {
     "function_call": "stop",
     "content_filter": "stop",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LineFormat:
-    """The parts of a line that stay the same from token to token, and the builder of all other objects.
-
-    A line is `{"model":M,"created_at":T,` + open + the text as a JSON string + close.
-    """
-
-    content: str
-    thinking: str
-    close: str
-    build: Callable[..., dict[str, Any]]
-
-
-def _chat_object(
-    model: str,
-    created_at: str,
-    *,
-    content: str,
-    thinking: str,
-    tool_calls: list[Any],
-    context: object = (),
-    **rest: Any,
-) -> dict[str, Any]:
-    return chunks.chat_chunk(model, created_at, chunks.chat_message(content, thinking, tool_calls), **rest)
-
-
-def _generate_object(model: str, created_at: str, *, content: str, **rest: Any) -> dict[str, Any]:
-    return chunks.generate_chunk(model, created_at, content, **rest)
-
-
-CHAT = LineFormat(
-    '"message":{"role":"assistant","content":',
-    '"message":{"role":"assistant","content":"","thinking":',
-    '},"done":false',
-    _chat_object,
-)
-GENERATE = LineFormat('"response":', '"response":"","thinking":', ',"done":false', _generate_object)
-
-
-@dataclass(slots=True)
-class Timings:
-    """When things happened, in ns of the monotonic clock; 0 is not yet. `load` is a duration."""
-
-    arrived: int
-    forwarded: int = 0
-    load: int = 0
-    first: int = 0
-    last: int = 0
+DEFAULT_DONE_REASON = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseOptions:
-    """What the client asked of the answer."""
+    """How the client wants the answer."""
 
     streaming: bool = True
     hide_thinking: bool = False
-    """`think` was false: what is thought all the same is only told if there is no other answer."""
+    """`think` was false: reasoning that comes all the same is returned only if there is no other answer."""
     expects_json: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TranslatorOptions:
+    """How an answer is translated, whatever the client wants.
+
+    `wall_offset` is the difference between the time of day and the monotonic clock, in ns. `context` makes generate's
+    `context` of the text of the answer; None where Ollama returns none. `scrub` removes secrets from error messages.
+    """
+
+    wall_offset: int
+    max_event_size: int
+    recover: bool = False
+    split_think: bool = True
+    context: Callable[[str], list[int]] | None = None
+    scrub: Callable[[str], str] = str
+
+
 @dataclass(slots=True)
 class Accumulated:
-    """What the model said, as far as it has come."""
+    """The answer so far."""
 
     content: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
@@ -99,49 +69,42 @@ class Accumulated:
 
 
 class Translator:
-    """Translate one answer. `wall_offset` is what has to be added to the monotonic clock to get the time of day, in ns.
-
-    `context` makes generate's `context` of the text of the answer; None where Ollama gives none.
-    """
+    """Translate one answer."""
 
     def __init__(
         self,
-        shape: LineFormat,
+        line_format: LineFormat,
         model: str,
-        wishes: ResponseOptions,
-        timeline: Timings,
-        *,
-        wall_offset: int,
-        max_event_size: int,
-        recover: bool = False,
-        split_think: bool = True,
-        context: Callable[[str], list[int]] | None = None,
-        scrub: Callable[[str], str] = str,
+        response_options: ResponseOptions,
+        timings: Timings,
+        options: TranslatorOptions,
     ) -> None:
-        self._shape = shape
+        self._line_format = line_format
         self._model = model
-        self._wishes = wishes
-        self._timeline = timeline
-        self._wall_offset = wall_offset
-        self._context = context
-        self._scrub = scrub
-        self._reader = lm.AnswerReader(max_event_size=max_event_size, recover=recover, split_think=split_think)
-        self._split_think = split_think
-        self._head = '{"model":' + wire.string(model) + ',"created_at":"'
+        self._response_options = response_options
+        self._timings = timings
+        self._options = options
+        # Read for each token.
+        self._streaming = response_options.streaming
+        self._wall_offset = options.wall_offset
+        self._reader = lm.AnswerReader(
+            max_event_size=options.max_event_size, recover=options.recover, split_think=options.split_think
+        )
+        self._line_start = '{"model":' + wire.string(model) + ',"created_at":"'
         self._final: dict[str, Any] = {}
-        self._ended = 0
+        self._ended_at = 0
         self._lines: list[bytes] = []
-        self.told = Accumulated()
+        self._has_parts = False
+        self.accumulated = Accumulated()
         self.error: errors.LMStudioError | None = None
-        self.over = False
+        self.ended = False
         self.rejected = False
         """Whether the stream began with an error, so that nothing of an answer has been returned."""
-        self._has_parts = False
 
     @property
     def started(self) -> bool:
         """Whether the stream has shown how it begins: with output, with its end, or with an error."""
-        return self._reader.started or self.over
+        return self._reader.started or self.ended
 
     @property
     def failed(self) -> bool:
@@ -150,20 +113,20 @@ class Translator:
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the call, out of everything that is measured."""
-        self._timeline.arrived += duration
-        self._timeline.forwarded += duration
+        self._timings.arrived += duration
+        self._timings.forwarded += duration
 
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Return the lines that more bytes of the stream complete."""
         try:
-            return self._take(self._reader.feed(data), at)
+            return self._translate(self._reader.feed(data), at)
         except Exception:
             return self._fail_unexpectedly()
 
     def flush(self, at: int) -> list[bytes]:
         """Return the last lines, at the end of the stream."""
         try:
-            return self._take(self._reader.flush(), at)
+            return self._translate(self._reader.flush(), at)
         except Exception:
             return self._fail_unexpectedly()
 
@@ -173,30 +136,30 @@ class Translator:
             self._lines = self.feed(body, at) + self.flush(at)
         else:
             try:
-                self._lines = self._take_whole(status, content_type, body, at)
+                self._lines = self._read_whole(status, content_type, body, at)
             except Exception:
                 self._lines = self._fail_unexpectedly()
         return self.response()
 
-    def _take_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
+    def _read_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
             value = None
-        if status == 200 and isinstance(value, dict) and "choices" in value and not value.get("error"):
-            parts = lm.read_whole(value, split_think=self._split_think)
+        if status == HTTPStatus.OK and isinstance(value, dict) and "choices" in value and not value.get("error"):
+            parts = lm.read_whole(value, split_think=self._options.split_think)
         else:
             parts = [lm.Failure(errors.error_from_response(status, content_type, body))]
-        return self._take(parts, at)
+        return self._translate(parts, at)
 
     def _fail_unexpectedly(self) -> list[bytes]:
         logger.exception("the translation of an answer failed")
-        self.over = False
-        return self.abort(errors.LMStudioError(500, INTERNAL_ERROR))
+        self.ended = False
+        return self.abort(errors.LMStudioError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
 
     def abort(self, error: errors.LMStudioError) -> list[bytes]:
         """Return the error line of a stream that broke off; nothing if its answer was complete."""
-        return self._take([lm.Failure(error)], 0)
+        return self._translate([lm.Failure(error)], 0)
 
     def fail(self, error: errors.LMStudioError) -> Response:
         """Return the client's response for a call that got none, or only a part of one."""
@@ -210,19 +173,19 @@ class Translator:
         it.
         """
         if self.error is not None:
-            content_type = PLAIN_JSON if self._wishes.streaming else JSON
-            return Response.error(self.error.status, self._scrub(self.error.message), content_type=content_type)
-        if self._wishes.streaming:
-            return Response(200, b"".join(self._lines), NDJSON)
-        told = self.told
+            content_type = PLAIN_JSON if self._streaming else JSON
+            return Response.error(self.error.status, self._options.scrub(self.error.message), content_type=content_type)
+        if self._streaming:
+            return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
+        accumulated = self.accumulated
         try:
             return Response.json(
                 self._object(
-                    self._ended,
-                    content="".join(told.content),
-                    thinking="".join(told.thinking),
-                    tool_calls=told.tool_calls,
-                    logprobs=told.logprobs,
+                    self._ended_at,
+                    content="".join(accumulated.content),
+                    thinking="".join(accumulated.thinking),
+                    tool_calls=accumulated.tool_calls,
+                    logprobs=accumulated.logprobs,
                     **self._final,
                 )
             )
@@ -231,100 +194,106 @@ class Translator:
             return self.response()
 
     def measured(self) -> Measured:
-        """Give what was measured so far."""
-        first = self._timeline.first
+        """Return what has been measured so far."""
+        first = self._timings.first
         return Measured(
-            self._final.get("metrics") or chunks.Metrics(load_duration=self._timeline.load),
-            first - self._timeline.arrived if first else 0,
+            self._final.get("metrics") or chunks.Metrics(load_duration=self._timings.load),
+            first - self._timings.arrived if first else 0,
             self._final.get("done_reason", ""),
-            self._scrub(self.error.message) if self.error else "",
+            self._options.scrub(self.error.message) if self.error else "",
         )
 
-    def _take(self, parts: Sequence[lm.Part], at: int) -> list[bytes]:
+    def _translate(self, parts: Sequence[lm.Part], at: int) -> list[bytes]:
         lines: list[bytes] = []
-        if self.over or not parts:
+        if self.ended or not parts:
             return lines
-        timeline = self._timeline
+        timings = self._timings
         created_at = times.rfc3339(at + self._wall_offset)
         for part in parts:
             if isinstance(part, lm.Content):
-                self._text(self.told.content, self._shape.content, part, created_at, lines)
+                self._add_text(self.accumulated.content, self._line_format.content, part, created_at, lines)
             elif isinstance(part, lm.Reasoning):
-                if self._wishes.hide_thinking:
-                    self.told.thinking.append(part.text)
+                if self._response_options.hide_thinking:
+                    self.accumulated.thinking.append(part.text)
                 else:
-                    self._text(self.told.thinking, self._shape.thinking, part, created_at, lines)
+                    self._add_text(self.accumulated.thinking, self._line_format.thinking, part, created_at, lines)
             elif isinstance(part, lm.ToolCall):
-                self._tool_call(part, created_at, lines)
+                self._add_tool_call(part, created_at, lines)
             elif isinstance(part, lm.End):
                 self._end(part, at, created_at, lines)
                 break
             else:
-                self.over = True
+                self.ended = True
                 self.error = part.error
                 self.rejected = not self._has_parts
-                lines.append(wire.line({"error": self._scrub(part.error.message)}))
+                lines.append(wire.line({"error": self._options.scrub(part.error.message)}))
                 break
             self._has_parts = True
-            timeline.first = timeline.first or at
-            timeline.last = at
-        return lines if self._wishes.streaming else []
+            timings.first = timings.first or at
+            timings.last = at
+        return lines if self._streaming else []
 
-    def _text(
+    def _add_text(
         self,
-        told: list[str],
+        texts: list[str],
         opening: str,
         part: lm.Content | lm.Reasoning,
         created_at: str,
         lines: list[bytes],
     ) -> None:
-        told.append(part.text)
+        texts.append(part.text)
         logprobs = ""
-        if part.logprobs and self._wishes.logprobs:
-            entries = [logprob_to_ollama(entry, self._wishes.top_logprobs) for entry in part.logprobs]
-            self.told.logprobs += entries
+        if part.logprobs and self._response_options.logprobs:
+            entries = [logprob_to_ollama(entry, self._response_options.top_logprobs) for entry in part.logprobs]
+            self.accumulated.logprobs += entries
             logprobs = ',"logprobs":' + wire.dumps(entries).decode()
-        if self._wishes.streaming:
-            line = f'{self._head}{created_at}",{opening}{wire.string(part.text)}{self._shape.close}{logprobs}}}\n'
-            lines.append(line.encode())
+        if self._streaming:
+            start, text, close = self._line_start, wire.string(part.text), self._line_format.close
+            lines.append(f'{start}{created_at}",{opening}{text}{close}{logprobs}}}\n'.encode())
 
-    def _tool_call(self, part: lm.ToolCall, created_at: str, lines: list[bytes]) -> None:
-        call = chunks.tool_call(part.id or chunks.new_call_id(), len(self.told.tool_calls), part.name, part.arguments)
-        self.told.tool_calls.append(call)
-        if self._wishes.streaming:
-            value = self._shape.build(self._model, created_at, content="", thinking="", tool_calls=[call], done=False)
+    def _add_tool_call(self, part: lm.ToolCall, created_at: str, lines: list[bytes]) -> None:
+        call = chunks.tool_call(
+            part.id or chunks.new_call_id(), len(self.accumulated.tool_calls), part.name, part.arguments
+        )
+        self.accumulated.tool_calls.append(call)
+        if self._streaming:
+            value = self._line_format.build(
+                self._model, created_at, content="", thinking="", tool_calls=[call], done=False
+            )
             lines.append(wire.line(value))
 
     def _end(self, part: lm.End, at: int, created_at: str, lines: list[bytes]) -> None:
-        self._answer_from_thoughts(created_at, lines)
-        self.over = True
-        self._ended = at
+        self._answer_from_thinking(created_at, lines)
+        self.ended = True
+        self._ended_at = at
         self._final = {
             "done": True,
-            "done_reason": DONE_REASONS.get(part.finish_reason, "stop"),
-            "metrics": metrics(self._timeline, at, part.usage, part.stats),
-            "context": self._context("".join(self.told.content)) if self._context else (),
+            "done_reason": DONE_REASONS.get(part.finish_reason, DEFAULT_DONE_REASON),
+            "metrics": metrics(self._timings, at, part.usage, part.stats),
+            "context": self._options.context("".join(self.accumulated.content)) if self._options.context else (),
         }
-        if self._wishes.streaming:
+        if self._streaming:
             lines.append(
                 wire.line(self._object(at, content="", thinking="", tool_calls=[], logprobs=(), **self._final))
             )
 
-    def _answer_from_thoughts(self, created_at: str, lines: list[bytes]) -> None:
-        """Where a model put its whole answer into its thoughts, give it as the answer.
+    def _answer_from_thinking(self, created_at: str, lines: list[bytes]) -> None:
+        """Return the reasoning as the answer, where a model wrote its whole answer there.
 
-        LM Studio does so for structured output of some models, and for models that cannot help thinking.
+        LM Studio has it so for structured output of some models, and for models whose reasoning cannot be switched off.
         """
-        told = self.told
-        thoughts, told.thinking = told.thinking, [] if self._wishes.hide_thinking else told.thinking
-        if told.content or told.tool_calls or not thoughts:
+        accumulated = self.accumulated
+        hidden = self._response_options.hide_thinking
+        text = "".join(accumulated.thinking)
+        if hidden:
+            accumulated.thinking = []
+        if accumulated.content or accumulated.tool_calls or not text:
             return
-        text = "".join(thoughts)
-        if self._wishes.hide_thinking or (self._wishes.expects_json and _is_json(text)):
-            self._text(told.content, self._shape.content, lm.Content(text), created_at, lines)
+        if hidden or (self._response_options.expects_json and _is_json(text)):
+            self._add_text(accumulated.content, self._line_format.content, lm.Content(text), created_at, lines)
 
     def _object(self, at: int, **parts: Any) -> dict[str, Any]:
-        return self._shape.build(self._model, times.rfc3339(at + self._wall_offset), **parts)
+        return self._line_format.build(self._model, times.rfc3339(at + self._wall_offset), **parts)
 
 
 def _is_json(text: str) -> bool:
@@ -333,48 +302,3 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def logprob_to_ollama(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
-    """Give LM Studio's entry as Ollama has it: bytes always, the top list only if it was asked for."""
-    token = entry.get("token")
-    token = token if isinstance(token, str) else ""
-    result: dict[str, Any] = {"token": token, "logprob": entry.get("logprob", 0)}
-    if token:
-        given = entry.get("bytes")
-        result["bytes"] = given if isinstance(given, list) and given else list(token.encode("utf-8", "replace"))
-    if top > 0:
-        alternatives = entry.get("top_logprobs")
-        alternatives = [a for a in alternatives if isinstance(a, dict)] if isinstance(alternatives, list) else []
-        result["top_logprobs"] = [logprob_to_ollama(a, 0) for a in alternatives[:top]]
-    return result
-
-
-def metrics(timeline: Timings, ended: int, usage: Mapping[str, Any], stats: Mapping[str, Any]) -> chunks.Metrics:
-    """Give the counts LM Studio tells and the durations of our clock, in ns; its `stats` are preferred where it sends
-    any.
-
-    What was not measured is 0, and Ollama's writer leaves zeros out.
-    """
-    count = _number(usage.get("completion_tokens"))
-    first = timeline.first or ended
-    prompt = max(first - (timeline.forwarded or timeline.arrived), 1)
-    generation = max((timeline.last or ended) - first, 1)
-    seconds_to_first = _number(stats.get("time_to_first_token")) or _number(stats.get("time_to_first_token_seconds"))
-    speed = _number(stats.get("tokens_per_second"))
-    seconds = _number(stats.get("generation_time")) or (count / speed if count and speed else 0)
-    load = _number(stats.get("model_load_time_seconds"))
-    return chunks.Metrics(
-        total_duration=max(ended - timeline.arrived, 1),
-        load_duration=max(int(load * 1e9) or timeline.load, 1),
-        prompt_eval_count=int(_number(usage.get("prompt_tokens"))),
-        prompt_eval_duration=int(seconds_to_first * 1e9) or prompt,
-        eval_count=int(count),
-        eval_duration=int(seconds * 1e9) or generation,
-    )
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0
-    return value if 0 <= value < float("inf") else 0

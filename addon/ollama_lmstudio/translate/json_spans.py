@@ -1,6 +1,4 @@
-"""Where the members of a JSON object and the elements of an array stand in a text, so that some of them can be changed
-and every other byte stays as it is.
-"""
+"""The positions of members and elements in JSON text, to replace some of them and keep all other bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ _DECODER = json.JSONDecoder()
 
 
 class Span(NamedTuple):
-    """A value, and from where to where it stands in the text."""
+    """A value, and its position in the text: [start, end)."""
 
     value: Any
     start: int
@@ -22,9 +20,9 @@ class Span(NamedTuple):
 
 
 def members(text: str) -> dict[str, Span]:
-    """Find the members of the object at the beginning of `text`; of several of one name the last, as LM Studio does.
+    """Return the members of the object at the beginning of `text`; of several of one name the last, as LM Studio does.
 
-    What comes after the object does not matter. Raises ValueError where there is no object.
+    Text after the object is ignored. Raises ValueError where there is no object.
     """
     found: dict[str, Span] = {}
     at = _skip(text, 0)
@@ -49,7 +47,7 @@ def members(text: str) -> dict[str, Span]:
 
 
 def elements(text: str, start: int) -> Iterator[Span]:
-    """Find the elements of the array at `start`, which must have been decoded before."""
+    """Yield the elements of the array at `start`, which must have been decoded before."""
     at = _skip(text, start + 1)
     while text[at] != "]":
         value, end = _decode(text, at)
@@ -60,7 +58,7 @@ def elements(text: str, start: int) -> Iterator[Span]:
 
 
 def replaced(text: str, changes: Iterable[tuple[Span, str]]) -> str:
-    """Give the text with other values in these spans, which must not overlap."""
+    """Return the text with other values in these spans, which must not overlap."""
     parts, at = [], 0
     for span, value in sorted(changes, key=lambda change: change[0].start):
         parts += [text[at : span.start], value]

@@ -1,4 +1,4 @@
-"""The places of values in a text: found, and changed without touching any other byte."""
+"""The positions of values in JSON text: found, and replaced without any other byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_lmstudio.translate.spans import Span, elements, members, replaced
+from ollama_lmstudio.translate.json_spans import Span, elements, members, replaced
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.recursive(

@@ -1,0 +1,11 @@
+"""JSON as it is sent to LM Studio."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value as compact JSON in UTF-8, keys in their order; half a surrogate pair becomes `?`."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

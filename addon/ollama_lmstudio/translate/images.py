@@ -1,0 +1,66 @@
+"""Images as parts of LM Studio's messages. LM Studio takes PNG and JPEG only; other kinds are converted with Pillow."""
+
+from __future__ import annotations
+
+import base64
+import io
+from http import HTTPStatus
+from typing import Any
+
+from ..ollama.errors import OllamaError
+
+# The first bytes of an image -> its media type, as in the WHATWG's MIME Sniffing, section 6.1; TIFF from its own
+# specification.
+IMAGE_TYPES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+)
+LMSTUDIO_IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+
+
+def image_type(data: bytes) -> str:
+    """Return an image's media type by its first bytes; an empty string for unknown ones."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((media_type for start, media_type in IMAGE_TYPES if data.startswith(start)), "")
+
+
+def image_to_lmstudio(data: bytes) -> dict[str, Any]:
+    """Return an image as a part of a message, with a data URL.
+
+    Raises OllamaError (400) for a kind that LM Studio refuses and that cannot be converted.
+    """
+    media_type = image_type(data)
+    if media_type in LMSTUDIO_IMAGE_TYPES:
+        pass
+    elif media_type:
+        data, media_type = _to_png(data, media_type), "image/png"
+    else:
+        # LM Studio reads bytes only under a label that it takes; then its own error message is about the bytes.
+        media_type = "image/png"
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"},
+    }
+
+
+def _to_png(data: bytes, media_type: str) -> bytes:
+    try:
+        from PIL import Image
+    except ImportError:
+        message = (
+            f"LM Studio takes PNG and JPEG images, not {media_type}: to have them converted, install the extra `images`"
+        )
+        raise OllamaError(HTTPStatus.BAD_REQUEST, message) from None
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            converted = io.BytesIO()
+            image.convert("RGBA").save(converted, "PNG")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise OllamaError(HTTPStatus.BAD_REQUEST, f"the {media_type} image cannot be read") from None
+    return converted.getvalue()

@@ -1,0 +1,52 @@
+"""Counts and durations of an answer, of LM Studio's usage and stats and of the addon's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..ollama import chunks
+
+NANOSECONDS = 1e9
+
+
+@dataclass(slots=True)
+class Timings:
+    """When things happened, in ns of the monotonic clock; 0 is not yet. `load` is a duration in ns."""
+
+    arrived: int
+    forwarded: int = 0
+    load: int = 0
+    first: int = 0
+    last: int = 0
+
+
+def metrics(timings: Timings, ended: int, usage: Mapping[str, Any], stats: Mapping[str, Any]) -> chunks.Metrics:
+    """Return LM Studio's counts, and the durations of its `stats`, or where it sends none of our clock, in ns.
+
+    What was not measured is 0, which Ollama's writer leaves out. What was takes 1 ns at least, so that it is not.
+    """
+    count = _number(usage.get("completion_tokens"))
+    first = timings.first or ended
+    prompt = max(first - (timings.forwarded or timings.arrived), 1)
+    generation = max((timings.last or ended) - first, 1)
+    seconds_to_first = _number(stats.get("time_to_first_token")) or _number(stats.get("time_to_first_token_seconds"))
+    speed = _number(stats.get("tokens_per_second"))
+    seconds = _number(stats.get("generation_time")) or (count / speed if count and speed else 0)
+    load = _number(stats.get("model_load_time_seconds"))
+    return chunks.Metrics(
+        total_duration=max(ended - timings.arrived, 1),
+        load_duration=max(int(load * NANOSECONDS) or timings.load, 1),
+        prompt_eval_count=int(_number(usage.get("prompt_tokens"))),
+        prompt_eval_duration=int(seconds_to_first * NANOSECONDS) or prompt,
+        eval_count=int(count),
+        eval_duration=int(seconds * NANOSECONDS) or generation,
+    )
+
+
+def _number(value: object) -> float:
+    """Return a number that is neither negative nor infinite nor NaN, else 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return value if 0 <= value < float("inf") else 0

@@ -1,0 +1,60 @@
+"""The model that a client names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..lmstudio.catalog import Catalog, Resolution
+from ..ollama import errors, names
+from ..ollama.errors import OllamaError
+from ..services import Services
+from ..state.aliases import Alias
+
+NotFound = Callable[[str], OllamaError]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel(Resolution):
+    """The model that a client named, and the alias that it used for it."""
+
+    alias: Alias | None = None
+
+
+async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> ResolvedModel:
+    """Return the model that a client names; an alias goes before LM Studio's own names.
+
+    Raises OllamaError: 400 for an invalid name, 403 for one of ollama.com's models, `not_found` for one that LM Studio
+    does not have; LMStudioError when LM Studio cannot be asked.
+    """
+    if names.is_cloud(name):
+        raise errors.cloud_disabled("remote model is unavailable")
+    # LM Studio's keys may contain an `@`, which Ollama's names cannot.
+    alias = services.aliases.get(names.parse_name(name).key) if "@" not in name else None
+    if alias is not None:
+        resolved = await services.catalog.exact(alias.target)
+    else:
+        base, _ = names.split_source(name)
+        resolved = await services.catalog.resolve(base)
+    if resolved is None:
+        raise not_found(name)
+    return ResolvedModel(resolved.model, resolved.id, alias)
+
+
+def find_aliases(catalog: Catalog, services: Services) -> list[ResolvedModel]:
+    """Return the aliases whose models LM Studio has."""
+    resolved = ((catalog.exact(alias.target), alias) for alias in services.aliases.all().values())
+    return [ResolvedModel(target.model, target.id, alias) for target, alias in resolved if target is not None]
+
+
+def display_not_found(name: str) -> OllamaError:
+    """Return the error of `/api/show` and `/v1/models/:model`, which name the model as lists show it."""
+    return errors.model_not_found(names.unchecked(name).display)
+
+
+def canonical_name(name: str) -> str:
+    """Return the full name, with registry and namespace, that Ollama uses in some of its errors."""
+    try:
+        return names.parse_name(name).canonical
+    except OllamaError:
+        return name

@@ -1,0 +1,43 @@
+"""What is read and changed in the bodies of requests that are passed through, and in LM Studio's list of models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .json_spans import Span, members
+from .listing import SECOND, ListEntry
+from .models import ResolvedModel
+
+
+def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
+    """Return the text of a body that names a model, and the members of its object.
+
+    None for a body without a name, also for one that is not JSON: the error is LM Studio's to return.
+    """
+    # A name can also be written in escapes; a body without either is not parsed at all.
+    if b'"model"' not in body and b"\\u" not in body:
+        return None
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        found = members(text)
+    except ValueError:
+        return None
+    model = found.get("model")
+    return (text, found) if model is not None and isinstance(model.value, str) and model.value else None
+
+
+def model_entry(name: str, resolved: ResolvedModel) -> dict[str, Any]:
+    """Return a model as `/v1/models` lists it."""
+    entry = ListEntry(resolved.model, resolved.alias)
+    return {"id": name, "object": "model", "created": entry.modified // SECOND, "owned_by": entry.namespace}
+
+
+def add_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
+    """Return LM Studio's list of models with further entries; a body that is no such list is returned as it is."""
+    try:
+        models = json.loads(body)
+        models["data"] += entries
+    except (ValueError, TypeError, KeyError):
+        return body
+    return json.dumps(models, ensure_ascii=False, indent=2).encode()

@@ -1,0 +1,88 @@
+"""`think` as `reasoning_effort`, by what a model allows, and which models think."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions
+from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.services import Services
+from ollama_lmstudio.sim import validate
+from ollama_lmstudio.translate.thinking import check_thinking, think_to_lmstudio, thinks
+
+MakeServices = Callable[..., Services]
+
+
+GPT_OSS = ReasoningOptions(("low", "medium", "high"), "low")
+ON_OFF = ReasoningOptions(("off", "on"), "on")
+OFF_ON = ReasoningOptions(("off", "on"), "off")
+ALWAYS = ReasoningOptions(("on",), "on")
+LEVELS = ReasoningOptions(("off", "low", "medium", "xhigh", "on"), "xhigh")
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "think", "effort"),
+    [
+        *[(None, think, None) for think in (None, True, False, "low", "max")],
+        *[(reasoning, None, None) for reasoning in (GPT_OSS, ON_OFF, OFF_ON, ALWAYS, LEVELS)],
+        (ON_OFF, True, None),
+        (ON_OFF, False, "none"),
+        (ON_OFF, "low", None),
+        (ON_OFF, "max", None),
+        (OFF_ON, True, "medium"),
+        (OFF_ON, False, "none"),
+        (OFF_ON, "high", "medium"),
+        (ALWAYS, True, None),
+        (ALWAYS, False, None),
+        (ALWAYS, "high", None),
+        (GPT_OSS, True, None),
+        (GPT_OSS, False, "low"),
+        (GPT_OSS, "low", "low"),
+        (GPT_OSS, "medium", "medium"),
+        (GPT_OSS, "high", "high"),
+        (GPT_OSS, "max", "high"),
+        (LEVELS, True, None),
+        (LEVELS, False, "none"),
+        (LEVELS, "low", "low"),
+        (LEVELS, "high", None),
+        (LEVELS, "max", "xhigh"),
+        (ReasoningOptions(), True, None),
+        (ReasoningOptions(), False, None),
+    ],
+)
+def test_think(reasoning: ReasoningOptions | None, think: bool | str | None, effort: str | None) -> None:
+    assert think_to_lmstudio(think, Model("m", reasoning=reasoning)) == effort
+    assert effort is None or effort in validate.EFFORTS
+
+
+THINKER = Model("thinker", reasoning=ON_OFF, capabilities_known=True)
+PLAIN = Model("plain", capabilities_known=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "others", "expected"),
+    [
+        (THINKER, [], True),
+        (Model("m", reasoning=ReasoningOptions(("off",), "off")), [], False),
+        (Model("m", reasoning=ReasoningOptions()), [], False),
+        # A version that tells of any model tells of all.
+        (PLAIN, [THINKER], False),
+        (PLAIN, [], None),
+        (Model("m"), [THINKER], None),
+    ],
+)
+def test_thinks(model: Model, others: list[Model], expected: bool | None, make_services: MakeServices) -> None:
+    services = make_services(model, *others)
+    asyncio.run(services.catalog.get())
+    assert thinks(model, services) is expected
+    check_thinking(False, "n", model, services)
+    check_thinking(None, "n", model, services)
+    for think in (True, "low"):
+        if expected is False:
+            with pytest.raises(OllamaError, match='"n" does not support thinking'):
+                check_thinking(think, "n", model, services)
+        else:
+            check_thinking(think, "n", model, services)
