@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,7 +124,17 @@ def test_mitmproxys_own_file_is_not_let_win_unseen(tmp_path: Path, capsys: pytes
         assert cli.command([*fitting, *there], {})[1][-2:] == list(there)
 
 
-def test_the_doctor_looks_at_what_mitmproxy_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_is_a_quiet_mitmdump_that_serves_nothing() -> None:
+    for given in (["--doctor"], ["--doctor", "--web"]):
+        web, found = cli.command([*given, "--api-key", "k", "-p", "9"], {})
+        assert not web
+        assert found[2:] == [
+            *("--set", "termlog_verbosity=info", "--set", "api_key=k"),
+            *("--set", "doctor=true", "--no-server", "--quiet", "-p", "9"),
+        ]
+
+
+def test_the_doctor_looks_at_what_mitmproxy_is_told(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     state = ("--state-dir", str(tmp_path), "--demo")
     for given in (
@@ -129,8 +142,27 @@ def test_the_doctor_looks_at_what_mitmproxy_is_told(tmp_path: Path, capsys: pyte
         ("--set", f"listen=127.0.0.1:{port}"),
         ("--listen", f"127.0.0.1:{other}", "--listen-port", str(port)),
     ):
-        assert cli.diagnose([*state, *given, "--set", f"confdir={tmp_path}"], {}) == 0
-        found = capsys.readouterr().out
+        done = doctor(*state, *given, "--set", f"confdir={tmp_path}")
+        assert (done.returncode, done.stderr) == (0, "")
+        found = done.stdout
         assert f"port {port} is free" in found
         assert f"127.0.0.1:{port} is reached from this machine only" in found
         assert "it lists 5 models" in found
+        # The report is everything that is written.
+        assert re.fullmatch(r"(?: *(?:ok|note): [^\n]+\n)+", found)
+
+
+def test_the_doctor_ends_with_status_1_for_a_problem(tmp_path: Path) -> None:
+    port = free_port()
+    done = doctor("--state-dir", str(tmp_path), "--lmstudio-url", f"http://127.0.0.1:{port}", "--listen", str(port))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "problem: lmstudio_url is this bridge's own address" in done.stdout
+    done = doctor("--set", "listen=nowhere")
+    assert done.returncode == 1
+    assert "listen: 'nowhere' is not host:port" in done.stdout
+
+
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `--doctor` to its end."""
+    command = [sys.executable, "-m", "ollama_lmstudio", "--doctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -1,32 +1,31 @@
-"""`ollama-lmstudio-proxy`: the options as flags, handed to mitmdump or mitmweb with the addon. Everything else is
-mitmproxy's.
+"""`ollama-lmstudio-proxy`: the options as flags, passed to mitmdump or mitmweb with the addon.
+
+Arguments that it does not know are passed on to mitmproxy.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from . import __version__, options
 
 PACKAGE = Path(__file__).parent
-# Beside the package in a checkout, inside of it where it was installed.
+# Beside the package in a checkout, inside it in a wheel (pyproject.toml, force-include).
 SCRIPTS = (PACKAGE.parent / "ollama.py", PACKAGE / "script" / "ollama.py")
 
 
 def script_path() -> Path:
-    """Find the script that mitmproxy loads."""
+    """Return the path of the script that mitmproxy loads."""
     return next(path for path in SCRIPTS if path.is_file())
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that leaves alone what it does not know."""
+    """A parser of this tool's flags, one for each option."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(
@@ -72,48 +71,10 @@ def _help(option: options.Option, environ: Mapping[str, str]) -> str:
 
 
 def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool, list[str]]:
-    """Turn the flags into mitmproxy's arguments: whether mitmweb is wanted, and what it gets.
+    """Return whether mitmweb is wanted (else mitmdump), and the arguments for it.
 
     Exits with status 2 and a message for a wrong flag.
     """
-    known, chosen, rest = _parse(arguments, environ)
-    _refuse_to_be_overruled({**chosen, **_set_there(rest)}, rest)
-    result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
-    # Mitmproxy takes each option once.
-    set_there = _set_there(rest)
-    for name, value in chosen.items():
-        if name not in set_there:
-            result += _set(name, value)
-    return known.web, result + rest
-
-
-def _set_there(rest: Sequence[str]) -> dict[str, str]:
-    """Give the options that are set in mitmproxy's way."""
-    pairs = (value.partition("=") for flag, value in pairwise(rest) if flag == "--set")
-    return {name: value for name, _, value in pairs}
-
-
-def _standing(rest: Sequence[str]) -> tuple[Path, dict[str, object]]:
-    """Give mitmproxy's own file of options, and what it sets of this tool's: mitmproxy lets it win over everything."""
-    directory = Path(_set_there(rest).get("confdir", "~/.mitmproxy")).expanduser()
-    files = [file for name in ("config.yaml", "config.yml") if (file := directory / name).is_file()]
-    found = _read_config(_Parser({}), str(files[-1])) if files else {}
-    return files[-1] if files else directory, {name: value for name, value in found.items() if name in options.NAMES}
-
-
-def _refuse_to_be_overruled(chosen: Mapping[str, object], rest: Sequence[str]) -> None:
-    file, standing = _standing(rest)
-    names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
-    if names:
-        _Parser({}).error(
-            f"{file} would win over what is given here for {', '.join(names)}: take it out of one of both"
-        )
-
-
-def _parse(
-    arguments: Sequence[str], environ: Mapping[str, str]
-) -> tuple[argparse.Namespace, dict[str, object], list[str]]:
-    """Give the flags, the options that they and the config files choose, and the arguments that are mitmproxy's."""
     parser = _Parser(environ)
     known, rest = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
     chosen: dict[str, object] = {}
@@ -124,70 +85,45 @@ def _parse(
         if value is not None:
             chosen[option.name] = value
             _check(parser, option, value)
-    return known, chosen, rest
+    set_in_rest = _set_in(rest)
+    _refuse_to_be_overruled(parser, {**chosen, **set_in_rest})
+    result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
+    # mitmproxy refuses an option that is set twice.
+    for name, value in chosen.items():
+        if name not in set_in_rest:
+            result += _set(name, value)
+    if known.doctor:
+        # Its report, and nothing else, goes to stdout; no port is bound.
+        result += ["--set", "doctor=true", "--no-server", "--quiet"]
+    return known.web and not known.doctor, result + rest
 
 
-def diagnose(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Print what `ollama.doctor` finds with these options; the status is 1 if something is wrong."""
-    from .inspect.doctor import examine
-    from .lmstudio.cache import CatalogCache
-    from .lmstudio.client import Client
-    from .services import Services
-    from .state.aliases import AliasStore
-    from .translate.names import Resolver
-
-    _, chosen, rest = _parse(arguments, environ)
-    chosen = {**chosen, **_set_there(rest), **_standing(rest)[1]}
-    values = {option.name: chosen.get(option.name, options.default_of(option, environ)) for option in options.OPTIONS}
-    integers = {option.name for option in options.OPTIONS if option.typespec is int}
-    try:
-        settings = options.parse({name: int(str(v)) if name in integers else v for name, v in values.items()})
-    except (ValueError, TypeError, AttributeError) as e:
-        print(e, file=sys.stderr)
-        return 2
-    address, _ = _address_parser().parse_known_args(rest)
-    host, port = address.listen_host or settings.listen.host, address.listen_port or settings.listen.port
-    settings = replace(settings, listen=options.Listen(host, port))
-
-    async def look() -> int:
-        if not settings.demo:
-            return await look_at(str(settings.lmstudio_url))
-        from .sim.demo import demo_sim
-
-        sim = demo_sim()
-        await sim.start()
-        try:
-            return await look_at(sim.url)
-        finally:
-            await sim.stop()
-
-    async def look_at(url: str) -> int:
-        client = Client(url, settings.lmstudio_token or None)
-        catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
-        found = await examine(Services(settings, client, catalog, AliasStore(settings.state_dir)), serving=None)
-        await client.aclose()
-        print(*found, sep="\n")
-        return int(any(finding.verdict == "problem" for finding in found))
-
-    return asyncio.run(look())
+def _set_in(rest: Sequence[str]) -> dict[str, str]:
+    """Return the options that mitmproxy's own `--set` sets."""
+    pairs = (value.partition("=") for flag, value in pairwise(rest) if flag == "--set")
+    return {name: value for name, _, value in pairs}
 
 
-def _address_parser() -> argparse.ArgumentParser:
-    """Know mitmproxy's own arguments for the address."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-p", "--listen-port", type=int)
-    parser.add_argument("--listen-host")
-    return parser
+def _refuse_to_be_overruled(parser: _Parser, chosen: Mapping[str, object]) -> None:
+    """Exit with status 2 if mitmproxy's config.yaml sets another value: it is read after `--set`, and would win."""
+    directory = Path(str(chosen.get("confdir", "~/.mitmproxy"))).expanduser()
+    # The last one wins, as in mitmproxy.
+    for file in [file for name in ("config.yaml", "config.yml") if (file := directory / name).is_file()][-1:]:
+        standing = {name: value for name, value in _read_config(parser, str(file)).items() if name in options.NAMES}
+        names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
+        if names:
+            parser.error(f"{file} would win over what is given here for {', '.join(names)}: take it out of one of both")
 
 
 def _set(name: str, value: object) -> list[str]:
-    """Give mitmproxy's arguments for an option; a list is given one by one."""
+    """Return mitmproxy's arguments for an option; a list needs a `--set` for each item."""
     values = value if isinstance(value, list) else [value]
     texts = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
     return [part for text in texts for part in ("--set", f"{name}={text}")]
 
 
 def _read_config(parser: _Parser, file: str) -> dict[str, object]:
+    """Read a YAML file of options; exit with status 2 if it is none."""
     from mitmproxy import exceptions, optmanager
 
     try:
@@ -200,12 +136,12 @@ def _read_config(parser: _Parser, file: str) -> dict[str, object]:
 
 
 def _with_dashes(argument: str) -> str:
-    """Write the two words of this tool that are no options of mitmproxy's the one way."""
+    """Return `--log-level` for `--log_level`: the options' flags are added in both spellings, this one is no option."""
     return argument.replace("--log_level", "--log-level", 1) if argument.startswith("--log_level") else argument
 
 
-def _check(parser: argparse.ArgumentParser, option: options.Option, value: object) -> None:
-    """Refuse a wrong value here, where the flag can be named, and not first in mitmproxy."""
+def _check(parser: _Parser, option: options.Option, value: object) -> None:
+    """Exit with status 2 for a wrong value: mitmproxy's own message would not name the flag."""
     try:
         option.parse(int(value) if option.typespec is int else value)  # type: ignore[call-overload]
     except ValueError as e:
@@ -214,10 +150,8 @@ def _check(parser: argparse.ArgumentParser, option: options.Option, value: objec
 
 def main() -> None:
     """Run the command line tool."""
-    if "--doctor" in sys.argv:
-        sys.exit(diagnose(sys.argv[1:], os.environ))
     web, arguments = command(sys.argv[1:], os.environ)
-    # Not before the flags are right: it takes a while.
+    # Imported after the flags have been checked: it takes most of a second.
     from mitmproxy.tools import main as tools
 
     (tools.mitmweb if web else tools.mitmdump)(arguments)

@@ -1,10 +1,9 @@
-"""Starting: the options, the mode that mitmproxy serves in, the stand-in, and what is said in the log."""
+"""Starting: the options, the mode that mitmproxy serves in, the demo's stand-in, the doctor, and what the log says."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-import http.client
 import logging
 import os
 import socket
@@ -12,30 +11,34 @@ import sys
 from collections.abc import Container
 from typing import Any
 
+import httpx
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
 from . import options
-from .internals import connections
+from .inspect.doctor import examine
+from .internals import connections, deferred_options, interface, servers
 from .lmstudio.errors import LMStudioError
 from .services import Services
+from .tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-# Mitmproxy's own mode, with which it starts when nobody says otherwise.
+# The mode of mitmproxy that no user has changed.
 REGULAR = ["regular"]
-REGULAR_PORT = 8080
-# What stands for the key in configs/lan.yaml.
+# The key in configs/lan.yaml, which the user is to change.
 PLACEHOLDER = "change-me"
-# The columns of mitmweb's list, unless a person has chosen others.
-# Mitmweb colours the method of a request that waits for a person, and the time of an answer that does.
+# The columns of mitmweb's list, unless the user has chosen others. mitmweb shows that a flow is intercepted by the
+# colour of its method (the request) or its time (the response).
 WEB_COLUMNS = ["method", "status", "comment", "time"]
-# Mitmproxy's own options that say where to serve, and how LM Studio is reached.
+# The options of mitmproxy that say where it serves and how LM Studio is reached.
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure")
-# Where code that comes later finds that it has to serve again.
+# The attribute of mitmproxy's master by which a script that is loaded later knows that it has to serve again.
 CLOSED = "_closed_without_bridge"
-SERVER_LOGGER = "mitmproxy.addons.proxyserver"
+# Set by the command line tool's --doctor; no setting, thus not in the table.
+DOCTOR = "doctor"
+# How long the program on a port that is taken may need to answer. It runs on this machine.
+PORT_SECONDS = 0.5
 
 
 def add_options(loader: Loader) -> None:
@@ -44,127 +47,96 @@ def add_options(loader: Loader) -> None:
         default = options.default_of(option, os.environ)
         loader.add_option(option.name, option.typespec, default, option.help, option.choices)
         try:
-            # Mitmproxy does so later, where an error is lost: it would go on, without this addon and without a word.
-            ctx.options.process_deferred()
+            deferred_options.apply()
         except exceptions.OptionsError as e:
             logger.error("%s: %s", option.name, e)
             return
+    loader.add_option(DOCTOR, bool, False, "Examine LM Studio, the port, the access and the state directory, and end.")
 
 
-class _ServerLog(logging.Filter):
-    """Watch what mitmproxy says of its servers while this addon starts.
-
-    Where it had begun to serve in its own mode before the script was loaded, the failure of that is nobody's concern. A
-    port that is taken is explained.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.port = 0
-        self.starting = True
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if record.levelno < logging.ERROR:
-            return True
-        if self.starting and (not message or f":{REGULAR_PORT} with" in message):
-            return self.port == REGULAR_PORT and bool(message)
-        if self.port and f":{self.port} with" in message and is_ollama(self.port):
-            record.msg = (
-                f"{message}\nAn Ollama server, or another bridge like this one, answers on port {self.port} already. "
-                f"Stop it, or serve on another port: "
-                f"--set listen=127.0.0.1:{self.port + 1}"
-            )
-            record.args = ()
-        return True
-
-
-def is_ollama(port: int) -> bool:
-    """Whether an Ollama server answers on a port of this machine; asked only when the port is taken."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=0.5)
+async def is_ollama(port: int) -> bool:
+    """Return whether an Ollama server, or a bridge like this one, answers on a port of this machine."""
     try:
-        connection.request("GET", "/")
-        return b"Ollama is running" in connection.getresponse().read(100)
-    except (OSError, http.client.HTTPException):
+        async with asyncio.timeout(PORT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+            return "Ollama is running" in (await client.get(f"http://127.0.0.1:{port}/")).text
+    except (TimeoutError, httpx.HTTPError):
         return False
-    finally:
-        connection.close()
 
 
 class Startup:
     """Bring mitmproxy into the mode that serves Ollama's clients."""
 
     def __init__(self) -> None:
-        self._log = _ServerLog()
+        self._failure_log = servers.FailureLog(self._server_failed)
+        self._starting = True
+        self._failed: list[str] = []
+        self._port = 0
         self._mode = ""
         self._demo_socket: socket.socket | None = None
         self._demo_port = 0
         self._demo: Any = None
+        # Not cancelled by `stop`: the demo's server is stopped in one of them.
+        self._tasks = Tasks()
 
     def watch_log(self) -> None:
-        """Begin to watch what mitmproxy says of its servers."""
-        logging.getLogger(SERVER_LOGGER).addFilter(self._log)
+        """Hold back mitmproxy's errors about servers, and httpx's line for each request."""
+        self._failure_log.install()
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
 
     def upstream(self, settings: options.Settings) -> options.Upstream:
-        """Give where LM Studio is; with `demo`, where the stand-in will answer."""
+        """Return the address of LM Studio; with `demo`, that of the stand-in, whose port is reserved here."""
         if not settings.demo:
             self._close_demo()
             return settings.lmstudio_url
         if self._demo_socket is None and self._demo is None:
             self._demo_socket = socket.socket()
             self._demo_socket.bind(("127.0.0.1", 0))
-            # Who comes before the stand-in is up waits for it.
+            # Connections made before the stand-in is up wait in the backlog.
             self._demo_socket.listen()
             self._demo_port = self._demo_socket.getsockname()[1]
         return options.Upstream("http", "127.0.0.1", self._demo_port)
 
     def listening(self, given: options.Listen) -> options.Listen:
-        """Give the address that is served on: what mitmproxy itself was told wins over `listen`."""
+        """Return the address that is served on: mitmproxy's own options win over `listen`."""
+        if not self._is_our_choice() and (address := servers.reverse_address()) is not None:
+            return options.Listen(address[0] or options.EVERYWHERE, address[1] or given.port)
         host, port = ctx.options.listen_host, ctx.options.listen_port
-        if not self._is_our_choice():
-            modes = [ProxyMode.parse(spec) for spec in ctx.options.mode]
-            mode = next((mode for mode in modes if isinstance(mode, ReverseMode)), None)
-            if mode is not None:
-                return options.Listen(
-                    mode.listen_host(host) or options.EVERYWHERE, mode.listen_port(port) or given.port
-                )
         return options.Listen(host or given.host, given.port if port is None else port)
 
     def _is_our_choice(self) -> bool:
-        """Whether no person has set a mode."""
+        """Whether the mode is mitmproxy's default or the one that this object has set, not the user's."""
         return list(ctx.options.mode) in (REGULAR, [self._mode])
 
     def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
-        """Set mitmproxy's mode, unless a person has set one; and what the bridge needs of its other options."""
+        """Set mitmproxy's mode, unless the user has set one, and the other options that the addon relies on."""
         wanted, mode = mode_spec(settings, upstream), list(ctx.options.mode)
         changes: dict[str, Any] = {}
-        # What is wanted already was set by an earlier load of this script.
+        # The wanted mode may be there already, set before the script was reloaded.
         if self._is_our_choice() or mode == [wanted]:
             self._mode = wanted
             if mode != [wanted]:
                 changes["mode"] = [wanted]
-        # With an eager connection a client gets nothing at all while LM Studio is down.
+        # "eager" connects to LM Studio first: while it is down, clients get an empty reply, and no hook runs.
         if ctx.options.connection_strategy != "lazy":
             changes["connection_strategy"] = "lazy"
-        # Ollama speaks HTTP/1.1 alone, and so does LM Studio: sealed headers and last words are written for that.
+        # Ollama and LM Studio speak HTTP/1.1 only; sealed headers and the last bytes of a stream are written for that.
         if ctx.options.http2:
             changes["http2"] = False
-        # The Host header is what a rebound name is recognised by.
+        # The guard against DNS rebinding reads the client's Host header.
         if not ctx.options.keep_host_header:
             changes["keep_host_header"] = True
-        # In mitmweb's list, what an exchange was says more than the path of the call that it became.
+        # In mitmweb's list, the comment says more than the path of the call to LM Studio.
         if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
             changes["web_columns"] = WEB_COLUMNS
-        self._log.port = settings.listen.port
+        self._port = settings.listen.port
         if changes:
             ctx.options.update(**changes)
 
     def close_if_alone(self, busy: Container[str]) -> None:
-        """Serve nobody, unless other code comes after this: mitmproxy alone would let everybody through to LM Studio.
+        """Stop serving, unless the script is loaded again: mitmproxy alone would pass every request to LM Studio.
 
-        The clients with the ids in `busy` get their answers.
+        The connections of the clients with the ids in `busy` stay open for their responses.
         """
         if ctx.master.addons.get("bridge") is not None or not ctx.options.server:
             return
@@ -174,29 +146,57 @@ class Startup:
         connections.close_clients(busy)
 
     async def serve(self, services: Services) -> None:
-        """Serve in the mode that was set, also where mitmproxy began in another, and say how things are."""
+        """Serve in the mode that was set, also where mitmproxy started in another, and log what the user should know.
+
+        With the option `doctor`, examine everything and end the process instead.
+        """
         if vars(ctx.master).pop(CLOSED, False):
             ctx.options.update(server=True)
-        proxyserver = ctx.master.addons.get("proxyserver")
         try:
-            if ctx.options.server and proxyserver is not None:
-                # What it returns tells of the server that is replaced, too.
-                await proxyserver.setup_servers()
-                if not all(server.is_running for server in proxyserver.servers):
-                    # Not from a task, which would be told of as one that failed.
-                    asyncio.get_running_loop().call_soon(sys.exit, 1)
-                    return
+            if ctx.options.server and not await servers.start():
+                await self._give_up()
+                return
         finally:
-            self._log.starting = False
+            self._starting = False
         self._report_unknown_options()
         await self._start_demo()
-        # Who only opens a file has nothing to do with LM Studio.
-        if ctx.options.server:
+        if ctx.options.doctor:
+            await _diagnose(services)
+        # A mitmproxy that only opens a file of flows needs no LM Studio.
+        elif ctx.options.server:
             await _report(services, demo=self._demo is not None)
 
+    def _server_failed(self, message: str) -> None:
+        if self._starting:
+            self._failed.append(message)
+        else:
+            self._tasks.spawn(self._report_failure(message))
+
+    async def _give_up(self) -> None:
+        """Report why a server does not run, and end the process with status 1.
+
+        Errors that were held back about other servers are dropped: before the script is loaded, mitmproxy 12 starts one
+        on port 8080.
+        """
+        messages = [*servers.failures()] or [message for message in self._failed if message]
+        reported = [await self._report_failure(message) for message in messages]
+        _exit("\n".join(reported) if interface.hides_log() else 1)
+
+    async def _report_failure(self, message: str) -> str:
+        """Log why a server does not run, naming an Ollama server that has the port; return what was logged."""
+        port = servers.failures().get(message)
+        if port and port == self._port and await is_ollama(port):
+            message += (
+                f"\nAn Ollama server, or another bridge like this one, answers on port {port} already. "
+                f"Stop it, or serve on another port: "
+                f"--set listen=127.0.0.1:{port + 1}"
+            )
+        logger.error("%s", message)
+        return message
+
     def stop(self) -> None:
-        """Stop the stand-in and the watch over the log."""
-        logging.getLogger(SERVER_LOGGER).removeFilter(self._log)
+        """Stop the stand-in, and hold back no more errors."""
+        self._failure_log.remove()
         self._close_demo()
 
     def _close_demo(self) -> None:
@@ -204,8 +204,7 @@ class Startup:
             self._demo_socket.close()
             self._demo_socket = None
         if self._demo is not None:
-            _stopping.add(task := asyncio.get_running_loop().create_task(self._demo.stop()))
-            task.add_done_callback(_stopping.discard)
+            self._tasks.spawn(self._demo.stop())
             self._demo = None
 
     async def _start_demo(self) -> None:
@@ -219,19 +218,32 @@ class Startup:
 
     @staticmethod
     def _report_unknown_options() -> None:
-        for name in ctx.options.deferred:
+        for name in deferred_options.unknown():
             near = difflib.get_close_matches(name, [*options.NAMES, *ctx.options.keys()], 1)
             hint = f", did you mean {near[0]}?" if near else ""
             logger.warning("--set %s: there is no such option%s", name, hint)
 
 
-# The stand-in is stopped in the background: these tasks must not be forgotten.
-_stopping: set[asyncio.Task[None]] = set()
-
-
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
-    """Give mitmproxy's mode."""
+    """Return mitmproxy's mode."""
     return f"reverse:{upstream.origin}@{settings.listen}"
+
+
+def _exit(status: int | str) -> None:
+    """End the process with a status, or with status 1 and a text on stderr."""
+    # Raised in a task, SystemExit would be reported as the failure of that task.
+    asyncio.get_running_loop().call_soon(sys.exit, status)
+
+
+async def _diagnose(services: Services) -> None:
+    """Print what the doctor finds, and end the process: with status 1 if something is wrong."""
+    status = 1
+    try:
+        found = await examine(services, serving=None)
+        print(*found, sep="\n", flush=True)
+        status = int(any(finding.verdict == "problem" for finding in found))
+    finally:
+        _exit(status)
 
 
 async def _report(services: Services, *, demo: bool) -> None:

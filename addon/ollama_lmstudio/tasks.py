@@ -1,34 +1,44 @@
-"""Background tasks, referred to until they end: asyncio itself may let a running task be collected."""
+"""Background tasks: kept until they end, logged if they fail, cancelled together."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Tasks:
-    """Run coroutines in the background: keep their tasks until they end, and log what they raise."""
+    """The background tasks of one owner.
+
+    The event loop holds only weak references to its tasks (asyncio.create_task's documentation), so that a task which
+    nobody else holds may be collected in the middle of its work. Every method is synchronous: mitmproxy's `running` and
+    `done` hooks cannot be coroutines, because a reload invokes them synchronously.
+    """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine in the background; return its task."""
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine in the background; return its task, which need not be kept."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._finished)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def cancel(self) -> None:
+        """Cancel all tasks that have not ended. They end in the next turns of the event loop, not in this call."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task in the background failed: %s", error, exc_info=error)
-
-    def cancel(self) -> None:
-        """Cancel all tasks that have not ended."""
-        for task in self._tasks:
-            task.cancel()

@@ -1,4 +1,4 @@
-"""Answers as mitmproxy's responses, and as bytes."""
+"""Our responses as mitmproxy's objects, and as bytes."""
 
 from __future__ import annotations
 
@@ -49,6 +49,36 @@ def test_an_error_of_mitmproxys_own() -> None:
     assert page.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert page.endswith(b'{"error":"gone \\"there\\""}')
     assert b"Connection: close\r\n" in page
+
+
+# Every status of ours, and those of LM Studio whose names differ between tables. mitmproxy 11 has no name for 429.
+PHRASES = {
+    200: "OK",
+    204: "No Content",
+    301: "Moved Permanently",
+    307: "Temporary Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Time-out",
+    413: "Payload Too Large",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Time-out",
+    599: "",
+}
+
+
+@pytest.mark.parametrize(("status", "phrase"), PHRASES.items())
+def test_phrases_are_the_same_on_every_python_and_mitmproxy(status: int, phrase: str) -> None:
+    assert responses.phrase(status) == phrase
+    assert responses.make(Response.error(status, "no"), (), "POST").reason == phrase
+    assert responses.raw(Response.error(status, "no")).startswith(f"HTTP/1.1 {status} {phrase}\r\n".encode())
 
 
 def test_what_no_header_can_hold() -> None:

@@ -1,7 +1,9 @@
-"""A server on a loopback port, for what mitmproxy cannot: stream an answer of its own, take a body without holding it.
+"""A server on a loopback port, for what mitmproxy cannot do: stream a response that has no upstream, and receive a
+request body without keeping it.
 
-The bridge points a flow here, with two headers: a secret, which every process makes anew and without which nothing is
-answered, and a ticket, which says what the flow is about. The answer then goes through mitmproxy like LM Studio's.
+The addon points a flow at this server, with two headers: a secret, which is new in every process and without which
+every request is refused, and a ticket, which names the job. The response then passes through mitmproxy as LM Studio's
+does.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from http import HTTPStatus
 
 from tornado import httpserver, iostream, netutil, web
 
@@ -21,6 +24,7 @@ from ..ollama import wire
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, NDJSON, PLAIN_JSON, BodySink, LocalStream, Response
 from ..record.redaction import LOOPBACK_SECRET_HEADER
+from ..tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -28,30 +32,34 @@ SECRET_HEADER = LOOPBACK_SECRET_HEADER
 TICKET_HEADER = "X-Loopback-Ticket"
 HOST = "127.0.0.1"
 
-# Bodies are never held, so there is no size that is too large.
-NO_LIMIT = 1 << 62
-# How long what is being served may take to tell that it ends.
-LAST_WORDS_SECONDS = 1
+# 256 bits, as the documentation of `secrets` advises.
+SECRET_BYTES = 32
+# Bodies are not kept in memory, so no size is too large; tornado's default is 100 MB. No file has this many bytes.
+MAX_BODY_BYTES = 1 << 62
+# On stop, the streams that are being served get this long to write their error line before connections are closed.
+STOP_SECONDS = 1
 STOPPED = "the proxy was stopped or loaded anew; what LM Studio has begun goes on there"
 
 Job = LocalStream | BodySink
 
 
 class Loopback:
-    """Serve jobs to flows that bring the secret."""
+    """Serve each job to the flow that brings the secret and the job's ticket."""
 
     def __init__(self) -> None:
         self.port = 0
-        self.secret = secrets.token_urlsafe(32)
+        self.secret = secrets.token_urlsafe(SECRET_BYTES)
         self._server: httpserver.HTTPServer | None = None
         self._jobs: dict[str, tuple[Job, tuple[str, ...]]] = {}
         self._numbers = itertools.count(1)
         self._handlers: set[_Handler] = set()
+        # Not cancelled by `stop`: what runs here is the stopping itself.
+        self._tasks = Tasks()
 
     def add(self, job: Job, hidden: tuple[str, ...] = ()) -> Mapping[str, str]:
-        """Take a job; return the headers of the request that is answered with it. Starts the server if need be.
+        """Add a job, starting the server if necessary; return the headers for the request that the job answers.
 
-        `hidden` are the secrets that no error of the job may tell.
+        `hidden` are the secrets to be removed from the job's error messages.
         """
         if self._server is None:
             self._start()
@@ -60,11 +68,11 @@ class Loopback:
         return {SECRET_HEADER: self.secret, TICKET_HEADER: ticket, "Host": f"{HOST}:{self.port}"}
 
     def forget(self, ticket: str) -> None:
-        """Drop a job that nobody came for."""
+        """Drop a job that no request has asked for."""
         self._jobs.pop(ticket, None)
 
     def take(self, headers: Mapping[str, str]) -> tuple[Job, tuple[str, ...]] | None:
-        """Give the job of a request, once; None without the secret or for a ticket that is not known."""
+        """Return and remove the job of a request; None if the secret is missing or the ticket unknown."""
         if not hmac.compare_digest(headers.get(SECRET_HEADER, "").encode(), self.secret.encode()):
             return None
         return self._jobs.pop(headers.get(TICKET_HEADER, ""), None)
@@ -73,36 +81,31 @@ class Loopback:
         application = web.Application([(r".*", _Handler, {"loopback": self})], log_function=lambda handler: None)
         sockets = netutil.bind_sockets(0, HOST)
         self.port = sockets[0].getsockname()[1]
-        self._server = httpserver.HTTPServer(application, max_body_size=NO_LIMIT)
+        self._server = httpserver.HTTPServer(application, max_body_size=MAX_BODY_BYTES)
         self._server.add_sockets(sockets)
 
     def stop(self) -> None:
-        """Stop, and end what is being served with an error."""
+        """Stop the server; what is being served ends with an error."""
         self._jobs.clear()
         ending = [task for handler in tuple(self._handlers) if (task := handler.stop()) is not None]
         if self._server is not None:
             self._server.stop()
-            _stopping.add(task := asyncio.get_running_loop().create_task(_close(self._server, ending)))
-            task.add_done_callback(_stopping.discard)
+            self._tasks.spawn(_close(self._server, ending))
             self._server = None
 
     def entered(self, handler: _Handler) -> None:
-        """Note who has to be told of the end."""
+        """Add a handler, which `stop` then ends."""
         self._handlers.add(handler)
 
     def left(self, handler: _Handler) -> None:
-        """Forget who is done."""
+        """Remove a handler that has finished."""
         self._handlers.discard(handler)
 
 
 async def _close(server: httpserver.HTTPServer, ending: Sequence[asyncio.Task[None]]) -> None:
     if ending:
-        await asyncio.wait(ending, timeout=LAST_WORDS_SECONDS)
+        await asyncio.wait(ending, timeout=STOP_SECONDS)
     await server.close_all_connections()
-
-
-# The server is stopped in the background: these tasks must not be forgotten.
-_stopping: set[asyncio.Task[None]] = set()
 
 
 @web.stream_request_body
@@ -126,7 +129,7 @@ class _Handler(web.RequestHandler):
     def prepare(self) -> None:
         found = self._loopback.take(self.request.headers)
         if found is None:
-            self.set_status(403)
+            self.set_status(HTTPStatus.FORBIDDEN)
             self.finish()
             return
         self._job, self._hidden = found
@@ -138,13 +141,13 @@ class _Handler(web.RequestHandler):
 
     async def post(self) -> None:
         if isinstance(self._job, LocalStream):
-            # A task of its own, so that it can be ended when the client leaves.
+            # A task of its own, which can be cancelled when the client disconnects.
             self._task = asyncio.create_task(self._serve(self._job))
-            # When the process ends, asyncio cancels this one too, and tornado would print it.
+            # When the process ends, asyncio cancels this coroutine too, and tornado would log that as an error.
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({self._task})
         elif self._job is not None:
-            self._answer(await self._job.end())
+            self._respond(await self._job.end())
 
     async def _serve(self, job: LocalStream) -> None:
         last: Mapping[str, object] = {}
@@ -160,10 +163,10 @@ class _Handler(web.RequestHandler):
         except asyncio.CancelledError:
             if not self._stopped:
                 return
-            last = await self._fail(job, 503, STOPPED)
+            last = await self._fail(job, HTTPStatus.SERVICE_UNAVAILABLE, STOPPED)
         except Exception:
             logger.exception("%s failed", self.request.path)
-            last = await self._fail(job, 500, INTERNAL_ERROR)
+            last = await self._fail(job, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
         if not job.streaming:
             self.set_header("Content-Type", PLAIN_JSON)
             self.finish(wire.dumps(dict(last)))
@@ -176,7 +179,7 @@ class _Handler(web.RequestHandler):
         await self.flush()
 
     async def _fail(self, job: LocalStream, status: int, message: str) -> Mapping[str, object]:
-        """Tell an error: with its status as long as nothing was sent, else as one more line."""
+        """Send an error: with its status if nothing has been sent yet, else as the last line of the stream."""
         line = {"error": scrub(message, self._hidden)}
         if not self._headers_written:
             self.set_status(status)
@@ -184,18 +187,18 @@ class _Handler(web.RequestHandler):
             with suppress(iostream.StreamClosedError):
                 await self._write(line)
         elif job.streaming:
-            self._answer(Response.json(line, status=status, content_type=PLAIN_JSON))
+            self._respond(Response.json(line, status=status, content_type=PLAIN_JSON))
         return line
 
-    def _answer(self, answer: Response) -> None:
-        self.set_status(answer.status)
-        if answer.content_type:
-            self.set_header("Content-Type", answer.content_type)
-        self.set_header("Content-Length", str(len(answer.body)))
-        self.finish(answer.body)
+    def _respond(self, response: Response) -> None:
+        self.set_status(response.status)
+        if response.content_type:
+            self.set_header("Content-Type", response.content_type)
+        self.set_header("Content-Length", str(len(response.body)))
+        self.finish(response.body)
 
     def stop(self) -> asyncio.Task[None] | None:
-        """End with an error; return what still has to tell it."""
+        """End the job with an error; return the task that is still writing it, if any."""
         self._stopped = True
         self._end()
         return self._task

@@ -44,3 +44,11 @@ async def show_flow(flow: http.HTTPFlow) -> None:
 
 def _ended_hook(flow: http.HTTPFlow) -> Any:
     return http_layers.HttpErrorHook if flow.error else http_layers.HttpResponseHook
+
+
+def hides_log() -> bool:
+    """Whether the user interface covers the terminal: what is logged at the very end is then never seen.
+
+    Without it, the console ends without saying why.
+    """
+    return bool(getattr(ctx.master.addons.get("errorcheck"), "repeat_errors_on_stderr", False))

@@ -1,0 +1,80 @@
+"""mitmproxy's listening servers: the address they are told, starting them, and why one does not run.
+
+`mitmproxy.proxy.mode_specs` is documented; the proxyserver addon's methods and its log are not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
+
+
+def reverse_address() -> tuple[str, int | None] | None:
+    """Return host and port of the first reverse mode in mitmproxy's options; an empty host is every interface."""
+    for mode in map(ProxyMode.parse, ctx.options.mode):
+        if isinstance(mode, ReverseMode):
+            return mode.listen_host(ctx.options.listen_host), mode.listen_port(ctx.options.listen_port)
+    return None
+
+
+async def start() -> bool:
+    """Start a server for each mode in the options, and stop those of other modes; return whether all of them run.
+
+    Without it, on mitmproxy 12 the script is loaded after the server of the default mode has been started, and the mode
+    that the script sets would be served only after the next change of an option.
+    """
+    proxyserver = ctx.master.addons.get("proxyserver")
+    if proxyserver is None:
+        return True
+    # Its result covers the servers that are stopped, too.
+    await proxyserver.setup_servers()
+    return all(server.is_running for server in proxyserver.servers)
+
+
+def failures() -> dict[str, int]:
+    """Return the errors of the servers that do not run, as mitmproxy logs them, each with its server's port.
+
+    Without it, the held log records are repeated as they are, and a port that Ollama has is not explained.
+    """
+    found = {}
+    for server in _servers():
+        error = getattr(server, "last_exception", None)
+        if error is not None and not server.is_running:
+            found[str(error)] = server.mode.listen_port(ctx.options.listen_port) or 0
+    return found
+
+
+def _servers() -> Iterable[Any]:
+    return getattr(ctx.master.addons.get("proxyserver"), "servers", ())
+
+
+class FailureLog(logging.Filter):
+    """Hold back every error that mitmproxy logs about starting or stopping a server, and pass its text to `failed`.
+
+    mitmproxy ends the process for any error that is logged while it starts, and that logger has no others. Without this
+    filter, on mitmproxy 12 a process ends when port 8080 is taken, although nothing is to be served there.
+    """
+
+    LOGGER = "mitmproxy.addons.proxyserver"
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        super().__init__()
+        self._failed = failed
+
+    def install(self) -> None:
+        """Begin to hold errors back."""
+        logging.getLogger(self.LOGGER).addFilter(self)
+
+    def remove(self) -> None:
+        """Let errors through again."""
+        logging.getLogger(self.LOGGER).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
+        self._failed(record.getMessage())
+        return False
