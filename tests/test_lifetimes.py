@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from ollama_lmstudio.lifetimes import ModelLifetimes
+from ollama_lmstudio.lifetimes import ModelLifetimes, wants_load
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution
 from ollama_lmstudio.lmstudio.client import Client
@@ -25,22 +25,23 @@ class LMStudio:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.let_list, self.let_unload = asyncio.Event(), asyncio.Event()
+        self.let_list, self.let_load, self.let_unload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.let_list.set()
         self.let_unload.set()
         self.error: LMStudioError | None = None
         self.gone = False
+        self.listed = MODEL
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
         await self.let_list.wait()
         if self.gone:
             raise LMStudioError(503, "gone")
-        return Catalog((MODEL,))
+        return Catalog((self.listed,))
 
     async def load(self, id_: str, context_length: int | None, *, timeout: float) -> None:
-        self.asked.append("load")
-        await asyncio.sleep(60)
+        self.asked.append("load" if context_length is None else f"load with {context_length}")
+        await self.let_load.wait()
 
     async def unload(self, id_: str) -> None:
         self.asked.append("unload")
@@ -249,3 +250,79 @@ def test_a_model_is_not_unloaded_while_a_request_gets_ready() -> None:
         assert lmstudio.asked == ["list", "unload"]
 
     run(test)
+
+
+UNLOADED = Resolution(Model(key="two", type="llm"), "two")
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "context_length", "on_demand", "asked"),
+    [
+        (None, None, True, []),
+        (NOW, None, True, []),
+        (SOON, None, True, []),
+        (FOREVER, None, True, ["list", "load"]),
+        (None, 4096, True, ["list", "load with 4096"]),
+        (None, None, False, ["list", "load"]),
+    ],
+)
+def test_a_model_is_loaded_before_a_request_where_loading_on_demand_would_not_do(
+    keep_alive: KeepAlive | None, context_length: int | None, on_demand: bool, asked: list[str]
+) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        if not on_demand:
+            lifetimes.not_on_demand()
+        assert lifetimes.on_demand is on_demand
+        await lifetimes.prepare(UNLOADED, keep_alive, timeout=60, context_length=context_length)
+        assert lmstudio.asked == asked
+        lmstudio.asked.clear()
+        await lifetimes.prepare(Resolution(MODEL, "one"), keep_alive, timeout=60, context_length=context_length)
+        assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_a_model_that_is_being_unloaded_is_loaded_again_once_it_is_gone() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.let_unload.clear()
+        use(lifetimes, NOW)
+        await settle()
+        waiting = asyncio.create_task(lifetimes.prepare(Resolution(MODEL, "one"), FOREVER, timeout=60))
+        await settle()
+        assert not waiting.done()
+        lmstudio.listed = Model(key="one", type="llm")
+        lmstudio.let_unload.set()
+        await waiting
+        assert lmstudio.asked == ["list", "unload", "list", "load"]
+
+    run(test)
+
+
+def test_concurrent_requests_share_one_load() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        waiting = [asyncio.create_task(lifetimes.ensure_loaded(UNLOADED, 60)) for _ in range(3)]
+        await settle()
+        lmstudio.let_load.set()
+        await asyncio.gather(*waiting)
+        assert lmstudio.asked == ["list", "load"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "loads"),
+    [
+        (
+            LMStudioError(
+                400, "No models loaded. Please load a model in the developer page or use the lms load command."
+            ),
+            True,
+        ),
+        (LMStudioError(404, "gone", code="model_not_found"), True),
+        (LMStudioError(500, "no"), False),
+    ],
+)
+def test_which_errors_say_that_lm_studio_does_not_load_on_demand(error: LMStudioError, loads: bool) -> None:
+    assert wants_load(error) is loads
