@@ -1,7 +1,7 @@
 """Compressed request bodies, decompressed in pieces: a few kilobytes may become gigabytes.
 
-Ollama decodes zstd, on /v1 only. gzip, deflate and br (RFC 9110 8.4.1, RFC 7932) are decoded as well: LM Studio takes them,
-and the model's name in the body has to be mapped.
+Ollama decodes zstd, on /v1 only. gzip, deflate and br (RFC 9110 8.4.1, RFC 7932) are decoded as well: LM Studio takes
+them, and the model's name in the body has to be mapped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MAX_BYTES = 64 * 10**6
 
 # Readers return at most this much at once.
 OUTPUT_BYTES = 1 << 20
-# Decompressors that cannot limit their output get this much input at once: deflate makes up to 1032 times as much of it,
-# brotli up to 16 MiB of a few bytes.
+# Decompressors that cannot limit their output get this much input at once: deflate makes at most 1032 times as much of
+# it, brotli 16 MiB of a few bytes.
 INPUT_BYTES = {"deflate": 1 << 12, "br": 1 << 6}
 
 
@@ -34,8 +34,8 @@ def _first_of(*names: str) -> Any:
     return None
 
 
-# mitmproxy depends on brotli and on one of these for zstd: 12 on Python 3.14's or its backport, 11 on zstandard. Without
-# one, a body in its encoding is passed on as it is.
+# mitmproxy depends on brotli, and for zstd on one of these: 12 on Python's own (3.14) or its backport, 11 on zstandard.
+# Without it, a body in that encoding is passed on as it is.
 _zstd = _first_of("compression.zstd", "backports.zstd", "zstandard")
 _brotli = _first_of("brotli")
 
