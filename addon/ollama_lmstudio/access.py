@@ -1,7 +1,16 @@
-"""Who may come in: the Host and Origin headers and the key. Pure functions and one frozen object, no mitmproxy.
+"""Access control: the Host and Origin headers, and the key. Pure functions and one frozen object, no mitmproxy.
 
-The rules for origins are Ollama's. The rules for hosts are stricter: names that the public could own are refused on
-every address, since a web page whose name leads here could otherwise read and use the models (DNS rebinding).
+Origins: the rules and responses of Ollama, which uses gin-contrib/cors, as recorded from Ollama 0.33. They are the
+server's side of CORS (https://fetch.spec.whatwg.org/#http-cors-protocol), but a request of a foreign origin gets a 403,
+where CORS alone would only have the browser keep the response from the page.
+
+Hosts: Ollama checks the Host header only when it listens on a loopback address. Here a name that anybody could register
+is refused on every address, against DNS rebinding: a web page's own name is made to resolve to this machine, so that
+the browser takes this server for the page's origin, and CORS does not apply. The Host header is then still the page's
+name (RFC 9110 7.2).
+
+The key: `Authorization: Bearer` (RFC 6750 2.1, scheme in any case: RFC 9110 11.1), or `x-api-key`, which Anthropic's
+clients send.
 """
 
 from __future__ import annotations
@@ -10,10 +19,12 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from .outcomes import Headers, Response
 
+# Ollama's own list, to which OLLAMA_ORIGINS is added.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
 DEFAULT_ORIGINS: tuple[str, ...] = (
     *(
@@ -27,8 +38,10 @@ DEFAULT_ORIGINS: tuple[str, ...] = (
     "vscode-webview://*",
     "vscode-file://*",
 )
+# Names that nobody can register: RFC 6761 6.3, RFC 6762 3 (mDNS), and ICANN's reservation of 2024. Ollama has the same.
 LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
+# Ollama's values, in its order, as recorded.
 PREFLIGHT_HEADERS: Headers = (
     (
         "Access-Control-Allow-Headers",
@@ -46,14 +59,17 @@ PREFLIGHT_VARY: Headers = (
     ("Vary", "Access-Control-Request-Headers"),
 )
 
-NO_BODY = ""
+NO_CONTENT_TYPE = ""
 
 SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "proxy-authorization", "cookie")
-"""What is the client's own business: looked at for the key, never sent on, shown or saved."""
+"""The client's credentials: the key is read from them; they are never passed on, shown or saved."""
 
 
 def split_host(host: str) -> str:
-    """Give a Host header's name in lower case, without port, brackets and final dot."""
+    """Return a Host header's name in lower case, without port, brackets and final dot.
+
+    RFC 3986 3.2.2: names are case-insensitive, an IPv6 address is in brackets, a final dot marks an absolute name.
+    """
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]
@@ -63,7 +79,7 @@ def split_host(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The rules as the options have them. `loopback` is whether only this machine can reach the server."""
+    """The rules as the options set them. `loopback` is whether only this machine can reach the server."""
 
     origins: tuple[str, ...]
     hosts: frozenset[str]
@@ -72,7 +88,7 @@ class Gate:
 
     @classmethod
     def make(cls, origins: Iterable[str], hosts: Iterable[str], api_key: str, *, loopback: bool) -> Gate:
-        """Add what the options allow to what is always allowed."""
+        """Return the rules: what is always allowed, and what the options add."""
         own = {name.lower() for name in (socket.gethostname(), socket.getfqdn())}
         return cls(
             (*origins, *DEFAULT_ORIGINS),
@@ -82,14 +98,18 @@ class Gate:
         )
 
     def allows_host(self, host: str) -> bool:
-        """Whether a Host header names this server and nothing that the public could own."""
+        """Whether a Host header holds no name that anybody could register, or one that is allowed.
+
+        No header (HTTP/1.0), a name without a dot and an IP address are allowed: no web page can be reached by one of
+        them and then have it resolve to this machine.
+        """
         name = split_host(host)
         if not name or "." not in name or name in self.hosts or name.endswith(LOCAL_SUFFIXES):
             return True
         return _is_address(name)
 
     def allows_origin(self, origin: str) -> bool:
-        """Whether a web page of this origin may ask. Each allowed one may hold one `*`, anywhere."""
+        """Whether an origin is allowed. As in Ollama, an allowed one may hold one `*`, which stands for any text."""
         return any(_matches(allowed, origin) for allowed in self.origins)
 
     @property
@@ -98,12 +118,12 @@ class Gate:
         return "*" in self.origins
 
     def has_key(self, headers: Mapping[str, str]) -> bool:
-        """Whether the request brings the key, in either of the two headers; compared in constant time."""
+        """Whether one of the two headers holds the key; compared in constant time."""
         if not self.api_key:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-        # Both are compared, whatever the first says. A header may hold bytes that are no text.
+        # No short circuit: the time must not depend on the first result. A header may hold bytes that are not UTF-8.
         key = self.api_key.encode()
         return True in [hmac.compare_digest(text.encode("utf-8", "surrogatepass"), key) for text in given]
 
@@ -124,47 +144,55 @@ def _matches(allowed: str, origin: str) -> bool:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Whether an Origin is this server itself, so that the request is none across origins."""
+    """Whether an Origin is this server's own, going by Host, as for gin-contrib/cors: then CORS does not apply."""
     return origin in (f"http://{host}", f"https://{host}")
 
 
 def cors_headers(gate: Gate, origin: str) -> Headers:
-    """Give what an answer to an allowed origin carries."""
+    """Return the headers of a response to an allowed origin.
+
+    Without `*`, `Vary: Origin` keeps a cache from answering another origin with this response (Fetch standard, "CORS
+    protocol and HTTP caches").
+    """
     if gate.allows_every_origin:
         return (("Access-Control-Allow-Origin", "*"),)
     return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
 
 
 def preflight(gate: Gate, origin: str, allow: Headers) -> Response:
-    """Answer an allowed origin's OPTIONS."""
+    """Return the response to an allowed origin's OPTIONS. Like gin-contrib/cors, take each for a preflight request."""
     if gate.allows_every_origin:
-        who: Headers = (("Access-Control-Allow-Origin", "*"),)
+        allow_origin: Headers = (("Access-Control-Allow-Origin", "*"),)
         vary: Headers = ()
     else:
-        who, vary = (("Access-Control-Allow-Origin", origin),), PREFLIGHT_VARY
-    return Response(204, b"", NO_BODY, (*PREFLIGHT_HEADERS, *who, *PREFLIGHT_MAX_AGE, *allow, *vary))
+        allow_origin, vary = (("Access-Control-Allow-Origin", origin),), PREFLIGHT_VARY
+    headers = (*PREFLIGHT_HEADERS, *allow_origin, *PREFLIGHT_MAX_AGE, *allow, *vary)
+    return Response(HTTPStatus.NO_CONTENT, b"", NO_CONTENT_TYPE, headers)
 
 
-FORBIDDEN = Response(403, b"", NO_BODY)
-UNAUTHORIZED = Response.error(401, "unauthorized")
+FORBIDDEN = Response(HTTPStatus.FORBIDDEN, b"", NO_CONTENT_TYPE)
+# Ollama itself has no key. The text is that of its 401 for a user who is not signed in to ollama.com.
+UNAUTHORIZED = Response.error(HTTPStatus.UNAUTHORIZED, "unauthorized")
 
 
 def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow: tuple[str, ...]) -> Response | None:
-    """Decide over a request: None lets it in, else the answer that turns it away (or answers a preflight).
+    """Return None if a request is allowed, else the response that refuses it or answers a preflight.
 
-    `allow` are the methods of the path, empty for an unknown one.
+    `allow` are the methods of the path, empty for an unknown one. The order is Ollama's: origin, host, then the route.
+    A preflight needs no key: browsers send it without credentials (Fetch standard, "CORS-preflight fetch").
     """
     origin = headers.get("origin", "")
     allow_header: Headers = (("Allow", ", ".join(allow)),) if allow else ()
     if origin and not is_same_origin(origin, host):
         if not gate.allows_every_origin and not gate.allows_origin(origin):
-            return Response(403, b"", NO_BODY, allow_header) if method == "OPTIONS" else FORBIDDEN
+            return replace(FORBIDDEN, headers=allow_header) if method == "OPTIONS" else FORBIDDEN
         if method == "OPTIONS":
             return preflight(gate, origin, allow_header)
     if not gate.allows_host(host):
         return FORBIDDEN
     if method == "OPTIONS" and not origin and gate.loopback and not _is_address(split_host(host)):
-        return Response(204, b"", NO_BODY, allow_header)
+        # As recorded: Ollama answers so on a loopback address when Host is a name; an IP address gets the route's 405.
+        return Response(HTTPStatus.NO_CONTENT, b"", NO_CONTENT_TYPE, allow_header)
     if not gate.has_key(headers):
         return UNAUTHORIZED
     return None

@@ -1,7 +1,7 @@
 """The options: one table, one frozen `Settings` object.
 
 mitmproxy's options are the settings; there is no second system. `OPTIONS` names each option once, with its default,
-its help and the function that turns the text a person wrote into the value the code uses. `parse()` runs the table.
+its help and the function that parses the user's text. `parse()` runs the table.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ import platformdirs
 
 APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
+MAX_PORT = 65535
 EVERYWHERE = "0.0.0.0"
 ANYWHERE = (EVERYWHERE, "::")
-# The names by which a server on this machine may be reached.
+# The names by which a server on this machine may be reached. The unspecified addresses lead to it as well.
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
 LOOPS = "lmstudio_url is this bridge's own address: {}"
-DEFAULT_LMSTUDIO_PORT = {"http": 80, "https": 443}
+# RFC 9110 4.2: the port of a URL without one.
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# One event of LM Studio's stream has at least its envelope, about 300 bytes; with less, every stream would fail.
+LEAST_BUFFER_BYTES = 1024
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
@@ -52,7 +56,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where LM Studio answers: `scheme://host:port` and the path prefix of every request, without a final slash."""
+    """LM Studio's address: `scheme://host:port`, and the path prefix of every request without a final slash."""
 
     scheme: str
     host: str
@@ -61,13 +65,13 @@ class Upstream:
 
     @property
     def authority(self) -> str:
-        """The value of the Host header."""
+        """The value of the Host header: RFC 9110 7.2, without the scheme's default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_LMSTUDIO_PORT[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """`scheme://host:port`, the port always named."""
+        """`scheme://host:port`, with the port in any case."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -99,7 +103,7 @@ class Settings:
 
     @property
     def loops(self) -> bool:
-        """Whether LM Studio is looked for at the address that is served on."""
+        """Whether `lmstudio_url` is the address that is served on."""
         upstream = self.lmstudio_url
         return not self.demo and upstream.port == self.listen.port and upstream.host in OWN_HOSTS
 
@@ -124,7 +128,7 @@ def parse_listen(text: str) -> Listen:
     text = text.strip()
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= MAX_PORT
     if not is_port or not (re.fullmatch(r"[\w.-]*", host) or _is_ipv6(host)):
         raise ValueError(f"{text!r} is not host:port")
     return Listen(host or EVERYWHERE, int(port))
@@ -145,7 +149,7 @@ def parse_url(text: str) -> Upstream:
         port = parts.port
     except ValueError as e:
         raise ValueError(f"{text!r} is not a URL: {e}") from None
-    if parts.scheme not in DEFAULT_LMSTUDIO_PORT or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ValueError(f"{text!r} is not a URL such as http://localhost:1234")
     if parts.username or parts.password:
         raise ValueError("the URL must not hold a password: use lmstudio_token")
@@ -154,7 +158,7 @@ def parse_url(text: str) -> Upstream:
     return Upstream(
         parts.scheme,
         parts.hostname,
-        DEFAULT_LMSTUDIO_PORT[parts.scheme] if port is None else port,
+        DEFAULT_PORTS[parts.scheme] if port is None else port,
         parts.path.rstrip("/"),
     )
 
@@ -172,8 +176,8 @@ def _not_negative(value: int) -> int:
 
 
 def _buffer_size(value: int) -> int:
-    if value < 1024:
-        raise ValueError(f"{value} bytes are too few for one event of LM Studio's: give 1024 or more")
+    if value < LEAST_BUFFER_BYTES:
+        raise ValueError(f"{value} bytes are too few for one event of LM Studio's: give {LEAST_BUFFER_BYTES} or more")
     return value
 
 
@@ -191,7 +195,7 @@ def _version(value: str) -> str:
 
 
 def _words(value: Sequence[str]) -> tuple[str, ...]:
-    """Split at commas too: an environment variable holds a list that way."""
+    """Split at commas as well: so Ollama's OLLAMA_ORIGINS holds a list."""
     return tuple(word.strip() for item in value for word in item.split(",") if word.strip())
 
 
@@ -222,7 +226,7 @@ def _same(value: Any) -> Any:
 
 
 def environment(names: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Give the first of these variables that is set and not empty, else an empty string."""
+    """Return the first of these variables that is set and not empty, else an empty string."""
     return next((environ[name] for name in names if environ.get(name)), "")
 
 
@@ -350,7 +354,7 @@ NAMES = frozenset(option.name for option in OPTIONS)
 
 
 def default_of(option: Option, environ: Mapping[str, str]) -> Any:
-    """Give an option's default: what its environment variable holds, else what the table says."""
+    """Return an option's default: the value of its environment variable, else that of the table."""
     value = environment(option.environment, environ)
     if not value:
         return option.default
@@ -358,7 +362,7 @@ def default_of(option: Option, environ: Mapping[str, str]) -> Any:
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
-    """Parse the values of all options; ValueError names the option that is wrong."""
+    """Parse the values of all options. Raises ValueError, which names the option that is wrong."""
     parsed = {}
     for option in OPTIONS:
         try:
@@ -366,6 +370,6 @@ def parse(values: Mapping[str, Any]) -> Settings:
         except ValueError as e:
             raise ValueError(f"{option.name}: {e}") from None
     if parsed["demo"] and not values["state_dir"]:
-        # What is made of models that do not exist is none of the user's.
+        # Aliases of the demo's models must not appear beside the user's own.
         parsed["state_dir"] /= "demo"
     return Settings(**parsed)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Container
 from typing import Any
 
-import httpx
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
@@ -57,10 +56,16 @@ def add_options(loader: Loader) -> None:
 async def is_ollama(port: int) -> bool:
     """Return whether an Ollama server, or a bridge like this one, answers on a port of this machine."""
     try:
-        async with asyncio.timeout(PORT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
-            return "Ollama is running" in (await client.get(f"http://127.0.0.1:{port}/")).text
-    except (TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(PORT_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                await reader.readuntil(b"Ollama is running")
+            finally:
+                writer.close()
+    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return False
+    return True
 
 
 class Startup:

@@ -1,56 +1,68 @@
-"""Compressed bodies, decompressed piece by piece: a small one may become gigabytes."""
+"""Compressed request bodies, decompressed in pieces: a few kilobytes may become gigabytes.
+
+Ollama decodes zstd, on /v1 only. gzip, deflate and br (RFC 9110 8.4.1, RFC 7932) are decoded as well: LM Studio takes
+them, and the model's name in the body has to be mapped.
+"""
 
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from mitmproxy.net import encoding
-
-# Ollama takes 20 MiB of such a body, and has no limit for others.
+# Ollama's own limit for a compressed body is 20 MiB; for others it has none.
 MAX_BYTES = 64 * 10**6
 
-# So much is decompressed, or given to what cannot be asked for less than all that it becomes. Brotli makes 16 MiB of
-# a few bytes.
+# Readers return at most this much at once.
 OUTPUT_BYTES = 1 << 20
+# Decompressors that cannot limit their output get this much input at once: deflate makes at most 1032 times as much of
+# it, brotli 16 MiB of a few bytes.
 INPUT_BYTES = {"deflate": 1 << 12, "br": 1 << 6}
 
-# One of two modules, as mitmproxy's version is.
-_zstd: Any = getattr(encoding, "zstd", None)
-_brotli: Any = getattr(encoding, "brotli", None)
+
+def _first_of(*names: str) -> Any:
+    """Return the first module that can be imported, or None."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+# mitmproxy depends on brotli, and for zstd on one of these: 12 on Python's own (3.14) or its backport, 11 on zstandard.
+# Without it, a body in that encoding is passed on as it is.
+_zstd = _first_of("compression.zstd", "backports.zstd", "zstandard")
+_brotli = _first_of("brotli")
 
 
 class TooLarge(Exception):  # noqa: N818
-    """There is more than the limit."""
+    """The decompressed body is larger than the limit."""
 
 
 def decompress(body: bytes, name: str, limit: int = MAX_BYTES) -> bytes | None:
-    """Decompress a body with the content encoding `name`; None for one that is broken, or of another encoding.
+    """Decompress a body with the content encoding `name`; None if it is broken, or of another encoding.
 
-    Raises TooLarge for what becomes larger than `limit`.
+    Raises TooLarge if it becomes larger than `limit`.
     """
     pieces = _PIECES.get(name.strip().lower())
     if pieces is None:
         return None
-    found = bytearray()
+    decompressed = bytearray()
     try:
         for piece in pieces(body):
-            found += piece
-            if len(found) > limit:
+            decompressed += piece
+            if len(decompressed) > limit:
                 raise TooLarge
     except TooLarge:
         raise
-    except Exception:  # each of the libraries has its own
+    except Exception:  # each library has its own
         return None
-    return bytes(found)
-
-
-def _identity(body: bytes) -> Iterator[bytes]:
-    yield body
+    return bytes(decompressed)
 
 
 def _read(reader: Any) -> Iterator[bytes]:
@@ -72,7 +84,8 @@ def _deflate(body: bytes) -> Iterator[bytes]:
         zlib.decompressobj().decompress(body, 1)
         bits = zlib.MAX_WBITS
     except zlib.error:
-        bits = -zlib.MAX_WBITS  # some leave the header out
+        # RFC 9110 8.4.1.2: some senders omit the zlib wrapper.
+        bits = -zlib.MAX_WBITS
     decompressor = zlib.decompressobj(bits)
     yield from _fed(body, decompressor.decompress, INPUT_BYTES["deflate"])
     if not decompressor.eof:
@@ -90,13 +103,9 @@ def _fed(body: bytes, feed: Callable[[bytes], bytes], size: int) -> Iterator[byt
     return (feed(body[at : at + size]) for at in range(0, len(body), size))
 
 
-# The encodings that mitmproxy names, too.
 _PIECES: dict[str, Callable[[bytes], Iterator[bytes]]] = {
-    "none": _identity,
-    "identity": _identity,
     "gzip": _gzip,
     "deflate": _deflate,
-    "deflateraw": _deflate,
     "br": _br,
     "zstd": _zstandard,
 }

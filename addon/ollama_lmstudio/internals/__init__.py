@@ -1,5 +1,5 @@
-"""Every touch of mitmproxy's private API, by what it is for. Each says what is lost when it is gone.
+"""Every use of mitmproxy's private API, by purpose. Each function says what is lost without it.
 
-They are written for mitmproxy 11.0.2 to 12 and pinned by tests on both. Everything that is not found where it is looked
-for is taken as not being there.
+Written for mitmproxy 11.0.2 to 12, and pinned by tests on both. What is not found where it is expected is treated as
+absent: a refinement is lost, and nothing else fails. The exception is `headers`, which is checked at start.
 """

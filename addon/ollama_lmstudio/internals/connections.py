@@ -1,4 +1,4 @@
-"""Connections of clients and to LM Studio: found by flow, written to, closed; and the error pages."""
+"""Connections of clients and to LM Studio: found by flow, written to, closed; and mitmproxy's error pages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ try:
 except ImportError:  # pragma: no cover - a mitmproxy to come
     _http1 = None  # type: ignore[assignment]
 
+# Linux's and the BSDs' name of the option; Windows has none, and sends two packets.
 CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
 
 ErrorPage = Callable[[int, str], bytes]
 
+# Closing a connection takes effect after a few turns of the event loop: 3 in practice.
+CLOSE_TURNS = 20
+
 
 def by_id() -> dict[Any, Any]:
-    """Give the live client connections by their id."""
+    """Return the live client connections (mitmproxy's ConnectionHandler) by id.
+
+    Without it nothing in this module, `held_heads` included, finds a connection: each function then does nothing.
+    """
     found = getattr(ctx.master.addons.get("proxyserver"), "connections", None)
     return found if isinstance(found, dict) else {}
 
 
 def close_clients(but: Container[str]) -> None:
-    """Close the connections of all clients but those with these ids."""
+    """Close the connections of all clients but those with these ids.
+
+    Without it, a client that is connected when the script is removed can go on to use LM Studio, with no key asked for.
+    """
     for client_id, handler in by_id().items():
         with suppress(KeyError, AttributeError, OSError, RuntimeError):
             if client_id not in but:
@@ -37,13 +47,17 @@ def close_clients(but: Container[str]) -> None:
 
 
 class ErrorPages:
-    """Replace mitmproxy's HTML error pages with another function's bytes, until removed."""
+    """Replace mitmproxy's HTML error pages with another function's bytes, until removed.
+
+    Without it, mitmproxy's own errors are HTML, which clients cannot parse: for a malformed request, for a body over
+    `body_size_limit`, and when LM Studio is gone before its response began.
+    """
 
     def __init__(self) -> None:
         self._original: Any = None
 
     def install(self, page: ErrorPage) -> bool:
-        """Replace the pages; False if this mitmproxy makes them elsewhere."""
+        """Replace the pages; return False if this mitmproxy makes them elsewhere."""
         if not hasattr(_http1, "make_error_response"):
             return False
         self._original = self._original or _http1.make_error_response
@@ -51,21 +65,25 @@ class ErrorPages:
         return True
 
     def remove(self) -> None:
-        """Put mitmproxy's own pages back."""
+        """Restore mitmproxy's own pages."""
         if self._original is not None:
             _http1.make_error_response = self._original
             self._original = None
 
 
 def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
-    """Write the last bytes to a flow's client and close its connection; False if it cannot be reached or has left."""
+    """Write the last bytes to a flow's client and close its connection; return False if it is not reached.
+
+    Without it, a stream that breaks ends without an error line, a killed flow's client waits for LM Studio's next byte,
+    and a large body that is refused is read to its end first.
+    """
     if flow.client_conn.tls:
-        return False  # the writer is below the encryption
+        return False  # the writer's bytes would not be encrypted
     try:
         writer = by_id()[flow.client_conn.id].transports[flow.client_conn].writer
         if writer is None or writer.is_closing():
             return False
-        # The bytes and the end in one packet, so that no client asks again on a connection that is about to end.
+        # The bytes and the FIN in one packet, so that no client sends its next request on a connection about to close.
         if CORK is not None:
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
         writer.write(data)
@@ -77,7 +95,11 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
 
 
 def allow_silence(seconds: int) -> None:
-    """Let connections be silent for this long."""
+    """Raise mitmproxy's timeout for a connection without traffic to this many seconds.
+
+    mitmproxy 12 has an option, 11 a constant. Without it, a prompt that takes LM Studio more than 600 s ends with a
+    closed connection.
+    """
     if "tcp_timeout" in ctx.options:
         if ctx.options.tcp_timeout < seconds:
             ctx.options.update(tcp_timeout=seconds)
@@ -86,15 +108,18 @@ def allow_silence(seconds: int) -> None:
 
 
 async def drop_idle(flow: http.HTTPFlow) -> None:
-    """Close the connection to LM Studio that a client's earlier request left, so that the next one gets its own."""
+    """Close the connections to LM Studio that are kept for a client, so that its next request opens a new one.
+
+    Without it, a request may be sent on a connection that LM Studio is closing, and fail with a 502.
+    """
     try:
         transports = by_id()[flow.client_conn.id].transports
         idle = [io.writer for connection, io in transports.items() if connection is not flow.client_conn]
         for writer in idle:
             if writer is not None:
                 writer.close()
-        # The reader has to see the end before a new request is routed: a few turns of the loop.
-        for _ in range(20):
+        # mitmproxy forgets a connection when its reader has seen the end.
+        for _ in range(CLOSE_TURNS):
             if len(transports) <= 1:
                 break
             await asyncio.sleep(0)

@@ -1,4 +1,7 @@
-"""Flows that a user stops, edits, reverts or kills."""
+"""Flows that a user intercepts, edits, reverts or kills.
+
+The methods of a flow are replaced on the object: mitmproxy has no hook for a resume, a revert or a kill.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +14,70 @@ from .interface import show_change
 
 
 def is_stopped(flow: http.HTTPFlow) -> bool:
-    """Whether an intercept filter matches a request as it is now."""
+    """Whether an intercept filter matches a request as it is now.
+
+    mitmproxy asks this after all hooks, when the request has become a call to LM Studio. Without it, a filter on
+    Ollama's paths matches nothing.
+    """
     should_intercept = getattr(ctx.master.addons.get("intercept"), "should_intercept", None)
     return should_intercept is not None and bool(should_intercept(flow))
 
 
 async def wait_for_user(flow: http.HTTPFlow) -> None:
-    """Pause a request until a person lets it go on."""
+    """Intercept a request, and wait until the user resumes it."""
     flow.intercept()
     await show_change(flow)
     await flow.wait_for_resume()
 
 
 def let_pass(flow: http.HTTPFlow) -> None:
-    """Let no filter pause a flow, until `may_be_stopped`."""
+    """Let no filter intercept a flow, until `may_be_stopped`."""
     flow.intercept = _never  # type: ignore[method-assign]
 
 
 def may_be_stopped(flow: http.HTTPFlow) -> None:
-    """Take `let_pass` back, unless the flow was killed."""
+    """Undo `let_pass`, unless the flow was killed."""
     if flow.killable:
         vars(flow).pop("intercept", None)
 
 
 def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable[[int], None]) -> None:
-    """Tell how long (ns) a person, or another addon, has held a flow, each time that it goes on."""
+    """Call `paused` with the duration (ns) of each interception of a flow, when it ends.
+
+    Without it, the time in which the user edits a request counts as LM Studio's work.
+    """
     wait: Callable[[], Awaitable[None]] = flow.wait_for_resume
 
-    async def wait_and_tell() -> None:
+    async def wait_and_report() -> None:
         if not flow.intercepted:
             return
         since = clock()
         await wait()
         paused(clock() - since)
 
-    flow.wait_for_resume = wait_and_tell  # type: ignore[method-assign]
+    flow.wait_for_resume = wait_and_report  # type: ignore[method-assign]
 
 
 def keep_what_streams(flow: http.HTTPFlow) -> None:
-    """Let nobody revert a flow while its answer streams: what would be sent on is not what was begun."""
+    """Make `revert` do nothing while a flow's response streams.
+
+    mitmproxy restores the state of a backup, in which the function that translates the stream is not: without this, the
+    rest of LM Studio's stream would be sent as it is.
+    """
     revert: Callable[[], None] = flow.revert
 
-    def revert_unless_it_streams() -> None:
+    def revert_unless_streaming() -> None:
         if not (flow.live and flow.response is not None and flow.response.stream):
             revert()
 
-    flow.revert = revert_unless_it_streams  # type: ignore[method-assign]
+    flow.revert = revert_unless_streaming  # type: ignore[method-assign]
 
 
 def end_when_killed(flow: http.HTTPFlow, killed: Callable[[http.HTTPFlow], None]) -> None:
-    """Let a flow end that a person kills: at once, paused or not. `killed` is told of it first.
+    """Make a flow end at once when it is killed, intercepted or not. `killed` is called first.
 
-    Mitmproxy's kill() wakes nobody who waits for a resume, and after it resume() does nothing: the client would never
-    hear of it (https://github.com/mitmproxy/mitmproxy/issues/8045).
+    mitmproxy's kill() does not wake a hook that waits for a resume, and after it resume() does nothing: without this,
+    the client would wait for ever (https://github.com/mitmproxy/mitmproxy/issues/8045).
     """
     kill: Callable[[], None] = flow.kill
 
@@ -71,13 +85,13 @@ def end_when_killed(flow: http.HTTPFlow, killed: Callable[[http.HTTPFlow], None]
         paused = flow.intercepted
         kill()
         killed(flow)
-        # The filter that has paused it still fits.
+        # The filter that has intercepted it still matches.
         let_pass(flow)
         if paused:
             flow.intercepted = True
             flow.resume()
         else:
-            # Mitmproxy would look at it when LM Studio has said all that it has to say.
+            # mitmproxy notices the kill only when LM Studio's response has ended.
             connections.write_last(flow, b"")
 
     flow.kill = kill_and_wake  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What the user interfaces, the log and a saved file are to show, without anybody waiting for it."""
+"""What the user interfaces show: mitmweb's and the console's list of flows, and changes in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ except ImportError:  # pragma: no cover - a mitmproxy to come
 
 
 def is_shown() -> bool:
-    """Whether there is a list of flows that somebody may look at."""
+    """Whether there is a list of flows, as in mitmweb and the console. Without it, progress is not shown."""
     return ctx.master.addons.get("view") is not None
 
 
 def watch_list(cleared: Callable[[], None]) -> None:
-    """Tell when flows were taken out of the list all at once."""
+    """Call `cleared` when the list has been cleared.
+
+    Without it, a flow that was intercepted when the user cleared the list waits for ever: nothing can resume it.
+    """
     signal = getattr(ctx.master.addons.get("view"), "sig_store_refresh", None)
     if signal is not None:
         signal.connect(cleared)
@@ -31,19 +34,19 @@ def is_listed(flow: http.HTTPFlow) -> bool:
 
 
 async def show_change(flow: http.HTTPFlow) -> None:
-    """Show what has changed in a flow."""
+    """Make the interfaces show a flow's changes."""
     await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 
 
 async def show_flow(flow: http.HTTPFlow) -> None:
-    """Show a flow that has ended."""
+    """Add a flow that has ended to the list, mitmdump's output and a saved file, as if mitmproxy had handled it.
+
+    Without it, the addon's own calls to LM Studio are not shown.
+    """
     for event in (http_layers.HttpRequestHeadersHook, _ended_hook(flow)):
         await ctx.master.addons.handle_lifecycle(event(flow))
+        # An intercept filter may match, but nobody waits for this flow.
         flow.resume()
-
-
-def _ended_hook(flow: http.HTTPFlow) -> Any:
-    return http_layers.HttpErrorHook if flow.error else http_layers.HttpResponseHook
 
 
 def hides_log() -> bool:
@@ -52,3 +55,7 @@ def hides_log() -> bool:
     Without it, the console ends without saying why.
     """
     return bool(getattr(ctx.master.addons.get("errorcheck"), "repeat_errors_on_stderr", False))
+
+
+def _ended_hook(flow: http.HTTPFlow) -> Any:
+    return http_layers.HttpErrorHook if flow.error else http_layers.HttpResponseHook

@@ -1,4 +1,8 @@
-"""The recording that mitmproxy answers from."""
+"""The recording that mitmproxy answers from (its option server_replay).
+
+Without it, a replay needs an LM Studio that knows the model: mitmproxy looks for the call into which a request has been
+translated.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from mitmproxy import ctx, http
 
 
 def recorded_flows() -> list[http.HTTPFlow]:
-    """Give the flows of `server_replay` that were not used yet."""
+    """Return the flows of `server_replay` that have not been used yet."""
     return [flow for flows in _recording().values() for flow in flows if isinstance(flow, http.HTTPFlow)]
 
 
 def prefer_recorded(flow: http.HTTPFlow) -> None:
-    """Let this flow be the one that answers, of those that sent the same call."""
+    """Make a flow the first of those with the same request, so that its response is the one that is used."""
     for flows in _recording().values():
         if flow in flows:
             flows.insert(0, flows.pop(flows.index(flow)))

@@ -1,0 +1,149 @@
+"""What is said when a server does not run, and the doctor's end, where no real process is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from mitmproxy import ctx
+from mitmproxy.options import Options
+from tests.internals.helpers import master_with
+from tests.wire.conftest import free_port
+
+from ollama_lmstudio import options, startup
+from ollama_lmstudio.inspect.doctor import Finding
+
+with warnings.catch_warnings():
+    # mitmproxy's filters are made with names that pyparsing has given up.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from mitmproxy.addons.proxyserver import Proxyserver
+
+
+async def is_ollama(*parts: bytes, silent: bool = False) -> bool:
+    """Ask a server which answers with these bytes, or not at all."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            if silent:
+                await reader.read()
+            writer.writelines(parts)
+            with suppress(ConnectionError):
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        return await startup.is_ollama(server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n", b"Ollama is running"], True),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nelse"], False),
+        ([b"SSH-2.0-OpenSSH_9.6\r\n"], False),
+        ([], False),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 18), b"Ollama is running"], False),
+    ],
+    ids=["Ollama", "another", "not HTTP", "nothing", "without end"],
+)
+def test_an_ollama_server_is_known(parts: list[bytes], found: bool) -> None:
+    assert asyncio.run(is_ollama(*parts)) is found
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "PORT_SECONDS", 0.05)
+    assert not asyncio.run(is_ollama(silent=True))
+    assert not asyncio.run(startup.is_ollama(free_port()))
+
+
+@pytest.mark.parametrize("is_ollama", [True, False])
+def test_a_port_that_is_taken_while_it_runs(
+    is_ollama: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user gives another address to a proxy that serves: it goes on, and says what is wrong."""
+
+    async def ask(port: int) -> bool:
+        asked.append(port)
+        return is_ollama
+
+    asked: list[int] = []
+    logged = asyncio.Event()
+    errors: list[str] = []
+
+    def note(_: str, message: str) -> None:
+        errors.append(message)
+        logged.set()
+
+    monkeypatch.setattr(startup.logger, "error", note)
+    monkeypatch.setattr(startup, "is_ollama", ask)
+
+    async def scenario(port: int) -> None:
+        start = startup.Startup()
+        monkeypatch.setattr(start, "_port", port)
+        monkeypatch.setattr(start, "_starting", False)
+        start.watch_log()
+        try:
+            proxyserver = Proxyserver()
+            master_with(monkeypatch, proxyserver=proxyserver)
+            given = Options()
+            given.update(mode=[f"reverse:http://h:1@127.0.0.1:{port}"])
+            monkeypatch.setattr(ctx, "options", given, raising=False)
+            await proxyserver.setup_servers()
+            await logged.wait()
+        finally:
+            start.stop()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        asyncio.run(asyncio.wait_for(scenario(port), 5))
+    (message,) = errors
+    assert f"failed to listen on 127.0.0.1:{port} with" in message
+    assert ("An Ollama server, or another bridge like this one" in message) is is_ollama
+    assert asked == [port]
+    assert not caplog.records, "mitmproxy's own record is not shown as well"
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ([Finding("ok", "well"), Finding("note", "well, too")], 0),
+        ([Finding("ok", "well"), Finding("problem", "ill")], 1),
+        (None, 1),
+    ],
+)
+def test_the_doctor_ends_the_process(
+    found: list[Finding] | None, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def examine(services: Any, *, serving: bool | None) -> list[Finding]:
+        if found is None:
+            raise RuntimeError("a fault of the doctor's own")
+        return found
+
+    monkeypatch.setattr(startup, "examine", examine)
+    master_with(monkeypatch)
+    monkeypatch.setattr(ctx, "options", SimpleNamespace(server=False, doctor=True, deferred={}), raising=False)
+
+    async def scenario() -> None:
+        start: Callable[[Any], Awaitable[None]] = startup.Startup().serve
+        try:
+            await start(cast(Any, None))
+        finally:
+            await asyncio.sleep(1)
+
+    with pytest.raises(SystemExit) as ended:
+        asyncio.run(scenario())
+    assert ended.value.code == status
+    assert capsys.readouterr().out == "".join(f"{finding}\n" for finding in found or [])
+
+
+def test_the_mode() -> None:
+    settings = cast(Any, SimpleNamespace(listen=options.Listen("::1", 5)))
+    assert startup.mode_spec(settings, options.parse_url("https://h/x")) == "reverse:https://h:443@[::1]:5"
