@@ -194,23 +194,6 @@ def test_member_text(text: str, expected: str) -> None:
     assert go.member_text(text, "format") == expected
 
 
-@pytest.mark.parametrize(
-    ("body", "depth"),
-    [
-        (b"[" * 300, 300),
-        (b"[]" * 300, 1),
-        (b'{"a":[{}]}' * 300, 3),
-        (b'{"a":"' + b"[{" * 300 + b'"}', 1),
-        (b'{"a":"' + b'\\"[' * 300 + b'"}', 1),
-        (b'{"a":"' + b'\\"[' * 300, 1),
-        (b'{"a":"' + b"[" * 300 + b"\\", 1),
-        (b"[" * 256, 0),
-    ],
-)
-def test_depth_is_that_of_brackets_outside_strings(body: bytes, depth: int) -> None:
-    assert go._depth(body) == depth
-
-
 def test_brackets_in_a_text_are_no_reason_to_look_for_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(go, "syntax_error", lambda *_: pytest.fail("nothing is wrong"))
     text = '\\"[{' * 300

@@ -12,27 +12,20 @@ problem is reported at the end (`Decoding.save`). An error of a type that decode
 from __future__ import annotations
 
 import codecs
-import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
-from json import JSONDecoder
+from json import JSONDecodeError, JSONDecoder
 from typing import Any, NoReturn, Protocol
 
 from . import errors
-from .errors import OllamaError
-from .possessive import compiled
-from .scanner import syntax_error
+from .syntax import constant_error, depth_error, number_error, syntax_error
 
 # Go stops at 10000, but Python's parser and writers are recursive and would run out of stack long before.
 # No real request comes near this.
 MAX_DEPTH = 256
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-# A string that does not end goes to the end of the body.
-_NOT_BRACKETS = compiled(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+["\\]?+|[^][{}"]++)++', re.DOTALL)
-# What each byte adds to the depth, as signed bytes.
-_STEPS = bytes({b"[": 1, b"{": 1, b"]": 255, b"}": 255}.get(bytes([byte]), 0) for byte in range(256))
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
@@ -355,31 +348,17 @@ def _parse(body: bytes, text: str) -> Any:
     start = _skip_space(text, 0)
     if start == len(text):
         raise errors.missing_request_body()
-    # Python would read the 5 of `5.x` and stop; whether it was right to do so is not worth knowing.
-    if text[start] not in '{["' or _depth(body) > MAX_DEPTH:
-        _explain(body)
+    if problem := depth_error(body, MAX_DEPTH):
+        raise errors.bad_body(problem)
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
     try:
         tree, _ = _PARSER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        _explain(body)
-        raise OllamaError(400, "invalid character '{' exceeded max depth") from None
+    except JSONDecodeError as error:
+        raise errors.bad_body(syntax_error(error, body)) from None
+    if isinstance(tree, int | float) and (problem := number_error(body, start)):
+        raise errors.bad_body(problem)
     return tree
-
-
-def _explain(body: bytes) -> None:
-    problem = syntax_error(body, MAX_DEPTH)
-    if problem is not None:
-        raise errors.bad_body(problem) from None
-
-
-def _depth(body: bytes) -> int:
-    """Return how deep the brackets of `body` nest, or less than is allowed if it has only few."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return 0
-    steps = memoryview(_NOT_BRACKETS.sub(b"", body).translate(_STEPS)).cast("b")
-    return max(itertools.accumulate(steps))
 
 
 def _integer(literal: str) -> int | Number:
@@ -387,7 +366,7 @@ def _integer(literal: str) -> int | Number:
 
 
 def _refuse_constant(literal: str) -> NoReturn:
-    raise ValueError(literal)
+    raise errors.bad_body(constant_error(literal))
 
 
 _PARSER = JSONDecoder(

@@ -34,7 +34,6 @@ from .decode import (
     unmarshal,
 )
 from .durations import KeepAlive, parse_keep_alive
-from .possessive import compiled
 
 JSONObject = dict[str, Any]
 
@@ -108,7 +107,7 @@ def _illegal_base64_at(data: bytes) -> int:
     return next(rest)
 
 
-_BASE64 = compiled(rb"[A-Za-z0-9+/\r\n]*+")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\r\n]*")
 _NO_NEWLINE = re.compile(rb"[^\r\n]")
 
 
