@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from mitmproxy import ctx, hooks, http, io
+from mitmproxy import contentviews, ctx, hooks, http, io
 from mitmproxy.addons import export, intercept, serverplayback
 from mitmproxy.connection import Client
 from mitmproxy.net.http import http1
@@ -533,3 +533,31 @@ def test_the_recording_is_what_server_replay_has(monkeypatch: pytest.MonkeyPatch
     assert served.flowmap[b"same"] == [second, first]
     master_with(monkeypatch)
     assert playback.recorded_flows() == []
+
+
+def test_a_view_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    api: Any = contentviews
+    if hasattr(contentviews, "registry"):
+        registry = type(api.registry)()
+        monkeypatch.setattr(api, "registry", registry)
+        registry.register(SimpleNamespace(name="Some View"))
+        interface.remove_view("Some View")
+        assert list(registry) == []
+    else:
+        views = [SimpleNamespace(name="Some View")]
+        monkeypatch.setattr(api, "views", views)
+        interface.remove_view("Some View")
+        assert views == []
+    interface.remove_view("Some View")
+
+
+@pytest.mark.parametrize("running", [[], [False], [False, True]])
+def test_it_is_known_whether_a_port_is_served(running: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hasattr(Proxyserver(), "servers")
+    assert list(Proxyserver().servers) == []
+    master_with(
+        monkeypatch, proxyserver=SimpleNamespace(servers=[SimpleNamespace(is_running=is_on) for is_on in running])
+    )
+    assert interface.is_serving() is any(running)
+    master_with(monkeypatch)
+    assert not interface.is_serving()
