@@ -22,9 +22,9 @@ from ..options import ANYWHERE, Listen
 from ..services import Services
 from ..translate import listing as listings
 from ..translate.inference import find_model
+from ..units import size
 from . import doctor, export
 from . import snapshot as exchanges
-from .jsontext import size
 
 logger = logging.getLogger(__name__)
 

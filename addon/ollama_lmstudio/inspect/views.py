@@ -14,6 +14,7 @@ from mitmproxy import contentviews, http
 from mitmproxy.addonmanager import Loader
 
 from ..internals import interface
+from ..unicode import well_formed
 from . import jsontext, render
 from . import snapshot as exchanges
 from .snapshot import Snapshot
@@ -84,7 +85,7 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
 
 def _plain(data: bytes) -> str:
     shown = jsontext.without_base64(data[: render.BODY_CHARACTERS].decode("utf-8", "replace"))
-    return jsontext.well_formed(shown)
+    return well_formed(shown)
 
 
 def _styled(line: str) -> list[tuple[str, str]]:
