@@ -16,9 +16,9 @@ from . import options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
 from .exchanges.registry import Exchanges
-from .inspect import views
 from .inspect.commands import Commands
 from .inspect.summary import label
+from .inspect.views import Views
 from .internals import connections, interface
 
 # mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
@@ -35,7 +35,7 @@ class OllamaBridge:
         self._exchanges = Exchanges(self._bridge)
         self._error_pages = connections.ErrorPages()
         self._start = startup.Startup()
-        self.addons = [Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
+        self.addons = [Views(), Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
 
     # The life of the addon
 
@@ -43,7 +43,6 @@ class OllamaBridge:
         """Add the options."""
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
-        views.install()
         self._start.watch_log()
 
     def configure(self, updated: Iterable[str]) -> None:
@@ -76,7 +75,6 @@ class OllamaBridge:
             ctx.master.addons.add(Remaining(self._exchanges))
         self._bridge.stop()
         self._error_pages.remove()
-        views.remove()
 
     # The life of a flow
 

@@ -115,24 +115,7 @@ def test_long_values_are_shortened() -> None:
     )
 
 
-SIZES = {
-    0: "0 bytes",
-    1: "1 byte",
-    999: "999 bytes",
-    1000: "1.0 kB",
-    999_949: "999.9 kB",
-    999_950: "1.0 MB",
-    10**15: "1000.0 TB",
-}
-
-
-@pytest.mark.parametrize(("count", "text"), SIZES.items())
-def test_sizes(count: int, text: str) -> None:
-    assert jsontext.size(count) == text
-
-
-def test_halves_of_characters_are_joined() -> None:
-    assert jsontext.well_formed("\ud83d\ude00 \ud83d") == "\U0001f600 \ufffd"
+def test_a_text_on_one_line() -> None:
     assert jsontext.one_line("a\x00\x1b[31m\r\nb\u2028c") == "a [31m b c"
 
 

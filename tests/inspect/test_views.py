@@ -26,6 +26,9 @@ from ollama_lmstudio.record.record import Record
 
 IS_NEW = hasattr(contentviews, "Contentview")
 API: Any = contentviews
+VIEWS = views.Views()
+# What the addon is given when it is loaded, and has no use for.
+LOADER: Any = None
 
 
 class Shown(NamedTuple):
@@ -39,9 +42,9 @@ class Shown(NamedTuple):
 def _installed() -> Iterator[None]:
     # On mitmproxy 11 the context leaves a loop open, and nothing here needs it.
     with taddons.context() if IS_NEW else nullcontext():
-        views.install()
+        VIEWS.load(LOADER)
         yield
-        views.remove()
+        VIEWS.done()
 
 
 def show(flow: http.HTTPFlow, message: Any, name: str = "auto") -> Shown:
@@ -197,11 +200,11 @@ def test_a_body_that_cannot_be_decoded() -> None:
 
 
 def test_installed_again_and_removed() -> None:
-    views.install()
+    VIEWS.load(LOADER)
     assert names().count("ollama") == names().count("lm studio") == 1
-    views.remove()
+    VIEWS.done()
     assert not {"ollama", "lm studio"} & set(names())
-    views.remove()
+    VIEWS.done()
     flow = flow_of(exchange())
     assert show(flow, flow.response).view != OLLAMA
 
@@ -218,7 +221,7 @@ def test_headings_and_keys_have_styles_on_mitmproxy_11() -> None:
 
 SCRIPT = """
 from ollama_lmstudio.inspect import views
-views.install()
+addons = [views.Views()]
 """
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy import contentviews
 from mitmproxy.addons import errorcheck
 from mitmproxy.test import tflow
 from tests.internals.helpers import master_with
@@ -38,3 +39,19 @@ def test_the_console_hides_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     for addons in ({}, {"errorcheck": SimpleNamespace()}):
         master_with(monkeypatch, **addons)
         assert not interface.hides_log()
+
+
+def test_a_view_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    api: Any = contentviews
+    if hasattr(contentviews, "registry"):
+        registry = type(api.registry)()
+        monkeypatch.setattr(api, "registry", registry)
+        registry.register(SimpleNamespace(name="Some View"))
+        interface.remove_view("Some View")
+        assert list(registry) == []
+    else:
+        views = [SimpleNamespace(name="Some View")]
+        monkeypatch.setattr(api, "views", views)
+        interface.remove_view("Some View")
+        assert views == []
+    interface.remove_view("Some View")

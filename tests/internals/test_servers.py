@@ -101,3 +101,15 @@ def test_errors_are_held_back_while_the_filter_is_there(caplog: pytest.LogCaptur
 
 def test_the_log_of_servers_is_that_of_their_module() -> None:
     assert Proxyserver.__module__ == servers.FailureLog.LOGGER
+
+
+@pytest.mark.parametrize("running", [[], [False], [False, True]])
+def test_it_is_known_whether_a_port_is_served(running: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hasattr(Proxyserver(), "servers")
+    assert list(Proxyserver().servers) == []
+    master_with(
+        monkeypatch, proxyserver=SimpleNamespace(servers=[SimpleNamespace(is_running=is_on) for is_on in running])
+    )
+    assert servers.is_serving() is any(running)
+    master_with(monkeypatch)
+    assert not servers.is_serving()

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..lmstudio import sse
-from ..lmstudio.answer import ToolCallAssembler
+from ..lmstudio.answer import DONE, ToolCallAssembler
 from ..lmstudio.errors import peel
 from ..record.record import Numbers
+from ..unicode import well_formed
 from . import jsontext
 from .conversation import ParsedToolCall, tool_call
 from .jsontext import text_at
 
-DONE = "[DONE]"
 # So many states of a download are remembered; the last one always is.
 MAX_STATES = 200
 # So many problems are told.
@@ -322,8 +322,8 @@ class _Assembly:
     def finish(self) -> ParsedAnswer:
         """Give the answer."""
         answer = self.answer
-        answer.text = jsontext.well_formed("".join(self._text))
-        answer.thinking = jsontext.well_formed("".join(self._thinking))
+        answer.text = well_formed("".join(self._text))
+        answer.thinking = well_formed("".join(self._thinking))
         streamed = (
             ParsedToolCall(name, arguments or "{}", call_id) for call_id, name, arguments in self._assembler.so_far()
         )

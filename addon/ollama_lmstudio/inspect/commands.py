@@ -12,18 +12,19 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import command, ctx, exceptions, flow, http, types
+from mitmproxy import command, exceptions, flow, http, types
 from mitmproxy.log import ALERT
 
+from ..internals import servers
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
 from ..services import Services
 from ..translate import listing as listings
 from ..translate.models import find_model
+from ..units import size
 from . import doctor, export
 from . import snapshot as exchanges
-from .jsontext import size
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Commands:
         return ["everything is being looked at: the report comes in the event log"]
 
     async def _examine(self) -> None:
-        found = await doctor.examine(self._services(), serving=_is_serving())
+        found = await doctor.examine(self._services(), serving=servers.is_serving())
         for finding in found:
             logger.log(logging.WARNING if finding.verdict == "problem" else logging.INFO, "doctor: %s", finding)
         problems = sum(finding.verdict == "problem" for finding in found)
@@ -142,11 +143,6 @@ class Commands:
         """Give the address that clients on this machine have for the bridge."""
         given = self._services().settings.listen
         return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
-
-
-def _is_serving() -> bool:
-    servers = getattr(ctx.master.addons.get("proxyserver"), "servers", ())
-    return any(server.is_running for server in servers)
 
 
 def _row(entry: listings.ListEntry, services: Services) -> str:

@@ -6,13 +6,13 @@ It is read by its shape, whatever state it is in: what a field holds that it sho
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeGuard
 
 from ..lmstudio.errors import MASK
+from ..record.redaction import SECRET_FIELDS
 from ..translate.images import image_type
 from . import jsontext
 from .jsontext import text_at
@@ -21,8 +21,6 @@ from .jsontext import text_at
 _HEAD_CHARACTERS = 32
 # Parts within parts that are read.
 _MAX_DEPTH = 4
-
-SECRET_FIELDS = frozenset({"password"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,17 +292,6 @@ _ITEMS: Mapping[str, Callable[[dict[str, Any]], ParsedMessage]] = {
         "assistant", thinking=_content(item.get("content") or item.get("summary"))[0]
     ),
 }
-
-
-def without_secrets(body: bytes) -> bytes:
-    """Put a mask where the body has a password, as `ollama pull` has; every other body stays as it is."""
-    if not any(field.encode() in body.lower() for field in SECRET_FIELDS):
-        return body
-    value, problem = jsontext.read(body)
-    if problem or not isinstance(value, dict):
-        return body
-    secret = [name for name in value if name.lower() in SECRET_FIELDS and value[name]]
-    return json.dumps(value | dict.fromkeys(secret, MASK)).encode() if secret else body
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:

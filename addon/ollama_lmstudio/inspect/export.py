@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..record.redaction import without_secrets
 from ..translate.paths import CHAT_COMPLETIONS
+from ..unicode import well_formed
 from . import answers, jsontext, summary
 from .answers import ParsedAnswer
-from .conversation import ParsedMessage, ParsedToolCall, read_request, without_secrets
+from .conversation import ParsedMessage, ParsedToolCall, read_request
 from .listings import FIRST_VALUES
 from .render import NUMBERS, STRING_CHARACTERS
 from .snapshot import SECRET_HEADERS, Snapshot
@@ -65,7 +67,7 @@ def markdown(exchange: Snapshot) -> str:
     if request.problem:
         sections.append(f"The body is {request.problem}.")
     sections += _answer(exchange)
-    return jsontext.well_formed("\n\n".join(sections)) + "\n"
+    return well_formed("\n\n".join(sections)) + "\n"
 
 
 def _facts(exchange: Snapshot) -> Iterator[str]:
@@ -165,7 +167,7 @@ def curl(exchange: Snapshot, address: str) -> str:
     for name, value in _headers(exchange):
         # To curl, a header without a value is one with a semicolon.
         arguments += ["-H", f"{name}: {value}" if value else f"{name};"]
-    return jsontext.well_formed(_command(arguments, body))
+    return well_formed(_command(arguments, body))
 
 
 def _headers(exchange: Snapshot) -> Iterator[tuple[str, str]]:
@@ -218,7 +220,7 @@ def jsonl(exchange: Snapshot) -> str:
     line: dict[str, Any] = {"messages": [*messages, _said(answer)]}
     if call.value.get("tools"):
         line["tools"] = call.value["tools"]
-    return jsontext.well_formed(jsontext.compact(line))
+    return well_formed(jsontext.compact(line))
 
 
 # Why an answer that is whole has ended.

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..units import size
+
 _DECODER = json.JSONDecoder()
 # Takes line breaks within texts, which JSON does not allow.
 _LENIENT_DECODER = json.JSONDecoder(strict=False)
@@ -27,8 +29,6 @@ _BASE64 = re.compile(
     r"|(?<![A-Za-z0-9+/])(?P<other>(?:[A-Za-z0-9+/]|\\/){512,}={0,2})"
 )
 _TYPES = {"iVBO": "image/png", "/9j/": "image/jpeg", "R0lG": "image/gif", "UklG": "image/webp"}
-
-_UNITS = ("kB", "MB", "GB", "TB")
 
 # What a field that says nothing holds.
 EMPTY: tuple[object, ...] = (None, "", [], {})
@@ -129,19 +129,6 @@ def _dumps(value: object, indent: int | None) -> str:
         return "(nested too deeply to be shown)"
 
 
-def plural(count: int, noun: str) -> str:
-    """Give a noun in the number that goes with a count."""
-    return noun if count == 1 else f"{noun}s"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes: `17 bytes`, `12.3 kB`, `4.1 GB`."""
-    if count < 1000:
-        return f"{count} {plural(count, 'byte')}"
-    power = next((power for power in range(1, len(_UNITS)) if count < 999.95 * 1000**power), len(_UNITS))
-    return f"{count / 1000**power:.1f} {_UNITS[power - 1]}"
-
-
 def note(media_type: str, count: int) -> str:
     """Say what is not printed: `[image/png, 12.3 kB]`."""
     return f"[{media_type}, {size(count)}]"
@@ -197,12 +184,3 @@ def one_line(text: str, limit: int = 200) -> str:
     """Write a text on one line, without control characters, cut at its end."""
     text = _CONTROL.sub(" ", text[: 4 * limit]).strip()
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def well_formed(text: str) -> str:
-    """Join the halves of characters that JSON wrote as two escapes; a half alone becomes U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

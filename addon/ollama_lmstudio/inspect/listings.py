@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from ..units import size
 from . import jsontext
 from .answers import State
 
@@ -73,7 +74,7 @@ def _string(value: object) -> str:
 
 
 def _size(value: object) -> str:
-    return jsontext.size(value) if isinstance(value, int) and value > 0 else ""
+    return size(value) if isinstance(value, int) and value > 0 else ""
 
 
 def _name(entry: Entry) -> str:
@@ -150,5 +151,5 @@ def _state(state: State) -> str:
     text = jsontext.one_line(state.status, CELL_CHARACTERS)
     if state.total:
         part = 100 * state.completed // state.total
-        text += f": {part}%, {jsontext.size(state.completed)} of {jsontext.size(state.total)}"
+        text += f": {part}%, {size(state.completed)} of {size(state.total)}"
     return text + (f" ({state.lines:,} lines)" if state.lines > 1 else "")

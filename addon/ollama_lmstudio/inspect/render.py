@@ -8,10 +8,11 @@ from typing import Any
 
 from ..lmstudio.sse import Event
 from ..record.record import Numbers, Record
+from ..units import plural, size
 from . import answers, changes, jsontext, listings
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedRequest, read_request
-from .jsontext import EMPTY, plural
+from .jsontext import EMPTY
 from .sheet import TEXT_CHARACTERS, Sheet
 from .snapshot import Snapshot, header, masked
 
@@ -248,7 +249,7 @@ def _error(sheet: Sheet, message: str) -> None:
 
 def _kept(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
     if record.is_cut(whole, kept):
-        sheet.value("kept", f"{jsontext.size(kept)} of {jsontext.size(whole)}")
+        sheet.value("kept", f"{size(kept)} of {size(whole)}")
 
 
 # What LM Studio sees
@@ -286,7 +287,7 @@ def lmstudio_response(exchange: Snapshot) -> str:
     sheet.heading(f"LM Studio's answer: {status}")
     for name, value in fields:
         sheet.value(name, value)
-    length = jsontext.size(max(len(body), record.upstream_size))
+    length = size(max(len(body), record.upstream_size))
     if answers.is_events(body, header(fields, "content-type")):
         _events(sheet, answers.events(body), length)
     else:

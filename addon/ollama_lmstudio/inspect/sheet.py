@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import textwrap
 
+from ..unicode import well_formed
 from . import jsontext
 
 TEXT_CHARACTERS = 20_000
@@ -74,7 +75,7 @@ class Sheet:
         lines = list(self._lines)
         if self._left_out:
             lines.append(f"# {self._left_out:,} more characters are not shown")
-        return jsontext.well_formed("\n".join(lines))
+        return well_formed("\n".join(lines))
 
 
 def _folded(line: str) -> list[str]:

@@ -13,10 +13,11 @@ from mitmproxy import http
 
 from ..lmstudio.errors import peel
 from ..record.record import PREFIX, Numbers
+from ..unicode import well_formed
+from ..units import plural, size
 from . import jsontext, listings
 from . import snapshot as snapshots
 from .conversation import ParsedRequest, read_request
-from .jsontext import plural
 from .render import duration, speed
 from .snapshot import Snapshot
 
@@ -52,7 +53,7 @@ def comment(exchange: Snapshot) -> str:
         exchange.record.purpose or "own call" if exchange.own else f"{exchange.endpoint} {_name(exchange)}".strip()
     )
     text = ", ".join(facts)
-    return jsontext.well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
+    return well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
 
 
 def has_failed(exchange: Snapshot) -> bool:
@@ -187,8 +188,8 @@ def _tell_copy(exchange: Snapshot) -> list[str]:
 
 def _tell_blob(exchange: Snapshot) -> list[str]:
     digest = exchange.asked_path.rpartition("/")[2][:19]
-    size = exchange.record.request_size
-    return [f"{digest}, {jsontext.size(size)}" if size else digest]
+    length = exchange.record.request_size
+    return [f"{digest}, {size(length)}" if length else digest]
 
 
 # What there is to tell of each endpoint; of all others, the number of models in a list.

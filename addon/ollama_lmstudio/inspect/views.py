@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mitmproxy import contentviews, http
+from mitmproxy.addonmanager import Loader
 
+from ..internals import interface
+from ..unicode import well_formed
 from . import jsontext, render
 from . import snapshot as exchanges
 from .snapshot import Snapshot
@@ -82,7 +85,7 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
 
 def _plain(data: bytes) -> str:
     shown = jsontext.without_base64(data[: render.BODY_CHARACTERS].decode("utf-8", "replace"))
-    return jsontext.well_formed(shown)
+    return well_formed(shown)
 
 
 def _styled(line: str) -> list[tuple[str, str]]:
@@ -136,20 +139,19 @@ class NewView(_New):  # type: ignore[misc]
         return text(self._side, data, metadata.flow, metadata.http_message)
 
 
-def install() -> None:
-    """Add both views to mitmproxy; those of an earlier load go."""
-    remove()
-    make = OldView if _New is object else NewView
-    for side in SIDES:
-        contentviews.add(make(side))
+class Views:
+    """Add both views to mitmproxy for as long as this addon is loaded."""
 
+    name = "ollama-lmstudio-views"
 
-def remove() -> None:
-    """Take both views away."""
-    names = {side.name.lower() for side in SIDES}
-    for view in [view for view in getattr(contentviews, "views", ()) if view.name.lower() in names]:
-        contentviews.remove(view)
-    # Mitmproxy 12 has no way to remove a view: what is not found here is replaced by the next one of its name.
-    by_name = getattr(getattr(contentviews, "registry", None), "_by_name", {})
-    for name in names:
-        by_name.pop(name, None)
+    def load(self, loader: Loader) -> None:
+        """Add the views in place of those of an earlier load: mitmproxy 11 refuses a second view of a name."""
+        self.done()
+        make = OldView if _New is object else NewView
+        for side in SIDES:
+            contentviews.add(make(side))
+
+    def done(self) -> None:
+        """Remove the views."""
+        for side in SIDES:
+            interface.remove_view(side.name)

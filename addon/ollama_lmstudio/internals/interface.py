@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mitmproxy import ctx, hooks, http
+from mitmproxy import contentviews, ctx, hooks, http
 
 try:
     from mitmproxy.proxy.layers import http as http_layers
@@ -59,3 +59,16 @@ def hides_log() -> bool:
 
 def _ended_hook(flow: http.HTTPFlow) -> Any:
     return http_layers.HttpErrorHook if flow.error else http_layers.HttpResponseHook
+
+
+def remove_view(name: str) -> None:
+    """Remove a contentview, if there is one of that name.
+
+    mitmproxy 12 has no function that removes a view. Without its registry's table, a view that was removed stays in the
+    menu until mitmproxy ends; adding one of the same name replaces it.
+    """
+    if hasattr(contentviews, "registry"):
+        getattr(contentviews.registry, "_by_name", {}).pop(name.lower(), None)
+        return
+    for view in [view for view in getattr(contentviews, "views", ()) if view.name.lower() == name.lower()]:
+        contentviews.remove(view)

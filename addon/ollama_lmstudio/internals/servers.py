@@ -52,6 +52,11 @@ def _servers() -> Iterable[Any]:
     return getattr(ctx.master.addons.get("proxyserver"), "servers", ())
 
 
+def is_serving() -> bool:
+    """Return whether mitmproxy listens on any port; without its list of servers, the doctor says that it does not."""
+    return any(server.is_running for server in _servers())
+
+
 class FailureLog(logging.Filter):
     """Hold back every error that mitmproxy logs about starting or stopping a server, and pass its text to `failed`.
 

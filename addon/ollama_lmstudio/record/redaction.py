@@ -17,7 +17,8 @@ def without_secrets(body: bytes) -> bytes:
     if not any(field.encode() in lower for field in SECRET_FIELDS):
         return body
     try:
-        value = json.loads(body)
+        # Go's encoding/json, and so Ollama, takes invalid UTF-8 as U+FFFD: such a body holds a password too.
+        value = json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return body
     if not isinstance(value, dict):
