@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .answer import Answer, Dialect
 from .backend import Backend
-from .connection import Exchange
+from .connection import SimExchange
 from .engine import GenerationError, LoadError, Performance, Run
 from .generate import Generation, Prompt, count_tokens
 from .models import SimModel
@@ -33,7 +33,7 @@ class Inference:
     def __init__(
         self,
         backend: Backend,
-        exchange: Exchange,
+        exchange: SimExchange,
         prompt: Prompt,
         dialect: type[Dialect],
         *,
