@@ -43,7 +43,7 @@ class Script:
 
 
 def matches(match: Match, text: str, body: Any) -> bool:
-    """Whether a script or a fault is meant for a request."""
+    """Return whether a script or a fault is meant for a request."""
     if match is None:
         return True
     return match in text if isinstance(match, str) else bool(match(body))

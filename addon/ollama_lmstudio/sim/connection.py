@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
 
     def answered(self, status: int) -> None:
-        """Tell h11 that the response is complete."""
+        """Report to h11 that the response is complete."""
         if self._h11.our_state is h11.SEND_RESPONSE:
             self._h11.send(h11.Response(status_code=status, headers=[("Transfer-Encoding", "chunked")]))
             self._h11.send(h11.EndOfMessage())

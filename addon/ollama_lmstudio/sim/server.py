@@ -337,7 +337,7 @@ class Sim(Backend):
 
 
 def is_inference(record: Recorded) -> bool:
-    """Whether a request is one that models answer."""
+    """Return whether a request is one that models answer."""
     return record.method == "POST" and record.path.rstrip("/").lower() in INFERENCE_PATHS
 
 
@@ -352,7 +352,7 @@ class SimThread:
         self._stop: Callable[[], object] = lambda: None
         self._ready = threading.Event()
         self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="lmstudio_sim", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=__package__, daemon=True)
 
     def __enter__(self) -> Sim:
         self._thread.start()
