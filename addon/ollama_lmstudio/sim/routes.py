@@ -15,7 +15,7 @@ from .backend import Backend
 from .connection import SimExchange
 from .engine import GenerationError
 from .generate import Prompt, embedding
-from .inference import Inference, NativeInference, Stateful, native_load_failure
+from .inference import NativeInference, SimInference, Stateful, native_load_failure
 from .models import Version
 from .native import NativeChat
 from .openai import Chat, Completion, embeddings
@@ -164,20 +164,20 @@ async def download_status(backend: Backend, exchange: SimExchange, found: Found)
 async def chat(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Complete a chat."""
     prompt = chat_prompt(read_body(exchange.record.body), backend.version)
-    await Inference(backend, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
+    await SimInference(backend, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
 
 
 async def completions(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Complete a text, without a template."""
     prompt = completion_prompt(read_body(exchange.record.body))
-    await Inference(backend, exchange, prompt, Completion, v0=_is_v0(found)).run()
+    await SimInference(backend, exchange, prompt, Completion, v0=_is_v0(found)).run()
 
 
 async def embed(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Embed texts."""
     body = read_body(exchange.record.body)
     texts = embedding_inputs(body)
-    inference = Inference(backend, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
+    inference = SimInference(backend, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
     instance, _ = await inference.instance()
     try:
         async with backend.engine.slot(instance) as run:
@@ -198,7 +198,7 @@ async def messages(backend: Backend, exchange: SimExchange, found: Found) -> Non
     """Answer in the way of Anthropic."""
     try:
         prompt = message_prompt(read_body(exchange.record.body))
-        await Inference(backend, exchange, prompt, Messages).run()
+        await SimInference(backend, exchange, prompt, Messages).run()
     except ApiError as problem:
         error = problem.body["error"]
         if "type" in problem.body:
