@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio.sim.models import SimModel, Version, embedder
-from ollama_lmstudio.sim.state import Instance, SimDownload, State
+from ollama_lmstudio.sim.state import Instance, SimDownload, SimState
 from ollama_lmstudio.sim.wire import ApiError
 
 from .conftest import Clock
@@ -14,14 +14,14 @@ CHAT_A, CHAT_B = SimModel("pub/Model-A", variants=("pub/model-a@q4_k_m", "pub/mo
 EMBED = embedder("text-embedding-e")
 
 
-def make(clock: Clock, *, loaded: str = "", version: str = "0.4.25", **settings: Any) -> State:
-    state = State([CHAT_A, CHAT_B, EMBED], version=Version(version), clock=clock, **settings)
+def make(clock: Clock, *, loaded: str = "", version: str = "0.4.25", **settings: Any) -> SimState:
+    state = SimState([CHAT_A, CHAT_B, EMBED], version=Version(version), clock=clock, **settings)
     for key in loaded.split():
         state.add(state.models[key])
     return state
 
 
-def refused(state: State, name: object, kind: Any = "llm") -> ApiError:
+def refused(state: SimState, name: object, kind: Any = "llm") -> ApiError:
     with pytest.raises(ApiError) as caught:
         state.resolve(name, kind)
     return caught.value
@@ -200,7 +200,7 @@ def test_loads_at_the_same_time_can_abort_each_other(clock: Clock) -> None:
 PLAN = SimDownload("ibm/granite-4-micro", total_size_bytes=1000, seconds=10)
 
 
-def downloading(clock: Clock, plan: SimDownload) -> tuple[State, str]:
+def downloading(clock: Clock, plan: SimDownload) -> tuple[SimState, str]:
     state = make(clock, downloads=[plan])
     started = state.start_download(plan.model)
     assert started["status"] == "downloading"

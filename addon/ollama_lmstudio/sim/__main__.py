@@ -16,7 +16,9 @@ from .server import Sim
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits with a usage message if it is wrong."""
     parser = argparse.ArgumentParser(
-        prog="python -m ollama_lmstudio.sim", description="A stand-in for LM Studio's server."
+        prog="python -m ollama_lmstudio.sim",
+        description="Serve a stand-in for LM Studio's server: the first line printed is its address; "
+        "SIGINT or SIGTERM ends it.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=1234, help="port to serve on, 0 for any (default: %(default)s)")

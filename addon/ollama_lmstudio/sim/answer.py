@@ -68,7 +68,7 @@ class Answer:
         return "reasoning_content" if self.separate_reasoning else None
 
     def stats(self) -> JsonObject:
-        """The statistics of `/api/v0`, with what comes after them."""
+        """Return the fields that `/api/v0` adds: `stats`, `model_info` and `runtime`."""
         model = self.instance.model
         name, version, model_format = RUNTIMES.get(model.format or "gguf", RUNTIMES["gguf"])
         return {
@@ -88,7 +88,7 @@ class Answer:
         }
 
     def logprobs(self, text: str) -> JsonObject:
-        """The log probability of one token, and as many others as were asked for."""
+        """Return the log probability of one token, and of as many others as were asked for."""
         others = [text, *(f"{text}{number}" for number in range(1, self.prompt.top_logprobs or 0))]
         top = [_logprob(other, LOGPROB * (rank + 1)) for rank, other in enumerate(others)]
         return {**_logprob(text, LOGPROB), "top_logprobs": top[: self.prompt.top_logprobs]}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .connection import Exchange
+from .connection import SimExchange
 from .engine import Engine
 from .faults import Match
 from .generate import Generator, Prompt, Step
 from .models import Version
-from .state import State
+from .state import SimState
 from .wire import Headers
 
 Overflow = Literal["error", "stream", "cut"]
@@ -43,7 +43,7 @@ class Script:
 
 
 def matches(match: Match, text: str, body: Any) -> bool:
-    """Whether a script or a fault is meant for a request."""
+    """Return whether a script or a fault is meant for a request."""
     if match is None:
         return True
     return match in text if isinstance(match, str) else bool(match(body))
@@ -52,7 +52,7 @@ def matches(match: Match, text: str, body: Any) -> bool:
 class Backend:
     """What the handlers of requests work with."""
 
-    def __init__(self, version: Version, settings: Settings, state: State, generator: Generator) -> None:
+    def __init__(self, version: Version, settings: Settings, state: SimState, generator: Generator) -> None:
         self.version = version
         self.settings = settings
         self.state = state
@@ -77,6 +77,6 @@ class Backend:
             return []
         return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Allow-Headers", "*")]
 
-    async def send(self, exchange: Exchange, value: Any) -> None:
+    async def send(self, exchange: SimExchange, value: Any) -> None:
         """Send a 200 with a JSON value."""
         await exchange.reply_json(200, value, extra=self.extra_headers)

@@ -48,7 +48,7 @@ class Recorded:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
-class Exchange:
+class SimExchange:
     """One request, and the way to answer it."""
 
     def __init__(self, connection: Connection, request: h11.Request) -> None:
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._exchange: Exchange | None = None
+        self._exchange: SimExchange | None = None
         self._served = 0
         self._idle: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
 
     def answered(self, status: int) -> None:
-        """Tell h11 that the response is complete."""
+        """Report to h11 that the response is complete."""
         if self._h11.our_state is h11.SEND_RESPONSE:
             self._h11.send(h11.Response(status_code=status, headers=[("Transfer-Encoding", "chunked")]))
             self._h11.send(h11.EndOfMessage())
@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
     async def _serve(self) -> None:
         try:
             while (request := await self._request()) is not None:
-                self._exchange = exchange = Exchange(self, request)
+                self._exchange = exchange = SimExchange(self, request)
                 exchange.fault = self._hub.early_fault(exchange.record, reused=self._served > 0)
                 if exchange.fault.stale:
                     break
@@ -351,5 +351,5 @@ class Hub(Protocol):
         """Return the fault to apply before a body is read; `reused`: the connection had an earlier request."""
         ...
 
-    async def handle(self, exchange: Exchange) -> None:
+    async def handle(self, exchange: SimExchange) -> None:
         """Answer a request."""

@@ -13,11 +13,11 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from .answer import Dialect
-from .connection import Exchange
+from .connection import SimExchange
 from .faults import NO_FAULT, Disconnect
-from .generate import Delta, Event, Failure, Hangup, Raw, Sleep, ToolDelta
+from .generate import Delta, ErrorStep, Event, HangupStep, RawStep, SleepStep, ToolDelta
 from .models import SimModel
-from .state import Instance, Loading, State
+from .state import Instance, Loading, SimState
 from .wire import Headers, JsonObject
 
 UNLOADED = "Model unloaded."
@@ -75,7 +75,7 @@ class Run:
 class Engine:
     """Loads models and runs them."""
 
-    def __init__(self, state: State, seed: int = 0) -> None:
+    def __init__(self, state: SimState, seed: int = 0) -> None:
         self.state = state
         self.random = random.Random(seed)
         self._loads: dict[str, asyncio.Task[Instance | str]] = {}
@@ -209,7 +209,7 @@ class Performance:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: SimExchange,
         run: Run,
         dialect: Dialect,
         *,
@@ -239,7 +239,7 @@ class Performance:
         await self.prefill()
         async with aclosing(self._events()) as events:
             async for event in events:
-                if isinstance(event, Hangup):
+                if isinstance(event, HangupStep):
                     self._exchange.drop(rst=event.how == "rst")
                     return None
         return self._dialect.reply()
@@ -265,9 +265,9 @@ class Performance:
                     await self.send(frame)
                     continue
                 await self._flush()
-                if isinstance(event, Raw):
+                if isinstance(event, RawStep):
                     await self._write(event.data)
-                elif isinstance(event, Hangup):
+                elif isinstance(event, HangupStep):
                     self._exchange.drop(rst=event.how == "rst")
                     return
         frames = [] if self._fault.done_without_finish else self._dialect.closing()
@@ -298,9 +298,9 @@ class Performance:
         tokens = 0
         for event in answer.generation:
             self._run.check()
-            if isinstance(event, Failure):
+            if isinstance(event, ErrorStep):
                 raise GenerationError(event.message, event.status)
-            if isinstance(event, Sleep):
+            if isinstance(event, SleepStep):
                 yield event
                 await self._run.pause(event.seconds)
                 continue

@@ -85,7 +85,7 @@ class Fault:
         return self.stale or self.hang == "read"
 
     def applies_to(self, path: str, inference: bool) -> bool:
-        """Whether requests to this path are struck, if the fault is not used up."""
+        """Return whether the fault applies to requests for this path, if it is not used up."""
         return self.times != 0 and (inference if self.path is None else self.path == path)
 
     @property

@@ -25,7 +25,7 @@ How = Literal["fin", "rst"]
 
 
 @dataclass(frozen=True)
-class Text:
+class TextStep:
     """Content, one token each."""
 
     kind: TextKind
@@ -33,7 +33,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class ToolCall:
+class ToolCallStep:
     """Call a tool. `fragments` are the pieces its arguments arrive in, all of them at once if `whole`.
 
     `index` None is the next free one. `id_per_fragment` is the model that names every fragment anew.
@@ -49,14 +49,14 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Sleep:
+class SleepStep:
     """A pause, in seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Failure:
+class ErrorStep:
     """Fail: an error event in a stream, a status and an error otherwise."""
 
     message: str
@@ -64,42 +64,42 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Hangup:
+class HangupStep:
     """Drop the connection."""
 
     how: How
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawStep:
     """Write bytes into the stream as they are."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
-class End:
+class EndStep:
     """End with this finish reason, whatever was said."""
 
     finish_reason: Finish
 
 
-Step = Text | ToolCall | Sleep | Failure | Hangup | Raw | End
+Step = TextStep | ToolCallStep | SleepStep | ErrorStep | HangupStep | RawStep | EndStep
 
 
 def content(*texts: str) -> Step:
     """Return a step of content, one token each."""
-    return Text("content", texts)
+    return TextStep("content", texts)
 
 
 def reasoning(*texts: str) -> Step:
     """Return a step of reasoning, one token each."""
-    return Text("reasoning", texts)
+    return TextStep("reasoning", texts)
 
 
 def words(text: str) -> Step:
     """Return a step of content: a text, cut into tokens."""
-    return Text("content", tuple(tokenize(text)))
+    return TextStep("content", tuple(tokenize(text)))
 
 
 def tool_call(
@@ -120,37 +120,37 @@ def tool_call(
     if isinstance(fragments, int):
         size = -(-len(text) // fragments) or 1
         fragments = [text[start : start + size] for start in range(0, len(text), size)]
-    return ToolCall(name, text, tuple(fragments), id, index, whole, id_per_fragment)
+    return ToolCallStep(name, text, tuple(fragments), id, index, whole, id_per_fragment)
 
 
 def sleep(seconds: float) -> Step:
     """Return a step that pauses, in seconds."""
-    return Sleep(seconds)
+    return SleepStep(seconds)
 
 
 def error(message: str, status: int = 400) -> Step:
     """Fail with LM Studio's error of that message."""
-    return Failure(message, status)
+    return ErrorStep(message, status)
 
 
 def close() -> Step:
     """Close the connection in the middle of the answer."""
-    return Hangup("fin")
+    return HangupStep("fin")
 
 
 def reset() -> Step:
     """Reset the connection in the middle of the answer."""
-    return Hangup("rst")
+    return HangupStep("rst")
 
 
 def raw(data: bytes) -> Step:
     """Write these bytes into a stream."""
-    return Raw(data)
+    return RawStep(data)
 
 
 def end(finish_reason: Finish) -> Step:
     """End with a finish reason of choice."""
-    return End(finish_reason)
+    return EndStep(finish_reason)
 
 
 @dataclass
@@ -209,7 +209,7 @@ class ToolDelta:
     arguments: str
 
 
-Event = Delta | ToolDelta | Sleep | Failure | Hangup | Raw
+Event = Delta | ToolDelta | SleepStep | ErrorStep | HangupStep | RawStep
 
 
 class Generation:
@@ -240,14 +240,14 @@ class Generation:
 
     def __iter__(self) -> Iterator[Event]:
         for step in self._steps:
-            if isinstance(step, End):
+            if isinstance(step, EndStep):
                 self.finish_reason = step.finish_reason
                 return
-            if isinstance(step, Text):
+            if isinstance(step, TextStep):
                 yield from self._say(step)
-            elif isinstance(step, ToolCall):
+            elif isinstance(step, ToolCallStep):
                 yield from self._call(step)
-            elif isinstance(step, Sleep | Failure | Hangup | Raw):
+            elif isinstance(step, SleepStep | ErrorStep | HangupStep | RawStep):
                 yield step
             else:
                 raise TypeError(f"not a step: {step!r}")
@@ -273,7 +273,7 @@ class Generation:
         self.completion_tokens += 1
         return True
 
-    def _say(self, step: Text) -> Iterator[Event]:
+    def _say(self, step: TextStep) -> Iterator[Event]:
         for text in step.texts:
             if not self._spend():
                 return
@@ -299,7 +299,7 @@ class Generation:
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
-    def _call(self, step: ToolCall) -> Iterator[Event]:
+    def _call(self, step: ToolCallStep) -> Iterator[Event]:
         index = len(self.calls) if step.index is None else step.index
         call_id = self._new_call_id() if step.id is None else step.id
         if index in self.calls:
@@ -335,7 +335,7 @@ def default_answer(prompt: Prompt, model: SimModel, preamble: str = "") -> list[
         return [words(f"{preamble}The tool answered: {' '.join(prompt.tool_results)}")]
     steps: list[Step] = []
     if prompt.thinks and model.reasoning is not None:
-        steps.append(Text("reasoning", tuple(tokenize(f"The user says: {prompt.last_user}\nI will answer that."))))
+        steps.append(TextStep("reasoning", tuple(tokenize(f"The user says: {prompt.last_user}\nI will answer that."))))
     if prompt.tools and model.tools and prompt.tool_choice != "none":
         tool = fitting_tool(prompt.tools, prompt.last_user)
         schema = tool.get("parameters") or {}
@@ -348,7 +348,7 @@ def default_answer(prompt: Prompt, model: SimModel, preamble: str = "") -> list[
 
 def fixed_answer(count: int) -> Generator:
     """Return a generator of answers that have this many tokens."""
-    steps = [Text("content", (" token",) * count)]
+    steps = [TextStep("content", (" token",) * count)]
     return lambda prompt, model: steps
 
 

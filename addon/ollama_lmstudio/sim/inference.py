@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .answer import Answer, Dialect
 from .backend import Backend
-from .connection import Exchange
+from .connection import SimExchange
 from .engine import GenerationError, LoadError, Performance, Run
 from .generate import Generation, Prompt, count_tokens
 from .models import SimModel
@@ -25,7 +25,7 @@ LOAD_PROGRESS_STEPS = 4
 KEPT_AFTER_CUT = 0.75
 
 
-class Inference:
+class SimInference:
     """One request that a model answers, from its name to the end of the answer."""
 
     honours_ttl = True
@@ -33,7 +33,7 @@ class Inference:
     def __init__(
         self,
         backend: Backend,
-        exchange: Exchange,
+        exchange: SimExchange,
         prompt: Prompt,
         dialect: type[Dialect],
         *,
@@ -178,7 +178,7 @@ class Inference:
         return tokens, f"Engine protocol predict request returned 400: {inner}"
 
 
-class Stateful(Inference):
+class Stateful(SimInference):
     """A request that may go on with a stored conversation, and is stored itself unless it says not to."""
 
     honours_ttl = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .models import SimModel
-from .state import Instance, State
+from .state import Instance, SimState
 from .wire import JsonObject
 
 # The settings of an explicit load, apart from the context length.
@@ -15,13 +15,13 @@ DEFAULT_CONFIG: JsonObject = {
 }
 
 
-def openai_models(state: State) -> JsonObject:
+def openai_models(state: SimState) -> JsonObject:
     """List what `/v1/models` lists: everything on disk, or what is loaded if nothing loads on demand."""
     on_disk, loaded = [model.key for model in state.on_disk()], [instance.id for instance in state.loaded()]
     return {"data": [_openai_item(name) for name in (on_disk if state.jit else loaded)], "object": "list"}
 
 
-def openai_model(state: State, name: str) -> JsonObject | None:
+def openai_model(state: SimState, name: str) -> JsonObject | None:
     """Describe one model of `/v1/models`, or return None."""
     return next((item for item in openai_models(state)["data"] if item["id"] == name), None)
 
@@ -30,7 +30,7 @@ def _openai_item(name: str) -> JsonObject:
     return {"id": name, "object": "model", "owned_by": "organization_owner"}
 
 
-def v0_models(state: State) -> list[JsonObject]:
+def v0_models(state: SimState) -> list[JsonObject]:
     """List what `/api/v0/models` lists: everything on disk, and a row more for each further instance."""
     rows = []
     for model in state.on_disk():
@@ -41,7 +41,7 @@ def v0_models(state: State) -> list[JsonObject]:
     return rows
 
 
-def _v0_row(state: State, model: SimModel, name: str, instance: Instance | None) -> JsonObject:
+def _v0_row(state: SimState, model: SimModel, name: str, instance: Instance | None) -> JsonObject:
     loading = any(load.model.key == model.key for load in state.loading)
     row: JsonObject = {
         "id": name,
@@ -61,7 +61,7 @@ def _v0_row(state: State, model: SimModel, name: str, instance: Instance | None)
     return row
 
 
-def native_model(state: State, model: SimModel) -> JsonObject:
+def native_model(state: SimState, model: SimModel) -> JsonObject:
     """Describe one model of `/api/v1/models`."""
     quantization = model.quantization
     row: JsonObject = {
@@ -93,7 +93,7 @@ def native_model(state: State, model: SimModel) -> JsonObject:
     return row
 
 
-def _native_instance(state: State, instance: Instance) -> JsonObject:
+def _native_instance(state: SimState, instance: Instance) -> JsonObject:
     message: JsonObject = {"reasoning_budget_message": ""} if state.version.has("remaining_ttl") else {}
     config: JsonObject
     if instance.model.format == "mlx":

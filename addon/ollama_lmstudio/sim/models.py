@@ -140,7 +140,7 @@ class Version:
         return self.name.startswith("bionic")
 
     def has(self, feature: str) -> bool:
-        """Whether this version has a feature, one of FEATURES."""
+        """Return whether this version has a feature, one of FEATURES."""
         if self.is_bionic:
             return True
         return tuple(int(part) for part in self.name.split(".")) >= FEATURES[feature]

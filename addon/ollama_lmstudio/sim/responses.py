@@ -10,8 +10,6 @@ from .generate import Delta, Prompt, ToolDelta
 from .validate import check_images, set_limits, tool_issues
 from .wire import ApiError, JsonObject, event_frame, openai_error
 
-DONE_STATUS = {"status": "completed"}
-
 
 def response_prompt(body: JsonObject) -> Prompt:
     """Check the body of a request and return what its answer depends on. Raises ApiError."""

@@ -12,10 +12,10 @@ from . import listings
 from .answer import Dialect
 from .anthropic import Messages, anthropic_error, message_prompt
 from .backend import Backend
-from .connection import Exchange
+from .connection import SimExchange
 from .engine import GenerationError
 from .generate import Prompt, embedding
-from .inference import Inference, NativeInference, Stateful, native_load_failure
+from .inference import NativeInference, SimInference, Stateful, native_load_failure
 from .models import Version
 from .native import NativeChat
 from .openai import Chat, Completion, embeddings
@@ -37,11 +37,11 @@ from .wire import JSON_TYPE, ApiError, JsonObject, native_error, openai_error, p
 GREETING = b'{"lmstudio":true}'
 
 Found = re.Match[str]
-Handler = Callable[[Backend, Exchange, Found], Awaitable[None]]
+Handler = Callable[[Backend, SimExchange, Found], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Route:
+class SimRoute:
     """A route, the feature it came with, and the keys of a request it takes notice of."""
 
     method: str
@@ -51,7 +51,7 @@ class Route:
     known_keys: frozenset[str] = frozenset()
 
 
-def find_route(method: str, path: str, version: Version) -> tuple[Route, Found] | tuple[None, None]:
+def find_route(method: str, path: str, version: Version) -> tuple[SimRoute, Found] | tuple[None, None]:
     """Find the route of a request, as Express does: whatever the case, with or without a final slash."""
     for route in ROUTES:
         if route.method == method and (route.since is None or version.has(route.since)):
@@ -64,17 +64,17 @@ def find_route(method: str, path: str, version: Version) -> tuple[Route, Found] 
 # Lists and models
 
 
-async def greeting(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def greeting(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer that this is LM Studio."""
     await exchange.reply(200, JSON_TYPE, GREETING, backend.extra_headers)
 
 
-async def openai_models(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def openai_models(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """List the models in OpenAI's way."""
     await backend.send(exchange, listings.openai_models(backend.state))
 
 
-async def openai_model(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def openai_model(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Describe a model in OpenAI's way."""
     name = unquote(found["id"])
     item = listings.openai_model(backend.state, name)
@@ -83,12 +83,12 @@ async def openai_model(backend: Backend, exchange: Exchange, found: Found) -> No
     await backend.send(exchange, item)
 
 
-async def v0_models(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def v0_models(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """List the models in the way of the older REST API."""
     await backend.send(exchange, {"data": listings.v0_models(backend.state), "object": "list"})
 
 
-async def v0_model(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def v0_model(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Describe a model in the way of the older REST API; only its id will do."""
     name = unquote(found["id"])
     item = next((item for item in listings.v0_models(backend.state) if item["id"] == name), None)
@@ -97,14 +97,14 @@ async def v0_model(backend: Backend, exchange: Exchange, found: Found) -> None:
     await backend.send(exchange, item)
 
 
-async def native_models(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def native_models(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """List the models with their instances."""
     await backend.send(
         exchange, {"models": [listings.native_model(backend.state, model) for model in backend.state.on_disk()]}
     )
 
 
-async def load(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def load(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Load a model, again if it is loaded; the answer comes when that is done."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "load")
@@ -129,7 +129,7 @@ async def load(backend: Backend, exchange: Exchange, found: Found) -> None:
     await backend.send(exchange, answer)
 
 
-async def unload(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def unload(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Unload an instance."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "unload")
@@ -142,7 +142,7 @@ async def unload(backend: Backend, exchange: Exchange, found: Found) -> None:
     await backend.send(exchange, {"instance_id": name})
 
 
-async def download(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def download(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Begin a download."""
     body = read_body(exchange.record.body, native=True)
     check_native(body, "download")
@@ -153,7 +153,7 @@ async def download(backend: Backend, exchange: Exchange, found: Found) -> None:
     await backend.send(exchange, backend.state.start_download(name))
 
 
-async def download_status(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def download_status(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer with the state of a download."""
     await backend.send(exchange, backend.state.download_status(found["id"]))
 
@@ -161,23 +161,23 @@ async def download_status(backend: Backend, exchange: Exchange, found: Found) ->
 # Inference
 
 
-async def chat(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def chat(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Complete a chat."""
     prompt = chat_prompt(read_body(exchange.record.body), backend.version)
-    await Inference(backend, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
+    await SimInference(backend, exchange, prompt, Chat, v0=_is_v0(found), model_error_indent=4).run()
 
 
-async def completions(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def completions(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Complete a text, without a template."""
     prompt = completion_prompt(read_body(exchange.record.body))
-    await Inference(backend, exchange, prompt, Completion, v0=_is_v0(found)).run()
+    await SimInference(backend, exchange, prompt, Completion, v0=_is_v0(found)).run()
 
 
-async def embed(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def embed(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Embed texts."""
     body = read_body(exchange.record.body)
     texts = embedding_inputs(body)
-    inference = Inference(backend, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
+    inference = SimInference(backend, exchange, Prompt(body, text="\n".join(texts)), Dialect, kind="embedding")
     instance, _ = await inference.instance()
     try:
         async with backend.engine.slot(instance) as run:
@@ -188,17 +188,17 @@ async def embed(backend: Backend, exchange: Exchange, found: Found) -> None:
     await backend.send(exchange, embeddings(instance, vectors))
 
 
-async def responses(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def responses(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer in the way of OpenAI's newer API."""
     prompt = response_prompt(read_body(exchange.record.body))
     await Stateful(backend, exchange, prompt, Responses).run()
 
 
-async def messages(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def messages(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer in the way of Anthropic."""
     try:
         prompt = message_prompt(read_body(exchange.record.body))
-        await Inference(backend, exchange, prompt, Messages).run()
+        await SimInference(backend, exchange, prompt, Messages).run()
     except ApiError as problem:
         error = problem.body["error"]
         if "type" in problem.body:
@@ -206,7 +206,7 @@ async def messages(backend: Backend, exchange: Exchange, found: Found) -> None:
         raise anthropic_error(error if isinstance(error, str) else error["message"], problem.status) from None
 
 
-async def native_chat(backend: Backend, exchange: Exchange, found: Found) -> None:
+async def native_chat(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer in LM Studio's own way."""
     body = read_body(exchange.record.body, native=True)
     prompt = native_prompt(body)
@@ -223,8 +223,8 @@ def _route(
     handle: Handler,
     since: str | None = None,
     known_keys: frozenset[str] = frozenset(),
-) -> Route:
-    return Route(method, re.compile(f"{pattern}/?", re.IGNORECASE), handle, since, known_keys)
+) -> SimRoute:
+    return SimRoute(method, re.compile(f"{pattern}/?", re.IGNORECASE), handle, since, known_keys)
 
 
 ROUTES = (

@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .backend import Backend, Overflow, Script, Settings, matches
-from .connection import Connection, Exchange, Recorded
+from .connection import Connection, Recorded, SimExchange
 from .engine import CRASHED, UNLOADED
 from .faults import NO_FAULT, Fault, Match
 from .generate import Generator, Prompt, Step, default_answer
 from .models import SimModel, Version
 from .routes import INFERENCE_PATHS, find_route
-from .state import DEFAULT_TTL, Instance, SimDownload, State
+from .state import DEFAULT_TTL, Instance, SimDownload, SimState
 from .wire import JSON_TYPE, ApiError, parse_json, stringify
 
 logger = logging.getLogger(__package__)
@@ -72,7 +72,7 @@ class Sim(Backend):
         if overflow is None:
             overflow = "cut" if number.is_bionic else "error"
         settings = Settings(auth, cors, separate_reasoning, token_delay, coalesce, overflow)
-        state = State(
+        state = SimState(
             models,
             version=number,
             clock=clock,
@@ -255,7 +255,7 @@ class Sim(Backend):
 
     # Requests
 
-    async def handle(self, exchange: Exchange) -> None:
+    async def handle(self, exchange: SimExchange) -> None:
         """Answer a request, and record it."""
         record = exchange.record
         try:
@@ -276,7 +276,7 @@ class Sim(Backend):
             else:
                 exchange.drop()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: SimExchange) -> None:
         record = exchange.record
         if exchange.fault is NO_FAULT:
             text = record.body.decode(errors="replace")
@@ -298,13 +298,13 @@ class Sim(Backend):
             record.ignored = tuple(key for key in record.json if key not in route.known_keys)
         await route.handle(self, exchange, found)
 
-    async def unknown_route(self, exchange: Exchange) -> None:
+    async def unknown_route(self, exchange: SimExchange) -> None:
         """Answer as LM Studio does where it serves nothing: 200, and an error."""
         record = exchange.record
         body = {"error": f"Unexpected endpoint or method. ({record.method} {record.path})"}
         await exchange.reply(200, JSON_TYPE, stringify(body), self.extra_headers)
 
-    async def _obstruct(self, exchange: Exchange) -> bool:
+    async def _obstruct(self, exchange: SimExchange) -> bool:
         """Apply a fault that strikes before LM Studio sees the request; return whether the request ended with it."""
         fault, record = exchange.fault, exchange.record
         upgrade = record.header("upgrade") and not self.version.has("upgrade_ignored")
@@ -337,7 +337,7 @@ class Sim(Backend):
 
 
 def is_inference(record: Recorded) -> bool:
-    """Whether a request is one that models answer."""
+    """Return whether a request is one that models answer."""
     return record.method == "POST" and record.path.rstrip("/").lower() in INFERENCE_PATHS
 
 
@@ -352,7 +352,7 @@ class SimThread:
         self._stop: Callable[[], object] = lambda: None
         self._ready = threading.Event()
         self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="lmstudio_sim", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=__package__, daemon=True)
 
     def __enter__(self) -> Sim:
         self._thread.start()

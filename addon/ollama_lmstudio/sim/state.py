@@ -85,7 +85,7 @@ class Job:
     started: float
 
 
-class State:
+class SimState:
     """Models, instances and downloads, and the rules of who answers to a name."""
 
     def __init__(
