@@ -19,7 +19,7 @@ from .exchanges.registry import Exchanges
 from .inspect.commands import Commands
 from .inspect.summary import label
 from .inspect.views import Views
-from .internals import connections, interface
+from .internals import connections, headers, interface
 
 # mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
 SILENCE_SECONDS = 3600
@@ -40,7 +40,8 @@ class OllamaBridge:
     # The life of the addon
 
     def load(self, loader: Loader) -> None:
-        """Add the options."""
+        """Add the options; raise NotSealed where secrets could not be kept out of flows."""
+        headers.check()
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
         self._start.watch_log()

@@ -1,0 +1,170 @@
+"""The arrows between the rooms point one way, and mitmproxy's private names stay in one of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "addon" / "ollama_lmstudio"
+NAME = PACKAGE.name
+
+# Which room, or module of the package itself, may import which others; every room may import itself.
+LEAVES = frozenset({"__init__", "options", "tasks", "threads", "unicode", "units"})
+WIRES = frozenset({"lmstudio", "ollama", "state"})
+SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "services"}
+ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
+MAY_IMPORT: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(LEAVES, frozenset()),
+    "sim": frozenset(),
+    "ollama": frozenset({"threads", "unicode"}),
+    "lmstudio": frozenset({"unicode"}),
+    "state": frozenset(),
+    "internals": frozenset(),
+    "outcomes": frozenset({"lmstudio", "ollama"}),
+    "access": frozenset({"outcomes"}),
+    "lifetimes": LEAVES | WIRES,
+    "services": LEAVES | WIRES | {"lifetimes", "outcomes"},
+    "translate": SHARED,
+    "endpoints": SHARED | {"translate"},
+    "routes": SHARED | {"endpoints"},
+    "record": frozenset({"internals", "lmstudio", "outcomes", "unicode", "units"}),
+    "exchanges": ENDPOINTS | {"internals", "record"},
+    "inspect": ENDPOINTS | {"internals", "record"},
+    "startup": ENDPOINTS | {"inspect", "internals", "sim"},
+    "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "record", "startup"},
+    "cli": LEAVES,
+    "__main__": frozenset({"cli"}),
+}
+
+# What of mitmproxy is documented, or so old that add-ons everywhere use it. All else is touched in internals/ alone.
+PUBLIC = frozenset(
+    {
+        "addonmanager",
+        "command",
+        "connection",
+        "contentviews",
+        "ctx",
+        "exceptions",
+        "flow",
+        "http",
+        "log",
+        "optmanager",
+        "proxy.mode_specs",
+        "tools.main",
+        "types",
+    }
+)
+# Attributes of mitmproxy's objects that are neither documented nor meant for addons.
+PRIVATE_NAMES = re.compile(
+    r"\b(process_deferred|setup_servers|_by_name|flowmap|should_intercept|sig_store_refresh|transports)\b"
+    r"|\boptions\.deferred\b|\bserver\.is_running\b|\bcontentviews\.(?:views|registry)\b"
+    r"|\baddons\.get\(\"(?!bridge\")"
+)
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def modules(path: Path) -> Iterator[str]:
+    """Return the absolute names of what a file imports, wherever in the file."""
+    here = (NAME, *path.relative_to(PACKAGE).with_suffix("").parts)
+    package = here[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            target = ".".join((*base, *((node.module,) if node.module else ())))
+            yield from (f"{target}.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    """Return the room of a file; a module of the package itself is one of its own."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+ROOMS = frozenset(room(path) for path in FILES)
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    """Return the rooms that a file imports."""
+    for name in modules(path):
+        parts = name.split(".")
+        if parts[0] == NAME:
+            # `from .. import __version__` is of the package itself.
+            yield parts[1] if len(parts) > 1 and parts[1] in ROOMS else "__init__"
+
+
+def test_the_table_has_every_room() -> None:
+    assert set(MAY_IMPORT) == ROOMS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_point_one_way(path: Path) -> None:
+    here = room(path)
+    assert set(own_imports(path)) - {here} <= MAY_IMPORT[here]
+
+
+def test_there_is_no_circle() -> None:
+    done: set[str] = set()
+    while left := ROOMS - done:
+        free = {name for name in left if MAY_IMPORT[name] - {name} <= done}
+        assert free, f"each of these may import another: {sorted(left)}"
+        done |= free
+
+
+@pytest.mark.parametrize("where", ["ollama", "lmstudio", "state", "sim"])
+def test_what_speaks_a_wire_knows_no_mitmproxy(where: str) -> None:
+    for path in (PACKAGE / where).rglob("*.py"):
+        assert not [name for name in modules(path) if name.partition(".")[0] == "mitmproxy"], path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if room(path) not in ("internals", "sim")],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_private_names_of_mitmproxy_stand_in_internals_only(path: Path) -> None:
+    for name in modules(path):
+        parts = name.split(".")
+        if parts[0] == "mitmproxy":
+            rest = name.removeprefix("mitmproxy.")
+            assert any(rest == public or rest.startswith(f"{public}.") for public in PUBLIC), name
+            assert not any(part.startswith("_") for part in parts), name
+    assert not PRIVATE_NAMES.findall(path.read_text(encoding="utf-8"))
+
+
+def circles(path: Path) -> list[str]:
+    """Return the imports between the modules of one room that lead back to where they began."""
+    arrows = {
+        file.stem: {
+            name.split(".")[len(path.relative_to(PACKAGE).parts) + 1]
+            for name in modules(file)
+            if name.startswith(f"{NAME}.{path.name}.")
+        }
+        for file in path.glob("*.py")
+        if file.stem != "__init__"
+    }
+    done: set[str] = set()
+    while left := arrows.keys() - done:
+        free = {name for name in left if arrows[name] & arrows.keys() <= done}
+        if not free:
+            return sorted(left)
+        done |= free
+    return []
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE.iterdir() if path.is_dir()], ids=lambda path: path.name)
+def test_no_room_has_a_circle_in_it(path: Path) -> None:
+    assert circles(path) == []
+
+
+def test_only_declared_packages_are_imported() -> None:
+    declared = {"mitmproxy", "httpx", "pydantic", "pydantic_core", "platformdirs", "tornado", "h11", "PIL", NAME}
+    found = {name.partition(".")[0] for path in FILES for name in modules(path)}
+    assert found - declared - sys.stdlib_module_names == set()
