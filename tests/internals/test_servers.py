@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from mitmproxy import ctx
 from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import tflow
 from tests.internals.helpers import master_with
 from tests.wire.conftest import free_port
 
@@ -58,6 +60,7 @@ def test_servers_are_started_and_say_why_they_do_not_run(monkeypatch: pytest.Mon
         have_options(monkeypatch, f"reverse:http://h:1@127.0.0.1:{free}")
         assert await servers.start()
         assert (servers.failures(), told) == ({}, [])
+        assert servers.is_serving()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             have_options(monkeypatch, f"reverse:http://h:1@127.0.0.1:{port}")
@@ -68,6 +71,7 @@ def test_servers_are_started_and_say_why_they_do_not_run(monkeypatch: pytest.Mon
         have_options(monkeypatch)
         assert await servers.start(), "no mode, no server"
         assert servers.failures() == {}
+        assert not servers.is_serving()
 
     log.install()
     try:
@@ -76,10 +80,18 @@ def test_servers_are_started_and_say_why_they_do_not_run(monkeypatch: pytest.Mon
         log.remove()
 
 
+def test_only_flows_of_a_reverse_mode_are_ours() -> None:
+    flow = tflow.tflow()
+    for spec, is_reverse in (("regular", False), ("socks5", False), ("reverse:http://h:1@5", True)):
+        flow.client_conn.proxy_mode = ProxyMode.parse(spec)
+        assert servers.is_reverse(flow) is is_reverse
+
+
 def test_without_a_proxyserver_there_is_nothing_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     master_with(monkeypatch)
     assert asyncio.run(servers.start())
     assert servers.failures() == {}
+    assert not servers.is_serving()
     master_with(monkeypatch, proxyserver=SimpleNamespace(servers=[SimpleNamespace(is_running=False)]))
     assert servers.failures() == {}, "no exception is known"
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mitmproxy import ctx, http
+from mitmproxy.net.http import http1
 from mitmproxy.proxy import server as proxy_server
 
 try:
@@ -91,6 +92,14 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
     except (KeyError, AttributeError, OSError, RuntimeError):
         return False
     return True
+
+
+def closes(request: http.Request) -> bool:
+    """Return whether the client's connection ends after the response, by its HTTP version and Connection header.
+
+    mitmproxy decides by the same function (RFC 9112 9.3), but on the request as it is sent to LM Studio.
+    """
+    return bool(http1.connection_close(request.http_version, request.headers))
 
 
 def allow_silence(seconds: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from mitmproxy import ctx, hooks, http
+from mitmproxy import contentviews, ctx, hooks, http
 
 try:
     from mitmproxy.proxy.layers import http as http_layers
@@ -47,6 +47,19 @@ async def show_flow(flow: http.HTTPFlow) -> None:
         await ctx.master.addons.handle_lifecycle(event(flow))
         # An intercept filter may match, but nobody waits for this flow.
         flow.resume()
+
+
+def remove_views(names: Collection[str]) -> None:
+    """Remove the contentviews with these names, in lower case.
+
+    mitmproxy 11 keeps them in a list, 12 in a registry that has no way to remove one. Without it, 11 refuses to add the
+    views when the script is loaded again, and in 12 they stay when the script is gone.
+    """
+    for view in [view for view in getattr(contentviews, "views", ()) if view.name.lower() in names]:
+        contentviews.remove(view)
+    by_name = getattr(getattr(contentviews, "registry", None), "_by_name", {})
+    for name in names:
+        by_name.pop(name, None)
 
 
 def hides_log() -> bool:

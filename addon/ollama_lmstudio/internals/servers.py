@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mitmproxy import ctx
+from mitmproxy import ctx, http
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
 
@@ -33,6 +33,16 @@ async def start() -> bool:
     # Its result covers the servers that are stopped, too.
     await proxyserver.setup_servers()
     return all(server.is_running for server in proxyserver.servers)
+
+
+def is_serving() -> bool:
+    """Return whether any server runs. Without it, the doctor examines the port as if nothing were served."""
+    return any(server.is_running for server in _servers())
+
+
+def is_reverse(flow: http.HTTPFlow) -> bool:
+    """Return whether a flow's client is connected to a reverse mode: other modes are not the addon's."""
+    return isinstance(flow.client_conn.proxy_mode, ReverseMode)
 
 
 def failures() -> dict[str, int]:
