@@ -141,6 +141,24 @@ def test_a_connection_that_cannot_be_found(handler: Any, monkeypatch: pytest.Mon
     asyncio.run(connections.drop_idle(flow))
 
 
+@pytest.mark.parametrize(
+    ("version", "connection", "closes"),
+    [
+        ("HTTP/1.1", "", False),
+        ("HTTP/1.1", "keep-alive", False),
+        ("HTTP/1.1", "close", True),
+        ("HTTP/1.0", "", True),
+        ("HTTP/1.0", "keep-alive", False),
+    ],
+)
+def test_whether_a_connection_ends_with_its_request(version: str, connection: str, closes: bool) -> None:
+    request = tflow.tflow().request
+    request.http_version = version
+    if connection:
+        request.headers["Connection"] = connection
+    assert connections.closes(request) is closes
+
+
 def test_silence_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options()
     monkeypatch.setattr(ctx, "options", options, raising=False)

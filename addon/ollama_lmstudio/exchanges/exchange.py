@@ -113,7 +113,7 @@ class Exchange:
         self.cors_headers: Headers = ()
         """Headers that the response carries, whatever it is."""
         self.http10 = flow.request.http_version == "HTTP/1.0"
-        self.close_connection = connections.closes_after(flow.request)
+        self.close_connection = connections.closes(flow.request)
         """Whether the client's connection ends with this exchange, as its request said before it became another."""
         self.was_intercepted = False
         """Whether the user has stopped the request before it was rewritten."""

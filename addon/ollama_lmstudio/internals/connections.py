@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mitmproxy import ctx, http
-from mitmproxy.net.http.http1 import connection_close
+from mitmproxy.net.http import http1
 from mitmproxy.proxy import server as proxy_server
 
 try:
@@ -94,6 +94,14 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
     return True
 
 
+def closes(request: http.Request) -> bool:
+    """Return whether the client's connection ends after the response, by its HTTP version and Connection header.
+
+    mitmproxy decides by the same function (RFC 9112 9.3), but on the request as it is sent to LM Studio.
+    """
+    return bool(http1.connection_close(request.http_version, request.headers))
+
+
 def allow_silence(seconds: int) -> None:
     """Raise mitmproxy's timeout for a connection without traffic to this many seconds.
 
@@ -125,9 +133,3 @@ async def drop_idle(flow: http.HTTPFlow) -> None:
             await asyncio.sleep(0)
     except (KeyError, AttributeError, OSError, RuntimeError):
         return
-
-
-# mitmproxy.net is not documented.
-def closes_after(request: http.Request) -> bool:
-    """Whether the client wants its connection closed after this request, by its version and headers."""
-    return bool(connection_close(request.http_version, request.headers))
