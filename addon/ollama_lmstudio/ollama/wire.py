@@ -1,7 +1,10 @@
 """The JSON writer: what Go's encoding/json would write, in ASCII.
 
-Ollama writes non-ASCII text raw. We escape it, because raw U+2028, U+2029 and U+0085 break the line splitting
-of Python clients, and because an ASCII line can be cut anywhere without splitting a character.
+Where it differs from Python's `json.dumps`, it follows Go's `appendString` (`<`, `>` and `&` are escaped, invalid text
+becomes U+FFFD) and `floatEncoder` (see `float64`). Ollama's recorded answers show both.
+
+Ollama writes non-ASCII text raw. Here it is escaped, which RFC 8259, section 7, allows anywhere: raw U+2028, U+2029 and
+U+0085 break the line splitting of Python clients, and an ASCII line can be cut anywhere without splitting a character.
 """
 
 from __future__ import annotations
@@ -10,14 +13,23 @@ import math
 import re
 from array import array
 from collections.abc import Callable, Iterable
+from ctypes import c_float
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 
-# The bounds between which numbers are written without exponent, rounded to 32 bits as Go does.
-_BOUNDS = (1e-6, 1e21)
-_BOUNDS_32 = (array("f", _BOUNDS)[0], array("f", _BOUNDS)[1])
+from ..unicode import well_formed
 
-# Python spells an exponent with at least two digits; Go drops a zero in front.
+# Go's floatEncoder, as ECMAScript's Number::toString, writes no exponent between these bounds. For 32 bit floats it
+# compares with them rounded to 32 bits.
+_BOUNDS = (1e-6, 1e21)
+_BOUNDS_32 = (c_float(_BOUNDS[0]).value, c_float(_BOUNDS[1]).value)
+
+# Nine digits always tell one 32 bit float from the next (IEEE 754-2019, 5.12.2).
+_NINE_DIGITS = "%.9g"
+_EIGHT_DIGITS = "%.8g"
+_FEWER_DIGITS = tuple(f"%.{digits}g" for digits in range(7, 0, -1))
+
+# Python writes an exponent with at least two digits. Go removes the zero of a negative one: 1e-09 becomes 1e-9.
 _EXPONENT_ZERO = re.compile(r"e-0(?=\d)")
 
 
@@ -55,9 +67,7 @@ def string(text: str) -> str:
     """Write `text` as one quoted JSON string."""
     quoted = encode_basestring_ascii(text)
     if "\\ud" in quoted:
-        # Surrogates: pairs stand for a character, lone ones for nothing.
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        quoted = encode_basestring_ascii(text)
+        quoted = encode_basestring_ascii(well_formed(text))
     if "<" in quoted:
         quoted = quoted.replace("<", "\\u003c")
     if ">" in quoted:
@@ -68,7 +78,7 @@ def string(text: str) -> str:
 
 
 def float64(number: float) -> str:
-    """Write `number` with the fewest digits that read back as the same 64 bit float.
+    """Write `number` with the fewest digits that read back as the same 64 bit float, as Go's strconv and `repr` do.
 
     Raises ValueError for NaN and infinity.
     """
@@ -80,49 +90,26 @@ def float64(number: float) -> str:
     return _exponent(text, number, _BOUNDS) if "e" in text else text
 
 
-def float32(number: float) -> str:
-    """Write `number` with the fewest digits that read back as the same 32 bit float.
+def _float32(number: float) -> str:
+    """Write `number`, which is a 32 bit float, with the fewest digits that read back as the same one.
 
-    Raises ValueError if it is not finite or too large for 32 bits.
+    Of all powers of two, four get another last digit than in Go; they read back all the same.
     """
-    return _float32s(Vector([number]).floats)[0]
-
-
-def _float32s(floats: array[float]) -> list[str]:
-    """Write 32 bit floats, a whole vector at a time.
-
-    Nine digits always read back, and most numbers need eight or nine, so only few go through more than one
-    round of the loop. (Of all powers of two, four get another last digit than in Go; they read back all the same.)
-    """
-    texts = [f"{number:.8g}" for number in floats]
-    exact = _reads_back(texts, floats)
-    for index, is_exact in enumerate(exact):
-        if not is_exact:
-            texts[index] = f"{floats[index]:.9g}"
-    candidates = [index for index, is_exact in enumerate(exact) if is_exact]
-    for digits in range(7, 0, -1):
-        if not candidates:
-            break
-        shorter = [f"{floats[index]:.{digits}g}" for index in candidates]
-        exact = _reads_back(shorter, [floats[index] for index in candidates])
-        kept = [pair for pair, is_exact in zip(zip(candidates, shorter, strict=True), exact, strict=True) if is_exact]
-        for index, text in kept:
-            texts[index] = text
-        candidates = [index for index, _ in kept]
-    return [
-        _exponent(text, number, _BOUNDS_32) if "e" in text else text for text, number in zip(texts, floats, strict=True)
-    ]
-
-
-def _reads_back(texts: Iterable[str], floats: Iterable[float]) -> list[bool]:
-    return [back == number for back, number in zip(array("f", map(float, texts)), floats, strict=True)]
+    # Of the numbers of a normalised embedding, 2 in 3 need eight digits and nearly 1 in 3 seven: eight go first.
+    text = _EIGHT_DIGITS % number
+    if c_float(float(text)).value == number:
+        for digits in _FEWER_DIGITS:
+            shorter = digits % number
+            if c_float(float(shorter)).value != number:
+                break
+            text = shorter
+    else:
+        text = _NINE_DIGITS % number
+    return _exponent(text, number, _BOUNDS_32) if "e" in text else text
 
 
 def _exponent(text: str, number: float, bounds: tuple[float, float]) -> str:
-    """Give a number that Python wrote with an exponent the form Go has for it.
-
-    Go writes an exponent only for numbers outside of `bounds`.
-    """
+    """Return `text`, which Python wrote with an exponent, as Go writes `number`: with one only outside of `bounds`."""
     low, high = bounds
     if low <= abs(number) < high:
         return f"{Decimal(text):f}"
@@ -157,6 +144,6 @@ def _write(value: object, write: Callable[[str], None]) -> None:
             separator = ","
         write("]" if value else "[]")
     elif isinstance(value, Vector):
-        write(f"[{','.join(_float32s(value.floats))}]")
+        write(f"[{','.join(map(_float32, value.floats))}]")
     else:
         raise TypeError(f"{type(value).__name__} has no JSON form")
