@@ -140,7 +140,7 @@ def record(body: object = ASKED, **changed: Any) -> Record:
     return replace(kept, **changed)
 
 
-def exchange(
+def snapshot(
     kept: Record | None = None,
     *,
     call: object = CALL,
@@ -180,18 +180,18 @@ def answered(path: str, response: object, *, method: str = "GET", status: int = 
     )
 
 
-def flow_of(exchange: Snapshot) -> http.HTTPFlow:
+def flow_of(snapshot: Snapshot) -> http.HTTPFlow:
     """Make the flow that an exchange is read from."""
     flow = tflow.tflow()
-    flow.request = http.Request.make(exchange.method, f"http://localhost:1234{exchange.path}", exchange.body)
-    flow.request.headers = _headers(exchange.headers)
+    flow.request = http.Request.make(snapshot.method, f"http://localhost:1234{snapshot.path}", snapshot.body)
+    flow.request.headers = _headers(snapshot.headers)
     flow.response = None
-    if exchange.status:
-        flow.response = http.Response.make(exchange.status, exchange.response or b"")
-        flow.response.headers = _headers(exchange.response_headers)
-        flow.response.reason = exchange.reason
-        flow.response.raw_content = exchange.response
-    exchange.record.save(flow.metadata)
+    if snapshot.status:
+        flow.response = http.Response.make(snapshot.status, snapshot.response or b"")
+        flow.response.headers = _headers(snapshot.response_headers)
+        flow.response.reason = snapshot.reason
+        flow.response.raw_content = snapshot.response
+    snapshot.record.save(flow.metadata)
     return flow
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.inspect.conftest import EVENTS, LINES, chunk, dumps, line, ndjson, sse
 
-from ollama_lmstudio.inspect.answers import MAX_STATES, ParsedAnswer, State, read_answer
+from ollama_lmstudio.inspect.answers import MAX_PROGRESS, ParsedAnswer, Progress, read_answer
 from ollama_lmstudio.inspect.conversation import ParsedToolCall
 from ollama_lmstudio.record.record import Numbers
 
@@ -297,14 +297,14 @@ def test_a_download() -> None:
             {"status": "success"},
         )
     )
-    assert answer.states == [State("pulling manifest"), State("pulling ab", 100, 50, 2), State("success")]
-    assert not answer.spoke
+    assert answer.progress == [Progress("pulling manifest"), Progress("pulling ab", 100, 50, 2), Progress("success")]
+    assert not answer.has_answer
 
 
 def test_of_many_states_the_last_is_known() -> None:
     answer = read_answer(ndjson(*({"status": f"state {number}"} for number in range(1000))))
-    assert len(answer.states) == MAX_STATES
-    assert answer.states[-1].status == "state 999"
+    assert len(answer.progress) == MAX_PROGRESS
+    assert answer.progress[-1].status == "state 999"
 
 
 def test_only_the_first_problems_are_told() -> None:

@@ -150,9 +150,9 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]]
 
 @pytest.mark.parametrize(("asked", "call", "expected"), CHANGES.values(), ids=CHANGES)
 def test_changes(asked: dict[str, Any], call: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    asked_path = "/api/embed" if "input" in asked else CHAT
+    client_path = "/api/embed" if "input" in asked else CHAT
     path = "/v1/embeddings" if "input" in asked else COMPLETIONS
-    assert changes(dumps(asked), asked_path, dumps(call), path) == expected
+    assert changes(dumps(asked), client_path, dumps(call), path) == expected
 
 
 def test_what_the_mapping_does_is_what_is_told() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mitmproxy.addons import view
 from mitmproxy.test import taddons
-from tests.inspect.conftest import exchange, flow_of
+from tests.inspect.conftest import flow_of, snapshot
 
 from ollama_lmstudio import options
 from ollama_lmstudio.inspect.commands import Commands
@@ -38,7 +38,7 @@ def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: 
         commands = Commands(lambda: services, lambda coroutine: coroutine.close())
         flows = view.View()
         with taddons.context(flows, commands) as context:
-            flows.add([flow_of(exchange())])
+            flows.add([flow_of(snapshot())])
             context.master.commands.execute(f"ollama.export @focus {tmp_path}/a.sh")
 
     asyncio.run(run())

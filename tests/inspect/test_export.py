@@ -23,13 +23,13 @@ from tests.inspect.conftest import (
     answered,
     chunk,
     dumps,
-    exchange,
     line,
     ndjson,
     record,
+    snapshot,
     sse,
 )
-from tests.inspect.test_render import own_call
+from tests.inspect.test_render import internal_call
 
 from ollama_lmstudio.inspect import export
 from ollama_lmstudio.inspect.snapshot import Snapshot
@@ -86,16 +86,16 @@ It is a dot.
 
 
 def test_markdown() -> None:
-    assert export.markdown(exchange()) == MARKDOWN
+    assert export.markdown(snapshot()) == MARKDOWN
 
 
 def test_markdown_of_other_answers() -> None:
-    failed = exchange(record(numbers=None), response=dumps({"error": "model 'nope' not found"}), status=404)
+    failed = snapshot(record(numbers=None), response=dumps({"error": "model 'nope' not found"}), status=404)
     assert export.markdown(failed).endswith("\n\n**Error:** model 'nope' not found\n")
     listed = export.markdown(answered("/api/tags", {"models": []}))
     assert listed == '## GET `/api/tags`\n\n- status: 200\n\n### answer\n\n```json\n{\n  "models": []\n}\n```\n'
     assert "\n\n### answer\n\nOllama is running\n" in export.markdown(answered("/", b"Ollama is running"))
-    embedded = exchange(
+    embedded = snapshot(
         record({"input": ["a\nb"]}, path="/api/embed", numbers=None), response=dumps({"embedding": [1] * 99})
     )
     assert "### texts\n\n1. a b\n" in export.markdown(embedded)
@@ -105,7 +105,7 @@ def test_markdown_of_other_answers() -> None:
 def test_markdown_cannot_be_broken_out_of() -> None:
     calls = [{"function": {"name": "a`b", "arguments": {"x": "```\n# no heading"}}}]
     body = {"model": "m`", "messages": [{"role": "assistant", "tool_calls": calls}]}
-    text = export.markdown(exchange(record(body)))
+    text = export.markdown(snapshot(record(body)))
     assert 'calls ``a`b``\n\n````json\n{\n  "x": "```\\n# no heading"\n}\n````' in text
 
 
@@ -155,7 +155,7 @@ BODIES: dict[str, bytes] = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_curl_sends_the_same_body(body: bytes, heard: tuple[str, list[Any]]) -> None:
     address, requests = heard
-    _run(export.curl(exchange(record(body)), address))
+    _run(export.curl(snapshot(record(body)), address))
     assert [(method, path, sent) for method, path, _, sent in requests] == [("POST", "/api/chat", body)]
 
 
@@ -178,7 +178,7 @@ def test_curl_sends_the_same_request(
 ) -> None:
     address, requests = heard
     kept = Record(kind="answer", method=method, path=path, query=query, request=body, request_size=len(body))
-    _run(export.curl(exchange(kept, call=b""), f"{address}/"))
+    _run(export.curl(snapshot(kept, call=b""), f"{address}/"))
     assert [(sent[0], sent[1], sent[3]) for sent in requests] == [(method, path + (f"?{query}" if query else ""), body)]
 
 
@@ -198,7 +198,7 @@ def test_curl_sends_the_clients_headers_but_no_secrets(heard: tuple[str, list[An
         ("Cookie", SECRET),
         ("@/etc/passwd", "x"),
     )
-    command = export.curl(exchange(record({"model": "m", "name": "n", "password": SECRET}, headers=fields)), address)
+    command = export.curl(snapshot(record({"model": "m", "name": "n", "password": SECRET}, headers=fields)), address)
     assert SECRET not in command
     _run(command)
     ((_, _, headers, body),) = requests
@@ -220,7 +220,7 @@ def _run(command: str) -> None:
 
 def test_curl_reads_well() -> None:
     kept = record({"model": "m"}, headers=(("Content-Type", "application/json"),))
-    assert export.curl(exchange(kept), ADDRESS) == (
+    assert export.curl(snapshot(kept), ADDRESS) == (
         "curl --no-buffer http://localhost:11434/api/chat -H 'Content-Type: application/json' "
         '--data-binary \'{"model": "m"}\''
     )
@@ -229,9 +229,9 @@ def test_curl_reads_well() -> None:
 
 def test_curl_is_refused_where_there_is_no_request() -> None:
     with pytest.raises(export.NotExportable, match="own"):
-        export.curl(own_call(), ADDRESS)
+        export.curl(internal_call(), ADDRESS)
     with pytest.raises(export.NotExportable, match="not all"):
-        export.curl(exchange(record(request_size=10**6)), ADDRESS)
+        export.curl(snapshot(record(request_size=10**6)), ADDRESS)
 
 
 CALLING = ndjson(
@@ -245,7 +245,7 @@ CALLING = ndjson(
 
 
 def test_jsonl_is_what_lm_studio_got_and_answered() -> None:
-    text = export.jsonl(exchange())
+    text = export.jsonl(snapshot())
     assert "\n" not in text
     value = json.loads(text)
     assert value["messages"] == [*CALL["messages"], {"role": "assistant", "content": "It is a dot."}]
@@ -271,36 +271,36 @@ def test_jsonl_has_tool_calls_in_openais_form() -> None:
             },
         ]
     }
-    assert json.loads(export.jsonl(exchange(call=call, response=CALLING))) == expected
+    assert json.loads(export.jsonl(snapshot(call=call, response=CALLING))) == expected
     events = sse(
         chunk(tool_calls=[{"index": 0, "id": "c", "function": {"name": "weather", "arguments": '{"unit": "C", '}}]),
         chunk(tool_calls=[{"index": 0, "function": {"arguments": '"city": "Rome"}'}}]),
         chunk("tool_calls"),
     )
-    sent_on = exchange(Record(kind="relay", path="/v1/chat/completions"), call=call, response=events)
+    sent_on = snapshot(Record(kind="relay", path="/v1/chat/completions"), call=call, response=events)
     assert json.loads(export.jsonl(sent_on)) == expected
 
 
 REFUSED: dict[str, tuple[Snapshot, str]] = {
-    "an error": (exchange(record(error="gone")), "did not end well"),
-    "a status": (exchange(status=404), "did not end well"),
-    "an answer that was cut off": (exchange(response=ndjson(line("a"), line(done=True, reason="length"))), "length"),
-    "an answer without an end": (exchange(response=ndjson(line("a"))), "no end"),
-    "an answer that is not kept": (exchange(record(response_size=10**6)), "not all"),
-    "an empty answer": (exchange(response=ndjson(line(done=True))), "empty"),
-    "a broken line": (exchange(response=b"oops\n" + LINES), "whole"),
-    "a load": (exchange(call=b""), "no conversation"),
-    "a raw prompt": (exchange(call={"prompt": "a"}, path="/v1/completions"), "no conversation"),
-    "messages of another API": (exchange(path="/v1/messages"), "no conversation"),
+    "an error": (snapshot(record(error="gone")), "did not end well"),
+    "a status": (snapshot(status=404), "did not end well"),
+    "an answer that was cut off": (snapshot(response=ndjson(line("a"), line(done=True, reason="length"))), "length"),
+    "an answer without an end": (snapshot(response=ndjson(line("a"))), "no end"),
+    "an answer that is not kept": (snapshot(record(response_size=10**6)), "not all"),
+    "an empty answer": (snapshot(response=ndjson(line(done=True))), "empty"),
+    "a broken line": (snapshot(response=b"oops\n" + LINES), "whole"),
+    "a load": (snapshot(call=b""), "no conversation"),
+    "a raw prompt": (snapshot(call={"prompt": "a"}, path="/v1/completions"), "no conversation"),
+    "messages of another API": (snapshot(path="/v1/messages"), "no conversation"),
     "a list": (answered("/api/tags", {"models": []}), "no conversation"),
-    "our own call": (own_call(), "no conversation"),
+    "our own call": (internal_call(), "no conversation"),
 }
 
 
-@pytest.mark.parametrize(("given_exchange", "reason"), REFUSED.values(), ids=REFUSED)
-def test_jsonl_is_of_exchanges_that_ended_well(given_exchange: Snapshot, reason: str) -> None:
+@pytest.mark.parametrize(("case", "reason"), REFUSED.values(), ids=REFUSED)
+def test_jsonl_is_of_exchanges_that_ended_well(case: Snapshot, reason: str) -> None:
     with pytest.raises(export.NotExportable, match=reason):
-        export.jsonl(given_exchange)
+        export.jsonl(case)
 
 
 def test_every_format_has_a_suffix() -> None:
@@ -314,7 +314,7 @@ def test_no_secrets_in_any(form: str) -> None:
         headers=(("Authorization", SECRET), ("User-Agent", "curl")),
         upstream_headers=(("Set-Cookie", SECRET),),
     )
-    text = export.write(exchange(kept, headers=(("Authorization", SECRET),)), form, ADDRESS)
+    text = export.write(snapshot(kept, headers=(("Authorization", SECRET),)), form, ADDRESS)
     assert SECRET not in text
     assert text.endswith("\n")
 

@@ -18,6 +18,10 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 
+NESTED: list[Any] = []
+for _ in range(299):
+    NESTED = [NESTED]
+
 CUT: dict[str, tuple[str, Any]] = {
     "in a text": ('{"a": "hel', {"a": "hel"}),
     "in a text of a list": ('["one", "tw', ["one", "tw"]),
@@ -34,6 +38,10 @@ CUT: dict[str, tuple[str, Any]] = {
     "after a bracket": ('{"a": [{', {"a": [{}]}),
     "with brackets in texts": ('{"a": "}]", "b": ["{', {"a": "}]", "b": ["{"]}),
     "not cut, but with a line break in a text": ('{"a": "x\ny"}', {"a": "x\ny"}),
+    # What pydantic_core.from_json(allow_partial="trailing-strings") gives an error for.
+    "with a line break in a text": ('{"a": "x\ny", "b": "z', {"a": "x\ny", "b": "z"}),
+    "with half of a character": ('{"a": "x\\ud83d", "b": "z', {"a": "x\ud83d", "b": "z"}),
+    "nested deeper than pydantic-core goes": ('{"a": "x", "b": ' + "[" * 300, {"a": "x", "b": NESTED}),
     "wrongly closed": ('{"a": [1, 2}, "b": 3}', {"a": [1]}),
 }
 

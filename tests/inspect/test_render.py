@@ -17,11 +17,11 @@ from tests.inspect.conftest import (
     answered,
     chunk,
     dumps,
-    exchange,
     line,
     ndjson,
     parts,
     record,
+    snapshot,
     sse,
 )
 
@@ -74,11 +74,11 @@ done reason: stop"""
 
 
 def test_a_request_shows_the_whole_exchange() -> None:
-    assert render.ollama_request(exchange()) == WHOLE
+    assert render.ollama_request(snapshot()) == WHOLE
 
 
 def test_a_response_shows_what_came_back() -> None:
-    assert render.ollama_response(exchange()) == WHOLE[WHOLE.index("# Answer") :]
+    assert render.ollama_response(snapshot()) == WHOLE[WHOLE.index("# Answer") :]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_response_shows_what_came_back() -> None:
     ],
 )
 def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
-    shown = parts(render.ollama_request(exchange(record(numbers=None), **changed)))
+    shown = parts(render.ollama_request(snapshot(record(numbers=None), **changed)))
     assert {name: shown.get(name) for name in expected} == expected
     assert "POST /api/chat" in shown
 
@@ -103,30 +103,30 @@ def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[st
     ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is")]
 )
 def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
-    asked = exchange(record(numbers=None, response_size=0), response=response, coming=True)
+    asked = snapshot(record(numbers=None, response_size=0), response=response, coming=True)
     assert parts(render.ollama_response(asked)) == {"Answer so far: 200 OK": text}
 
 
 def test_an_answer_that_is_not_kept() -> None:
-    shown = parts(render.ollama_request(exchange(response=None)))
+    shown = parts(render.ollama_request(snapshot(response=None)))
     assert shown["Answer: 200 OK"] == "body: not kept"
     assert "total: " in shown["Numbers"]
 
 
 def test_a_request_that_waits_is_shown_as_a_person_edits_it() -> None:
-    asked = exchange(record(kind="", numbers=None), body=dumps(ASKED | {"model": "edited"}), status=0, response=None)
+    asked = snapshot(record(kind="", numbers=None), body=dumps(ASKED | {"model": "edited"}), status=0, response=None)
     assert "model: edited" in render.ollama_request(asked)
 
 
 def test_a_broken_answer_shows_what_is_there() -> None:
     kept = record(error="LM Studio closed the connection before its answer was finished", numbers=None, response_size=0)
     body = ndjson(line("It is "), {"error": "LM Studio closed the connection"})
-    shown = parts(render.ollama_response(exchange(kept, response=body)))
+    shown = parts(render.ollama_response(snapshot(kept, response=body)))
     assert shown == {
         "Answer: 200 OK": "assistant: It is",
         "Error": "error: LM Studio closed the connection before its answer was finished",
     }
-    shown = parts(render.ollama_response(exchange(replace(kept, error=""), response=ndjson(line("It is ")))))
+    shown = parts(render.ollama_response(snapshot(replace(kept, error=""), response=ndjson(line("It is ")))))
     assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
 
 
@@ -141,7 +141,7 @@ def test_an_answer_without_words(reason: str, text: str | None) -> None:
 def test_bodies_that_are_not_kept_whole_say_so() -> None:
     body = dumps(ASKED)
     kept = record(body[: body.index(PNG.encode()) + 40], request_size=len(body), response_size=5_000_000)
-    shown = parts(render.ollama_request(exchange(kept, response=LINES[:150])))
+    shown = parts(render.ollama_request(snapshot(kept, response=LINES[:150])))
     assert f"kept: {len(kept.request)} bytes of " in shown["POST /api/chat"]
     assert "problem: the body is broken: Unterminated string" in shown["POST /api/chat"]
     assert "  [image/png, 30 bytes]" in shown["POST /api/chat"]
@@ -152,13 +152,13 @@ def test_bodies_that_are_not_kept_whole_say_so() -> None:
 
 
 def test_a_short_body_that_is_broken_is_shown_beside_what_could_be_read_of_it() -> None:
-    shown = parts(render.ollama_request(exchange(record(b'{"model": "m", "messages": [{"role": '))))["POST /api/chat"]
+    shown = parts(render.ollama_request(snapshot(record(b'{"model": "m", "messages": [{"role": '))))["POST /api/chat"]
     assert 'body: |\n  {"model": "m", "messages": [{"role":\nmodel: m\n' in shown
 
 
 @pytest.mark.parametrize("body", [b"oops", b"[1, 2", b'"' + PNG.encode()])
 def test_a_body_that_is_no_request_is_shown_as_it_is(body: bytes) -> None:
-    shown = render.ollama_request(exchange(record(body)))
+    shown = render.ollama_request(snapshot(record(body)))
     assert (body.decode() in shown) == (PNG.encode() not in body)
     assert PNG not in shown
 
@@ -172,18 +172,18 @@ def test_what_the_client_left_empty_is_named_only() -> None:
         "context": [1] * 500,
         "options": {},
     }
-    shown = parts(render.ollama_request(exchange(record(body, path="/api/generate"))))
+    shown = parts(render.ollama_request(snapshot(record(body, path="/api/generate"))))
     assert shown["POST /api/generate"].split("\n")[1:] == ["model: m", "context: 500 numbers", "empty: suffix, format"]
 
 
 def test_what_was_dropped_on_the_way_and_cannot_be_seen_is_named() -> None:
-    shown = render.ollama_request(exchange(record(dropped=("num_ctx", "format together with tools"))))
+    shown = render.ollama_request(snapshot(record(dropped=("num_ctx", "format together with tools"))))
     assert "LM Studio has no: format together with tools\n" in shown
 
 
 def test_long_conversations() -> None:
     messages = [{"role": "user", "content": f"number {number} " + "x " * 15_000} for number in range(500)]
-    shown = render.ollama_request(exchange(record({"messages": messages}), call={"messages": messages}))
+    shown = render.ollama_request(snapshot(record({"messages": messages}), call={"messages": messages}))
     assert "# 300 messages are left out" in shown
     assert "number 19 x" in shown
     assert "number 20 x" not in shown
@@ -195,7 +195,7 @@ def test_long_conversations() -> None:
 
 def test_many_texts() -> None:
     body = {"model": "m", "input": ["a text"] * 999}
-    shown = render.ollama_request(exchange(record(body, path="/api/embed"), call=body, path="/v1/embeddings"))
+    shown = render.ollama_request(snapshot(record(body, path="/api/embed"), call=body, path="/v1/embeddings"))
     assert shown.count("a text") == 200
     assert "# 799 texts are left out" in shown
 
@@ -286,10 +286,10 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
 }
 
 
-@pytest.mark.parametrize(("given_exchange", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_answers_of_the_bridge_itself(given_exchange: Snapshot, expected: str) -> None:
-    assert parts(render.ollama_response(given_exchange))["Answer: 200"] == expected
-    assert "# Answered by the bridge itself" in render.ollama_request(given_exchange)
+@pytest.mark.parametrize(("case", "expected"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_of_the_bridge_itself(case: Snapshot, expected: str) -> None:
+    assert parts(render.ollama_response(case))["Answer: 200"] == expected
+    assert "# Answered by the bridge itself" in render.ollama_request(case)
 
 
 def test_an_error() -> None:
@@ -319,7 +319,7 @@ def test_durations(nanoseconds: int, text: str) -> None:
 
 def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
     metrics = {"total_duration": 2 * 10**9, "load_duration": 10**9, "eval_count": 11, "eval_duration": 10**9}
-    shown = render.ollama_response(exchange(record(numbers=None), response=ndjson(line(done=True) | metrics)))
+    shown = render.ollama_response(snapshot(record(numbers=None), response=ndjson(line(done=True) | metrics)))
     assert parts(shown)["Numbers"] == (
         "answer: 11 tokens\nspeed: 11 tok/s\nload: 1.0 s\ntotal: 2.0 s\ndone reason: stop"
     )
@@ -329,7 +329,7 @@ def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
 
 
 def test_the_call() -> None:
-    shown = render.lmstudio_request(exchange())
+    shown = render.lmstudio_request(snapshot())
     assert shown.startswith('# POST /v1/chat/completions\n{\n  "model": "llama-3.2-3b-instruct",\n')
     assert '"url": "[image/png, 70 bytes]"' in shown
     body = json.loads(shown.partition("\n")[2])
@@ -337,7 +337,7 @@ def test_the_call() -> None:
 
 
 def test_the_events_as_they_came() -> None:
-    shown = render.lmstudio_response(exchange())
+    shown = render.lmstudio_response(snapshot())
     events = EVENTS.decode().replace("\n\n", "\n").strip()
     assert shown == (
         f"# LM Studio's answer: 200\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
@@ -348,7 +348,7 @@ def test_the_events_as_they_came() -> None:
 def test_named_events_and_broken_ones() -> None:
     body = b': ping\n\nevent: error\ndata: {"message":\ndata: "no"}\n\ndata: {"broken\n\ndata: [DO'
     kept = record(upstream=body, upstream_size=10**6, error="LM Studio closed the connection")
-    assert parts(render.lmstudio_response(exchange(kept))) == {
+    assert parts(render.lmstudio_response(snapshot(kept))) == {
         "LM Studio's answer: 200": "Content-Type: text/event-stream\nSet-Cookie: ***",
         "Body: 1.0 MB, 3 events": (
             f'event: error\ndata: {{"message": "no"}}\ndata: {{"broken\ndata: [DO\nkept: {len(body)} bytes of 1.0 MB'
@@ -359,7 +359,7 @@ def test_named_events_and_broken_ones() -> None:
 
 def test_many_events() -> None:
     body = sse(*(chunk(content=f"<{number}>") for number in range(5000)))
-    shown = render.lmstudio_response(exchange(record(upstream=body, upstream_size=len(body))))
+    shown = render.lmstudio_response(snapshot(record(upstream=body, upstream_size=len(body))))
     assert "5,001 events" in shown
     assert "# 3,501 events are left out" in shown
     assert "<1199>" in shown
@@ -370,15 +370,15 @@ def test_many_events() -> None:
 def test_one_object() -> None:
     body = dumps({"error": {"message": "no such model"}})
     kept = record(status=400, upstream=body, upstream_size=len(body), upstream_headers=(("ETag", "x"),))
-    assert parts(render.lmstudio_response(exchange(kept))) == {
+    assert parts(render.lmstudio_response(snapshot(kept))) == {
         "LM Studio's answer: 400": "ETag: x",
         f"Body: {len(body)} bytes": '{\n  "error": {\n    "message": "no such model"\n  }\n}',
     }
 
 
 def test_lm_studio_has_not_answered() -> None:
-    assert render.lmstudio_response(exchange(record(status=0))) == "# No answer of LM Studio yet"
-    shown = render.lmstudio_response(exchange(record(status=0, error="LM Studio is not reachable")))
+    assert render.lmstudio_response(snapshot(record(status=0))) == "# No answer of LM Studio yet"
+    shown = render.lmstudio_response(snapshot(record(status=0, error="LM Studio is not reachable")))
     assert parts(shown) == {"No answer of LM Studio": "", "Error": "error: LM Studio is not reachable"}
 
 
@@ -388,7 +388,7 @@ def test_lm_studio_was_not_asked() -> None:
     assert "0.33.0" in render.lmstudio_response(version)
 
 
-def own_call(**changed: Any) -> Snapshot:
+def internal_call(**changed: Any) -> Snapshot:
     """Make a call that nobody asked for."""
     kept = Record(kind="own", purpose="model list for name resolution")
     headers = (("Content-Type", "application/json"),)
@@ -398,21 +398,21 @@ def own_call(**changed: Any) -> Snapshot:
 
 
 def test_a_call_of_our_own() -> None:
-    assert render.lmstudio_request(own_call()) == (
+    assert render.lmstudio_request(internal_call()) == (
         "# The bridge's own call: model list for name resolution\n\n# GET /api/v1/models"
     )
-    shown = render.lmstudio_response(own_call())
+    shown = render.lmstudio_response(internal_call())
     assert shown.startswith("# LM Studio's answer: 200\nContent-Type: application/json\n\n# Body: ")
     assert '"key": "qwen/qwen3-4b"' in shown
-    assert "1 model: |" in render.ollama_request(own_call())
-    assert "1 model: |" in render.ollama_response(own_call())
+    assert "1 model: |" in render.ollama_request(internal_call())
+    assert "1 model: |" in render.ollama_response(internal_call())
 
 
 def test_a_request_that_was_sent_on() -> None:
     body = dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
     call = dumps({"model": "org/m", "messages": [{"role": "user", "content": "hi"}]})
     kept = Record(kind="relay", method="POST", path="/v1/chat/completions", request=body)
-    sent_on = exchange(kept, call=call, response=EVENTS, content_type="text/event-stream")
+    sent_on = snapshot(kept, call=call, response=EVENTS, content_type="text/event-stream")
     shown = parts(render.ollama_request(sent_on))
     assert shown["Sent to LM Studio: POST /v1/chat/completions"] == "model: m -> org/m"
     assert shown["Answer: 200 OK"] == "assistant: It is a dot."
@@ -445,11 +445,11 @@ def test_never_raises(
 @pytest.mark.parametrize("view", VIEWS)
 def test_base64_is_never_shown(view: Any) -> None:
     for cut in range(0, len(dumps(ASKED)), 50):
-        assert PNG[:40] not in view(exchange(record(dumps(ASKED)[:cut])))
+        assert PNG[:40] not in view(snapshot(record(dumps(ASKED)[:cut])))
 
 
 def test_huge_numbers() -> None:
     numbers = Numbers(total=10**30, generation=10**5, answer_tokens=10**30)
-    assert "tok/s" in render.ollama_response(exchange(record(numbers=numbers)))
+    assert "tok/s" in render.ollama_response(snapshot(record(numbers=numbers)))
     vectors = {"embeddings": [[10**400], [1e308, 1e308], [float("nan")]]}
-    assert "too large" in render.ollama_response(exchange(response=dumps(vectors)))
+    assert "too large" in render.ollama_response(snapshot(response=dumps(vectors)))

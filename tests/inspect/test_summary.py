@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
-from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, exchange, flow_of, ndjson, record
-from tests.inspect.test_render import TAG, V1_MODEL, own_call
+from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, flow_of, ndjson, record, snapshot
+from tests.inspect.test_render import TAG, V1_MODEL, internal_call
 
 from ollama_lmstudio.inspect import summary
 from ollama_lmstudio.inspect.snapshot import Snapshot
@@ -30,35 +30,35 @@ def request(body: object, path: str, **changed: Any) -> Record:
 def failed(status: int, error: object, **changed: Any) -> Snapshot:
     """Make an exchange that was answered with an error."""
     kept = record(model="nope", numbers=None, **changed)
-    return exchange(
+    return snapshot(
         kept, response=error if isinstance(error, bytes) else dumps(error), status=status, reason="Not Found"
     )
 
 
 CASES: dict[str, tuple[Snapshot, str, str]] = {
-    "a chat": (exchange(), "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
+    "a chat": (snapshot(), "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
     "generate": (
-        exchange(record(path="/api/generate", model="m:latest", numbers=Numbers(first_token=9 * MS, answer_tokens=1))),
+        snapshot(record(path="/api/generate", model="m:latest", numbers=Numbers(first_token=9 * MS, answer_tokens=1))),
         "generate m: first token 9.0 ms, ? + 1 tokens",
         "",
     ),
     "a chat that was cut off": (
-        exchange(record(numbers=LENGTH)),
+        snapshot(record(numbers=LENGTH)),
         "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, cut off: length",
         ":scissors:",
     ),
     "a chat that broke": (
-        exchange(record(error=GONE)),
+        snapshot(record(error=GONE)),
         f"chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, then {GONE}",
         ":scissors:",
     ),
     "a chat that broke before anything was measured": (
-        exchange(record(error=GONE, numbers=None)),
+        snapshot(record(error=GONE, numbers=None)),
         f"chat llama3.2: {GONE}",
         ":scissors:",
     ),
     "a client that left before there was an answer": (
-        exchange(record(numbers=None), status=0, response=None, problem="Client disconnected."),
+        snapshot(record(numbers=None), status=0, response=None, problem="Client disconnected."),
         "chat llama3.2: Client disconnected.",
         ":x:",
     ),
@@ -79,13 +79,13 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
     ),
     "an error without a body": (failed(404, b""), "chat nope: 404 Not Found", ":x:"),
     "a load": (
-        exchange(record(numbers=None), response=dumps({"done": True, "done_reason": "load"})),
+        snapshot(record(numbers=None), response=dumps({"done": True, "done_reason": "load"})),
         "chat llama3.2: loaded",
         "",
     ),
-    "an answer without numbers": (exchange(record(numbers=None)), "chat llama3.2", ""),
+    "an answer without numbers": (snapshot(record(numbers=None)), "chat llama3.2", ""),
     "embed": (
-        exchange(
+        snapshot(
             request({"model": "nomic", "input": ["a", "b", "c"]}, "/api/embed"),
             response=dumps({"embeddings": [[0.5] * 768] * 3}),
         ),
@@ -93,12 +93,12 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "",
     ),
     "embeddings": (
-        exchange(request({"prompt": "a"}, "/api/embeddings"), response=dumps({"embedding": [1, 2]})),
+        snapshot(request({"prompt": "a"}, "/api/embeddings"), response=dumps({"embedding": [1, 2]})),
         "embeddings nomic: 1 text, 2 dimensions",
         "",
     ),
     "embeddings of LM Studio's": (
-        exchange(
+        snapshot(
             request({"input": "a"}, "/v1/embeddings", kind="relay"),
             response=b'{\n "data": [\n {"index": 0,\n "embedding": [\n 0.1,\n 0.2,\n 0.3\n]}]}',
         ),
@@ -106,14 +106,14 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "",
     ),
     "no embedding": (
-        exchange(request({"input": []}, "/api/embed"), response=dumps({"embeddings": []})),
+        snapshot(request({"input": []}, "/api/embed"), response=dumps({"embeddings": []})),
         "embed nomic",
         "",
     ),
     "tags": (answered("/api/tags", {"models": [TAG] * 7}), "tags: 7 models", ""),
     "ps": (answered("/api/ps", {"models": [TAG]}), "ps: 1 model", ""),
     "models of LM Studio's": (
-        exchange(Record(kind="relay", method="GET", path="/v1/models"), response=dumps({"data": []})),
+        snapshot(Record(kind="relay", method="GET", path="/v1/models"), response=dumps({"data": []})),
         "v1/models: 0 models",
         "",
     ),
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "",
     ),
     "pull": (
-        exchange(
+        snapshot(
             Record(kind="served", method="POST", path="/api/pull", model="m"),
             response=ndjson({"status": "pulling manifest"}, {"status": "success"}),
         ),
@@ -139,7 +139,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "",
     ),
     "a blob": (
-        exchange(
+        snapshot(
             Record(kind="served", method="POST", path="/api/blobs/sha256:" + "ab" * 32, request_size=12_000_000),
             call=b"",
             response=b"",
@@ -154,7 +154,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "",
     ),
     "a replay": (
-        exchange(replayed=True),
+        snapshot(replayed=True),
         "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, replay",
         ":repeat:",
     ),
@@ -164,28 +164,32 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         ":x:",
     ),
     "a call of our own": (
-        own_call(response=dumps({"models": [V1_MODEL] * 7}), took=3 * MS),
+        internal_call(response=dumps({"models": [V1_MODEL] * 7}), took=3 * MS),
         "model list for name resolution: 7 models, 3.0 ms",
         ":gear:",
     ),
     "a call of our own that failed": (
-        own_call(status=0, response=None, took=3 * MS, problem="LM Studio is not reachable"),
+        internal_call(status=0, response=None, took=3 * MS, problem="LM Studio is not reachable"),
         "model list for name resolution: LM Studio is not reachable, 3.0 ms",
         ":gear:",
     ),
     "a poll": (
-        own_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
+        internal_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
         "download: downloading",
         ":gear:",
     ),
-    "a call of our own without a purpose": (own_call(record=Record(kind="own"), response=b"{}"), "own call", ":gear:"),
+    "a call of our own without a purpose": (
+        internal_call(record=Record(kind="own"), response=b"{}"),
+        "own call",
+        ":gear:",
+    ),
 }
 
 
-@pytest.mark.parametrize(("given_exchange", "comment", "mark"), CASES.values(), ids=CASES)
-def test_comments_and_marks(given_exchange: Snapshot, comment: str, mark: str) -> None:
-    assert summary.comment(given_exchange) == comment
-    assert summary.mark(given_exchange) == mark
+@pytest.mark.parametrize(("case", "comment", "mark"), CASES.values(), ids=CASES)
+def test_comments_and_marks(case: Snapshot, comment: str, mark: str) -> None:
+    assert summary.comment(case) == comment
+    assert summary.mark(case) == mark
 
 
 def test_mitmproxy_knows_all_marks() -> None:
@@ -194,7 +198,7 @@ def test_mitmproxy_knows_all_marks() -> None:
 
 def test_a_comment_is_one_short_line() -> None:
     error = "what\x1b[31m\nhappened\u2028 " + "x" * 10_000
-    comment = summary.comment(exchange(record(model="m" * 500 + "\ud800", error=error, numbers=None)))
+    comment = summary.comment(snapshot(record(model="m" * 500 + "\ud800", error=error, numbers=None)))
     assert len(comment) <= summary.COMMENT_CHARACTERS
     assert comment.isprintable()
 
@@ -204,7 +208,7 @@ def test_large_bodies_are_not_parsed() -> None:
     assert len(models) > summary.PARSED_BYTES
     assert summary.comment(answered("/api/tags", models)) == "tags"
     lines = EVENTS * 10_000 + b'\n{"status":"success"}\n'
-    pull = exchange(Record(kind="served", path="/api/pull", model="m"), response=lines)
+    pull = snapshot(Record(kind="served", path="/api/pull", model="m"), response=lines)
     assert summary.comment(pull) == "pull m: success"
 
 
@@ -226,7 +230,7 @@ def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None
 
 
 def test_the_users_comment_and_mark_stay() -> None:
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     summary.label(flow)
     assert flow.comment.startswith("chat llama3.2: ")
     flow.comment, flow.marked = "look here", ":star:"
@@ -235,7 +239,7 @@ def test_the_users_comment_and_mark_stay() -> None:
 
 
 def test_a_label_that_is_not_the_users_changes() -> None:
-    flow = flow_of(exchange(kept=record(status=0, numbers=None), response=None, status=0))
+    flow = flow_of(snapshot(kept=record(status=0, numbers=None), response=None, status=0))
     summary.label(flow)
     before = flow.comment
     record(error="gone").save(flow.metadata)

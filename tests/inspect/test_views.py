@@ -16,8 +16,8 @@ import httpx
 import pytest
 from mitmproxy import contentviews, http, io
 from mitmproxy.test import taddons, tflow
-from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, exchange, flow_of, record
-from tests.inspect.test_render import own_call
+from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, flow_of, record, snapshot
+from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio.inspect import render, views
@@ -72,19 +72,19 @@ def names() -> list[str]:
 def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-stream") -> Snapshot:
     """Make the exchange of a request that was sent on."""
     kept = Record(kind="relay", method="POST", path=path, request=dumps({"model": "m"}))
-    whole = exchange(kept, call={"model": "org/m"}, response=response, content_type=content_type)
+    whole = snapshot(kept, call={"model": "org/m"}, response=response, content_type=content_type)
     return replace(whole, path=path)
 
 
 OLLAMA, LM_STUDIO = "Ollama", "LM Studio"
 
 CHOSEN: dict[str, tuple[Snapshot, str]] = {
-    "a call": (exchange(), OLLAMA),
-    "a call that failed": (exchange(record(error="gone"), response=b'{"error":"gone"}', status=502), OLLAMA),
+    "a call": (snapshot(), OLLAMA),
+    "a call that failed": (snapshot(record(error="gone"), response=b'{"error":"gone"}', status=502), OLLAMA),
     "an answer": (answered("/api/tags", {"models": []}), OLLAMA),
     "an answer that is no JSON": (answered("/", b"Ollama is running"), OLLAMA),
     "what is served": (
-        exchange(Record(kind="served", method="POST", path="/api/pull"), response=b'{"status":"success"}\n'),
+        snapshot(Record(kind="served", method="POST", path="/api/pull"), response=b'{"status":"success"}\n'),
         OLLAMA,
     ),
     "a chat that was sent on": (relay("/v1/chat/completions"), OLLAMA),
@@ -92,27 +92,27 @@ CHOSEN: dict[str, tuple[Snapshot, str]] = {
     "LM Studio's own chat": (relay("/api/v1/chat"), OLLAMA),
     "a list that was sent on": (relay("/v1/models", b'{"data":[]}', "application/json"), LM_STUDIO),
     "a load that was sent on": (relay("/api/v1/models/load", b"{}", "application/json"), LM_STUDIO),
-    "a call of our own": (own_call(), LM_STUDIO),
+    "a call of our own": (internal_call(), LM_STUDIO),
 }
 
 
-@pytest.mark.parametrize(("given_exchange", "view"), CHOSEN.values(), ids=CHOSEN)
-def test_which_view_is_chosen(given_exchange: Snapshot, view: str) -> None:
-    flow = flow_of(given_exchange)
+@pytest.mark.parametrize(("case", "view"), CHOSEN.values(), ids=CHOSEN)
+def test_which_view_is_chosen(case: Snapshot, view: str) -> None:
+    flow = flow_of(case)
     for message in (flow.request, flow.response):
         assert show(flow, message).view == view
 
 
 def test_a_request_without_an_answer_is_shown_too() -> None:
-    flow = flow_of(exchange(record(numbers=None), status=0, response=None))
+    flow = flow_of(snapshot(record(numbers=None), status=0, response=None))
     shown = show(flow, flow.request)
     assert shown.view == OLLAMA
     assert f"# {render.ANSWER_TO_COME}" in shown.text
 
 
-@pytest.mark.parametrize("given_exchange", [case[0] for case in CHOSEN.values()], ids=CHOSEN)
-def test_both_can_be_chosen_by_hand(given_exchange: Snapshot) -> None:
-    flow = flow_of(given_exchange)
+@pytest.mark.parametrize("case", [row[0] for row in CHOSEN.values()], ids=CHOSEN)
+def test_both_can_be_chosen_by_hand(case: Snapshot) -> None:
+    flow = flow_of(case)
     expected = {
         (OLLAMA, flow.request): render.ollama_request,
         (OLLAMA, flow.response): render.ollama_response,
@@ -120,7 +120,7 @@ def test_both_can_be_chosen_by_hand(given_exchange: Snapshot) -> None:
         (LM_STUDIO, flow.response): render.lmstudio_response,
     }
     for (name, message), view in expected.items():
-        assert show(flow, message, name) == (name, view(given_exchange))
+        assert show(flow, message, name) == (name, view(case))
 
 
 @pytest.mark.parametrize("name", ["auto", OLLAMA, LM_STUDIO])
@@ -138,7 +138,7 @@ def test_a_foreign_flow(name: str) -> None:
 
 
 def test_messages_that_are_not_the_flows_own_are_left_to_others() -> None:
-    flow, other = flow_of(exchange()), tflow.tflow(resp=True)
+    flow, other = flow_of(snapshot()), tflow.tflow(resp=True)
     assert show(flow, other.response).view not in (OLLAMA, LM_STUDIO)
     socket = tflow.twebsocketflow()
     record().save(socket.metadata)
@@ -152,7 +152,7 @@ def test_secrets_are_masked(name: str) -> None:
         headers=(("Authorization", f"Bearer {SECRET}"), ("User-Agent", "curl")),
         upstream_headers=(("set-cookie", SECRET), ("Content-Type", "text/event-stream")),
     )
-    flow = flow_of(exchange(kept))
+    flow = flow_of(snapshot(kept))
     assert flow.response is not None
     flow.request.headers["Authorization"] = f"Bearer {SECRET}"
     flow.request.headers["X-Loopback-Secret"] = flow.response.headers["Set-Cookie"] = SECRET
@@ -165,7 +165,7 @@ def test_a_view_that_fails_shows_the_body() -> None:
         raise RuntimeError("never mind")
 
     side = replace(views.OLLAMA, response=broken)
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     assert views.text(side, LINES, flow, flow.response) == (
         f"# The view Ollama failed (RuntimeError), this is the body as it is\n{LINES.decode()}"
     )
@@ -175,7 +175,7 @@ def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypat
     def broken(_: object) -> Snapshot:
         raise RuntimeError("never mind")
 
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     assert flow.response is not None
     flow.response.headers["content-type"] = "application/json"
     flow.response.content = b"{}"
@@ -187,13 +187,13 @@ def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypat
 @pytest.mark.parametrize("name", [OLLAMA, LM_STUDIO])
 def test_what_is_nested_deeply_or_no_text_at_all(body: bytes, name: str) -> None:
     kept = record(body, upstream=body, upstream_headers=())
-    flow = flow_of(exchange(kept, call=body, response=body))
+    flow = flow_of(snapshot(kept, call=body, response=body))
     for message in (flow.request, flow.response):
         assert "failed (" not in show(flow, message, name).text
 
 
 def test_a_body_that_cannot_be_decoded() -> None:
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     assert flow.response is not None
     flow.response.headers["content-encoding"] = "gzip"
     assert "It is a dot." in show(flow, flow.response).text
@@ -205,7 +205,7 @@ def test_installed_again_and_removed() -> None:
     VIEWS.done()
     assert not {"ollama", "lm studio"} & set(names())
     VIEWS.done()
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     assert show(flow, flow.response).view != OLLAMA
 
 
@@ -227,7 +227,7 @@ addons = [views.Views()]
 
 def test_mitmweb_shows_both(tmp_path: Path) -> None:
     """A real mitmweb, asked in the way its page asks it."""
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     with (tmp_path / "flows").open("wb") as file:
         io.FlowWriter(file).add(flow)
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -255,7 +255,7 @@ def test_mitmweb_shows_both(tmp_path: Path) -> None:
                 for view, side in (("Auto", views.OLLAMA), ("Ollama", views.OLLAMA), ("LM Studio", views.LM_STUDIO)):
                     for part, expected in (("request", side.request), ("response", side.response)):
                         answer = client.get(f"/flows/{flow.id}/{part}/content/{view}.json").raise_for_status().json()
-                        assert _text(answer) == expected(exchange())
+                        assert _text(answer) == expected(snapshot())
                         assert answer.get("view_name", answer["description"]) == side.name
                 assert (
                     len(_text(client.get(f"/flows/{flow.id}/request/content/Auto.json?lines=5").json()).split("\n")) < 8
@@ -285,7 +285,7 @@ def _text(answer: Any) -> str:
 
 def test_asked_for_is_what_is_kept() -> None:
     """The whole way from a flow that was saved and read again."""
-    flow = flow_of(exchange())
+    flow = flow_of(snapshot())
     copy: Any = http.HTTPFlow.from_state(flow.get_state())
     assert show(copy, copy.request) == show(flow, flow.request)
     assert ASKED["messages"][0]["content"] in show(copy, copy.request).text

@@ -20,13 +20,13 @@ from .conversation import ParsedToolCall, tool_call
 from .jsontext import text_at
 
 # So many states of a download are remembered; the last one always is.
-MAX_STATES = 200
+MAX_PROGRESS = 200
 # So many problems are told.
 MAX_PROBLEMS = 5
 
 
 @dataclass(slots=True)
-class State:
+class Progress:
     """One state of a download, and how many lines told of it; sizes in bytes."""
 
     status: str
@@ -49,7 +49,7 @@ class ParsedAnswer:
     done: bool = False
     error: str = ""
     numbers: Numbers = field(default_factory=Numbers)
-    states: list[State] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
     data: Any = None
     parts: int = 0
     """How many lines or events there were."""
@@ -58,7 +58,7 @@ class ParsedAnswer:
     """The body, where it is no JSON at all."""
 
     @property
-    def spoke(self) -> bool:
+    def has_answer(self) -> bool:
         """Whether a model answered."""
         return bool(self.text or self.thinking or self.tool_calls or self.done)
 
@@ -76,48 +76,48 @@ def events(body: bytes) -> list[sse.Event]:
 
 def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
     """Put an answer together; never raises."""
-    assembly = _Assembly()
+    assembler = _Assembler()
     if is_events(body, content_type):
         for event in events(body):
             if event.data.strip() == DONE:
-                assembly.answer.done = True
+                assembler.answer.done = True
             else:
-                assembly.take(event.data, event.type)
+                assembler.feed(event.data, event.type)
     elif body.strip():
         whole = jsontext.read(body)
         if isinstance(whole.value, dict) and not whole.problem:
-            assembly.take_object(whole.value)
+            assembler.feed_object(whole.value)
         elif b"\n" in body.strip() and body.lstrip()[:1] in (b"{", b"["):
-            _take_lines(assembly, body)
+            _feed_lines(assembler, body)
         elif whole.value is not None and body.lstrip()[:1] in (b"{", b"["):
-            assembly.take(body.decode("utf-8", "replace"))
+            assembler.feed(body.decode("utf-8", "replace"))
         else:
-            assembly.answer.plain = body.decode("utf-8", "replace")
-    return assembly.finish()
+            assembler.answer.plain = body.decode("utf-8", "replace")
+    return assembler.finish()
 
 
-def _take_lines(assembly: _Assembly, body: bytes) -> None:
+def _feed_lines(assembler: _Assembler, body: bytes) -> None:
     """Take one object a line; where the first line is none, all lines together are one object that is not whole."""
     lines = [line for line in body.split(b"\n") if line.strip()]
     if jsontext.read(lines[0]).problem:
-        assembly.take(body.decode("utf-8", "replace"))
+        assembler.feed(body.decode("utf-8", "replace"))
         return
     for line in lines:
-        assembly.take(line.decode("utf-8", "replace"))
+        assembler.feed(line.decode("utf-8", "replace"))
 
 
-class _Assembly:
+class _Assembler:
     """Put parts together."""
 
     def __init__(self) -> None:
         self.answer = ParsedAnswer()
         self._text: list[str] = []
         self._thinking: list[str] = []
-        self._calls: list[_Call] = []
-        self._blocks: dict[int, _Call] = {}
+        self._calls: list[_ToolCall] = []
+        self._blocks: dict[int, _ToolCall] = {}
         self._assembler = ToolCallAssembler()
 
-    def take(self, data: str, event: str = "") -> None:
+    def feed(self, data: str, event: str = "") -> None:
         """Take one line, or the data of one event."""
         value, problem = jsontext.read(data)
         if problem and data.strip():
@@ -125,7 +125,7 @@ class _Assembly:
         if isinstance(value, dict):
             if event == "error" and not value.get("error"):
                 value = {"error": value}
-            self.take_object(value)
+            self.feed_object(value)
         elif data.strip():
             self.answer.parts += 1
             if value is not None:
@@ -138,16 +138,16 @@ class _Assembly:
         elif len(problems) == MAX_PROBLEMS:
             problems.append("and more")
 
-    def take_object(self, value: dict[str, Any]) -> None:
+    def feed_object(self, value: dict[str, Any]) -> None:
         """Take one object, by its shape."""
         self.answer.parts += 1
         if value.get("error") and not isinstance(value.get("response_id"), str):
             self.answer.error = peel(value).message
             if "choices" not in value and "status" not in value:
                 return
-        for reads, take in _SHAPES:
+        for reads, feed in _SHAPES:
             if reads(value):
-                take(self, value)
+                feed(self, value)
                 return
         self.answer.data = value
 
@@ -156,8 +156,8 @@ class _Assembly:
     def _ollama(self, value: dict[str, Any]) -> None:
         message = value.get("message")
         message = message if isinstance(message, dict) else {}
-        self._say(message.get("content"), message.get("thinking"))
-        self._say(value.get("response"), value.get("thinking"))
+        self._add_text(message.get("content"), message.get("thinking"))
+        self._add_text(value.get("response"), value.get("thinking"))
         for source in (message, value):
             self._whole_calls(source.get("tool_calls"))
         if value.get("done"):
@@ -175,13 +175,13 @@ class _Assembly:
         numbers.done_reason = self.answer.finish
 
     def _progress(self, value: dict[str, Any]) -> None:
-        states = self.answer.states
-        state = State(text_at(value, "status"), _count(value, "total"), _count(value, "completed"))
-        last = states[-1] if states else None
-        if last is not None and (last.status == state.status or len(states) >= MAX_STATES):
-            state.lines = last.lines + 1
-            states.pop()
-        states.append(state)
+        progress = self.answer.progress
+        latest = Progress(text_at(value, "status"), _count(value, "total"), _count(value, "completed"))
+        last = progress[-1] if progress else None
+        if last is not None and (last.status == latest.status or len(progress) >= MAX_PROGRESS):
+            latest.lines = last.lines + 1
+            progress.pop()
+        progress.append(latest)
 
     # Chat and text completions
 
@@ -201,7 +201,7 @@ class _Assembly:
         else:
             said = message if isinstance(message, dict) else {"content": choice.get("text")}
             self._whole_calls(said.get("tool_calls"))
-        self._say(said.get("content"), said.get("reasoning_content") or said.get("reasoning"))
+        self._add_text(said.get("content"), said.get("reasoning_content") or said.get("reasoning"))
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
             self.answer.finish, self.answer.done = finish, True
@@ -226,7 +226,7 @@ class _Assembly:
     def _whole_calls(self, calls: object) -> None:
         for call in calls if isinstance(calls, list) else []:
             read = tool_call(call)
-            self._calls.append(_Call(read.name, read.id, [read.arguments]))
+            self._calls.append(_ToolCall(read.name, read.id, [read.arguments]))
 
     # Messages, responses, and LM Studio's own chat
 
@@ -250,11 +250,11 @@ class _Assembly:
             parts = block.get("content") or block.get("summary")
             if isinstance(parts, list):
                 for part in parts:
-                    self._say(None, part.get("text") if isinstance(part, dict) else None)
+                    self._add_text(None, part.get("text") if isinstance(part, dict) else None)
             else:
-                self._say(None, block.get("thinking") or block.get("text") or parts)
+                self._add_text(None, block.get("thinking") or block.get("text") or parts)
         else:
-            self._say(block.get("text") or block.get("content"), None)
+            self._add_text(block.get("text") or block.get("content"), None)
 
     def _output_object(self, value: dict[str, Any]) -> None:
         for item in value["output"]:
@@ -278,12 +278,12 @@ class _Assembly:
     def _block_start(self, value: dict[str, Any]) -> None:
         block = _mapping(value, "content_block")
         if "tool" in text_at(block, "type"):
-            call = self._blocks[_count(value, "index")] = _Call(text_at(block, "name"), text_at(block, "id"))
+            call = self._blocks[_count(value, "index")] = _ToolCall(text_at(block, "name"), text_at(block, "id"))
             self._calls.append(call)
 
     def _block_delta(self, value: dict[str, Any]) -> None:
         delta = _mapping(value, "delta")
-        self._say(delta.get("text"), delta.get("thinking"))
+        self._add_text(delta.get("text"), delta.get("thinking"))
         call = self._blocks.get(_count(value, "index"))
         if call is not None:
             call.add(delta.get("partial_json"))
@@ -308,12 +308,12 @@ class _Assembly:
         self._stats(_mapping(_mapping(value, "result"), "stats"))
         self._stop("stop")
 
-    def _nothing(self, value: dict[str, Any]) -> None:
+    def _ignore(self, value: dict[str, Any]) -> None:
         pass
 
     # All
 
-    def _say(self, text: object, thinking: object) -> None:
+    def _add_text(self, text: object, thinking: object) -> None:
         if isinstance(text, str):
             self._text.append(text)
         if isinstance(thinking, str):
@@ -331,7 +331,7 @@ class _Assembly:
         return answer
 
 
-class _Call:
+class _ToolCall:
     """A tool call of which pieces come."""
 
     __slots__ = ("arguments", "id", "name")
@@ -376,25 +376,25 @@ _STATS = (
     ("model_load_time_seconds", "load"),
 )
 
-_Take = Callable[[_Assembly, dict[str, Any]], None]
+_Handler = Callable[[_Assembler, dict[str, Any]], None]
 
-_EVENTS: Mapping[str, _Take] = {
-    "message_start": _Assembly._message_start,
-    "content_block_start": _Assembly._block_start,
-    "content_block_delta": _Assembly._block_delta,
-    "content_block_stop": _Assembly._nothing,
-    "message_delta": _Assembly._message_delta,
-    "message_stop": _Assembly._nothing,
-    "response.output_text.delta": lambda assembly, value: assembly._say(value.get("delta"), None),
-    "response.reasoning_text.delta": lambda assembly, value: assembly._say(None, value.get("delta")),
-    "response.reasoning_summary_text.delta": lambda assembly, value: assembly._say(None, value.get("delta")),
-    "response.output_item.done": _Assembly._item_done,
-    "response.completed": _Assembly._response_end,
-    "response.incomplete": _Assembly._response_end,
-    "response.failed": _Assembly._response_end,
-    "message.delta": lambda assembly, value: assembly._say(value.get("content"), None),
-    "reasoning.delta": lambda assembly, value: assembly._say(None, value.get("content")),
-    "chat.end": _Assembly._chat_end,
+_EVENTS: Mapping[str, _Handler] = {
+    "message_start": _Assembler._message_start,
+    "content_block_start": _Assembler._block_start,
+    "content_block_delta": _Assembler._block_delta,
+    "content_block_stop": _Assembler._ignore,
+    "message_delta": _Assembler._message_delta,
+    "message_stop": _Assembler._ignore,
+    "response.output_text.delta": lambda assembler, value: assembler._add_text(value.get("delta"), None),
+    "response.reasoning_text.delta": lambda assembler, value: assembler._add_text(None, value.get("delta")),
+    "response.reasoning_summary_text.delta": lambda assembler, value: assembler._add_text(None, value.get("delta")),
+    "response.output_item.done": _Assembler._item_done,
+    "response.completed": _Assembler._response_end,
+    "response.incomplete": _Assembler._response_end,
+    "response.failed": _Assembler._response_end,
+    "message.delta": lambda assembler, value: assembler._add_text(value.get("content"), None),
+    "reasoning.delta": lambda assembler, value: assembler._add_text(None, value.get("content")),
+    "chat.end": _Assembler._chat_end,
 }
 # Events that hold nothing more than these do.
 _SILENT = ("response.", "model_load.", "prompt_processing.", "message.", "reasoning.", "chat.", "tool_call.", "ping")
@@ -405,23 +405,23 @@ def _is_silent(value: dict[str, Any]) -> bool:
 
 
 # Each shape that an object can have, and what takes it; the first that fits does.
-_SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], _Take], ...] = (
-    (lambda value: "choices" in value, _Assembly._completion),
-    (lambda value: text_at(value, "type") in _EVENTS, _Assembly._event),
-    (lambda value: isinstance(value.get("output"), list), _Assembly._output_object),
+_SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], _Handler], ...] = (
+    (lambda value: "choices" in value, _Assembler._completion),
+    (lambda value: text_at(value, "type") in _EVENTS, _Assembler._event),
+    (lambda value: isinstance(value.get("output"), list), _Assembler._output_object),
     (
         lambda value: text_at(value, "type") == "message" and isinstance(value.get("content"), list),
-        _Assembly._message_object,
+        _Assembler._message_object,
     ),
     (
         lambda value: isinstance(value.get("message"), dict) or isinstance(value.get("response"), str),
-        _Assembly._ollama,
+        _Assembler._ollama,
     ),
     (
         lambda value: (
             isinstance(value.get("status"), str) and not set(value) - {"status", "digest", "total", "completed"}
         ),
-        _Assembly._progress,
+        _Assembler._progress,
     ),
-    (_is_silent, _Assembly._nothing),
+    (_is_silent, _Assembler._ignore),
 )

@@ -20,11 +20,11 @@ from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
 from ..services import Services
-from ..translate import listing as listings
+from ..translate import listing
 from ..translate.models import find_model
 from ..units import size
 from . import doctor, export
-from . import snapshot as exchanges
+from . import snapshot as snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Commands:
         self._spawn(self._refresh())
         if catalog is None:
             return [ASKED]
-        rows = [_row(entry, services) for entry in listings.list_entries(catalog, services)]
+        rows = [_row(entry, services) for entry in listing.list_entries(catalog, services)]
         return rows or ["LM Studio has no models"]
 
     async def _refresh(self) -> None:
@@ -129,12 +129,12 @@ class Commands:
         written: list[str] = []
         left_out: Counter[str] = Counter()
         for item in flows:
-            exchange = exchanges.of(item) if isinstance(item, http.HTTPFlow) else None
-            if exchange is None:
+            snapshot = snapshots.of(item) if isinstance(item, http.HTTPFlow) else None
+            if snapshot is None:
                 left_out["it is none of the bridge's"] += 1
                 continue
             try:
-                written.append(export.write(exchange, form, self._address()))
+                written.append(export.write(snapshot, form, self._address()))
             except export.NotExportable as e:
                 left_out[str(e)] += 1
         return written, left_out
@@ -145,9 +145,9 @@ class Commands:
         return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
 
 
-def _row(entry: listings.ListEntry, services: Services) -> str:
+def _row(entry: listing.ListEntry, services: Services) -> str:
     model = entry.model
-    facts = [model.params, model.quantization, size(listings.size(model)), *listings.capabilities(model, services)]
+    facts = [model.params, model.quantization, size(listing.size(model)), *listing.capabilities(model, services)]
     loaded = ", ".join(f"{instance.context_length or '?'} tokens" for instance in model.instances)
     alias = f" -> {model.key}" if entry.alias else ""
     return f"{entry.name}{alias}: {' '.join(fact for fact in facts if fact)}{f', loaded ({loaded})' if loaded else ''}"

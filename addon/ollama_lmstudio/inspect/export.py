@@ -14,8 +14,8 @@ from ..unicode import well_formed
 from . import answers, jsontext, summary
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedToolCall, read_request
-from .listings import FIRST_VALUES
 from .render import NUMBERS, STRING_CHARACTERS
+from .response_data import FIRST_VALUES
 from .snapshot import SECRET_HEADERS, Snapshot
 
 # What curl writes itself, or what belongs to one connection.
@@ -49,10 +49,10 @@ class NotExportable(ValueError):  # noqa: N818
 # Markdown
 
 
-def markdown(exchange: Snapshot) -> str:
+def markdown(snapshot: Snapshot) -> str:
     """Write an exchange as Markdown: what was asked, and what came back."""
-    parts = [f"## {exchange.asked_method} {_inline(exchange.asked_target)}", *_facts(exchange)]
-    request = read_request(exchange.asked_body, exchange.asked_path)
+    parts = [f"## {snapshot.client_method} {_inline(snapshot.client_target)}", *_facts(snapshot)]
+    request = read_request(snapshot.client_body, snapshot.client_path)
     for name, value in request.fields.items():
         parts.append(f"- {_inline(name)}: {_inline(jsontext.without_base64(jsontext.compact(value)))}")
     if request.options:
@@ -66,18 +66,18 @@ def markdown(exchange: Snapshot) -> str:
         sections.append("### texts\n\n" + "\n".join(f"1. {jsontext.one_line(text)}" for text in request.texts))
     if request.problem:
         sections.append(f"The body is {request.problem}.")
-    sections += _answer(exchange)
+    sections += _answer(snapshot)
     return well_formed("\n\n".join(sections)) + "\n"
 
 
-def _facts(exchange: Snapshot) -> Iterator[str]:
-    record = exchange.record
+def _facts(snapshot: Snapshot) -> Iterator[str]:
+    record = snapshot.record
     yield ""
     if record.model:
         upstream = f", LM Studio's {_inline(record.upstream_model)}" if record.upstream_model else ""
         yield f"- model: {_inline(record.model)}{upstream}"
-    if exchange.status:
-        yield f"- status: {exchange.status}"
+    if snapshot.status:
+        yield f"- status: {snapshot.status}"
 
 
 def _message(message: ParsedMessage) -> Iterator[str]:
@@ -99,22 +99,22 @@ def _call(call: ParsedToolCall) -> str:
     return f"calls {_inline(call.name or '?')}\n\n{_fenced(jsontext.without_base64(arguments), 'json')}"
 
 
-def _answer(exchange: Snapshot) -> Iterator[str]:
-    answer = answers.read_answer(exchange.response or b"", exchange.content_type)
-    if answer.spoke:
+def _answer(snapshot: Snapshot) -> Iterator[str]:
+    answer = answers.read_answer(snapshot.response or b"", snapshot.content_type)
+    if answer.has_answer:
         yield from _message(ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     elif answer.data is not None:
         text = jsontext.shortened(
             jsontext.without_base64(jsontext.pretty(answer.data)), STRING_CHARACTERS, FIRST_VALUES
         )
         yield f"### answer\n\n{_fenced(text, 'json')}"
-    elif answer.plain or answer.states:
-        yield f"### answer\n\n{answer.plain or answer.states[-1].status}"
-    numbers = exchange.record.numbers or answer.numbers
+    elif answer.plain or answer.progress:
+        yield f"### answer\n\n{answer.plain or answer.progress[-1].status}"
+    numbers = snapshot.record.numbers or answer.numbers
     known = [f"{name} {text}" for name, write in NUMBERS if (text := write(numbers))]
     if known:
         yield f"*{', '.join(known)}*"
-    error = exchange.error or answer.error
+    error = snapshot.error or answer.error
     if error:
         yield f"**Error:** {jsontext.one_line(error, 2000)}"
 
@@ -139,19 +139,19 @@ def _quoted(text: str) -> str:
 # curl
 
 
-def curl(exchange: Snapshot, address: str) -> str:
+def curl(snapshot: Snapshot, address: str) -> str:
     """Write the client's request as a command for a POSIX shell; `address` is this server's, such as
     `http://localhost:11434`.
 
     Raises NotExportable where there is no such request, or where not all of its body was kept.
     """
-    if exchange.own:
+    if snapshot.is_internal:
         raise NotExportable("a call of the bridge's own has no client")
-    body = exchange.asked_body
-    if exchange.record.is_cut(exchange.record.request_size, len(body)):
+    body = snapshot.client_body
+    if snapshot.record.is_cut(snapshot.record.request_size, len(body)):
         raise NotExportable("not all of the request's body was kept")
     body = without_secrets(body)
-    method, target = exchange.asked_method, exchange.asked_target
+    method, target = snapshot.client_method, snapshot.client_target
     arguments = ["curl"]
     if method == "HEAD":
         arguments.append("--head")
@@ -164,14 +164,14 @@ def curl(exchange: Snapshot, address: str) -> str:
     if set("[]{}") & set(target) or "/." in target:
         arguments += ["--globoff", "--path-as-is"]
     arguments.append(address.rstrip("/") + target)
-    for name, value in _headers(exchange):
+    for name, value in _headers(snapshot):
         # To curl, a header without a value is one with a semicolon.
         arguments += ["-H", f"{name}: {value}" if value else f"{name};"]
     return well_formed(_command(arguments, body))
 
 
-def _headers(exchange: Snapshot) -> Iterator[tuple[str, str]]:
-    for name, value in exchange.asked_headers:
+def _headers(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    for name, value in snapshot.client_headers:
         # Curl reads a file of headers where one begins with an @.
         if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS and _NAME.fullmatch(name):
             yield name, value
@@ -196,23 +196,23 @@ def _command(arguments: list[str], body: bytes) -> str:
 # Fine-tuning
 
 
-def jsonl(exchange: Snapshot) -> str:
+def jsonl(snapshot: Snapshot) -> str:
     """Write a conversation as one line for fine-tuning, in OpenAI's form: `{"messages": [...], "tools": [...]}`.
 
     The messages are those that LM Studio got, and its answer. Raises NotExportable for what is no conversation, or did
     not end well.
     """
-    call = jsontext.read(exchange.body)
+    call = jsontext.read(snapshot.body)
     messages = call.value.get("messages") if isinstance(call.value, dict) and not call.problem else None
-    path = exchange.path.partition("?")[0]
-    if not exchange.called or not path.endswith(CHAT_COMPLETIONS) or not isinstance(messages, list) or not messages:
+    path = snapshot.path.partition("?")[0]
+    if not snapshot.called or not path.endswith(CHAT_COMPLETIONS) or not isinstance(messages, list) or not messages:
         raise NotExportable("it is no conversation")
-    if summary.has_failed(exchange) or exchange.status != 200:
+    if summary.has_failed(snapshot) or snapshot.status != 200:
         raise NotExportable("it did not end well")
-    body = exchange.response or b""
-    if exchange.record.is_cut(exchange.record.response_size, len(body)):
+    body = snapshot.response or b""
+    if snapshot.record.is_cut(snapshot.record.response_size, len(body)):
         raise NotExportable("not all of the answer was kept")
-    answer = answers.read_answer(body, exchange.content_type)
+    answer = answers.read_answer(body, snapshot.content_type)
     if answer.error or answer.problems or not answer.done or answer.finish not in _WHOLE:
         raise NotExportable(f"the answer is not whole ({answer.finish or answer.error or 'it has no end'})")
     if not (answer.text or answer.tool_calls):
@@ -241,14 +241,14 @@ def _said(answer: ParsedAnswer) -> dict[str, Any]:
     return message
 
 
-def write(exchange: Snapshot, form: str, address: str) -> str:
+def write(snapshot: Snapshot, form: str, address: str) -> str:
     """Write an exchange in one of FORMATS. Raises NotExportable."""
-    return FORMATS[form](exchange, address)
+    return FORMATS[form](snapshot, address)
 
 
 FORMATS: Mapping[str, Callable[[Snapshot, str], str]] = {
-    "markdown": lambda exchange, address: markdown(exchange),
-    "curl": lambda exchange, address: curl(exchange, address) + "\n",
-    "jsonl": lambda exchange, address: jsonl(exchange) + "\n",
+    "markdown": lambda snapshot, address: markdown(snapshot),
+    "curl": lambda snapshot, address: curl(snapshot, address) + "\n",
+    "jsonl": lambda snapshot, address: jsonl(snapshot) + "\n",
 }
 SUFFIXES: Mapping[str, str] = {".md": "markdown", ".markdown": "markdown", ".sh": "curl", ".jsonl": "jsonl"}

@@ -9,7 +9,7 @@ from typing import Any
 from ..lmstudio.sse import Event
 from ..record.record import Numbers, Record
 from ..units import plural, size
-from . import answers, changes, jsontext, listings
+from . import answers, changes, jsontext, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedRequest, read_request
 from .jsontext import EMPTY
@@ -39,34 +39,34 @@ ANSWER_TO_COME = "The answer will be under Response"
 # What the client sees
 
 
-def ollama_request(exchange: Snapshot) -> str:
+def ollama_request(snapshot: Snapshot) -> str:
     """Show the whole exchange: what was asked, what was changed on the way, and what came back."""
     sheet = Sheet()
-    if exchange.own:
-        _own(sheet, exchange)
+    if snapshot.is_internal:
+        _internal_call(sheet, snapshot)
     else:
-        _asked(sheet, exchange)
-        _on_the_way(sheet, exchange)
-    if exchange.is_going_on:
+        _asked(sheet, snapshot)
+        _on_the_way(sheet, snapshot)
+    if snapshot.is_in_progress:
         # Mitmproxy's tools look at a request again when it changes, not when its answer comes.
         sheet.heading(ANSWER_TO_COME)
     else:
-        _answer(sheet, exchange)
+        _answer(sheet, snapshot)
     return str(sheet)
 
 
-def ollama_response(exchange: Snapshot) -> str:
+def ollama_response(snapshot: Snapshot) -> str:
     """Show what came back."""
     sheet = Sheet()
-    _answer(sheet, exchange)
+    _answer(sheet, snapshot)
     return str(sheet)
 
 
-def _asked(sheet: Sheet, exchange: Snapshot) -> None:
-    body, record = exchange.asked_body, exchange.record
-    request = read_request(body, exchange.asked_path)
-    sheet.heading(f"{exchange.asked_method} {exchange.asked_target}")
-    sheet.value("client", header(exchange.asked_headers, "user-agent"))
+def _asked(sheet: Sheet, snapshot: Snapshot) -> None:
+    body, record = snapshot.client_body, snapshot.record
+    request = read_request(body, snapshot.client_path)
+    sheet.heading(f"{snapshot.client_method} {snapshot.client_target}")
+    sheet.value("client", header(snapshot.client_headers, "user-agent"))
     _kept(sheet, record, record.request_size, len(body))
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")
@@ -122,18 +122,18 @@ def _message(sheet: Sheet, message: ParsedMessage, limit: int = TEXT_CHARACTERS)
         sheet.text(f"{who} calls", f"{call}{f'  {call.id}' if call.id else ''}", limit)
 
 
-def _on_the_way(sheet: Sheet, exchange: Snapshot) -> None:
-    record = exchange.record
-    if not exchange.called:
+def _on_the_way(sheet: Sheet, snapshot: Snapshot) -> None:
+    record = snapshot.record
+    if not snapshot.called:
         if record.kind:
             sheet.heading("Answered by the bridge itself")
         return
-    sheet.heading(f"Sent to LM Studio: {exchange.method} {exchange.path}")
-    body = exchange.asked_body
+    sheet.heading(f"Sent to LM Studio: {snapshot.method} {snapshot.path}")
+    body = snapshot.client_body
     if record.is_cut(record.request_size, len(body)) or record.call_size:
         sheet.value("changed", "cannot be told, since not all of the body is kept")
         return
-    lines = changes.changes(body, exchange.asked_path, exchange.body, exchange.path)
+    lines = changes.changes(body, snapshot.client_path, snapshot.body, snapshot.path)
     for what, text in lines or [("changed", "nothing")]:
         sheet.value(jsontext.one_line(what, 60), text)
     named = {name for name, _ in lines} | {word for _, text in lines for word in text.replace(",", " ").split()}
@@ -141,50 +141,50 @@ def _on_the_way(sheet: Sheet, exchange: Snapshot) -> None:
     sheet.value("LM Studio has no", ", ".join(further))
 
 
-def _answer(sheet: Sheet, exchange: Snapshot) -> None:
-    body = exchange.response
-    if not exchange.status:
+def _answer(sheet: Sheet, snapshot: Snapshot) -> None:
+    body = snapshot.response
+    if not snapshot.status:
         sheet.heading("No answer")
-        _error(sheet, exchange.error)
+        _error(sheet, snapshot.error)
         return
-    sheet.heading(f"Answer{' so far' * exchange.is_going_on}: {exchange.status} {exchange.reason}".rstrip())
+    sheet.heading(f"Answer{' so far' * snapshot.is_in_progress}: {snapshot.status} {snapshot.reason}".rstrip())
     if body is None:
-        sheet.value("body", "still on its way" if exchange.is_going_on else "not kept")
-        _numbers(sheet, exchange.record.numbers)
-        _error(sheet, exchange.error)
+        sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
+        _numbers(sheet, snapshot.record.numbers)
+        _error(sheet, snapshot.error)
         return
-    _kept(sheet, exchange.record, exchange.record.response_size, len(body))
-    answer = answers.read_answer(body, exchange.content_type)
+    _kept(sheet, snapshot.record, snapshot.record.response_size, len(body))
+    answer = answers.read_answer(body, snapshot.content_type)
     _parts(sheet, answer)
     for problem in answer.problems:
         sheet.value("problem", problem)
-    is_cut = exchange.record.is_cut(exchange.record.response_size, len(body))
-    if answer.spoke and not (answer.done or answer.error or exchange.error or exchange.is_going_on or is_cut):
+    is_cut = snapshot.record.is_cut(snapshot.record.response_size, len(body))
+    if answer.has_answer and not (answer.done or answer.error or snapshot.error or snapshot.is_in_progress or is_cut):
         sheet.value("problem", "the end of the answer is missing")
-    numbers = exchange.record.numbers or answer.numbers
+    numbers = snapshot.record.numbers or answer.numbers
     _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
-    _error(sheet, exchange.error or answer.error)
+    _error(sheet, snapshot.error or answer.error)
 
 
 def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     if answer.text or answer.thinking or answer.tool_calls:
         _message(sheet, ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
-    elif answer.spoke and answer.finish not in WITHOUT_WORDS:
+    elif answer.has_answer and answer.finish not in WITHOUT_WORDS:
         sheet.value("assistant", "(nothing)")
-    if answer.states:
-        sheet.block("progress", listings.progress(answer.states))
+    if answer.progress:
+        sheet.block("progress", response_data.progress_lines(answer.progress))
     if answer.plain:
         sheet.text("text", answer.plain)
     data = answer.data
     if data is None:
         return
-    found = listings.vectors(data)
+    found = response_data.vectors(data)
     if found is not None:
         sheet.value("model", data.get("model", ""))
-        sheet.block("embeddings", listings.embeddings(found) or ["none"])
-    elif (entries := listings.models(data)) is not None:
-        sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", listings.table(entries))
-    elif listings.is_description(data):
+        sheet.block("embeddings", response_data.embeddings(found) or ["none"])
+    elif (entries := response_data.models(data)) is not None:
+        sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", response_data.table(entries))
+    elif response_data.is_description(data):
         _description(sheet, data)
     else:
         sheet.raw(_readable(jsontext.pretty(data)))
@@ -255,35 +255,35 @@ def _kept(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
 # What LM Studio sees
 
 
-def lmstudio_request(exchange: Snapshot) -> str:
+def lmstudio_request(snapshot: Snapshot) -> str:
     """Show the call as it was sent."""
     sheet = Sheet()
-    if exchange.own:
-        _own(sheet, exchange)
+    if snapshot.is_internal:
+        _internal_call(sheet, snapshot)
         return str(sheet)
-    if not exchange.called:
+    if not snapshot.called:
         sheet.heading("Nothing was sent to LM Studio")
-    sheet.heading(f"{exchange.method} {exchange.path}")
-    _kept(sheet, exchange.record, exchange.record.call_size, len(exchange.body))
-    _body(sheet, exchange.body)
+    sheet.heading(f"{snapshot.method} {snapshot.path}")
+    _kept(sheet, snapshot.record, snapshot.record.call_size, len(snapshot.body))
+    _body(sheet, snapshot.body)
     return str(sheet)
 
 
-def lmstudio_response(exchange: Snapshot) -> str:
+def lmstudio_response(snapshot: Snapshot) -> str:
     """Show LM Studio's answer as it came: status, headers, and each event."""
     sheet = Sheet()
-    record = exchange.record
-    if not exchange.called:
+    record = snapshot.record
+    if not snapshot.called:
         sheet.heading("Nothing was sent to LM Studio: this is the bridge's own answer")
-        _body(sheet, exchange.response or b"")
+        _body(sheet, snapshot.response or b"")
         return str(sheet)
-    status = record.status or (0 if record.kind == "call" else exchange.status)
+    status = record.status or (0 if record.kind == "call" else snapshot.status)
     if not status:
-        sheet.heading("No answer of LM Studio" if exchange.error else "No answer of LM Studio yet")
-        _error(sheet, exchange.error)
+        sheet.heading("No answer of LM Studio" if snapshot.error else "No answer of LM Studio yet")
+        _error(sheet, snapshot.error)
         return str(sheet)
-    fields = masked(record.upstream_headers or (exchange.response_headers if record.kind != "call" else ()))
-    body = exchange.upstream
+    fields = masked(record.upstream_headers or (snapshot.response_headers if record.kind != "call" else ()))
+    body = snapshot.upstream
     sheet.heading(f"LM Studio's answer: {status}")
     for name, value in fields:
         sheet.value(name, value)
@@ -294,14 +294,14 @@ def lmstudio_response(exchange: Snapshot) -> str:
         sheet.heading(f"Body: {length}")
         _body(sheet, body)
     _kept(sheet, record, record.upstream_size, len(body))
-    _error(sheet, exchange.error)
+    _error(sheet, snapshot.error)
     return str(sheet)
 
 
-def _own(sheet: Sheet, exchange: Snapshot) -> None:
-    sheet.heading(f"The bridge's own call: {exchange.record.purpose}".rstrip(": "))
-    sheet.heading(f"{exchange.method} {exchange.path}")
-    _body(sheet, exchange.body)
+def _internal_call(sheet: Sheet, snapshot: Snapshot) -> None:
+    sheet.heading(f"The bridge's own call: {snapshot.record.purpose}".rstrip(": "))
+    sheet.heading(f"{snapshot.method} {snapshot.path}")
+    _body(sheet, snapshot.body)
 
 
 def _events(sheet: Sheet, events: Sequence[Event], length: str) -> None:
@@ -330,5 +330,5 @@ def _body(sheet: Sheet, body: bytes) -> None:
 
 def _readable(text: str) -> str:
     """Shorten what nobody reads in a text of JSON: data, long strings, lists of numbers."""
-    text = jsontext.shortened(jsontext.without_base64(text), STRING_CHARACTERS, listings.FIRST_VALUES)
+    text = jsontext.shortened(jsontext.without_base64(text), STRING_CHARACTERS, response_data.FIRST_VALUES)
     return jsontext.cut(text, BODY_CHARACTERS)

@@ -63,35 +63,35 @@ class Snapshot:
         return self.record.kind in ("call", "relay", "own")
 
     @property
-    def own(self) -> bool:
+    def is_internal(self) -> bool:
         """Whether nobody asked for it."""
         return self.record.kind == "own"
 
     @property
-    def asked_method(self) -> str:
+    def client_method(self) -> str:
         """The client's method."""
         return self.record.method or self.method
 
     @property
-    def asked_path(self) -> str:
+    def client_path(self) -> str:
         """The client's path, without its query."""
         return self.record.path or self.path.partition("?")[0]
 
     @property
-    def asked_target(self) -> str:
+    def client_target(self) -> str:
         """The client's path and query."""
         query = self.record.query
-        return self.asked_path + (f"?{query}" if query else "")
+        return self.client_path + (f"?{query}" if query else "")
 
     @property
-    def asked_body(self) -> bytes:
+    def client_body(self) -> bytes:
         """The client's body, as far as it is kept; while nothing has become of it, as a person has edited it."""
         if not self.record.kind:
             return self.body or self.record.request
-        return self.record.request or (b"" if self.called and not self.own else self.body)
+        return self.record.request or (b"" if self.called and not self.is_internal else self.body)
 
     @property
-    def asked_headers(self) -> Fields:
+    def client_headers(self) -> Fields:
         """The client's headers, masked."""
         return masked(self.record.headers or (() if self.called else self.headers))
 
@@ -108,18 +108,18 @@ class Snapshot:
     @property
     def is_chat(self) -> bool:
         """Whether it is a request of LM Studio's own APIs that holds a conversation."""
-        return self.asked_path.startswith(CHATS)
+        return self.client_path.startswith(CHATS)
 
     @property
     def endpoint(self) -> str:
         """A short name: `chat` for `/api/chat`, `v1/models` for LM Studio's own."""
-        path = self.asked_path
+        path = self.client_path
         ours = path.startswith(OLLAMA_PREFIX) and not path.startswith(LMSTUDIO_PREFIXES)
         name = path.removeprefix(OLLAMA_PREFIX) if ours else path.strip("/")
         return name.partition("/")[0] if ours else name or "root"
 
     @property
-    def is_going_on(self) -> bool:
+    def is_in_progress(self) -> bool:
         """Whether the answer is still to come."""
         return (self.response is None or self.coming) and self.record.numbers is None and not self.error
 

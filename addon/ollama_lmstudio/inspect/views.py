@@ -16,7 +16,7 @@ from mitmproxy.addonmanager import Loader
 from ..internals import interface
 from ..unicode import well_formed
 from . import jsontext, render
-from . import snapshot as exchanges
+from . import snapshot as snapshots
 from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -39,15 +39,15 @@ class Side:
     response: Callable[[Snapshot], str]
 
 
-def is_for_ollama(exchange: Snapshot) -> bool:
+def is_for_ollama(snapshot: Snapshot) -> bool:
     """Whether an exchange is looked at from the client's side: all but LM Studio's own APIs without a conversation."""
-    return not exchange.own and (exchange.record.kind != "relay" or exchange.is_chat)
+    return not snapshot.is_internal and (snapshot.record.kind != "relay" or snapshot.is_chat)
 
 
 OLLAMA = Side("Ollama", is_for_ollama, render.ollama_request, render.ollama_response)
 LM_STUDIO = Side(
     "LM Studio",
-    lambda exchange: not is_for_ollama(exchange),
+    lambda snapshot: not is_for_ollama(snapshot),
     render.lmstudio_request,
     render.lmstudio_response,
 )
@@ -61,10 +61,10 @@ def priority(side: Side, flow: object, message: object) -> float:
     if message is not flow.request and message is not flow.response:
         return IMPOSSIBLE
     try:
-        exchange = exchanges.of(flow)
-        if exchange is None:
+        snapshot = snapshots.of(flow)
+        if snapshot is None:
             return IMPOSSIBLE
-        return CHOSEN if side.fits(exchange) else POSSIBLE
+        return CHOSEN if side.fits(snapshot) else POSSIBLE
     except Exception:
         # Nothing that a flow holds may keep the other views from being looked at.
         logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
@@ -74,10 +74,10 @@ def priority(side: Side, flow: object, message: object) -> float:
 def text(side: Side, data: bytes, flow: object, message: object) -> str:
     """Show a message; a view that fails shows the message's bytes instead, as text."""
     try:
-        exchange = exchanges.of(flow) if isinstance(flow, http.HTTPFlow) else None
-        if exchange is None or not isinstance(flow, http.HTTPFlow):
+        snapshot = snapshots.of(flow) if isinstance(flow, http.HTTPFlow) else None
+        if snapshot is None or not isinstance(flow, http.HTTPFlow):
             return f"{FOREIGN}\n{_plain(data)}"
-        return (side.request if message is flow.request else side.response)(exchange)
+        return (side.request if message is flow.request else side.response)(snapshot)
     except Exception as e:
         logger.debug("the view %s failed", side.name, exc_info=True)
         return f"# The view {side.name} failed ({type(e).__name__}), this is the body as it is\n{_plain(data)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..units import size
 from . import jsontext
-from .answers import State
+from .answers import Progress
 
 MAX_ROWS = 200
 MAX_VECTORS = 20
@@ -142,12 +142,12 @@ def is_description(data: object) -> bool:
     return isinstance(data, dict) and ("model_info" in data or "modelfile" in data)
 
 
-def progress(states: Sequence[State]) -> list[str]:
+def progress_lines(reports: Sequence[Progress]) -> list[str]:
     """Tell the course of a pull or a create, a line for each of its states."""
-    return [_state(state) for state in states]
+    return [_progress_line(state) for state in reports]
 
 
-def _state(state: State) -> str:
+def _progress_line(state: Progress) -> str:
     text = jsontext.one_line(state.status, CELL_CHARACTERS)
     if state.total:
         part = 100 * state.completed // state.total
