@@ -36,7 +36,7 @@ class Request:
     query: str
     headers: Mapping[str, str]
     body: bytes
-    arrived: int
+    started_ns: int
 
 
 @dataclass(frozen=True, slots=True)

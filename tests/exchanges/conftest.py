@@ -19,7 +19,7 @@ from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.exchange import Exchange
 from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.internals import held_heads
-from ollama_lmstudio.internals.held_heads import Arrived
+from ollama_lmstudio.internals.held_heads import HeldBody
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.outcomes import NDJSON, Measured, Request, Response
 from ollama_lmstudio.record.record import Record
@@ -104,11 +104,11 @@ class Holding:
         self,
         flow: http.HTTPFlow,
         clock: Callable[[], int],
-        enough: Callable[[Arrived], bool],
+        enough: Callable[[HeldBody], bool],
         timeout: float | None = None,
-    ) -> Arrived:
+    ) -> HeldBody:
         self.seconds = timeout
-        arrived = Arrived()
+        arrived = HeldBody()
         for number, chunk in enumerate(self.chunks, 100):
             arrived.data.append((number, chunk))
             if enough(arrived):

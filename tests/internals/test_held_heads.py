@@ -19,7 +19,7 @@ from mitmproxy.test import tflow
 from tests.internals.helpers import connect, live_context
 
 from ollama_lmstudio.internals import held_heads
-from ollama_lmstudio.internals.held_heads import Arrived
+from ollama_lmstudio.internals.held_heads import HeldBody
 
 
 def test_layers_queue_the_events_that_come_while_they_are_paused() -> None:
@@ -60,10 +60,10 @@ class Held:
     def clock(self) -> int:
         return next(self.times)
 
-    def hold(self, enough: Callable[[Arrived], bool], *events: Any, timeout: float | None = 5) -> Arrived | None:
+    def hold(self, enough: Callable[[HeldBody], bool], *events: Any, timeout: float | None = 5) -> HeldBody | None:
         """Hold, while the events come one by one."""
 
-        async def scenario() -> Arrived | None:
+        async def scenario() -> HeldBody | None:
             holding = asyncio.create_task(held_heads.hold(self.flow, self.clock, enough, timeout))
             for event in events:
                 await asyncio.sleep(0)
@@ -122,7 +122,7 @@ def test_nothing_is_waited_for_when_it_is_over(event: Any, name: str, held: Held
 
 def test_other_events_are_no_answer(held: Held) -> None:
     arrived = held.hold(lambda arrived: True, object())
-    assert arrived == Arrived()
+    assert arrived == HeldBody()
 
 
 def test_an_answer_is_not_held_longer_than_allowed(held: Held) -> None:

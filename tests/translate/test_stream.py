@@ -178,7 +178,7 @@ VECTORS: dict[str, Vector] = {
 
 def translator(vector: Vector, line_format: LineFormat, *, streaming: bool = True) -> Translator:
     response_options = ResponseOptions(streaming, vector.options.hide_thinking, vector.options.expects_json)
-    timings = Timings(arrived=1000, forwarded=2000, load=500)
+    timings = Timings(started_ns=1000, forwarded=2000, load=500)
     context = None if line_format is CHAT else lambda answer: [len(answer) + 1]
     options = TranslatorOptions(WALL, LIMIT, recover=vector.recover, context=context)
     return Translator(line_format, "M:7b", response_options, timings, options)

@@ -29,7 +29,7 @@ async def embed(request: Request, services: Services) -> Response | Call:
         raise errors.input_too_long()
     embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services)
     await embedding.prepare()
-    load_duration = max(services.clock.monotonic() - request.arrived, 1)
+    load_duration = max(services.clock.monotonic() - request.started_ns, 1)
 
     def build(vectors: Vectors, duration: int) -> dict[str, Any]:
         normalised = [wire.Vector(normalise(vector, body.dimensions)) for vector in vectors]

@@ -25,7 +25,7 @@ class Collected(Buffered):
     def translation(self) -> StreamTranslation:
         return self._stream
 
-    def feed_held(self, held: held_heads.Arrived) -> list[bytes]:
+    def feed_held(self, held: held_heads.HeldBody) -> list[bytes]:
         """Translate those chunks that have come since the last time; return their lines."""
         lines: list[bytes] = []
         for at, data in held.data[self._fed :]:
@@ -35,7 +35,7 @@ class Collected(Buffered):
         return lines
 
     async def stream(self) -> None:
-        def failed(held: held_heads.Arrived) -> bool:
+        def failed(held: held_heads.HeldBody) -> bool:
             self.feed_held(held)
             return self._stream.failed
 

@@ -26,7 +26,7 @@ class Streamed(Collected):
     async def stream(self) -> None:
         lines: list[bytes] = []
 
-        def has_started(held: held_heads.Arrived) -> bool:
+        def has_started(held: held_heads.HeldBody) -> bool:
             lines.extend(self.feed_held(held))
             return self._stream.started
 

@@ -26,7 +26,7 @@ HEXADECIMAL = 16
 
 
 @dataclass(slots=True)
-class Arrived:
+class HeldBody:
     """What has come while the head was held: bytes with their times (ns), and how the response ended, if it did."""
 
     data: list[tuple[int, bytes]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _WatchedQueue(deque[Any]):
 
     def __init__(self, events: deque[Any], clock: Callable[[], int]) -> None:
         super().__init__(events)
-        self.arrived = Arrived()
+        self.held = HeldBody()
         self.changed = asyncio.Event()
         self._clock = clock
         for event in events:
@@ -63,21 +63,21 @@ class _WatchedQueue(deque[Any]):
 
     def _note(self, event: Any) -> None:
         if isinstance(event, http_layers.ResponseData):
-            self.arrived.data.append((self._clock(), event.data))
+            self.held.data.append((self._clock(), event.data))
         elif isinstance(event, http_layers.ResponseEndOfMessage):
-            self.arrived.ended_at = self._clock()
+            self.held.ended_at = self._clock()
         elif isinstance(event, http_layers.ResponseProtocolError):
-            self.arrived.server_gone = True
+            self.held.server_gone = True
         elif isinstance(event, http_layers.RequestProtocolError):
-            self.arrived.client_gone = True
+            self.held.client_gone = True
 
 
 async def hold(
     flow: http.HTTPFlow,
     clock: Callable[[], int],
-    enough: Callable[[Arrived], bool],
+    enough: Callable[[HeldBody], bool],
     timeout: float | None = None,
-) -> Arrived | None:
+) -> HeldBody | None:
     """Wait in the responseheaders hook until `enough` of the response has come, or all of it, or for `timeout` seconds.
 
     Return None if the stream is not found. Without it, an error with which LM Studio's stream begins is a line after a
@@ -90,12 +90,12 @@ async def hold(
     stream._paused_event_queue = queue
     try:
         async with asyncio.timeout(timeout):
-            while not queue.arrived.over and not enough(queue.arrived):
+            while not queue.held.over and not enough(queue.held):
                 queue.changed.clear()
                 await queue.changed.wait()
     except TimeoutError:
         pass
-    return queue.arrived
+    return queue.held
 
 
 def _stream_of(flow: http.HTTPFlow) -> Any | None:

@@ -82,17 +82,17 @@ class EmbedTranslation:
         self._embedding = embedding
         self._build = build
         self._secrets = embedding.services.secrets
-        self._arrived = embedding.request.arrived
+        self._started_ns = embedding.request.started_ns
         self._duration = 0
         self._error = ""
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the call, out of what is measured."""
-        self._arrived += duration
+        self._started_ns += duration
 
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         """Return the client's response: the vectors, in the order of the inputs."""
-        self._duration = max(at - self._arrived, 1)
+        self._duration = max(at - self._started_ns, 1)
         vectors = _read_vectors(body, len(self._embedding.texts)) if status == HTTPStatus.OK else None
         if vectors is None:
             return self.fail(error_from_response(status, content_type, body, self._secrets))

@@ -135,7 +135,7 @@ def make_call(
 def _translator(inference: Inference, expects_json: bool, context: MakeContext | None) -> Translator:
     request, services = inference.body, inference.services
     settings, clock = services.settings, services.clock
-    now, arrived = clock.monotonic(), inference.request.arrived
+    now, started_ns = clock.monotonic(), inference.request.started_ns
     response_options = ResponseOptions(
         streaming=request.stream,
         hide_thinking=request.think is False,
@@ -154,7 +154,7 @@ def _translator(inference: Inference, expects_json: bool, context: MakeContext |
         context=context,
         scrub=lambda text: scrub(text, services.secrets),
     )
-    timings = Timings(arrived=arrived, forwarded=now, load=now - arrived)
+    timings = Timings(started_ns=started_ns, forwarded=now, load=now - started_ns)
     return Translator(inference.line_format, request.model, response_options, timings, options)
 
 

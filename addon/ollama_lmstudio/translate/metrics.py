@@ -15,7 +15,7 @@ NANOSECONDS = 1e9
 class Timings:
     """When things happened, in ns of the monotonic clock; 0 is not yet. `load` is a duration in ns."""
 
-    arrived: int
+    started_ns: int
     forwarded: int = 0
     load: int = 0
     first: int = 0
@@ -29,14 +29,14 @@ def metrics(timings: Timings, ended: int, usage: Mapping[str, Any], stats: Mappi
     """
     count = _number(usage.get("completion_tokens"))
     first = timings.first or ended
-    prompt = max(first - (timings.forwarded or timings.arrived), 1)
+    prompt = max(first - (timings.forwarded or timings.started_ns), 1)
     generation = max((timings.last or ended) - first, 1)
     seconds_to_first = _number(stats.get("time_to_first_token")) or _number(stats.get("time_to_first_token_seconds"))
     speed = _number(stats.get("tokens_per_second"))
     seconds = _number(stats.get("generation_time")) or (count / speed if count and speed else 0)
     load = _number(stats.get("model_load_time_seconds"))
     return chunks.Metrics(
-        total_duration=max(ended - timings.arrived, 1),
+        total_duration=max(ended - timings.started_ns, 1),
         load_duration=max(int(load * NANOSECONDS) or timings.load, 1),
         prompt_eval_count=int(_number(usage.get("prompt_tokens"))),
         prompt_eval_duration=int(seconds_to_first * NANOSECONDS) or prompt,

@@ -113,7 +113,7 @@ class Translator:
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the call, out of everything that is measured."""
-        self._timings.arrived += duration
+        self._timings.started_ns += duration
         self._timings.forwarded += duration
 
     def feed(self, data: bytes, at: int) -> list[bytes]:
@@ -198,7 +198,7 @@ class Translator:
         first = self._timings.first
         return Measured(
             self._final.get("metrics") or chunks.Metrics(load_duration=self._timings.load),
-            first - self._timings.arrived if first else 0,
+            first - self._timings.started_ns if first else 0,
             self._final.get("done_reason", ""),
             self._options.scrub(self.error.message) if self.error else "",
         )
