@@ -199,7 +199,7 @@ class AliasStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            # File systems' clocks are coarse (ext4: up to 4 ms): make sure that each state has a time of its own.
+            # File systems' clocks are coarse (a kernel tick, often 4 ms), and readers tell states apart by the time.
             modified = max(time.time_ns(), after[0] + 1 if after else 0)
             os.utime(temporary, ns=(modified, modified))
             temporary.replace(self.path)
