@@ -1,1 +1,1 @@
-"""Ollama's wire: what its clients send and what they must get, in its own words."""
+"""Ollama's wire: request bodies, response bodies, error texts, names and durations. Nothing here knows LM Studio."""

@@ -1,6 +1,6 @@
-"""The bodies of Ollama's answers, keys in Ollama's order.
+"""The bodies of Ollama's responses, with the keys in Ollama's order, as recorded.
 
-Keys that Ollama leaves out when they are empty are left out here too: clients break on null.
+Keys that Ollama omits when they are empty (Go's `omitempty`) are omitted here too: some clients fail on null.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from .wire import Vector
 JSONObject = dict[str, Any]
 
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
+_ID_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Hold the measurements of an answer: durations in nanoseconds, counts in tokens; 0 is not known."""
+    """Hold the metrics of a response: durations in nanoseconds, counts in tokens; 0 is unknown, and omitted."""
 
     total_duration: int = 0
     load_duration: int = 0
@@ -36,7 +37,7 @@ def chat_message(
     tool_calls: Sequence[JSONObject] = (),
     role: str = "assistant",
 ) -> JSONObject:
-    """Build the `message` of a chat answer."""
+    """Build the `message` of a chat response."""
     message: JSONObject = {"role": role, "content": content}
     return message | _present(thinking=thinking, tool_calls=list(tool_calls))
 
@@ -50,7 +51,7 @@ def chat_chunk(
     logprobs: Sequence[JSONObject] = (),
     metrics: Metrics | None = None,
 ) -> JSONObject:
-    """Build one line of `/api/chat`, or its whole answer. `model` is the name as the client wrote it."""
+    """Build one line of `/api/chat`, or its whole response. `model` is the name as the client wrote it."""
     chunk = {"model": model, "created_at": created_at, "message": message, "done": done}
     return chunk | _present(done_reason=done_reason, logprobs=list(logprobs)) | _measured(metrics)
 
@@ -67,7 +68,7 @@ def generate_chunk(
     metrics: Metrics | None = None,
     tool_calls: Sequence[JSONObject] = (),
 ) -> JSONObject:
-    """Build one line of `/api/generate`, or its whole answer. Unlike in a chat, `logprobs` come last."""
+    """Build one line of `/api/generate`, or its whole response. Unlike in a chat, `logprobs` come last."""
     chunk: JSONObject = {"model": model, "created_at": created_at, "response": response}
     return (
         chunk
@@ -86,7 +87,7 @@ def embed_answer(
     load_duration: int = 0,
     prompt_eval_count: int = 0,
 ) -> JSONObject:
-    """Build the answer of `/api/embed`; durations in nanoseconds."""
+    """Build the response of `/api/embed`; durations in nanoseconds."""
     answer: JSONObject = {"model": model, "embeddings": list(embeddings)}
     return answer | _present(
         total_duration=total_duration, load_duration=load_duration, prompt_eval_count=prompt_eval_count
@@ -94,23 +95,23 @@ def embed_answer(
 
 
 def embeddings_answer(embedding: Sequence[float]) -> JSONObject:
-    """Build the answer of the older `/api/embeddings`; its numbers are 64 bit floats."""
+    """Build the response of the older `/api/embeddings`; its numbers are written as 64 bit floats."""
     return {"embedding": list(embedding)}
 
 
 def progress(status: str, digest: str = "", total: int = 0, completed: int = 0) -> JSONObject:
-    """Build one line of pull, push or create; `total` and `completed` are bytes."""
+    """Build one line of `/api/pull`, `/api/push` or `/api/create`; `total` and `completed` are bytes."""
     return {"status": status} | _present(digest=digest, total=total, completed=completed)
 
 
 def tool_call(call_id: str, index: int, name: str, arguments: JSONObject) -> JSONObject:
-    """Build one tool call; the order of the arguments is kept."""
+    """Build one tool call; `arguments` keep their order."""
     return {"id": call_id, "function": {"index": index, "name": name, "arguments": arguments}}
 
 
 def new_call_id() -> str:
-    """Invent the id of a tool call."""
-    return "call_" + "".join(random.choices(_ID_CHARACTERS, k=8))
+    """Return a random id for a tool call, of the form that Ollama uses: `call_` and eight letters or digits."""
+    return "call_" + "".join(random.choices(_ID_CHARACTERS, k=_ID_LENGTH))
 
 
 def _present(**values: Any) -> JSONObject:

@@ -1,12 +1,12 @@
-"""Go's JSON decoder: the types a body must have, and the words in which Go says that it has not.
+"""Go's JSON decoder: the types that a request body must have, and Go's error texts for one that has not.
 
-A body is parsed by the standard library into a tree in which an object is a list of pairs (`Pairs`), because
-duplicate keys matter to Go. A `GoType` then turns a part of the tree into a Python value, as `json.Unmarshal`
-would.
+Ollama decodes bodies with encoding/json and answers 400 with the text of its error; both are as recorded. A body is
+parsed by the standard library into a tree in which an object is a list of pairs (`Pairs`), because duplicate keys
+matter to Go. A `GoType` then turns a part of the tree into a Python value, as `json.Unmarshal` does.
 
-There are two ways for that to fail. A value of the wrong type is noted, decoding goes on, and the first such
-problem is reported at the end (`Decoding.save`). An error of a type that decodes itself ends decoding at once
-(an exception), and so comes before any problem noted earlier.
+As in Go, there are two ways for that to fail. A value of the wrong type (`json.UnmarshalTypeError`) is noted, decoding
+goes on, and the first such error is reported at the end (`Decoding.save`, Go's `decodeState.saveError`). The error of a
+type that decodes itself (`json.Unmarshaler`) ends decoding at once, and so comes before any error noted earlier.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from typing import Any, NoReturn, Protocol
 from . import errors
 from .syntax import constant_error, depth_error, number_error, syntax_error
 
-# Go stops at 10000, but Python's parser and writers are recursive and would run out of stack long before.
-# No real request comes near this.
+# Go's limit is 10,000 (encoding/json, maxNestingDepth), but Python's parser and our writer are recursive, and Python's
+# recursion limit is 1,000 frames. The deepest request recorded from a client nests 7 levels.
 MAX_DEPTH = 256
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+# Any escape in a string; the group is one for half of a surrogate pair, without the other half (RFC 8259, section 8.2).
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
 
-# Integers with more digits than any float has are not even read.
+# The largest float has 309 digits. A longer integer stays text: `int` takes quadratic time and refuses more than 4,300.
 _MAX_DIGITS = 300
 
 
@@ -53,7 +54,10 @@ class Number(float):
 
 
 class GoTypeError(Exception):
-    """Say that a value cannot be stored in a Go type; the place is filled in on the way out."""
+    """Raised for a value that does not fit a Go type, with the text of `json.UnmarshalTypeError`.
+
+    The place is filled in by the structs on the way out.
+    """
 
     def __init__(self, kind: str, go_type: str) -> None:
         super().__init__(kind, go_type)
@@ -68,7 +72,7 @@ class GoTypeError(Exception):
 
 
 class Decoding:
-    """Know where in a body decoding is, and the first problem so far."""
+    """Keep the current place in a body, and the first error so far (Go's `decodeState`)."""
 
     def __init__(self) -> None:
         self.struct = ""
@@ -76,27 +80,27 @@ class Decoding:
         self.first: Exception | None = None
 
     def save(self, problem: Exception) -> None:
-        """Note a problem; only the first one counts."""
+        """Note an error; only the first one is kept."""
         if self.first is None:
             if isinstance(problem, GoTypeError):
                 self.place(problem)
             self.first = problem
 
     def refuse(self, value: Any, go_type: str, kind: str | None = None) -> None:
-        """Note that `value` is of the wrong type."""
+        """Note that `value` is not of type `go_type`."""
         if self.first is not None:
             return
         self.save(GoTypeError(kind or _kind(value), go_type))
 
     def place(self, problem: GoTypeError) -> None:
-        """Put the current place before the one that `problem` knows: the outermost struct names it."""
+        """Put the current path before that of `problem`, which then names the struct that is current here."""
         if self.struct:
             problem.struct = self.struct
             problem.field = ".".join([*self.path, problem.field] if problem.field else self.path)
 
 
 class GoType(Protocol):
-    """Decode one Go type."""
+    """A Go type that can be decoded."""
 
     name: str
 
@@ -104,7 +108,7 @@ class GoType(Protocol):
         """Return the value of a field that was not sent."""
 
     def decode(self, value: Any, decoding: Decoding) -> Any:
-        """Return the Python value, or `KEEP` if the field keeps the one it has (null, or a problem)."""
+        """Return the Python value, or `KEEP` if the field keeps its value (for null, and after an error)."""
 
 
 KEEP = object()
@@ -126,7 +130,7 @@ class Scalar:
 
 
 class Integer:
-    """Decode an integer of a certain width; a number with a point or an exponent is none."""
+    """Decode an integer; as in Go, a number written with a point or an exponent is none, whatever its value."""
 
     def __init__(self, name: str, low: int, high: int) -> None:
         self.name = name
@@ -166,7 +170,7 @@ class Anything:
 
 
 class Pointer:
-    """Decode a value that may be null, which is then `nil`."""
+    """Decode a value or null, which becomes `nil`."""
 
     def __init__(self, inner: GoType, nil: Any = None) -> None:
         self.name = inner.name
@@ -181,7 +185,7 @@ class Pointer:
 
 
 class Slice:
-    """Decode an array of one type into a list; null is an empty one."""
+    """Decode an array of one type into a list; null becomes an empty one."""
 
     def __init__(self, inner: GoType, name: str | None = None) -> None:
         self.name = name or f"[]{inner.name}"
@@ -201,7 +205,7 @@ class Slice:
 
 
 class Dictionary:
-    """Decode an object with values of one type into a dict; null is `nil`."""
+    """Decode an object with values of one type into a dict; null becomes None."""
 
     def __init__(self, inner: GoType) -> None:
         self.name = f"map[string]{inner.name}"
@@ -223,8 +227,8 @@ class Dictionary:
 class Struct:
     """Decode an object with named fields.
 
-    `build` gets the values of all fields by their JSON names, and those of unknown keys. A key that differs
-    from a field's name only in case is that field's, too; the last of several wins.
+    `build` gets the values of all fields by their JSON names, and those of unknown keys. As in Go, a key that matches
+    no field exactly may match one in another case, and the last of several values wins.
     """
 
     def __init__(
@@ -242,7 +246,7 @@ class Struct:
         self.build = build
 
     def add(self, name: str, go_type: GoType) -> None:
-        """Add a field, whose type may be this one."""
+        """Add a field; a recursive struct adds those of its own type after its creation."""
         self.fields[name] = go_type
         self._folded.setdefault(name.lower(), name)
 
@@ -261,10 +265,10 @@ class Struct:
         for key, item in value:
             name = self.field(key)
             if name is None:
-                # Go skips it unread; here a number past all floats is refused, as it could not be passed on.
+                # Go skips it unread. Here it is passed on, so a number that is too large for a float is refused.
                 extras[key] = ANYTHING.decode(item, decoding)
                 continue
-            # Left as they are when an exception passes: it is placed by them.
+            # Not restored after an exception: `unmarshal` adds them to its text.
             decoding.struct = self.struct
             decoding.path.append(name)
             result = self.fields[name].decode(item, decoding)
@@ -275,12 +279,12 @@ class Struct:
         return self.build(values, extras)
 
     def field(self, key: str) -> str | None:
-        """Return the name of the field that `key` stands for."""
+        """Return the name of the field that `key` matches, or None."""
         return key if key in self.fields else self._folded.get(_fold(key))
 
 
 class Custom:
-    """Decode with a function of its own, whose errors end decoding at once."""
+    """Decode with a function, whose exceptions end decoding at once (Go's `json.Unmarshaler`)."""
 
     def __init__(self, name: str, function: Callable[[Any], Any], zero: Callable[[], Any]) -> None:
         self.name = name
@@ -300,7 +304,7 @@ OBJECT = Dictionary(ANYTHING)
 
 
 def unmarshal(go_type: GoType, value: Any) -> Any:
-    """Decode a tree on its own, as a nested call of json.Unmarshal would.
+    """Decode a tree as a (nested) call of `json.Unmarshal` does.
 
     Raises GoTypeError or OllamaError.
     """
@@ -318,8 +322,8 @@ def unmarshal(go_type: GoType, value: Any) -> Any:
 def decode(go_type: GoType, body: bytes) -> tuple[Any, str]:
     """Decode the body of a request; return the value and the text it was decoded from.
 
-    Bytes after the first JSON value are ignored, null counts as `{}`, invalid UTF-8 and lone surrogates
-    become U+FFFD. Raises OllamaError (400) with the text that Ollama answers with.
+    Bytes after the first JSON value are ignored, since gin reads one value with `json.Decoder`, and null counts as `{}`
+    (both recorded). As in Go, invalid UTF-8 and lone surrogates become U+FFFD. Raises OllamaError (400).
     """
     text = body.decode("utf-8", _REPLACE)
     tree = _parse(body, text)
@@ -330,7 +334,7 @@ def decode(go_type: GoType, body: bytes) -> tuple[Any, str]:
 
 
 def member_text(text: str, name: str) -> str:
-    """Return the JSON text of a member of the object in `text`, which must have been decoded before."""
+    """Return the JSON text of the last member `name` of the object in `text`, which must be valid; "" without one."""
     found = ""
     at = _skip_space(text, 0) + 1
     while text[at := _skip_space(text, at)] != "}":
@@ -350,6 +354,7 @@ def _parse(body: bytes, text: str) -> Any:
         raise errors.missing_request_body()
     if problem := depth_error(body, MAX_DEPTH):
         raise errors.bad_body(problem)
+    # In the text, since one pass there costs less than one over all strings of the tree.
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
     try:
@@ -379,12 +384,15 @@ _PARSER = JSONDecoder(
 
 def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
-    assert match is not None  # it matches nothing, too
+    assert match is not None  # the pattern matches the empty string
     return match.end()
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Put one U+FFFD for each byte that is not UTF-8, as Go does; Python's own handler puts fewer."""
+    """Replace each invalid byte by U+FFFD, as Go's utf8.DecodeRune does.
+
+    Python's own handler replaces a truncated sequence as a whole (Unicode 15, section 3.9, "maximal subpart").
+    """
     assert isinstance(error, UnicodeDecodeError)
     return "\ufffd" * (error.end - error.start), error.end
 
@@ -394,7 +402,10 @@ codecs.register_error(_REPLACE, _replace)
 
 
 def _fold(key: str) -> str:
-    """Fold case as Go does for the names of fields: the long s is an s (and the Kelvin sign a k)."""
+    """Fold case as encoding/json does for field names: by simple folding, so that U+017F is an s and U+212A a k.
+
+    `str.lower` maps only the second.
+    """
     return key.lower().replace("ſ", "s")
 
 

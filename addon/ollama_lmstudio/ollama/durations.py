@@ -1,4 +1,8 @@
-"""Go's durations, and the `keep_alive` that is written in them."""
+"""Go's durations, and `keep_alive`, which takes them.
+
+`parse_duration` follows the documentation of Go's time.ParseDuration, with its error texts; `parse_keep_alive` follows
+Ollama's `api.Duration`, as recorded.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ import re
 from dataclasses import dataclass
 
 from . import errors
-from .errors import OllamaError
 
 _SECOND = 1_000_000_000
+# A Go duration is an int64 of nanoseconds; this is the magnitude of the lowest one.
 _LIMIT = 2**63
 
 _UNITS = {
@@ -28,18 +32,18 @@ _NUMBER = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^.0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """Say how many seconds a model stays loaded after a request; infinity is forever."""
+    """Hold how many seconds a model stays loaded after a request; infinity is forever."""
 
     seconds: float
 
     @property
     def forever(self) -> bool:
-        """Tell whether the model is never to be unloaded."""
+        """Return whether the model is never unloaded."""
         return math.isinf(self.seconds)
 
     @property
     def unload(self) -> bool:
-        """Tell whether the model is to be unloaded when the request has ended."""
+        """Return whether the model is unloaded when the request has ended."""
         return self.seconds == 0
 
 
@@ -49,7 +53,8 @@ FOREVER = KeepAlive(math.inf)
 def parse_duration(text: str) -> int:
     """Parse a Go duration like `1h30m` or `-1.5s` into nanoseconds.
 
-    Raises ValueError with the text of Go's time.ParseDuration.
+    A duration is an optional sign, then numbers with an optional fraction and a unit each; `0` needs no unit. Raises
+    ValueError with the text of Go's time.ParseDuration.
     """
     rest = text
     sign = 1
@@ -64,7 +69,7 @@ def parse_duration(text: str) -> int:
     position = 0
     while position < len(rest):
         number = _NUMBER.match(rest, position)
-        assert number is not None  # it matches the empty string too
+        assert number is not None  # the pattern matches the empty string
         whole, fraction, unit = number.groups(default="")
         if not whole and not fraction:
             raise _invalid("invalid duration", text)
@@ -86,9 +91,9 @@ def parse_duration(text: str) -> int:
 
 
 def parse_keep_alive(value: object) -> KeepAlive | None:
-    """Read the `keep_alive` of a request: a number of seconds or a Go duration; negative is forever.
+    """Parse a `keep_alive`, a decoded JSON value: a number of seconds or a Go duration; negative is forever.
 
-    Takes the decoded JSON value; None for null. Raises OllamaError (400) with Go's texts.
+    Returns None for null. Raises OllamaError (400): `Unsupported type: 'bool'`, or the text of time.ParseDuration.
     """
     match value:
         case None:
@@ -101,7 +106,7 @@ def parse_keep_alive(value: object) -> KeepAlive | None:
             try:
                 nanoseconds = parse_duration(value)
             except ValueError as error:
-                raise OllamaError(400, str(error)) from None
+                raise errors.bad_body(str(error)) from None
         case _:
             raise TypeError(f"{type(value).__name__} is no JSON value")
     return FOREVER if nanoseconds < 0 else KeepAlive(nanoseconds / _SECOND)
@@ -111,13 +116,16 @@ _GO_TYPES: dict[type, str] = {bool: "bool", dict: "map[string]interface {}", lis
 
 
 def _nanoseconds(seconds: float) -> int:
-    # Past the longest duration Go's conversion is undefined; "for ever" is what is meant.
+    # Out of range, Go's conversion of a float to an integer depends on the machine. A client means forever by it.
     nanoseconds = seconds * float(_SECOND)
     return int(nanoseconds) if nanoseconds < _LIMIT else -1
 
 
 def _fraction(digits: str, scale: int) -> int:
-    """Turn the digits after a point into nanoseconds, with the float arithmetic Go uses for it."""
+    """Return the digits after a point in nanoseconds, with Go's float arithmetic, so that they are rounded alike.
+
+    As in Go's leadingFraction, digits that overflow an int64 are ignored.
+    """
     value, divisor = 0, 1.0
     for digit in digits:
         longer = value * 10 + int(digit)
@@ -132,7 +140,7 @@ def _invalid(problem: str, text: str) -> ValueError:
 
 
 def _quote(text: str) -> str:
-    """Quote as Go's time package does: what is not printable ASCII as bytes in hexadecimal."""
+    """Quote as the `quote` of Go's time package does, which is not `%q`: bytes outside of ASCII in hexadecimal."""
     return '"' + "".join(map(_quote_character, text)) + '"'
 
 

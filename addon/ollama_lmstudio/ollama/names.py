@@ -1,4 +1,7 @@
-"""Model names: `[scheme://][host/][namespace/]model[:tag]`, and where they say the model runs."""
+"""Model names: `[scheme://][host/][namespace/]model[:tag]`, and the suffixes that choose between local and cloud.
+
+The characters and lengths of the parts are those that Ollama accepts.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from . import errors
 _HOST = "registry.ollama.ai"
 _NAMESPACE = "library"
 _TAG = "latest"
+_CLOUD_SUFFIX = "-cloud"
 
 _FIRST = r"[A-Za-z0-9_]"
 _NAME = re.compile(
@@ -23,7 +27,7 @@ _NAME = re.compile(
 
 
 class Source(Enum):
-    """Say where a name wants its model to run."""
+    """Where a name requests its model to run."""
 
     UNSPECIFIED = "unspecified"
     LOCAL = "local"
@@ -55,12 +59,12 @@ class Name:
 
     @property
     def key(self) -> str:
-        """Return what tells names apart: the full form, case folded."""
+        """Return the full form in lower case, which is the same for all spellings of a name."""
         return self.canonical.lower()
 
 
 def parse_name(text: str) -> Name:
-    """Parse a model name; surrounding space and a `:local` suffix do not matter.
+    """Parse a model name; surrounding white space and a `:local` suffix are ignored.
 
     Raises OllamaError (400): `invalid model name`, or the conflict that `split_source` reports.
     """
@@ -77,7 +81,7 @@ def parse_name(text: str) -> Name:
 
 
 def unchecked(text: str) -> Name:
-    """Cut a text into the parts of a name, whether they are valid or not: Ollama shows invalid ones in an error."""
+    """Split `text` into the parts of a name without checking them, for errors in which Ollama shows invalid names."""
     _, _, text = text.strip().rpartition("://")
     path, _, last = text.rpartition("/")
     model, colon, tag = last.rpartition(":")
@@ -86,7 +90,7 @@ def unchecked(text: str) -> Name:
 
 
 def key_of(text: str) -> str | None:
-    """Return the key of the name that a text is; None for a text that is none."""
+    """Return the key of the name `text`; None if it is not valid."""
     try:
         return parse_name(text).key
     except errors.OllamaError:
@@ -94,10 +98,10 @@ def key_of(text: str) -> str | None:
 
 
 def split_source(text: str) -> tuple[str, Source]:
-    """Split a name into what comes before `:local`, `:cloud` or `-cloud`, and what that suffix says.
+    """Split off a suffix `:local`, `:cloud` or `-cloud`; return the rest of the name, and the source it requests.
 
-    `foo:20b-cloud` is `foo:20b` in the cloud; a `-cloud` outside a tag means nothing. Raises OllamaError
-    (400) if a second suffix is left.
+    `foo:20b-cloud` is `foo:20b` in the cloud; a `-cloud` outside of a tag is no suffix. Raises OllamaError (400) if
+    there is a second suffix.
     """
     text = text.strip()
     base, source = _cut_source(text)
@@ -107,7 +111,7 @@ def split_source(text: str) -> tuple[str, Source]:
 
 
 def is_cloud(text: str) -> bool:
-    """Tell whether a name asks for a model of ollama.com, which is never looked up here."""
+    """Return whether a name requests a model of ollama.com, which is never looked up here."""
     return _cut_source(text.strip())[1] is Source.CLOUD
 
 
@@ -121,7 +125,7 @@ def _cut_source(text: str) -> tuple[str, Source]:
             return base, Source.LOCAL
         case "cloud":
             return base, Source.CLOUD
-        case lower if lower.endswith("-cloud"):
-            return f"{base}:{suffix.removesuffix(suffix[-6:])}", Source.CLOUD
+        case lower if lower.endswith(_CLOUD_SUFFIX):
+            return f"{base}:{suffix[: -len(_CLOUD_SUFFIX)]}", Source.CLOUD
         case _:
             return text, Source.UNSPECIFIED

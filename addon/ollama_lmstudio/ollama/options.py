@@ -1,4 +1,7 @@
-"""The `options` of a request: which ones Ollama knows, and of which type they must be."""
+"""The `options` of a request: those that Ollama knows, and their types.
+
+The names are the JSON names of Ollama's `api.Options`; the types are those in its error texts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Any
 
 from . import errors
 
-# Ollama's options and their Go types.
 OPTIONS = {
     "num_keep": "integer",
     "seed": "integer",
@@ -35,17 +37,17 @@ OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Hold checked options: `known` to Ollama and of the right type, and `unknown` as they were sent."""
+    """Hold checked options: those `known` to Ollama, of the right type, and `unknown` ones as they were sent."""
 
     known: dict[str, Any] = field(default_factory=dict)
     unknown: dict[str, Any] = field(default_factory=dict)
 
 
 def check_options(raw: Mapping[str, Any] | None) -> Options:
-    """Check the types of the options Ollama knows; drop nulls and the fractions of integers.
+    """Check the types of the options that Ollama knows; drop nulls and the fractions of integers.
 
-    Keys are case-sensitive here. Options that Ollama does not know (`max_tokens`, `mirostat`) are kept apart,
-    untouched. Raises OllamaError (500, as Ollama does) for the first of a wrong type.
+    Unlike other keys of a request, these are case-sensitive. Options that Ollama does not know (`max_tokens`,
+    `mirostat`) are returned as they are. Raises OllamaError (500, as recorded) for the first one of a wrong type.
     """
     options = Options()
     for name, value in (raw or {}).items():

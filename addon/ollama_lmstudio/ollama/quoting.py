@@ -1,4 +1,4 @@
-"""Go's quoted strings, as they appear in Ollama's error texts."""
+"""Go's quoted strings, as they are in Ollama's error texts: `%q`, which is strconv.Quote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHORT = {
 
 
 def quote(text: str) -> str:
-    """Quote `text` as Go's `%q` does: printable characters of any alphabet stay, the rest is escaped."""
+    """Quote `text` as Go's `%q` does: printable characters of any script stay, the rest is escaped."""
     return f'"{escape(text)}"'
 
 
@@ -34,6 +34,6 @@ def _escape_character(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    if code < 0x20 or code == 0x7F:
+    if character < " " or character == "\x7f":
         return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if character <= "\uffff" else f"\\U{code:08x}"

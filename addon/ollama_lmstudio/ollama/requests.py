@@ -1,7 +1,7 @@
-"""The bodies that Ollama's endpoints take.
+"""The request bodies of Ollama's endpoints, with the fields and types of its `api` package.
 
-`decode` does what Ollama's own decoding does: types, `think`, `keep_alive`, images, tool arguments. Whatever
-Ollama checks later, after it has looked up the model, is a `check_...` method or `options.check_options`.
+`decode` refuses what Ollama's own decoding refuses: types, `think`, `keep_alive`, images, tool arguments. What Ollama
+checks later, partly after it has looked up the model, is a `check_...` method or `options.check_options`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from ..threads import run_in_thread_if_large
@@ -41,11 +42,14 @@ _THINK_LEVELS = ("high", "medium", "low", "max")
 _MAX_TOP_LOGPROBS = 20
 
 
-# The types that decode themselves.
+# The types that decode themselves (Go's json.Unmarshaler), and `format`.
 
 
 class _Content:
-    """Decode the text of a message; the AI SDK sends `[]` with images, which Ollama itself refuses."""
+    """Decode the `content` of a message.
+
+    The AI SDK sends `[]` with images, which Ollama refuses; here it is accepted as no text.
+    """
 
     name = STRING.name
     zero = str
@@ -55,9 +59,9 @@ class _Content:
 
 
 class _Image:
-    """Decode base64 text or a list of bytes, as Go does.
+    """Decode base64 (RFC 4648, section 4) or an array of bytes, as Go does for `[]byte`.
 
-    The AI SDK sends an object of bytes, `{"0": 137, "1": 80}`, which Ollama itself refuses.
+    The AI SDK sends an object of bytes, `{"0": 137, "1": 80}`, which Ollama refuses; here it is accepted.
     """
 
     name = "api.ImageData"
@@ -79,26 +83,30 @@ class _Image:
 
 
 def _decode_base64(data: bytes) -> bytes:
-    # Python is strict about everything but the amount of padding.
-    if len(data) % 4 or data.endswith(b"==="):
+    # `strict_mode` does not check the amount of padding.
+    if len(data) % _BASE64_GROUP or data.endswith(b"==="):
         raise binascii.Error
     return binascii.a2b_base64(data, strict_mode=True)
 
 
 def _illegal_base64_at(data: bytes) -> int:
-    """Return the place at which Go's decoder would stop; newlines count, though it skips them."""
+    """Return the index in Go's `base64.CorruptInputError`, as its `decodeQuantum` finds it.
+
+    Line breaks are skipped, but count for the index.
+    """
     match = _BASE64.match(data)
-    assert match is not None  # it matches nothing, too
+    assert match is not None  # the pattern matches the empty string
     at = match.end()
     letters = at - data.count(b"\r", 0, at) - data.count(b"\n", 0, at)
-    place = letters % 4
+    place = letters % _BASE64_GROUP
     if at == len(data):
-        # The last group is cut short; Go names the place where the first missing letter would begin the group.
+        # The last group is incomplete: Go reports its beginning.
         return at - place
-    if data[at : at + 1] != b"=" or place < 2:
+    if data[at : at + 1] != b"=" or place < _LETTERS_OF_A_BYTE:
         return at
+    # Padding: it is wrong, or something follows it.
     rest = (letter.start() for letter in _NO_NEWLINE.finditer(data, at + 1))
-    if place == 2:
+    if place == _LETTERS_OF_A_BYTE:
         following = next(rest, None)
         if following is None:
             return len(data)
@@ -107,6 +115,9 @@ def _illegal_base64_at(data: bytes) -> int:
     return next(rest)
 
 
+# Four letters are three bytes; one byte alone takes two letters and two paddings.
+_BASE64_GROUP = 4
+_LETTERS_OF_A_BYTE = 2
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\r\n]*")
 _NO_NEWLINE = re.compile(rb"[^\r\n]")
 
@@ -133,7 +144,7 @@ _IMAGES = Slice(_Image())
 
 
 class _Format:
-    """Decode a `format` of any type; whether it is one is checked later."""
+    """Decode a `format` of any type; `check_format` refuses the wrong ones."""
 
     name = "json.RawMessage"
 
@@ -152,7 +163,7 @@ _FORMAT = _Format()
 
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
-    """Hold a call that the model made earlier; `arguments` keep their order."""
+    """Hold a tool call in a message; `arguments` keep their order."""
 
     id: str = ""
     index: int = 0
@@ -162,7 +173,7 @@ class MessageToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Hold one message; the role is in lower case, and may be any text."""
+    """Hold one message; as in Ollama, the role may be any text, and is in lower case."""
 
     role: str = ""
     content: str = ""
@@ -183,7 +194,7 @@ _TOOL_CALL = Struct(
     {"id": STRING, "function": _TOOL_CALL_FUNCTION},
     lambda values, _: MessageToolCall(id=values["id"], **values["function"]),
 )
-# Ollama decodes a message through an alias of its type, and its error texts show it.
+# Ollama's Message decodes itself through a type named Alias, which its error texts show.
 _MESSAGE_ALIAS = Struct(
     "Alias",
     {
@@ -200,8 +211,8 @@ _MESSAGE_ALIAS = Struct(
 _MESSAGES = Slice(Custom("api.Message", lambda value: unmarshal(_MESSAGE_ALIAS, value), Message))
 
 
-# Tools. They are checked as Ollama's structs, but kept as they were sent: Ollama drops what its structs do
-# not have (`default`, `$ref`, `additionalProperties`), which LM Studio can use.
+# Tools. They are checked as Ollama's structs, but kept as they were sent: Ollama drops keys that its structs do not
+# have (`default`, `$ref`, `additionalProperties`), which the model should see.
 
 
 class _Checked(Struct):
@@ -272,7 +283,7 @@ _TOOLS = Slice(
 # Requests.
 
 
-# A field's annotation carries its Go type, and its JSON name where that is no Python name.
+# The annotation of a field has its Go type, and its JSON name if that cannot be a Python name.
 String = Annotated[str, STRING]
 Bool = Annotated[bool, BOOL]
 Int = Annotated[int, INT]
@@ -294,24 +305,24 @@ class RequestBody:
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        """Decode a body. Raises OllamaError (400) with the text that Ollama answers with."""
+        """Decode a body. Raises OllamaError (400) with Ollama's text."""
         request, text = decode(_STRUCTS[cls], body)
         settled: Self = request.settle(text)
         return settled
 
     @classmethod
     async def read(cls, body: bytes) -> Self:
-        """Decode a body like `decode`; a large one in a thread, as it may take seconds."""
+        """Decode a body like `decode`; a large one in a thread, as images can make it megabytes."""
         return await run_in_thread_if_large(len(body), cls.decode, body)
 
     def settle(self, text: str) -> Self:
-        """Complete the request from the `text` it was decoded from."""
+        """Return the request completed from the `text` it was decoded from."""
         return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ModelRequest(RequestBody):
-    """A request that names its model in `model`, or in `name` as it once was."""
+    """A request that names its model in `model`, or in `name`, as in older versions of the API."""
 
     model: String = ""
     name: String = ""
@@ -322,7 +333,7 @@ class _ModelRequest(RequestBody):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RunRequest(RequestBody):
-    """What chat and generate have in common."""
+    """The fields that chat and generate have in common."""
 
     model: String = ""
     stream: Stream = True
@@ -335,7 +346,7 @@ class _RunRequest(RequestBody):
     debug_render_only: Annotated[bool, BOOL, "_debug_render_only"] = False
     logprobs: Bool = False
     top_logprobs: Int = 0
-    format_text: str = ""  # the JSON of a `format` that is none
+    format_text: str = ""  # the JSON of a `format` that is not valid, for the error
 
     def settle(self, text: str) -> Self:
         if self.format is None or self.format == "json" or isinstance(self.format, dict):
@@ -343,20 +354,22 @@ class _RunRequest(RequestBody):
         return replace(self, format_text=member_text(text, "format"))
 
     def check_top_logprobs(self) -> None:
-        """Check the range of `top_logprobs`; Ollama does so first. Raises OllamaError (400)."""
+        """Check the range of `top_logprobs`, as Ollama does first. Raises OllamaError (400)."""
         if not 0 <= self.top_logprobs <= _MAX_TOP_LOGPROBS:
             raise errors.top_logprobs_range()
 
     def check_debug(self) -> None:
-        """Check that the client does not want the prompt as the template makes it, which LM Studio does not tell.
+        """Refuse to return the rendered prompt (`_debug_render_only`), which LM Studio does not show.
 
         Raises OllamaError (501).
         """
         if self.debug_render_only:
-            raise errors.OllamaError(501, "LM Studio does not show what its templates make of a prompt")
+            raise errors.OllamaError(
+                HTTPStatus.NOT_IMPLEMENTED, "LM Studio does not show what its templates make of a prompt"
+            )
 
     def check_format(self) -> None:
-        """Check that `format` is absent, `"json"` or an object; Ollama does so last.
+        """Check that `format` is absent, `"json"` or an object, as Ollama does last.
 
         Raises OllamaError (500).
         """
@@ -366,7 +379,7 @@ class _RunRequest(RequestBody):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest(_RunRequest):
-    """The body of POST /api/chat. `tools` are as they were sent."""
+    """The body of POST /api/chat; `tools` are as they were sent."""
 
     messages: Messages = field(default_factory=list)
     tools: Annotated[list[JSONObject], _TOOLS] = field(default_factory=list)
@@ -385,7 +398,7 @@ class GenerateRequest(_RunRequest):
     images: Images = field(default_factory=list)
 
     def check_raw(self) -> None:
-        """Check that `raw` stands without template, system and context. Raises OllamaError (400)."""
+        """Check that `raw` comes without template, system and context. Raises OllamaError (400)."""
         if self.raw and (self.template or self.system or self.context):
             raise errors.raw_conflict()
 
@@ -402,10 +415,10 @@ class EmbedRequest(RequestBody):
     options: Object = None
 
     def inputs(self) -> list[str]:
-        """Return the texts to embed; none means that the model is only to be loaded.
+        """Return the texts to embed; an empty list only loads the model.
 
-        Raises OllamaError (400) for what is neither text nor a list of texts; Ollama checks this before it
-        looks for the model.
+        Raises OllamaError (400) for what is neither a text nor a list of texts. Ollama checks this before it looks up
+        the model.
         """
         match self.input:
             case None | "":
@@ -471,7 +484,7 @@ class PushRequest(_TransferRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest(_ModelRequest):
-    """The body of POST /api/create. `quantize` is also taken from its old name, `quantization`."""
+    """The body of POST /api/create; `quantization` is the old name of `quantize`."""
 
     stream: Stream = True
     from_: Annotated[str, STRING, "from"] = ""
@@ -493,13 +506,13 @@ class CreateRequest(_ModelRequest):
     remote_host: String = ""
 
     def settle(self, text: str) -> Self:
-        # Slotted dataclasses are made anew, which leaves the short form of super() behind.
+        # `slots=True` creates the class a second time, so super() without arguments refers to the wrong one.
         request = super(CreateRequest, self).settle(text)
         return request if request.quantize else replace(request, quantize=request.quantization)
 
 
 def _struct(request: type[RequestBody]) -> Struct:
-    """Read the struct of a request from the annotations of its fields."""
+    """Return the struct of a request class, from the annotations of its fields."""
     go_types: dict[str, GoType] = {}
     attributes: dict[str, str] = {}
     for attribute, hint in get_type_hints(request, include_extras=True).items():

@@ -1,17 +1,19 @@
-"""Times as Ollama writes them: RFC 3339 with a fraction, in UTC."""
+"""Times as Ollama writes them: RFC 3339 with a fraction, in UTC (Go's time.RFC3339Nano)."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 _SECOND = 1_000_000_000
+# How many digits of a fraction are microseconds.
+_MICROSECONDS = 6
 
-# The longest span a Go duration can hold, in nanoseconds (292 years): Ollama's "forever".
+# The longest Go duration (int64), in nanoseconds: 292 years. Ollama keeps a model for so long if asked to for ever.
 FOREVER = 2**63 - 1
 
 
 class _Clock:
-    """Remember how the last second was written: the lines of a stream share it."""
+    """Format times; keep the text of the last second, which many lines of a stream share."""
 
     def __init__(self) -> None:
         self.second = -1
@@ -23,8 +25,8 @@ class _Clock:
             self.prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
             self.second = second
         digits = f"{fraction:09d}"
-        # Ollama trims every trailing zero; some clients want at least microseconds.
-        return f"{self.prefix}{digits[:6]}{digits[6:].rstrip('0')}Z"
+        # Go removes all trailing zeros. Microseconds are kept, as the date parsers of some clients need them.
+        return f"{self.prefix}{digits[:_MICROSECONDS]}{digits[_MICROSECONDS:].rstrip('0')}Z"
 
 
 rfc3339 = _Clock().rfc3339

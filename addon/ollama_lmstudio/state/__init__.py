@@ -1,1 +1,1 @@
-"""What is kept on disk. Nothing here knows Ollama, LM Studio or mitmproxy."""
+"""Aliases and blobs on disk. Nothing here knows Ollama, LM Studio or mitmproxy."""

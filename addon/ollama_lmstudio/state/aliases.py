@@ -1,8 +1,8 @@
 """The aliases on disk: `virtual_models.json`, which any number of processes may read and write at once.
 
-A writer holds an exclusive lock, reads what is there, and renames a finished copy into place. So a reader never needs
-the lock, and a writer that is killed leaves the old file, or the new one, and a temporary file that the next writer
-removes. Whatever is found there that this version did not write stays: it is put aside, or left alone.
+A writer takes an exclusive lock, reads the file, and renames a finished copy into place. So a reader never needs the
+lock, and a writer that is killed leaves the old file or the new one, and a temporary file that the next writer removes.
+A file that this version did not write is never overwritten: a broken one is renamed, one of a newer format is kept.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ import errno
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from . import files
 
 logger = logging.getLogger(__name__)
 
@@ -33,18 +30,17 @@ LOCK_NAME: Final = "virtual_models.lock"
 TEMPORARY_NAME: Final = "virtual_models.tmp"
 VERSION: Final = 1
 
-# Windows has no such flags, or needs another.
-_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
+# The directory holds what users wrote.
+_DIRECTORY_MODE: Final = 0o700
 
-# The errors of a disk that has no room.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# The errors of a disk that has no room: no space, quota exceeded, file size limit.
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 T = TypeVar("T")
 
 
 class StoreError(Exception):
-    """Carry the status and the text of an answer: the store could not be changed, and was not."""
+    """Raised when the aliases could not be changed, and were not, with the HTTP status and text of the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -54,10 +50,10 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A name for a model of LM Studio's, with what is to be added to requests for it.
+    """A name for a model of LM Studio's, with what is added to requests for it.
 
-    `target` is LM Studio's id; `created` and `modified` are in ns since the epoch; `messages` are JSON objects as
-    Ollama's API has them, `adapters` digests by file name.
+    `target` is LM Studio's id; `created` and `modified` are nanoseconds since the epoch; `messages` are JSON objects
+    as in Ollama's API, `adapters` are digests by file name.
     """
 
     name: str
@@ -73,7 +69,7 @@ class Alias:
 
 
 Aliases = Mapping[str, Alias]
-"""Aliases by key, which tells names apart."""
+"""Aliases by key, which is the same for all spellings of a name."""
 
 _ALIASES: Final = TypeAdapter(dict[str, Alias])
 
@@ -82,21 +78,21 @@ _Signature = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What was read from the file with this signature; with a `problem` it must not be overwritten."""
+    """The content of the file when it had this signature; with a `problem` it must not be overwritten."""
 
     signature: _Signature | None = None
     aliases: Aliases = field(default_factory=dict)
     problem: str = ""
 
 
-class _Broken(ValueError):  # noqa: N818
-    """The file is none of ours."""
+class _BrokenFileError(ValueError):
+    """Raised for a file that does not parse."""
 
 
 class AliasStore:
-    """Keep the aliases in a directory, which is made when something is written.
+    """Keep the aliases in a directory, which is created by the first write.
 
-    Reading never raises: what cannot be read is said in the log, once, and counts as no alias at all.
+    Reading never raises: a file that cannot be read is logged once, and counts as empty.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -105,13 +101,13 @@ class AliasStore:
         self._snapshot = _Snapshot()
 
     def all(self) -> Aliases:
-        """Give all aliases as they are now, also when another process wrote them."""
+        """Return all aliases as they are now, also when another process wrote them."""
         snapshot = self._snapshot
         try:
             if self._signature() == snapshot.signature:
                 return snapshot.aliases
             snapshot = self._read()
-        except _Broken:
+        except _BrokenFileError:
             snapshot = self._put_aside()
         except OSError as e:
             snapshot = _Snapshot(problem=f"{self.path} cannot be read: {e.strerror}")
@@ -121,29 +117,29 @@ class AliasStore:
         return snapshot.aliases
 
     def get(self, key: str) -> Alias | None:
-        """Give the alias of a key."""
+        """Return the alias of a key."""
         return self.all().get(key)
 
     def change(self, edit: Callable[[dict[str, Alias]], T]) -> T:
-        """Let `edit` change the aliases, and write them if it did; give what it returns.
+        """Call `edit` with the aliases, write them if it changed them, and return its result.
 
-        This blocks, as long as another process writes. Raises StoreError: 507 when the disk is full, 500 for any other
-        reason; what `edit` raises goes through. Nothing is changed then.
+        Blocks while another process writes. Raises StoreError: 507 when the disk is full, 500 for any other reason;
+        exceptions of `edit` pass. In each of these cases nothing is changed.
         """
         try:
             with self._locked():
                 snapshot = self._read_or_put_aside()
                 if snapshot.problem:
-                    raise StoreError(500, snapshot.problem)
+                    raise StoreError(HTTPStatus.INTERNAL_SERVER_ERROR, snapshot.problem)
                 aliases = dict(snapshot.aliases)
                 result = edit(aliases)
                 if aliases != snapshot.aliases:
                     self._write(aliases, after=snapshot.signature)
                 return result
         except OSError as e:
-            if e.errno in _FULL:
-                raise StoreError(507, f"no space left to write {self.path}") from e
-            raise StoreError(500, f"{self.path} cannot be written: {e.strerror}") from e
+            if e.errno in _DISK_FULL:
+                raise StoreError(HTTPStatus.INSUFFICIENT_STORAGE, f"no space left to write {self.path}") from e
+            raise StoreError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{self.path} cannot be written: {e.strerror}") from e
 
     def _signature(self) -> _Signature | None:
         try:
@@ -152,7 +148,7 @@ class AliasStore:
             return None
 
     def _read(self) -> _Snapshot:
-        """Read the file. Raises _Broken for one that does not parse, OSError for one that cannot be read."""
+        """Read the file. Raises _BrokenFileError for one that does not parse, OSError for one that cannot be read."""
         try:
             with self.path.open("rb") as file:
                 signature, data = _signature_of(os.fstat(file.fileno())), file.read()
@@ -168,20 +164,20 @@ class AliasStore:
                 )
             return _Snapshot(signature, _ALIASES.validate_python(content["aliases"]))
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
-            raise _Broken from e
+            raise _BrokenFileError from e
 
     def _read_or_put_aside(self) -> _Snapshot:
-        """Read the file while the lock is held."""
+        """Read the file while the lock is held; rename it if it does not parse."""
         try:
             return self._read()
-        except _Broken:
+        except _BrokenFileError:
             aside = _unused(self.path, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
             self.path.rename(aside)
             logger.warning("%s is broken: it is kept as %s", self.path, aside.name)
             return _Snapshot()
 
     def _put_aside(self) -> _Snapshot:
-        """Put a broken file aside, unless another process has done so."""
+        """Rename a broken file, unless another process has done so."""
         try:
             with self._locked():
                 return self._read_or_put_aside()
@@ -190,20 +186,20 @@ class AliasStore:
             return _Snapshot(self._signature(), problem=problem)
 
     def _write(self, aliases: Aliases, after: _Signature | None) -> None:
-        """Replace the file, that has the signature `after`, while the lock is held."""
-        # An alias is a line, for people who look.
+        """Replace the file, which has the signature `after`, while the lock is held."""
+        # One line per alias, so that the file can be read and compared.
         lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(_to_json(alias))}" for key, alias in aliases.items())
         data = f'{{"version": {VERSION}, "aliases": {{\n{lines}\n}}}}\n'.encode()
-        # One name is enough, since only who holds the lock writes; nothing piles up when writers are killed.
+        # One name for all writers: only the holder of the lock writes, and killed ones leave at most one file.
         temporary = self.directory / TEMPORARY_NAME
         try:
-            # What a killed writer left, or a link that somebody laid to a file of ours, is not written to.
+            # Never write into what is there: the file of a killed writer, or a link to another file of the user.
             temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as file:
+            with os.fdopen(files.create(temporary), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            # Clocks of file systems are coarse: no two states of the file have the same time.
+            # File systems' clocks are coarse (a kernel tick, often 4 ms), and readers tell states apart by the time.
             modified = max(time.time_ns(), after[0] + 1 if after else 0)
             os.utime(temporary, ns=(modified, modified))
             temporary.replace(self.path)
@@ -211,17 +207,16 @@ class AliasStore:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_directory(self.directory)
+        files.sync_directory(self.directory)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
+        self.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | files.NO_FOLLOW, files.OWNER_ONLY)
         try:
-            _lock(descriptor)
+            files.lock(descriptor)
             yield
         finally:
-            # The system lets go of the lock with the descriptor, also when the process is killed.
             os.close(descriptor)
 
 
@@ -229,35 +224,15 @@ def _to_json(alias: Alias) -> dict[str, Any]:
     return {field.name: getattr(alias, field.name) for field in fields(alias)}
 
 
-def _lock(descriptor: int) -> None:
-    """Wait until no other process, and no other thread, holds the lock."""
-    if sys.platform == "win32":
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
 def _signature_of(stat: os.stat_result) -> _Signature:
     return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 def _unused(path: Path, when: str) -> Path:
-    """Give a name beside a file that no file has."""
+    """Return a path beside `path` that no file has."""
     aside = path.with_name(f"{path.name}.broken-{when}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.broken-{when}-{number}")
     return aside
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename last; not every system and file system can be asked to."""
-    if sys.platform == "win32":
-        return
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
