@@ -93,7 +93,7 @@ class Decoding:
         self.save(GoTypeError(kind or _kind(value), go_type))
 
     def place(self, problem: GoTypeError) -> None:
-        """Put the current path before that of `problem`, which then names the struct that is current here."""
+        """Prepend the current path to that of `problem`. The outermost struct, which comes last, names it."""
         if self.struct:
             problem.struct = self.struct
             problem.field = ".".join([*self.path, problem.field] if problem.field else self.path)

@@ -108,7 +108,7 @@ def parse_keep_alive(value: object) -> KeepAlive | None:
             except ValueError as error:
                 raise errors.bad_body(str(error)) from None
         case _:
-            raise TypeError(f"{type(value).__name__} is no JSON value")
+            raise TypeError(f"{type(value).__name__} is not a JSON value")
     return FOREVER if nanoseconds < 0 else KeepAlive(nanoseconds / _SECOND)
 
 

@@ -58,7 +58,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 def syntax_error(problem: JSONDecodeError, body: bytes) -> str:
     """Return Go's text for the `problem` that Python's decoder has with `body`.
 
-    The text it decoded must have had one character for each character of `body`, and for each byte that is no UTF-8.
+    The text it decoded must have had one character for each character of `body`, and for each byte that is not UTF-8.
     """
     text, at = _decode(body), problem.pos
     match problem.msg:
@@ -112,7 +112,7 @@ def depth_error(body: bytes, limit: int) -> str:
 
 
 def _decode(body: bytes) -> str:
-    # Go names bytes, so those that are no UTF-8 must still be told apart.
+    # Go names the byte, so invalid ones must be kept.
     return body.decode("utf-8", "surrogateescape")
 
 

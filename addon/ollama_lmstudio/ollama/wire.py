@@ -3,8 +3,9 @@
 Where it differs from Python's `json.dumps`, it follows Go's `appendString` (`<`, `>` and `&` are escaped, invalid text
 becomes U+FFFD) and `floatEncoder` (see `float64`). Ollama's recorded answers show both.
 
-Ollama writes non-ASCII text raw. Here it is escaped, which RFC 8259, section 7, allows anywhere: raw U+2028, U+2029 and
-U+0085 break the line splitting of Python clients, and an ASCII line can be cut anywhere without splitting a character.
+Go escapes U+2028 and U+2029, and writes other non-ASCII text raw. Here all of it is escaped, which RFC 8259, section 7,
+allows: a raw U+0085 breaks the line splitting of Python clients, and an ASCII line can be cut anywhere without
+splitting a character.
 """
 
 from __future__ import annotations
