@@ -86,11 +86,11 @@ def test_a_response_shows_what_came_back() -> None:
     [
         ({"status": 0, "response": None}, {render.ANSWER_TO_COME: ""}),
         (
-            {"status": 0, "response": None, "problem": "Client disconnected."},
+            {"status": 0, "response": None, "connection_error": "Client disconnected."},
             {"No answer": "", "Error": "error: Client disconnected."},
         ),
         ({"response": None}, {render.ANSWER_TO_COME: ""}),
-        ({"response": b"{}", "coming": True}, {render.ANSWER_TO_COME: ""}),
+        ({"response": b"{}", "is_streaming": True}, {render.ANSWER_TO_COME: ""}),
     ],
 )
 def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
@@ -103,7 +103,7 @@ def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[st
     ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is")]
 )
 def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
-    asked = snapshot(record(numbers=None, response_size=0), response=response, coming=True)
+    asked = snapshot(record(numbers=None, response_size=0), response=response, is_streaming=True)
     assert parts(render.ollama_response(asked)) == {"Answer so far: 200 OK": text}
 
 

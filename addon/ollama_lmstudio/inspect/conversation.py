@@ -1,6 +1,6 @@
-"""What a client asks: a request's body of any of Ollama's endpoints, or of LM Studio's own, as one neutral structure.
+"""Parse the body of a request, in the format of any of the APIs, into one ParsedRequest.
 
-It is read by its shape, whatever state it is in: what a field holds that it should not is shown as it is.
+It is parsed leniently, by its shape: a field with a value of the wrong type is kept as it is, so that it can be shown.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from ..translate.mapping import image_type
 from . import jsontext
 from .jsontext import text_at
 
-# The first bytes of a file, as many as tell its type.
+# Of a file in base64, so many characters are decoded for its type: 24 bytes, more than any magic number has.
 _HEAD_CHARACTERS = 32
-# Parts within parts that are read.
+# Content parts within content parts, as of a `tool_result`, are read to this depth: a request can nest them at will.
 _MAX_DEPTH = 4
+# What fits on a line: of a tool's parameters, and of a link.
+_MAX_PARAMETERS = 20
+_URL_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An image, or another file, that came with a message; `size` is in bytes."""
+    """An image or another file in a message; `size` is in bytes."""
 
     media_type: str
     size: int
@@ -36,7 +39,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ParsedToolCall:
-    """A call of a tool, its arguments as JSON, or whatever came instead."""
+    """A tool call; `arguments` is JSON, or whatever came instead."""
 
     name: str
     arguments: str = "{}"
@@ -48,7 +51,7 @@ class ParsedToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ParsedMessage:
-    """One message; `answers` is the id of the tool call that it answers, or the name of the tool."""
+    """One message; `answers` is the id of the tool call whose result it is, or the name of the tool."""
 
     role: str
     text: str = ""
@@ -60,7 +63,7 @@ class ParsedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that the model may call; `parameters` is its schema, as it came."""
+    """A tool that the model may call; `parameters` is its JSON schema, as it came."""
 
     name: str
     description: str = ""
@@ -70,17 +73,17 @@ class Tool:
         schema = self.parameters if isinstance(self.parameters, Mapping) else {}
         properties = schema.get("properties")
         required = schema.get("required")
-        names = [str(name) for name in islice(properties, 20)] if isinstance(properties, Mapping) else []
+        names = [str(name) for name in islice(properties, _MAX_PARAMETERS)] if isinstance(properties, Mapping) else []
         optional = set(names) - {name for name in required if isinstance(name, str)} if _is_list(required) else set()
         return f"{self.name or '?'}({', '.join(f'{name}?' if name in optional else name for name in names)})"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What was asked.
+    """The body of a request.
 
-    `texts` are to be embedded. `fields` is everything else that the body has, as it came. `problem` is what is wrong
-    with the body; `whole` the body itself, as far as it could be read.
+    `texts` are to be embedded. `fields` is everything that is in no other attribute, as it came, with secrets masked.
+    `problem` is what is wrong with the body's JSON, `whole` its value as far as it could be parsed.
     """
 
     model: str = ""
@@ -94,11 +97,11 @@ class ParsedRequest:
 
 
 def read_request(body: bytes, path: str = "") -> ParsedRequest:
-    """Read a request's body. The path tells whether `input` is to be embedded or to be answered."""
+    """Parse a request's body; never raises. By the path, `input` is texts to embed or a conversation."""
     whole, problem = jsontext.read(body) if body else jsontext.Read(None)
     if not isinstance(whole, dict):
         return ParsedRequest(problem=problem, whole=whole)
-    # Ollama takes a field's name in any case.
+    # Go's encoding/json, and so Ollama, matches the names of fields without regard to case.
     given = {name.lower(): value for name, value in whole.items()}
     taken = {"model", "options", "tools"}
     model = text_at(given, "model")
@@ -143,7 +146,7 @@ def read_request(body: bytes, path: str = "") -> ParsedRequest:
 
 
 def _is_of_its_type(name: str, value: object) -> bool:
-    """Whether what was taken out of a field was all of it."""
+    """Return whether a field that was read has a value of its type; another is shown as it came."""
     if name in ("model", "name"):
         return isinstance(value, str) or value is None
     if name == "options":
@@ -171,7 +174,10 @@ _Parts = tuple[str, tuple[Attachment, ...], str, tuple[ParsedToolCall, ...], str
 
 
 def _content(content: object, depth: int = 0) -> _Parts:
-    """Read a message's content: a text, or parts of it. Text, attachments, thinking, calls, and the call it answers."""
+    """Parse a message's content, a string or content parts.
+
+    Return its text, attachments, thinking, tool calls, and the id of the tool call whose result it is.
+    """
     if not _is_list(content) or depth > _MAX_DEPTH:
         return ("" if content is None else _as_text(content)), (), "", (), ""
     texts: list[str] = []
@@ -200,7 +206,7 @@ def _content(content: object, depth: int = 0) -> _Parts:
 
 
 def _attachment_part(part: object) -> Attachment | None:
-    """Read a part that is a file, in the form of any of the APIs."""
+    """Return the attachment that a content part of any API holds; None if it holds none."""
     if not isinstance(part, dict):
         return None
     source = part.get("source")
@@ -221,16 +227,16 @@ def _images(images: object) -> tuple[Attachment, ...]:
 
 
 def attachment(data: object) -> Attachment:
-    """Tell what a file is, in base64 or as a data URL, without looking at more than its begin."""
+    """Return the type and size of a file in base64, a data URL or a link; only its first bytes are decoded."""
     if not isinstance(data, str):
-        # Some clients send the bytes as an object: {"0": 137, "1": 80, ...}
+        # JSON.stringify writes a Uint8Array as an object: {"0": 137, "1": 80, ...}
         return Attachment("not in base64", len(data) if isinstance(data, Mapping | Sequence) else 0)
     media_type = ""
     if data.startswith("data:"):
         head, _, data = data.partition(",")
         media_type = head.removeprefix("data:").partition(";")[0]
     elif data.startswith(("http://", "https://")):
-        return Attachment(f"at {jsontext.one_line(data, 100)}", 0)
+        return Attachment(f"at {jsontext.one_line(data, _URL_CHARACTERS)}", 0)
     return Attachment(media_type or _type_of(data), jsontext.decoded_size(data))
 
 
@@ -242,7 +248,7 @@ def _type_of(data: str) -> str:
 
 
 def tool_call(item: object) -> ParsedToolCall:
-    """Read a tool call, in the form of any of the APIs."""
+    """Parse a tool call, in the format of any of the APIs."""
     if not isinstance(item, dict):
         return ParsedToolCall("", _as_text(item))
     function = item.get("function")
@@ -265,7 +271,7 @@ def _tool(item: object) -> Tool:
 
 
 def _items(items: object) -> Iterator[ParsedMessage]:
-    """Read the `input` of /v1/responses and /api/v1/chat: a text, messages, or parts of one."""
+    """Parse the `input` of /v1/responses and /api/v1/chat: a string, messages, or the content parts of one message."""
     if not _is_list(items):
         yield ParsedMessage("user", _as_text(items))
         return
