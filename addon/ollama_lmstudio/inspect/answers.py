@@ -203,11 +203,11 @@ class _Assembler:
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict):
             self._assembler.feed(delta.get("tool_calls"))
-            said = delta
+            message = delta
         else:
-            said = message if isinstance(message, dict) else {"content": choice.get("text")}
-            self._whole_calls(said.get("tool_calls"))
-        self._add_text(said.get("content"), said.get("reasoning_content") or said.get("reasoning"))
+            message = message if isinstance(message, dict) else {"content": choice.get("text")}
+            self._whole_calls(message.get("tool_calls"))
+        self._add_text(message.get("content"), message.get("reasoning_content") or message.get("reasoning"))
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
             self.answer.finish, self.answer.done = finish, True

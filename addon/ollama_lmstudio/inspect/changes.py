@@ -20,6 +20,7 @@ Line = tuple[str, str]
 MAX_LINES = 20
 # Schemas are compared to this depth; deeper, they are equal or different as a whole.
 MAX_DEPTH = 8
+# A value is cut at this length, so that each change fits on a line.
 VALUE_CHARACTERS = 120
 
 # Ollama's field -> the call's field that it becomes.
@@ -104,7 +105,7 @@ def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
 
 
 def _given(request: ParsedRequest) -> Iterator[tuple[str, Any]]:
-    """Yield a request's options in the order of their precedence in the mapping, then its fields."""
+    """Yield a request's options, those first that the mapping prefers where two become one field, then its fields."""
     first = (name for name, _ in mapping.OPTION_TO_LMSTUDIO if name in request.options)
     for name in dict.fromkeys((*first, *request.options)):
         yield name, request.options[name]
@@ -141,31 +142,32 @@ def _conversation(before: Sequence[ParsedMessage], after: Sequence[ParsedMessage
     rest = list(after)
     while rest:
         message = rest.pop()
-        asked = before[at - 1] if at else None
+        received = before[at - 1] if at else None
         # The mapping puts a tool result's images into a message after it.
-        if asked is None or (len(rest) >= at and not _belong(asked, message)):
+        if received is None or (len(rest) >= at and not _correspond(received, message)):
             pairs.append((0, None, message))
         else:
-            pairs.append((at, asked, message))
+            pairs.append((at, received, message))
             at -= 1
     pairs += ((number, before[number - 1], None) for number in range(at, 0, -1))
-    for number, asked, sent in reversed(pairs):
-        if asked is None:
+    for number, received, sent in reversed(pairs):
+        if received is None:
             assert sent is not None
-            yield "added", f"{sent.role}: {_said(sent)}"
+            yield "added", f"{sent.role}: {_summary(sent)}"
         elif sent is None:
-            yield f"message {number}", f"not sent: {asked.role}: {_said(asked)}"
+            yield f"message {number}", f"not sent: {received.role}: {_summary(received)}"
         else:
-            changed = ", ".join(_message(asked, sent))
+            changed = ", ".join(_message(received, sent))
             if changed:
                 yield f"message {number}", changed
 
 
-def _belong(asked: ParsedMessage, sent: ParsedMessage) -> bool:
-    return asked.text == sent.text and (bool(sent.text) or asked.role == sent.role)
+def _correspond(received: ParsedMessage, sent: ParsedMessage) -> bool:
+    """Return whether a message of the call is one of the client's: by its text, or by its role if it has none."""
+    return received.text == sent.text and (bool(sent.text) or received.role == sent.role)
 
 
-def _said(message: ParsedMessage) -> str:
+def _summary(message: ParsedMessage) -> str:
     parts = (
         jsontext.one_line(message.text, VALUE_CHARACTERS),
         *map(str, message.attachments),
@@ -174,27 +176,27 @@ def _said(message: ParsedMessage) -> str:
     return jsontext.one_line(" ".join(part for part in parts if part), VALUE_CHARACTERS)
 
 
-def _message(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
-    if asked.role != sent.role:
-        yield f"role {asked.role} -> {sent.role}"
-    if asked.text != sent.text:
-        yield f"text of {len(asked.text):,} -> {len(sent.text):,} characters"
-    if asked.thinking and not sent.thinking:
+def _message(received: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
+    if received.role != sent.role:
+        yield f"role {received.role} -> {sent.role}"
+    if received.text != sent.text:
+        yield f"text of {len(received.text):,} -> {len(sent.text):,} characters"
+    if received.thinking and not sent.thinking:
         yield "thinking not sent"
-    if asked.attachments != sent.attachments:
-        before, after = (" ".join(map(str, message.attachments)) or "none" for message in (asked, sent))
+    if received.attachments != sent.attachments:
+        before, after = (" ".join(map(str, message.attachments)) or "none" for message in (received, sent))
         yield f"images {before} -> {after}"
-    if asked.tool_calls != sent.tool_calls:
-        yield from _calls(asked, sent)
-    if asked.answers != sent.answers:
-        yield f"answers {asked.answers or 'nothing'} -> {sent.answers or 'nothing'}"
+    if received.tool_calls != sent.tool_calls:
+        yield from _calls(received, sent)
+    if received.answers != sent.answers:
+        yield f"answers {received.answers or 'nothing'} -> {sent.answers or 'nothing'}"
 
 
-def _calls(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
-    if len(asked.tool_calls) != len(sent.tool_calls):
-        yield f"{len(asked.tool_calls)} -> {len(sent.tool_calls)} tool calls"
+def _calls(received: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
+    if len(received.tool_calls) != len(sent.tool_calls):
+        yield f"{len(received.tool_calls)} -> {len(sent.tool_calls)} tool calls"
         return
-    for call, sent_call in zip(asked.tool_calls, sent.tool_calls, strict=True):
+    for call, sent_call in zip(received.tool_calls, sent.tool_calls, strict=True):
         if call.id != sent_call.id:
             yield f"{call.name or '?'} has the id {sent_call.id or 'none'}" + (f", not {call.id}" if call.id else "")
         same = _is_same(jsontext.read(call.arguments).value, jsontext.read(sent_call.arguments).value)

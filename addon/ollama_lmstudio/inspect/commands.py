@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
-ASKED = "LM Studio is being asked: the answer comes in the event log"
+ASKING = "LM Studio is being asked: the answer comes in the event log"
 
 
 class Commands:
@@ -49,7 +49,7 @@ class Commands:
         catalog = services.catalog.last
         self._spawn(self._refresh())
         if catalog is None:
-            return [ASKED]
+            return [ASKING]
         rows = [_row(entry, services) for entry in listing.list_entries(catalog, services)]
         return rows or ["LM Studio has no models"]
 
@@ -76,7 +76,7 @@ class Commands:
     def unload(self, model: str) -> Sequence[str]:
         """Unload a model, by any name that clients may use; answers that it is giving are cut off."""
         self._spawn(self._unload(model))
-        return [ASKED]
+        return [ASKING]
 
     async def _unload(self, name: str) -> None:
         services = self._services()

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ..lmstudio.errors import MASK
 from ..record.redaction import SECRET_FIELDS
@@ -103,46 +103,50 @@ def read_request(body: bytes, path: str = "") -> ParsedRequest:
         return ParsedRequest(problem=problem, whole=whole)
     # Go's encoding/json, and so Ollama, matches the names of fields without regard to case.
     given = {name.lower(): value for name, value in whole.items()}
-    taken = {"model", "options", "tools"}
-    model = text_at(given, "model")
-    if not model and text_at(given, "name"):
-        model = text_at(given, "name")
-        taken.add("name")
-    messages: list[ParsedMessage] = []
+    name_key = "name" if not text_at(given, "model") and text_at(given, "name") else "model"
+    messages, read = _messages(given)
     texts: tuple[str, ...] = ()
-    for name in ("system", "instructions", "system_prompt"):
-        if given.get(name):
-            messages.append(ParsedMessage("system", *_content(given[name])[:1]))
-            taken.add(name)
-    if _is_list(given.get("messages")):
-        messages += [_message(item) for item in given["messages"]]
-        taken.add("messages")
-    if "prompt" in given or given.get("images"):
-        text, attachments, *_ = _content(given.get("prompt"))
-        if text or attachments or given.get("images"):
-            messages.append(ParsedMessage("user", text, "", attachments + _images(given.get("images"))))
-        taken |= {"prompt", "images"}
     if "input" in given:
         if "embed" in path:
             texts = tuple(map(_as_text, given["input"])) if _is_list(given["input"]) else (_as_text(given["input"]),)
         else:
             messages += _items(given["input"])
-        taken.add("input")
+    read |= {"model", name_key, "options", "tools", "input"}
     options = given.get("options")
     return ParsedRequest(
-        model=model,
+        model=text_at(given, name_key),
         messages=tuple(messages),
         texts=texts,
-        tools=tuple(_tool(item) for item in given["tools"]) if _is_list(given.get("tools")) else (),
+        tools=tuple(map(_tool, given["tools"])) if _is_list(given.get("tools")) else (),
         options=options if isinstance(options, dict) else {},
         fields={
             name: MASK if name.lower() in SECRET_FIELDS and value else value
             for name, value in whole.items()
-            if name.lower() not in taken or not _is_of_its_type(name.lower(), value)
+            if name.lower() not in read or not _is_of_its_type(name.lower(), value)
         },
         problem=problem,
         whole=whole,
     )
+
+
+def _messages(given: Mapping[str, Any]) -> tuple[list[ParsedMessage], set[str]]:
+    """Return the system prompt, the messages and the prompt of a request, and the names of their fields."""
+    messages: list[ParsedMessage] = []
+    read = set()
+    for name in ("system", "instructions", "system_prompt"):
+        if given.get(name):
+            messages.append(ParsedMessage("system", _content(given[name]).text))
+            read.add(name)
+    if _is_list(given.get("messages")):
+        messages += map(_message, given["messages"])
+        read.add("messages")
+    images = given.get("images")
+    if "prompt" in given or images:
+        prompt = _content(given.get("prompt"))
+        if prompt.text or prompt.attachments or images:
+            messages.append(ParsedMessage("user", prompt.text, attachments=prompt.attachments + _images(images)))
+        read |= {"prompt", "images"}
+    return messages, read
 
 
 def _is_of_its_type(name: str, value: object) -> bool:
@@ -157,29 +161,33 @@ def _is_of_its_type(name: str, value: object) -> bool:
 def _message(item: object) -> ParsedMessage:
     if not isinstance(item, dict):
         return ParsedMessage("?", _as_text(item))
-    text, attachments, thinking, calls, answers = _content(item.get("content"))
-    thinking = thinking or text_at(item, "thinking") or text_at(item, "reasoning_content") or text_at(item, "reasoning")
-    given_calls = item.get("tool_calls")
+    content = _content(item.get("content"))
+    thinking = (text_at(item, key) for key in ("thinking", "reasoning_content", "reasoning"))
+    calls = item.get("tool_calls")
     return ParsedMessage(
         role=text_at(item, "role") or "?",
-        text=text,
-        thinking=thinking,
-        attachments=attachments + _images(item.get("images")),
-        tool_calls=calls + (tuple(map(tool_call, given_calls)) if _is_list(given_calls) else ()),
-        answers=answers or text_at(item, "tool_call_id") or text_at(item, "tool_name"),
+        text=content.text,
+        thinking=content.thinking or next(filter(None, thinking), ""),
+        attachments=content.attachments + _images(item.get("images")),
+        tool_calls=content.tool_calls + (tuple(map(tool_call, calls)) if _is_list(calls) else ()),
+        answers=content.answers or text_at(item, "tool_call_id") or text_at(item, "tool_name"),
     )
 
 
-_Parts = tuple[str, tuple[Attachment, ...], str, tuple[ParsedToolCall, ...], str]
+class _Content(NamedTuple):
+    """The content of a message; see ParsedMessage."""
+
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    thinking: str = ""
+    tool_calls: tuple[ParsedToolCall, ...] = ()
+    answers: str = ""
 
 
-def _content(content: object, depth: int = 0) -> _Parts:
-    """Parse a message's content, a string or content parts.
-
-    Return its text, attachments, thinking, tool calls, and the id of the tool call whose result it is.
-    """
+def _content(content: object, depth: int = 0) -> _Content:
+    """Parse a message's content: a string, or content parts."""
     if not _is_list(content) or depth > _MAX_DEPTH:
-        return ("" if content is None else _as_text(content)), (), "", (), ""
+        return _Content("" if content is None else _as_text(content))
     texts: list[str] = []
     attachments: list[Attachment] = []
     thinking: list[str] = []
@@ -193,16 +201,16 @@ def _content(content: object, depth: int = 0) -> _Parts:
             thinking.append(text_at(part, "thinking") or text_at(part, "text"))
         elif kind == "tool_result":
             answers = answers or text_at(part, "tool_use_id")
-            text, found, *_ = _content(part.get("content"), depth + 1)
-            texts.append(text)
-            attachments += found
-        elif (found_one := _attachment_part(part)) is not None:
-            attachments.append(found_one)
+            result = _content(part.get("content"), depth + 1)
+            texts.append(result.text)
+            attachments += result.attachments
+        elif (found := _attachment_part(part)) is not None:
+            attachments.append(found)
         elif isinstance(part, dict) and isinstance(part.get("text", part.get("content")), str):
             texts.append(str(part.get("text", part.get("content"))))
         else:
             texts.append(_as_text(part))
-    return "\n".join(texts), tuple(attachments), "\n".join(thinking), tuple(calls), answers
+    return _Content("\n".join(texts), tuple(attachments), "\n".join(thinking), tuple(calls), answers)
 
 
 def _attachment_part(part: object) -> Attachment | None:
@@ -281,8 +289,8 @@ def _items(items: object) -> Iterator[ParsedMessage]:
         if read is not None:
             yield read(item)
         elif isinstance(item, dict) and "role" not in item:
-            text, attachments, *_ = _content([item])
-            yield ParsedMessage("user", text, "", attachments)
+            part = _content([item])
+            yield ParsedMessage("user", part.text, attachments=part.attachments)
         else:
             yield _message(item)
 
@@ -292,10 +300,10 @@ _ITEMS: Mapping[str, Callable[[dict[str, Any]], ParsedMessage]] = {
         "assistant", tool_calls=(tool_call(item | {"id": text_at(item, "call_id")}),)
     ),
     "function_call_output": lambda item: ParsedMessage(
-        "tool", _content(item.get("output"))[0], answers=text_at(item, "call_id")
+        "tool", _content(item.get("output")).text, answers=text_at(item, "call_id")
     ),
     "reasoning": lambda item: ParsedMessage(
-        "assistant", thinking=_content(item.get("content") or item.get("summary"))[0]
+        "assistant", thinking=_content(item.get("content") or item.get("summary")).text
     ),
 }
 

@@ -223,7 +223,7 @@ def jsonl(snapshot: Snapshot) -> str:
         raise NotExportable(f"the answer is not whole ({answer.finish or answer.error or 'it has no end'})")
     if not (answer.text or answer.tool_calls):
         raise NotExportable("the answer is empty")
-    line: dict[str, Any] = {"messages": [*messages, _said(answer)]}
+    line: dict[str, Any] = {"messages": [*messages, _assistant_message(answer)]}
     if call.value.get("tools"):
         line["tools"] = call.value["tools"]
     return well_formed(jsontext.compact(line))
@@ -233,7 +233,7 @@ def jsonl(snapshot: Snapshot) -> str:
 _COMPLETE = frozenset({"stop", "tool_calls"})
 
 
-def _said(answer: ParsedAnswer) -> dict[str, Any]:
+def _assistant_message(answer: ParsedAnswer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.tool_calls:
         message["tool_calls"] = [
