@@ -23,8 +23,8 @@ FIRST_MESSAGES = 20
 # The messages share this, but each may have at least MESSAGE_CHARACTERS.
 CONVERSATION_CHARACTERS = 200_000
 MESSAGE_CHARACTERS = 1000
-# Of a longer stream, the beginning and the end are shown.
 
+# Of a longer stream, the beginning and the end are shown.
 MAX_EVENTS = 1500
 LAST_EVENTS = 300
 EVENT_CHARACTERS = 1000
@@ -153,7 +153,8 @@ def _answer(sheet: Sheet, snapshot: Snapshot) -> None:
         sheet.heading("No answer")
         _error(sheet, snapshot.error)
         return
-    sheet.heading(f"Answer{' so far' * snapshot.is_in_progress}: {snapshot.status} {snapshot.reason}".rstrip())
+    title = "Answer so far" if snapshot.is_in_progress else "Answer"
+    sheet.heading(f"{title}: {snapshot.status} {snapshot.reason}".rstrip())
     if body is None:
         sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
         _numbers(sheet, snapshot.record.numbers)

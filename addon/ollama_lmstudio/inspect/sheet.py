@@ -24,7 +24,8 @@ SHEET_CHARACTERS = 500_000
 _WIDTH = 80
 # A value is cut at this length.
 _VALUE_CHARACTERS = 2000
-# A plain scalar of YAML (1.2.2, section 7.3.3) on one line: no `: ` and no ` #` in it, no indicator at its beginning.
+# One line that is highlighted as one value: it has no `: ` and no ` #`, which would begin a mapping or a comment in a plain
+# scalar (YAML 1.2.2, section 7.3.3).
 _PLAIN = re.compile(r"[\w(\[./-](?:(?!: | #)[^\n\r])*")
 
 
