@@ -34,7 +34,7 @@ def test_two_commands_come_first() -> None:
 
 
 def flow_of(path: str, model: str, kind: str = "call", status: int = 200, done_reason: str = "stop") -> http.HTTPFlow:
-    """Make a flow as the bridge leaves it."""
+    """Return a flow with its record and label."""
     flow = tflow.tflow(resp=True)
     flow.request.path = "/v1/chat/completions" if kind == "call" else path
     assert flow.response is not None
@@ -68,7 +68,7 @@ FOUND = {
 
 
 def rows(name: str) -> dict[str, str]:
-    """Give the rows of one of the README's tables of filters."""
+    """Return the rows of one of the README's tables of filters."""
     table = README.partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
     return dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", table, re.MULTILINE))
 

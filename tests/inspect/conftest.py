@@ -1,4 +1,4 @@
-"""Exchanges as the bridge leaves them, written down by hand: a chat with everything in it, and what others need."""
+"""Snapshots of exchanges, written by hand: of a chat that uses every feature, and of other kinds."""
 
 from __future__ import annotations
 
@@ -87,28 +87,28 @@ NUMBERS = Numbers(
 
 
 def dumps(value: object) -> bytes:
-    """Write a value as JSON."""
+    """Return a value as JSON."""
     return json.dumps(value).encode()
 
 
 def ndjson(*values: object) -> bytes:
-    """Write values as lines."""
+    """Return values as NDJSON."""
     return b"".join(dumps(value) + b"\n" for value in values)
 
 
 def sse(*values: object, done: bool = True) -> bytes:
-    """Write values as events of LM Studio's."""
+    """Return values as LM Studio's events."""
     events = [b"data: " + dumps(value) + b"\n\n" for value in values]
     return b"".join(events) + (b"data: [DONE]\n\n" if done else b"")
 
 
 def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    """Make an event of a chat completion."""
+    """Return a chunk of a chat completion."""
     return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
 def line(content: str = "", *, done: bool = False, reason: str = "stop", **message: Any) -> dict[str, Any]:
-    """Make a line of a chat."""
+    """Return a line of /api/chat."""
     value = {"model": "llama3.2", "message": {"role": "assistant", "content": content, **message}, "done": done}
     return value | ({"done_reason": reason} if done else {})
 
@@ -118,7 +118,7 @@ EVENTS = sse(chunk(content="It is "), chunk(content="a dot."), chunk("stop"))
 
 
 def record(body: object = ASKED, **changed: Any) -> Record:
-    """Make what a chat leaves."""
+    """Return the record of a chat, with some fields changed."""
     request = body if isinstance(body, bytes) else dumps(body)
     kept = Record(
         kind="call",
@@ -148,7 +148,7 @@ def snapshot(
     content_type: str = "application/x-ndjson",
     **changed: Any,
 ) -> Snapshot:
-    """Make a chat's exchange."""
+    """Return the snapshot of a chat, with some fields changed."""
     kept = record(response_size=len(response or b"")) if kept is None else kept
     whole = Snapshot(
         record=kept,
@@ -165,7 +165,7 @@ def snapshot(
 
 
 def answered(path: str, response: object, *, method: str = "GET", status: int = 200, **kept: Any) -> Snapshot:
-    """Make the exchange of a request that the bridge answered itself."""
+    """Return the snapshot of a request that the bridge itself answered."""
     body = response if isinstance(response, bytes) else dumps(response)
     return Snapshot(
         record=Record(kind="answer", method=method, path=path, response_size=len(body), **kept),
@@ -181,7 +181,7 @@ def answered(path: str, response: object, *, method: str = "GET", status: int = 
 
 
 def flow_of(snapshot: Snapshot) -> http.HTTPFlow:
-    """Make the flow that an exchange is read from."""
+    """Return a flow whose snapshot this is."""
     flow = tflow.tflow()
     flow.request = http.Request.make(snapshot.method, f"http://localhost:1234{snapshot.path}", snapshot.body)
     flow.request.headers = _headers(snapshot.headers)
@@ -200,7 +200,7 @@ def _headers(fields: Sequence[tuple[str, str]]) -> http.Headers:
 
 
 def parts(text: str) -> Mapping[str, str]:
-    """Take a sheet apart: the lines under each of its headings."""
+    """Return the lines under each heading of a view's text."""
     found: dict[str, str] = {}
     heading = ""
     for text_line in text.split("\n"):

@@ -307,7 +307,7 @@ def test_of_many_states_the_last_is_known() -> None:
     assert answer.progress[-1].status == "state 999"
 
 
-def test_only_the_first_problems_are_told() -> None:
+def test_only_the_first_problems_are_kept() -> None:
     answer = read_answer(LINES + b"oops\n" * 1000)
     assert len(answer.problems) == 6
     assert answer.text == "It is a dot."

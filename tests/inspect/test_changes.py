@@ -155,8 +155,8 @@ def test_changes(asked: dict[str, Any], call: dict[str, Any], expected: list[tup
     assert changes(dumps(asked), client_path, dumps(call), path) == expected
 
 
-def test_what_the_mapping_does_is_what_is_told() -> None:
-    """The real mapping of real messages and tools: nothing is told that was not done."""
+def test_what_the_mapping_does_is_what_is_reported() -> None:
+    """The real mapping of real messages and tools: nothing is reported that was not done."""
     tools = [{**WEATHER, "function": {**WEATHER["function"], "strict": None}}]  # type: ignore[dict-item]
     asked = {"model": "m", "messages": ASKED["messages"], "tools": tools}
     request = ChatRequest.decode(dumps(asked))
@@ -171,7 +171,7 @@ def test_what_the_mapping_does_is_what_is_told() -> None:
     ]
 
 
-def test_of_many_changes_the_first_are_told() -> None:
+def test_of_many_changes_the_first_are_shown() -> None:
     lines = changes(b"{}", CHAT, dumps({"messages": [HI] * 1000}), COMPLETIONS)
     assert len(lines) == MAX_LINES + 1
     assert lines[-1] == ("added", f"and {1000 - MAX_LINES} more changes")

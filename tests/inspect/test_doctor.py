@@ -34,7 +34,7 @@ def examine(
     aliases: Mapping[str, Alias] | None = None,
     **changed: Any,
 ) -> list[Finding]:
-    # Whatever serves on Ollama's port here is nobody's business.
+    # What listens on Ollama's port of this machine does not matter.
     defaults = {option.name: option.default for option in options.OPTIONS} | {"listen": f"0.0.0.0:{free_port()}"}
     settings = options.parse(defaults | {"lmstudio_url": url, "state_dir": str(state_dir)} | changed)
 

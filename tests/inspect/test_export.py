@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[Snapshot, str]] = {
     "a raw prompt": (snapshot(call={"prompt": "a"}, path="/v1/completions"), "no conversation"),
     "messages of another API": (snapshot(path="/v1/messages"), "no conversation"),
     "a list": (answered("/api/tags", {"models": []}), "no conversation"),
-    "our own call": (internal_call(), "no conversation"),
+    "an internal call": (internal_call(), "no conversation"),
 }
 
 

@@ -1,4 +1,4 @@
-"""JSON and text for people."""
+"""Lenient parsing, and text for display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see of an exchange, from both sides."""
+"""What the user sees of an exchange, from both sides."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def test_a_response_shows_what_came_back() -> None:
     [
         ({"status": 0, "response": None}, {render.ANSWER_TO_COME: ""}),
         (
-            {"status": 0, "response": None, "problem": "Client disconnected."},
+            {"status": 0, "response": None, "connection_error": "Client disconnected."},
             {"No answer": "", "Error": "error: Client disconnected."},
         ),
         ({"response": None}, {render.ANSWER_TO_COME: ""}),
-        ({"response": b"{}", "coming": True}, {render.ANSWER_TO_COME: ""}),
+        ({"response": b"{}", "is_streaming": True}, {render.ANSWER_TO_COME: ""}),
     ],
 )
-def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[str, str]) -> None:
+def test_an_exchange_in_progress(changed: dict[str, Any], expected: dict[str, str]) -> None:
     shown = parts(render.ollama_request(snapshot(record(numbers=None), **changed)))
     assert {name: shown.get(name) for name in expected} == expected
     assert "POST /api/chat" in shown
@@ -103,7 +103,7 @@ def test_an_exchange_that_is_going_on(changed: dict[str, Any], expected: dict[st
     ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is")]
 )
 def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
-    asked = snapshot(record(numbers=None, response_size=0), response=response, coming=True)
+    asked = snapshot(record(numbers=None, response_size=0), response=response, is_streaming=True)
     assert parts(render.ollama_response(asked)) == {"Answer so far: 200 OK": text}
 
 
@@ -389,7 +389,7 @@ def test_lm_studio_was_not_asked() -> None:
 
 
 def internal_call(**changed: Any) -> Snapshot:
-    """Make a call that nobody asked for."""
+    """Return the snapshot of an internal call."""
     kept = Record(kind="own", purpose="model list for name resolution")
     headers = (("Content-Type", "application/json"),)
     body = dumps({"models": [V1_MODEL]})
@@ -397,7 +397,7 @@ def internal_call(**changed: Any) -> Snapshot:
     return replace(whole, **changed)
 
 
-def test_a_call_of_our_own() -> None:
+def test_an_internal_call() -> None:
     assert render.lmstudio_request(internal_call()) == (
         "# The bridge's own call: model list for name resolution\n\n# GET /api/v1/models"
     )

@@ -58,7 +58,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         ":scissors:",
     ),
     "a client that left before there was an answer": (
-        snapshot(record(numbers=None), status=0, response=None, problem="Client disconnected."),
+        snapshot(record(numbers=None), status=0, response=None, connection_error="Client disconnected."),
         "chat llama3.2: Client disconnected.",
         ":x:",
     ),
@@ -163,13 +163,13 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "chat nope: 404 no, replay",
         ":x:",
     ),
-    "a call of our own": (
-        internal_call(response=dumps({"models": [V1_MODEL] * 7}), took=3 * MS),
+    "an internal call": (
+        internal_call(response=dumps({"models": [V1_MODEL] * 7}), duration=3 * MS),
         "model list for name resolution: 7 models, 3.0 ms",
         ":gear:",
     ),
-    "a call of our own that failed": (
-        internal_call(status=0, response=None, took=3 * MS, problem="LM Studio is not reachable"),
+    "an internal call that failed": (
+        internal_call(status=0, response=None, duration=3 * MS, connection_error="LM Studio is not reachable"),
         "model list for name resolution: LM Studio is not reachable, 3.0 ms",
         ":gear:",
     ),
@@ -178,7 +178,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "download: downloading",
         ":gear:",
     ),
-    "a call of our own without a purpose": (
+    "an internal call without a purpose": (
         internal_call(record=Record(kind="own"), response=b"{}"),
         "own call",
         ":gear:",

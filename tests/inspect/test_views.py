@@ -27,7 +27,7 @@ from ollama_lmstudio.record.record import Record
 IS_NEW = hasattr(contentviews, "Contentview")
 API: Any = contentviews
 VIEWS = views.Views()
-# What the addon is given when it is loaded, and has no use for.
+# The addon does not use it.
 LOADER: Any = None
 
 
@@ -59,18 +59,18 @@ def show(flow: http.HTTPFlow, message: Any, name: str = "auto") -> Shown:
 
 
 def _joined(lines: Any) -> str:
-    """Give the text of mitmproxy 11's lines, where a space stands for an empty one."""
+    """Return the text of mitmproxy 11's lines, where a space stands for an empty one."""
     texts = ("".join(text for _, text in line) for line in lines)
     return "\n".join("" if text == " " else text for text in texts)
 
 
 def names() -> list[str]:
-    """Give the names of all views that mitmproxy has."""
+    """Return the names of all views that mitmproxy has."""
     return list(API.registry) if IS_NEW else [view.name.lower() for view in API.views]
 
 
 def relay(path: str, response: bytes = EVENTS, content_type: str = "text/event-stream") -> Snapshot:
-    """Make the exchange of a request that was sent on."""
+    """Return the snapshot of a request that was passed through."""
     kept = Record(kind="relay", method="POST", path=path, request=dumps({"model": "m"}))
     whole = snapshot(kept, call={"model": "org/m"}, response=response, content_type=content_type)
     return replace(whole, path=path)
@@ -92,7 +92,7 @@ CHOSEN: dict[str, tuple[Snapshot, str]] = {
     "LM Studio's own chat": (relay("/api/v1/chat"), OLLAMA),
     "a list that was sent on": (relay("/v1/models", b'{"data":[]}', "application/json"), LM_STUDIO),
     "a load that was sent on": (relay("/api/v1/models/load", b"{}", "application/json"), LM_STUDIO),
-    "a call of our own": (internal_call(), LM_STUDIO),
+    "an internal call": (internal_call(), LM_STUDIO),
 }
 
 
@@ -277,7 +277,7 @@ def _wait_for(condition: Any) -> None:
 
 
 def _text(answer: Any) -> str:
-    """Give the text of mitmweb's answer: one text on mitmproxy 12, lines of pieces on 11."""
+    """Return the text of mitmweb's response: one text on mitmproxy 12, lines of pieces on 11."""
     if "text" in answer:
         return str(answer["text"])
     return _joined(answer["lines"])

@@ -66,7 +66,7 @@ def test_what_is_not_whole_answers_nobody() -> None:
     broken = recorded()
     broken.error = Error("Client disconnected.")
     assert recording.find([broken], asked()) is None
-    # A person has made it shorter.
+    # The user has made it shorter.
     assert recording.find([recorded(response_size=999, limit=1000)], asked()) is not None
     unanswered, empty = recorded(), recorded()
     unanswered.response = None

@@ -1,1 +1,1 @@
-"""What a person sees of an exchange: contentviews, comments, commands. Whatever is shown is read from a Record."""
+"""What the user sees of an exchange: contentviews, comments, commands, exports. All of it is read from its Record."""

@@ -1,7 +1,7 @@
-"""What came back: an answer in any of the APIs' forms, put together from its lines or events, whole or not.
+"""Parse the body of a response, whole or cut off, in the format of any of the APIs, into one ParsedAnswer.
 
-Lines of Ollama, one JSON object, or the events of LM Studio's: chat and text completions, responses, messages and its
-own chat. What is broken is counted and skipped, so that the rest can be seen.
+Formats: Ollama's NDJSON lines, one JSON object, or server-sent events of chat completions, text completions, OpenAI's
+Responses, Anthropic's Messages and LM Studio's own /api/v1/chat. A part that cannot be parsed is reported and skipped.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from . import jsontext
 from .conversation import ParsedToolCall, tool_call
 from .jsontext import text_at
 
-# So many states of a download are remembered; the last one always is.
+_NS_PER_SECOND = 1e9
+# Larger numbers are no durations (31 years) and no counts (Go's int64, which Ollama counts with, ends at 9.2e18); the
+# comparison leaves infinity and NaN out too, which Python's JSON parser takes.
+_MAX_SECONDS = 1e9
+_MAX_COUNT = 1e18
+
+# Limits of what is shown: of statuses of a download, where the last replaces the one before it, and of problems.
 MAX_PROGRESS = 200
-# So many problems are told.
 MAX_PROBLEMS = 5
+PROBLEM_CHARACTERS = 80
 
 
 @dataclass(slots=True)
 class Progress:
-    """One state of a download, and how many lines told of it; sizes in bytes."""
+    """One status of a pull or create, and the number of lines that had it; sizes in bytes."""
 
     status: str
     total: int = 0
@@ -37,45 +43,45 @@ class Progress:
 
 @dataclass(slots=True)
 class ParsedAnswer:
-    """An answer, put together. `finish` is why it ended; `done` whether it was told that it did.
-
-    `data` is the last object that is no part of an answer of a model: a list, a description, an embedding.
-    """
+    """A response's content: that of a model's answer, progress of a download, or other data."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ParsedToolCall, ...] = ()
     finish: str = ""
+    """The done, finish or stop reason."""
     done: bool = False
+    """Whether the end of the answer has come."""
     error: str = ""
     numbers: Numbers = field(default_factory=Numbers)
     progress: list[Progress] = field(default_factory=list)
     data: Any = None
+    """The last value that is no part of a model's answer: a model list, a description, embeddings."""
     parts: int = 0
-    """How many lines or events there were."""
+    """The number of lines or events."""
     problems: list[str] = field(default_factory=list)
     plain: str = ""
-    """The body, where it is no JSON at all."""
+    """The body, where it is not JSON."""
 
     @property
     def has_answer(self) -> bool:
-        """Whether a model answered."""
+        """Whether there is anything of a model's answer."""
         return bool(self.text or self.thinking or self.tool_calls or self.done)
 
 
 def is_events(body: bytes, content_type: str = "") -> bool:
-    """Whether a body is a stream of events."""
+    """Return whether a body is a stream of server-sent events, by its content type or its first line."""
     return "event-stream" in content_type.lower() or body.lstrip()[:6].startswith((b"data:", b"event:", b": ", b"id:"))
 
 
 def events(body: bytes) -> list[sse.Event]:
-    """Read all events of a stream, also the one that its end cut off."""
+    """Return all events of a stream, also one without the blank line that should end it."""
     decoder = sse.Decoder(len(body) + 1)
     return [*decoder.feed(body), *decoder.flush()]
 
 
 def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
-    """Put an answer together; never raises."""
+    """Parse a response's body; never raises."""
     assembler = _Assembler()
     if is_events(body, content_type):
         for event in events(body):
@@ -97,7 +103,7 @@ def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
 
 
 def _feed_lines(assembler: _Assembler, body: bytes) -> None:
-    """Take one object a line; where the first line is none, all lines together are one object that is not whole."""
+    """Feed a body of one object per line; where the first line is not one, the body is one object that is cut off."""
     lines = [line for line in body.split(b"\n") if line.strip()]
     if jsontext.read(lines[0]).problem:
         assembler.feed(body.decode("utf-8", "replace"))
@@ -107,7 +113,7 @@ def _feed_lines(assembler: _Assembler, body: bytes) -> None:
 
 
 class _Assembler:
-    """Put parts together."""
+    """Assemble an answer from its lines or events."""
 
     def __init__(self) -> None:
         self.answer = ParsedAnswer()
@@ -118,10 +124,10 @@ class _Assembler:
         self._assembler = ToolCallAssembler()
 
     def feed(self, data: str, event: str = "") -> None:
-        """Take one line, or the data of one event."""
+        """Feed one line, or the data of one event."""
         value, problem = jsontext.read(data)
         if problem and data.strip():
-            self._problem(f"part {self.answer.parts + 1} is {problem}: {jsontext.one_line(data, 80)}")
+            self._problem(f"part {self.answer.parts + 1} is {problem}: {jsontext.one_line(data, PROBLEM_CHARACTERS)}")
         if isinstance(value, dict):
             if event == "error" and not value.get("error"):
                 value = {"error": value}
@@ -139,7 +145,7 @@ class _Assembler:
             problems.append("and more")
 
     def feed_object(self, value: dict[str, Any]) -> None:
-        """Take one object, by its shape."""
+        """Feed one object, to the handler of its shape."""
         self.answer.parts += 1
         if value.get("error") and not isinstance(value.get("response_id"), str):
             self.answer.error = peel(value).message
@@ -151,7 +157,7 @@ class _Assembler:
                 return
         self.answer.data = value
 
-    # Ollama
+    # Ollama's lines
 
     def _ollama(self, value: dict[str, Any]) -> None:
         message = value.get("message")
@@ -197,11 +203,11 @@ class _Assembler:
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict):
             self._assembler.feed(delta.get("tool_calls"))
-            said = delta
+            message = delta
         else:
-            said = message if isinstance(message, dict) else {"content": choice.get("text")}
-            self._whole_calls(said.get("tool_calls"))
-        self._add_text(said.get("content"), said.get("reasoning_content") or said.get("reasoning"))
+            message = message if isinstance(message, dict) else {"content": choice.get("text")}
+            self._whole_calls(message.get("tool_calls"))
+        self._add_text(message.get("content"), message.get("reasoning_content") or message.get("reasoning"))
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
             self.answer.finish, self.answer.done = finish, True
@@ -215,20 +221,20 @@ class _Assembler:
                         setattr(numbers, attribute, _count(usage, name))
 
     def _stats(self, stats: dict[str, Any]) -> None:
-        """Take LM Studio's own numbers, in seconds."""
+        """Read LM Studio's `stats`, whose durations are in seconds."""
         self._usage(stats)
         numbers = self.answer.numbers
         for name, attribute in _STATS:
             value = stats.get(name)
-            if isinstance(value, int | float) and 0 < value < 1e9:
-                setattr(numbers, attribute, int(value * 1e9))
+            if isinstance(value, int | float) and 0 < value < _MAX_SECONDS:
+                setattr(numbers, attribute, int(value * _NS_PER_SECOND))
 
     def _whole_calls(self, calls: object) -> None:
         for call in calls if isinstance(calls, list) else []:
             read = tool_call(call)
             self._calls.append(_ToolCall(read.name, read.id, [read.arguments]))
 
-    # Messages, responses, and LM Studio's own chat
+    # Messages, Responses and /api/v1/chat
 
     def _message_object(self, value: dict[str, Any]) -> None:
         for block in value["content"]:
@@ -237,7 +243,7 @@ class _Assembler:
         self._stop(value.get("stop_reason"))
 
     def _block(self, block: object) -> None:
-        """Take a whole block, item or output."""
+        """Read a content block (Messages), an output item (Responses) or an output of /api/v1/chat."""
         if not isinstance(block, dict):
             return
         kind = text_at(block, "type")
@@ -311,7 +317,7 @@ class _Assembler:
     def _ignore(self, value: dict[str, Any]) -> None:
         pass
 
-    # All
+    # All formats
 
     def _add_text(self, text: object, thinking: object) -> None:
         if isinstance(text, str):
@@ -320,7 +326,7 @@ class _Assembler:
             self._thinking.append(thinking)
 
     def finish(self) -> ParsedAnswer:
-        """Give the answer."""
+        """Return the answer, as far as it came."""
         answer = self.answer
         answer.text = well_formed("".join(self._text))
         answer.thinking = well_formed("".join(self._thinking))
@@ -332,7 +338,7 @@ class _Assembler:
 
 
 class _ToolCall:
-    """A tool call of which pieces come."""
+    """A tool call that is assembled from deltas."""
 
     __slots__ = ("arguments", "id", "name")
 
@@ -342,7 +348,7 @@ class _ToolCall:
         self.arguments = arguments or []
 
     def add(self, arguments: object) -> None:
-        """Take more of the arguments."""
+        """Add a piece of the arguments; what is no string is written as JSON."""
         if isinstance(arguments, str):
             if arguments:
                 self.arguments.append(arguments)
@@ -350,13 +356,13 @@ class _ToolCall:
             self.arguments.append(jsontext.compact(arguments))
 
     def whole(self) -> ParsedToolCall:
-        """Give the call as far as it came."""
+        """Return the call, as far as it came."""
         return ParsedToolCall(self.name, "".join(self.arguments) or "{}", self.id)
 
 
 def _count(mapping: Mapping[str, Any], key: str) -> int:
     value = mapping.get(key)
-    return int(value) if isinstance(value, int | float) and 0 <= value < 1e18 else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MAX_COUNT else 0
 
 
 def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -364,7 +370,7 @@ def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-# What each API calls the number of tokens, and LM Studio its durations.
+# The names that the APIs have for each of the token counts, and those of LM Studio's durations.
 _USAGE = (
     (("prompt_tokens", "input_tokens"), "prompt_tokens"),
     (("completion_tokens", "output_tokens", "total_output_tokens"), "answer_tokens"),
@@ -396,7 +402,7 @@ _EVENTS: Mapping[str, _Handler] = {
     "reasoning.delta": lambda assembler, value: assembler._add_text(None, value.get("content")),
     "chat.end": _Assembler._chat_end,
 }
-# Events that hold nothing more than these do.
+# Types of events that only repeat or announce what the events above hold.
 _SILENT = ("response.", "model_load.", "prompt_processing.", "message.", "reasoning.", "chat.", "tool_call.", "ping")
 
 
@@ -404,7 +410,7 @@ def _is_silent(value: dict[str, Any]) -> bool:
     return text_at(value, "type").startswith(_SILENT)
 
 
-# Each shape that an object can have, and what takes it; the first that fits does.
+# Predicate on an object -> its handler; the first that holds is taken.
 _SHAPES: tuple[tuple[Callable[[dict[str, Any]], bool], _Handler], ...] = (
     (lambda value: "choices" in value, _Assembler._completion),
     (lambda value: text_at(value, "type") in _EVENTS, _Assembler._event),

@@ -1,5 +1,7 @@
-"""What was changed on the way to LM Studio: the difference between the client's body and the call, found by comparing
-them. The tables of the mapping only tell which field of one belongs to which field of the other.
+"""The differences between the client's request and the call to LM Studio.
+
+Both bodies are parsed and compared, so what is reported is what was sent, whatever made it. The mapping's tables only
+say which fields correspond.
 """
 
 from __future__ import annotations
@@ -12,18 +14,19 @@ from . import jsontext
 from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 
 Line = tuple[str, str]
-"""What a line is about, and what it says."""
+"""What has changed, and how."""
 
-# So many lines of one kind are told.
+# At most so many lines are shown of the messages, of the tools, and so many values of a list.
 MAX_LINES = 20
-# How deep tools and schemas are compared.
+# Schemas are compared to this depth; deeper, they are equal or different as a whole.
 MAX_DEPTH = 8
+# A value is cut at this length, so that each change fits on a line.
 VALUE_CHARACTERS = 120
 
-# Fields of Ollama's -> the field of the call that they become.
+# Ollama's field -> the call's field that it becomes.
 FIELDS: Mapping[str, str] = {"format": "response_format", "keep_alive": "ttl", "think": "reasoning_effort"}
 
-# What is compared as a conversation, and what is only read by this program.
+# Fields that are compared as a conversation; and fields that the bridge itself acts on, with what it does.
 _CONVERSATION = frozenset(
     {"model", "name", "messages", "prompt", "system", "images", "input", "tools", "instructions", "system_prompt"}
 )
@@ -38,7 +41,7 @@ _READ_HERE: Mapping[str, str] = {
 
 
 def changes(client: bytes, path: str, call: bytes, call_path: str) -> list[Line]:
-    """Compare a client's body with the call; an empty list for what went as it came."""
+    """Return the differences between a client's body and the call's; none for a body that was sent as it came."""
     before, after = read_request(client, path), read_request(call, call_path)
     if not isinstance(before.whole, dict) or not isinstance(after.whole, dict):
         return [] if client == call else [("body", f"{len(client):,} -> {len(call):,} bytes")]
@@ -53,21 +56,21 @@ def changes(client: bytes, path: str, call: bytes, call_path: str) -> list[Line]
 
 
 def _limited(lines: Iterator[Line]) -> list[Line]:
-    told: list[Line] = []
+    shown: list[Line] = []
     more = 0
     for line in lines:
-        if len(told) < MAX_LINES:
-            told.append(line)
+        if len(shown) < MAX_LINES:
+            shown.append(line)
         else:
             more += 1
-    return [*told, (told[-1][0], f"and {more} more changes")] if more else told
+    return [*shown, (shown[-1][0], f"and {more} more changes")] if more else shown
 
 
 # Fields and options
 
 
 def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
-    """Tell what became of every field and option."""
+    """Return what every field and option became."""
     call = dict(after.fields)
     call |= {f"options.{name}": value for name, value in after.options.items()}
     left = dict(call)
@@ -102,7 +105,7 @@ def _fields(before: ParsedRequest, after: ParsedRequest) -> list[Line]:
 
 
 def _given(request: ParsedRequest) -> Iterator[tuple[str, Any]]:
-    """Give a request's options, those first that go before others, then its fields."""
+    """Yield a request's options, those first that the mapping prefers where two become one field, then its fields."""
     first = (name for name, _ in OPTION_TO_LMSTUDIO if name in request.options)
     for name in dict.fromkeys((*first, *request.options)):
         yield name, request.options[name]
@@ -112,7 +115,7 @@ def _given(request: ParsedRequest) -> Iterator[tuple[str, Any]]:
 
 
 def _is_same(value: object, sent: object) -> bool:
-    """Whether two values are written the same way: 1 is not 1.0, and the order of keys counts."""
+    """Return whether two values are the same JSON: 1 is not 1.0, and the order of keys counts."""
     return value is sent or jsontext.compact(value) == jsontext.compact(sent)
 
 
@@ -133,37 +136,38 @@ def _shown(value: object) -> str:
 
 
 def _conversation(before: Sequence[ParsedMessage], after: Sequence[ParsedMessage]) -> Iterator[Line]:
-    """Compare two conversations from their ends: what is added comes before what was there."""
+    """Compare two conversations, from their ends: the mapping adds messages (an alias's) before the client's."""
     pairs: list[tuple[int, ParsedMessage | None, ParsedMessage | None]] = []
     at = len(before)
     rest = list(after)
     while rest:
         message = rest.pop()
-        asked = before[at - 1] if at else None
-        # Images of a tool's result follow it as a message of their own.
-        if asked is None or (len(rest) >= at and not _belong(asked, message)):
+        received = before[at - 1] if at else None
+        # The mapping puts a tool result's images into a message after it.
+        if received is None or (len(rest) >= at and not _correspond(received, message)):
             pairs.append((0, None, message))
         else:
-            pairs.append((at, asked, message))
+            pairs.append((at, received, message))
             at -= 1
     pairs += ((number, before[number - 1], None) for number in range(at, 0, -1))
-    for number, asked, sent in reversed(pairs):
-        if asked is None:
+    for number, received, sent in reversed(pairs):
+        if received is None:
             assert sent is not None
-            yield "added", f"{sent.role}: {_said(sent)}"
+            yield "added", f"{sent.role}: {_summary(sent)}"
         elif sent is None:
-            yield f"message {number}", f"not sent: {asked.role}: {_said(asked)}"
+            yield f"message {number}", f"not sent: {received.role}: {_summary(received)}"
         else:
-            changed = ", ".join(_message(asked, sent))
+            changed = ", ".join(_message(received, sent))
             if changed:
                 yield f"message {number}", changed
 
 
-def _belong(asked: ParsedMessage, sent: ParsedMessage) -> bool:
-    return asked.text == sent.text and (bool(sent.text) or asked.role == sent.role)
+def _correspond(received: ParsedMessage, sent: ParsedMessage) -> bool:
+    """Return whether a message of the call is one of the client's: by its text, or by its role if it has none."""
+    return received.text == sent.text and (bool(sent.text) or received.role == sent.role)
 
 
-def _said(message: ParsedMessage) -> str:
+def _summary(message: ParsedMessage) -> str:
     parts = (
         jsontext.one_line(message.text, VALUE_CHARACTERS),
         *map(str, message.attachments),
@@ -172,27 +176,27 @@ def _said(message: ParsedMessage) -> str:
     return jsontext.one_line(" ".join(part for part in parts if part), VALUE_CHARACTERS)
 
 
-def _message(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
-    if asked.role != sent.role:
-        yield f"role {asked.role} -> {sent.role}"
-    if asked.text != sent.text:
-        yield f"text of {len(asked.text):,} -> {len(sent.text):,} characters"
-    if asked.thinking and not sent.thinking:
+def _message(received: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
+    if received.role != sent.role:
+        yield f"role {received.role} -> {sent.role}"
+    if received.text != sent.text:
+        yield f"text of {len(received.text):,} -> {len(sent.text):,} characters"
+    if received.thinking and not sent.thinking:
         yield "thinking not sent"
-    if asked.attachments != sent.attachments:
-        before, after = (" ".join(map(str, message.attachments)) or "none" for message in (asked, sent))
+    if received.attachments != sent.attachments:
+        before, after = (" ".join(map(str, message.attachments)) or "none" for message in (received, sent))
         yield f"images {before} -> {after}"
-    if asked.tool_calls != sent.tool_calls:
-        yield from _calls(asked, sent)
-    if asked.answers != sent.answers:
-        yield f"answers {asked.answers or 'nothing'} -> {sent.answers or 'nothing'}"
+    if received.tool_calls != sent.tool_calls:
+        yield from _calls(received, sent)
+    if received.answers != sent.answers:
+        yield f"answers {received.answers or 'nothing'} -> {sent.answers or 'nothing'}"
 
 
-def _calls(asked: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
-    if len(asked.tool_calls) != len(sent.tool_calls):
-        yield f"{len(asked.tool_calls)} -> {len(sent.tool_calls)} tool calls"
+def _calls(received: ParsedMessage, sent: ParsedMessage) -> Iterator[str]:
+    if len(received.tool_calls) != len(sent.tool_calls):
+        yield f"{len(received.tool_calls)} -> {len(sent.tool_calls)} tool calls"
         return
-    for call, sent_call in zip(asked.tool_calls, sent.tool_calls, strict=True):
+    for call, sent_call in zip(received.tool_calls, sent.tool_calls, strict=True):
         if call.id != sent_call.id:
             yield f"{call.name or '?'} has the id {sent_call.id or 'none'}" + (f", not {call.id}" if call.id else "")
         same = _is_same(jsontext.read(call.arguments).value, jsontext.read(sent_call.arguments).value)
@@ -219,7 +223,7 @@ def _tools(before: Sequence[Tool], after: Sequence[Tool]) -> Iterator[Line]:
 
 
 def _differences(before: object, after: object, path: str, depth: int) -> Iterator[Line]:
-    """Give where two values differ, as paths into them."""
+    """Yield the paths at which two values differ, and how."""
     if depth <= MAX_DEPTH and isinstance(before, dict) and isinstance(after, dict):
         for key in before:
             if key not in after:

@@ -1,7 +1,7 @@
 """Commands for the console's prompt (`:`), mitmweb's command bar and key bindings.
 
-Commands cannot wait. What LM Studio has to be asked for is done in the background, and told in the log; what is known
-is given at once.
+mitmproxy's commands are synchronous. They return what is known at once; what needs LM Studio runs in the background
+and is logged.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
-ASKED = "LM Studio is being asked: the answer comes in the event log"
+ASKING = "LM Studio is being asked: the answer comes in the event log"
 
 
 class Commands:
-    """The commands; `services` gives what they work with, `spawn` runs what takes its time."""
+    """The commands; `services` returns the current services, `spawn` runs a coroutine in the background."""
 
     name = "ollama-lmstudio-commands"
 
@@ -49,7 +49,7 @@ class Commands:
         catalog = services.catalog.last
         self._spawn(self._refresh())
         if catalog is None:
-            return [ASKED]
+            return [ASKING]
         rows = [_row(entry, services) for entry in listing.list_entries(catalog, services)]
         return rows or ["LM Studio has no models"]
 
@@ -65,18 +65,18 @@ class Commands:
     @command.command("ollama.aliases")
     def aliases(self) -> Sequence[str]:
         """List the aliases: what each stands for, and what it adds to requests."""
-        told = []
+        lines = []
         for alias in self._services().aliases.all().values():
             parts = {"system": alias.system, "parameters": alias.parameters, "messages": alias.messages}
             adds = ", ".join(part for part, value in parts.items() if value)
-            told.append(f"{alias.name} -> {alias.target}{f' ({adds})' if adds else ''}")
-        return told or ["there are no aliases: `ollama cp MODEL NAME` makes one"]
+            lines.append(f"{alias.name} -> {alias.target}{f' ({adds})' if adds else ''}")
+        return lines or ["there are no aliases: `ollama cp MODEL NAME` makes one"]
 
     @command.command("ollama.unload")
     def unload(self, model: str) -> Sequence[str]:
         """Unload a model, by any name that clients may use; answers that it is giving are cut off."""
         self._spawn(self._unload(model))
-        return [ASKED]
+        return [ASKING]
 
     async def _unload(self, name: str) -> None:
         services = self._services()
@@ -122,8 +122,8 @@ class Commands:
                 raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
             except OSError as e:
                 raise exceptions.CommandError(f"{file} cannot be written: {e.strerror or e}") from None
-        told = [f"{len(written)} of {len(flows)} exchanges are in {file}" if written else "nothing was written"]
-        return told + [f"{count} left out: {reason}" for reason, count in left_out.items()]
+        report = [f"{len(written)} of {len(flows)} exchanges are in {file}" if written else "nothing was written"]
+        return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
 
     def _written(self, flows: Sequence[flow.Flow], form: str) -> tuple[list[str], Counter[str]]:
         written: list[str] = []
@@ -140,7 +140,7 @@ class Commands:
         return written, left_out
 
     def _address(self) -> str:
-        """Give the address that clients on this machine have for the bridge."""
+        """Return the bridge's address for clients on this machine."""
         given = self._services().settings.listen
         return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
 

@@ -1,6 +1,6 @@
-"""What a client asks: a request's body of any of Ollama's endpoints, or of LM Studio's own, as one neutral structure.
+"""Parse the body of a request, in the format of any of the APIs, into one ParsedRequest.
 
-It is read by its shape, whatever state it is in: what a field holds that it should not is shown as it is.
+It is parsed leniently, by its shape: a field with a value of the wrong type is kept as it is, so that it can be shown.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ..lmstudio.errors import MASK
 from ..record.redaction import SECRET_FIELDS
@@ -17,15 +17,18 @@ from ..translate.images import image_type
 from . import jsontext
 from .jsontext import text_at
 
-# The first bytes of a file, as many as tell its type.
+# Of a file in base64, so many characters are decoded for its type: 24 bytes, more than any magic number has.
 _HEAD_CHARACTERS = 32
-# Parts within parts that are read.
+# Content parts within content parts, as of a `tool_result`, are read to this depth: a request can nest them at will.
 _MAX_DEPTH = 4
+# What fits on a line: of a tool's parameters, and of a link.
+_MAX_PARAMETERS = 20
+_URL_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An image, or another file, that came with a message; `size` is in bytes."""
+    """An image or another file in a message; `size` is in bytes."""
 
     media_type: str
     size: int
@@ -36,7 +39,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ParsedToolCall:
-    """A call of a tool, its arguments as JSON, or whatever came instead."""
+    """A tool call; `arguments` is JSON, or whatever came instead."""
 
     name: str
     arguments: str = "{}"
@@ -48,7 +51,7 @@ class ParsedToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ParsedMessage:
-    """One message; `answers` is the id of the tool call that it answers, or the name of the tool."""
+    """One message; `answers` is the id of the tool call whose result it is, or the name of the tool."""
 
     role: str
     text: str = ""
@@ -60,7 +63,7 @@ class ParsedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that the model may call; `parameters` is its schema, as it came."""
+    """A tool that the model may call; `parameters` is its JSON schema, as it came."""
 
     name: str
     description: str = ""
@@ -70,17 +73,17 @@ class Tool:
         schema = self.parameters if isinstance(self.parameters, Mapping) else {}
         properties = schema.get("properties")
         required = schema.get("required")
-        names = [str(name) for name in islice(properties, 20)] if isinstance(properties, Mapping) else []
+        names = [str(name) for name in islice(properties, _MAX_PARAMETERS)] if isinstance(properties, Mapping) else []
         optional = set(names) - {name for name in required if isinstance(name, str)} if _is_list(required) else set()
         return f"{self.name or '?'}({', '.join(f'{name}?' if name in optional else name for name in names)})"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What was asked.
+    """The body of a request.
 
-    `texts` are to be embedded. `fields` is everything else that the body has, as it came. `problem` is what is wrong
-    with the body; `whole` the body itself, as far as it could be read.
+    `texts` are to be embedded. `fields` is everything that is in no other attribute, as it came, with secrets masked.
+    `problem` is what is wrong with the body's JSON, `whole` its value as far as it could be parsed.
     """
 
     model: str = ""
@@ -94,56 +97,60 @@ class ParsedRequest:
 
 
 def read_request(body: bytes, path: str = "") -> ParsedRequest:
-    """Read a request's body. The path tells whether `input` is to be embedded or to be answered."""
+    """Parse a request's body; never raises. By the path, `input` is texts to embed or a conversation."""
     whole, problem = jsontext.read(body) if body else jsontext.Read(None)
     if not isinstance(whole, dict):
         return ParsedRequest(problem=problem, whole=whole)
-    # Ollama takes a field's name in any case.
+    # Go's encoding/json, and so Ollama, matches the names of fields without regard to case.
     given = {name.lower(): value for name, value in whole.items()}
-    taken = {"model", "options", "tools"}
-    model = text_at(given, "model")
-    if not model and text_at(given, "name"):
-        model = text_at(given, "name")
-        taken.add("name")
-    messages: list[ParsedMessage] = []
+    name_key = "name" if not text_at(given, "model") and text_at(given, "name") else "model"
+    messages, read = _messages(given)
     texts: tuple[str, ...] = ()
-    for name in ("system", "instructions", "system_prompt"):
-        if given.get(name):
-            messages.append(ParsedMessage("system", *_content(given[name])[:1]))
-            taken.add(name)
-    if _is_list(given.get("messages")):
-        messages += [_message(item) for item in given["messages"]]
-        taken.add("messages")
-    if "prompt" in given or given.get("images"):
-        text, attachments, *_ = _content(given.get("prompt"))
-        if text or attachments or given.get("images"):
-            messages.append(ParsedMessage("user", text, "", attachments + _images(given.get("images"))))
-        taken |= {"prompt", "images"}
     if "input" in given:
         if "embed" in path:
             texts = tuple(map(_as_text, given["input"])) if _is_list(given["input"]) else (_as_text(given["input"]),)
         else:
             messages += _items(given["input"])
-        taken.add("input")
+    read |= {"model", name_key, "options", "tools", "input"}
     options = given.get("options")
     return ParsedRequest(
-        model=model,
+        model=text_at(given, name_key),
         messages=tuple(messages),
         texts=texts,
-        tools=tuple(_tool(item) for item in given["tools"]) if _is_list(given.get("tools")) else (),
+        tools=tuple(map(_tool, given["tools"])) if _is_list(given.get("tools")) else (),
         options=options if isinstance(options, dict) else {},
         fields={
             name: MASK if name.lower() in SECRET_FIELDS and value else value
             for name, value in whole.items()
-            if name.lower() not in taken or not _is_of_its_type(name.lower(), value)
+            if name.lower() not in read or not _is_of_its_type(name.lower(), value)
         },
         problem=problem,
         whole=whole,
     )
 
 
+def _messages(given: Mapping[str, Any]) -> tuple[list[ParsedMessage], set[str]]:
+    """Return the system prompt, the messages and the prompt of a request, and the names of their fields."""
+    messages: list[ParsedMessage] = []
+    read = set()
+    for name in ("system", "instructions", "system_prompt"):
+        if given.get(name):
+            messages.append(ParsedMessage("system", _content(given[name]).text))
+            read.add(name)
+    if _is_list(given.get("messages")):
+        messages += map(_message, given["messages"])
+        read.add("messages")
+    images = given.get("images")
+    if "prompt" in given or images:
+        prompt = _content(given.get("prompt"))
+        if prompt.text or prompt.attachments or images:
+            messages.append(ParsedMessage("user", prompt.text, attachments=prompt.attachments + _images(images)))
+        read |= {"prompt", "images"}
+    return messages, read
+
+
 def _is_of_its_type(name: str, value: object) -> bool:
-    """Whether what was taken out of a field was all of it."""
+    """Return whether a field that was read has a value of its type; another is shown as it came."""
     if name in ("model", "name"):
         return isinstance(value, str) or value is None
     if name == "options":
@@ -154,26 +161,33 @@ def _is_of_its_type(name: str, value: object) -> bool:
 def _message(item: object) -> ParsedMessage:
     if not isinstance(item, dict):
         return ParsedMessage("?", _as_text(item))
-    text, attachments, thinking, calls, answers = _content(item.get("content"))
-    thinking = thinking or text_at(item, "thinking") or text_at(item, "reasoning_content") or text_at(item, "reasoning")
-    given_calls = item.get("tool_calls")
+    content = _content(item.get("content"))
+    thinking = (text_at(item, key) for key in ("thinking", "reasoning_content", "reasoning"))
+    calls = item.get("tool_calls")
     return ParsedMessage(
         role=text_at(item, "role") or "?",
-        text=text,
-        thinking=thinking,
-        attachments=attachments + _images(item.get("images")),
-        tool_calls=calls + (tuple(map(tool_call, given_calls)) if _is_list(given_calls) else ()),
-        answers=answers or text_at(item, "tool_call_id") or text_at(item, "tool_name"),
+        text=content.text,
+        thinking=content.thinking or next(filter(None, thinking), ""),
+        attachments=content.attachments + _images(item.get("images")),
+        tool_calls=content.tool_calls + (tuple(map(tool_call, calls)) if _is_list(calls) else ()),
+        answers=content.answers or text_at(item, "tool_call_id") or text_at(item, "tool_name"),
     )
 
 
-_Parts = tuple[str, tuple[Attachment, ...], str, tuple[ParsedToolCall, ...], str]
+class _Content(NamedTuple):
+    """The content of a message; see ParsedMessage."""
+
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    thinking: str = ""
+    tool_calls: tuple[ParsedToolCall, ...] = ()
+    answers: str = ""
 
 
-def _content(content: object, depth: int = 0) -> _Parts:
-    """Read a message's content: a text, or parts of it. Text, attachments, thinking, calls, and the call it answers."""
+def _content(content: object, depth: int = 0) -> _Content:
+    """Parse a message's content: a string, or content parts."""
     if not _is_list(content) or depth > _MAX_DEPTH:
-        return ("" if content is None else _as_text(content)), (), "", (), ""
+        return _Content("" if content is None else _as_text(content))
     texts: list[str] = []
     attachments: list[Attachment] = []
     thinking: list[str] = []
@@ -187,20 +201,20 @@ def _content(content: object, depth: int = 0) -> _Parts:
             thinking.append(text_at(part, "thinking") or text_at(part, "text"))
         elif kind == "tool_result":
             answers = answers or text_at(part, "tool_use_id")
-            text, found, *_ = _content(part.get("content"), depth + 1)
-            texts.append(text)
-            attachments += found
-        elif (found_one := _attachment_part(part)) is not None:
-            attachments.append(found_one)
+            result = _content(part.get("content"), depth + 1)
+            texts.append(result.text)
+            attachments += result.attachments
+        elif (found := _attachment_part(part)) is not None:
+            attachments.append(found)
         elif isinstance(part, dict) and isinstance(part.get("text", part.get("content")), str):
             texts.append(str(part.get("text", part.get("content"))))
         else:
             texts.append(_as_text(part))
-    return "\n".join(texts), tuple(attachments), "\n".join(thinking), tuple(calls), answers
+    return _Content("\n".join(texts), tuple(attachments), "\n".join(thinking), tuple(calls), answers)
 
 
 def _attachment_part(part: object) -> Attachment | None:
-    """Read a part that is a file, in the form of any of the APIs."""
+    """Return the attachment that a content part of any API holds; None if it holds none."""
     if not isinstance(part, dict):
         return None
     source = part.get("source")
@@ -221,16 +235,16 @@ def _images(images: object) -> tuple[Attachment, ...]:
 
 
 def attachment(data: object) -> Attachment:
-    """Tell what a file is, in base64 or as a data URL, without looking at more than its begin."""
+    """Return the type and size of a file in base64, a data URL or a link; only its first bytes are decoded."""
     if not isinstance(data, str):
-        # Some clients send the bytes as an object: {"0": 137, "1": 80, ...}
+        # JSON.stringify writes a Uint8Array as an object: {"0": 137, "1": 80, ...}
         return Attachment("not in base64", len(data) if isinstance(data, Mapping | Sequence) else 0)
     media_type = ""
     if data.startswith("data:"):
         head, _, data = data.partition(",")
         media_type = head.removeprefix("data:").partition(";")[0]
     elif data.startswith(("http://", "https://")):
-        return Attachment(f"at {jsontext.one_line(data, 100)}", 0)
+        return Attachment(f"at {jsontext.one_line(data, _URL_CHARACTERS)}", 0)
     return Attachment(media_type or _type_of(data), jsontext.decoded_size(data))
 
 
@@ -242,7 +256,7 @@ def _type_of(data: str) -> str:
 
 
 def tool_call(item: object) -> ParsedToolCall:
-    """Read a tool call, in the form of any of the APIs."""
+    """Parse a tool call, in the format of any of the APIs."""
     if not isinstance(item, dict):
         return ParsedToolCall("", _as_text(item))
     function = item.get("function")
@@ -265,7 +279,7 @@ def _tool(item: object) -> Tool:
 
 
 def _items(items: object) -> Iterator[ParsedMessage]:
-    """Read the `input` of /v1/responses and /api/v1/chat: a text, messages, or parts of one."""
+    """Parse the `input` of /v1/responses and /api/v1/chat: a string, messages, or the content parts of one message."""
     if not _is_list(items):
         yield ParsedMessage("user", _as_text(items))
         return
@@ -275,8 +289,8 @@ def _items(items: object) -> Iterator[ParsedMessage]:
         if read is not None:
             yield read(item)
         elif isinstance(item, dict) and "role" not in item:
-            text, attachments, *_ = _content([item])
-            yield ParsedMessage("user", text, "", attachments)
+            part = _content([item])
+            yield ParsedMessage("user", part.text, attachments=part.attachments)
         else:
             yield _message(item)
 
@@ -286,10 +300,10 @@ _ITEMS: Mapping[str, Callable[[dict[str, Any]], ParsedMessage]] = {
         "assistant", tool_calls=(tool_call(item | {"id": text_at(item, "call_id")}),)
     ),
     "function_call_output": lambda item: ParsedMessage(
-        "tool", _content(item.get("output"))[0], answers=text_at(item, "call_id")
+        "tool", _content(item.get("output")).text, answers=text_at(item, "call_id")
     ),
     "reasoning": lambda item: ParsedMessage(
-        "assistant", thinking=_content(item.get("content") or item.get("summary"))[0]
+        "assistant", thinking=_content(item.get("content") or item.get("summary")).text
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Look at everything that has to be right for the bridge to work, and say what is not and what to do."""
+"""Check everything that the bridge needs, and report what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ..translate.models import find_aliases
 
 Verdict = Literal["ok", "note", "problem"]
 
+# Timeouts of a request to this machine, and of one for which the bridge waits for LM Studio.
 HTTP_SECONDS = 1.0
 HEALTH_SECONDS = 15.0
 
-# What a server on a port may be.
+# Who listens on a port, and what to do about it.
 FREE = "free"
 THIS = "this bridge's already"
 OLLAMA = "taken by an Ollama server: stop it, or choose another with listen"
@@ -33,7 +34,7 @@ OTHER = "taken by another program: choose another with listen"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     verdict: Verdict
     text: str
@@ -43,17 +44,19 @@ class Finding:
 
 
 async def examine(services: Services, *, serving: bool | None) -> list[Finding]:
-    """Look at LM Studio, its models and token, the port, who may come in, and the state directory.
+    """Check LM Studio, its models and token, the port, who has access, and the state directory.
 
-    `serving` is whether this process serves; None where it is not meant to. Nothing is changed. Never raises.
+    `serving` is whether this process listens on the port; None where it is not meant to. Changes nothing, never raises.
     """
     found = [Finding("note", f"ollama-lmstudio-proxy {__version__}")]
     try:
         catalog = await services.catalog.refresh()
     except LMStudioError as e:
-        wanted = is_token_refused(e) and not services.settings.lmstudio_token
-        told = "LM Studio asks for a token: set lmstudio_token" if wanted else scrub(e.message, services.secrets)
-        found.append(Finding("problem", told))
+        is_token_missing = is_token_refused(e) and not services.settings.lmstudio_token
+        message = (
+            "LM Studio asks for a token: set lmstudio_token" if is_token_missing else scrub(e.message, services.secrets)
+        )
+        found.append(Finding("problem", message))
     else:
         found += _lmstudio(catalog, services)
         found.append(await _token(services))
@@ -81,7 +84,7 @@ def _lmstudio(catalog: Catalog, services: Services) -> Iterator[Finding]:
 
 
 async def _token(services: Services) -> Finding:
-    """Tell whether LM Studio asks for a token, after it has answered."""
+    """Check whether LM Studio requires a token; it has answered a request with the configured one."""
     if not services.settings.lmstudio_token:
         return Finding("ok", "it asks for no token")
     anonymous = services.client.without_token()
@@ -96,7 +99,7 @@ async def _token(services: Services) -> Finding:
     return Finding("note", "it asks for no token: the one in lmstudio_token is not needed")
 
 
-# What only newer versions tell in their list, the newest first.
+# A version of LM Studio, and what appeared in its model list with it; the newest first.
 _SIGNS: Sequence[tuple[str, Callable[[Catalog], bool]]] = (
     ("0.4.22", lambda catalog: any(i.remaining_ttl_seconds is not None for m in catalog.models for i in m.instances)),
     ("0.4.8", lambda catalog: any(model.reasoning for model in catalog.models)),
@@ -107,7 +110,7 @@ _SIGNS: Sequence[tuple[str, Callable[[Catalog], bool]]] = (
 
 
 def version(catalog: Catalog) -> str:
-    """Tell what version of LM Studio a model list gives away: it has no endpoint that says so."""
+    """Return the version of LM Studio, as far as its model list shows it: it has no endpoint for it."""
     found = next((number for number, shows in _SIGNS if shows(catalog)), None)
     return f"{found} or newer" if found else "before 0.3.6, or another server of OpenAI's API,"
 
@@ -127,23 +130,23 @@ async def _port(services: Services, *, serving: bool | None) -> list[Finding]:
         verdict: Verdict = "ok" if holder in (FREE, THIS) else "problem"
         found.append(Finding(verdict, f"port {port} is {holder}"))
     if serving and port != DEFAULT_LISTEN_PORT and await who_serves(DEFAULT_LISTEN_PORT) == OLLAMA:
-        told = f"clients that are not told port {port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
-        found.append(Finding("note", told))
+        message = f"clients that are not told port {port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
+        found.append(Finding("note", message))
     return found
 
 
 async def who_serves(port: int) -> str:
-    """Tell what answers on a port of this machine."""
+    """Return who listens on a port of this machine."""
     async with httpx.AsyncClient(timeout=HTTP_SECONDS, trust_env=False) as client:
         try:
             root = await client.get(f"http://127.0.0.1:{port}/")
-            # Only the bridge takes its time for this one: it asks LM Studio.
+            # The bridge asks LM Studio before it answers this one; an Ollama server answers 404 at once.
             health = await client.get(f"http://127.0.0.1:{port}/health", timeout=HEALTH_SECONDS)
         except httpx.ConnectError:
             return FREE
         except httpx.HTTPError:
             return OTHER
-    # With a key set, the bridge says only that; an Ollama server never does.
+    # With `api_key` set, the bridge answers 401 with this body; an Ollama server asks for no key.
     if b'"proxy_version"' in health.content or health.content == UNAUTHORIZED.body:
         return THIS
     return OLLAMA if root.text == "Ollama is running" else OTHER
@@ -160,7 +163,7 @@ def _access(services: Services) -> Iterator[Finding]:
 
 
 def _state(directory: Path) -> Finding:
-    """Tell whether the directory can be written, or made; it is made when there is something to write."""
+    """Check whether the directory can be written, or created: that happens with the first write."""
     try:
         if directory.exists():
             with tempfile.TemporaryFile(dir=directory) as file:

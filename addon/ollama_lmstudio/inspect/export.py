@@ -1,4 +1,4 @@
-"""Exchanges to take away: as Markdown, as the client's `curl` command, as a line for fine-tuning. Without secrets."""
+"""Export exchanges without secrets: as Markdown, as the client's `curl` command, as JSON Lines for fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from ..record.redaction import without_secrets
@@ -18,7 +19,7 @@ from .render import NUMBERS, STRING_CHARACTERS
 from .response_data import FIRST_VALUES
 from .snapshot import SECRET_HEADERS, Snapshot
 
-# What curl writes itself, or what belongs to one connection.
+# Headers that curl sets itself, and hop-by-hop headers (RFC 9110, section 7.6.1).
 _LEFT_TO_CURL = frozenset(
     {
         "accept-encoding",
@@ -33,24 +34,29 @@ _LEFT_TO_CURL = frozenset(
         "upgrade",
     }
 )
+# A field name (RFC 9110, section 5.1): a token.
 _NAME = re.compile(r"[\w.!#$%&'*+^`|~-]+", re.ASCII)
-# A longer argument does not fit into a command everywhere.
+# A longer argument does not fit everywhere: Linux allows 128 KiB for one (MAX_ARG_STRLEN), with its quoting.
 ARGUMENT_BYTES = 100_000
+# The length of a line of base64 (RFC 2045, section 6.8).
 _BASE64_WIDTH = 76
+# Limits of an error message and of code within a line, in Markdown.
+_ERROR_CHARACTERS = 2000
+_CODE_CHARACTERS = 500
 
-# Methods that curl chooses by itself: with a body, and without.
-_OWN_METHOD = {True: "POST", False: "GET"}
+# The method that curl uses by default: with a body, and without.
+_DEFAULT_METHOD = {True: "POST", False: "GET"}
 
 
 class NotExportable(ValueError):  # noqa: N818
-    """Say why an exchange cannot be exported in a format."""
+    """An exchange cannot be exported in a format; the message says why."""
 
 
 # Markdown
 
 
 def markdown(snapshot: Snapshot) -> str:
-    """Write an exchange as Markdown: what was asked, and what came back."""
+    """Return an exchange as Markdown: the request and the response."""
     parts = [f"## {snapshot.client_method} {_inline(snapshot.client_target)}", *_facts(snapshot)]
     request = read_request(snapshot.client_body, snapshot.client_path)
     for name, value in request.fields.items():
@@ -116,12 +122,12 @@ def _answer(snapshot: Snapshot) -> Iterator[str]:
         yield f"*{', '.join(known)}*"
     error = snapshot.error or answer.error
     if error:
-        yield f"**Error:** {jsontext.one_line(error, 2000)}"
+        yield f"**Error:** {jsontext.one_line(error, _ERROR_CHARACTERS)}"
 
 
 def _inline(text: str) -> str:
-    """Write a text as code in a line; the fence is longer than any in the text."""
-    text = jsontext.one_line(text, 500)
+    """Return a code span (CommonMark, section 6.1): its fence is longer than any run of backticks in the text."""
+    text = jsontext.one_line(text, _CODE_CHARACTERS)
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{space}{text}{space}{fence}" if text else ""
@@ -140,10 +146,10 @@ def _quoted(text: str) -> str:
 
 
 def curl(snapshot: Snapshot, address: str) -> str:
-    """Write the client's request as a command for a POSIX shell; `address` is this server's, such as
-    `http://localhost:11434`.
+    """Return the client's request as a command for a POSIX shell.
 
-    Raises NotExportable where there is no such request, or where not all of its body was kept.
+    `address` is the bridge's, such as `http://localhost:11434`. Raises NotExportable where there is no client, or where
+    not all of its body was kept.
     """
     if snapshot.is_internal:
         raise NotExportable("a call of the bridge's own has no client")
@@ -155,24 +161,24 @@ def curl(snapshot: Snapshot, address: str) -> str:
     arguments = ["curl"]
     if method == "HEAD":
         arguments.append("--head")
-    elif method != _OWN_METHOD[bool(body)]:
+    elif method != _DEFAULT_METHOD[bool(body)]:
         arguments += ["-X", method]
     if body:
-        # Lines are to be seen as they come.
+        # Show each line of a stream as it comes.
         arguments.append("--no-buffer")
-    # Curl would take brackets for a pattern, and walk along dots.
+    # By default curl expands brackets and braces in a URL, and removes dot segments.
     if set("[]{}") & set(target) or "/." in target:
         arguments += ["--globoff", "--path-as-is"]
     arguments.append(address.rstrip("/") + target)
     for name, value in _headers(snapshot):
-        # To curl, a header without a value is one with a semicolon.
+        # curl sends a header without a value only if a semicolon ends it.
         arguments += ["-H", f"{name}: {value}" if value else f"{name};"]
     return well_formed(_command(arguments, body))
 
 
 def _headers(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     for name, value in snapshot.client_headers:
-        # Curl reads a file of headers where one begins with an @.
+        # Where a header begins with an @, curl would read a file of headers.
         if name.lower() not in _LEFT_TO_CURL | SECRET_HEADERS and _NAME.fullmatch(name):
             yield name, value
 
@@ -185,7 +191,7 @@ def _command(arguments: list[str], body: bytes) -> str:
         text = body.decode()
     except UnicodeDecodeError:
         text = "\0"
-    # Curl reads a file where the body begins with an @, and no argument holds a zero.
+    # Where a body begins with an @, curl would read a file; no argument can hold a NUL.
     if text.startswith("@") or "\0" in text or len(body) > ARGUMENT_BYTES:
         encoded = base64.b64encode(body).decode()
         lines = [encoded[at : at + _BASE64_WIDTH] for at in range(0, len(encoded), _BASE64_WIDTH)]
@@ -197,37 +203,37 @@ def _command(arguments: list[str], body: bytes) -> str:
 
 
 def jsonl(snapshot: Snapshot) -> str:
-    """Write a conversation as one line for fine-tuning, in OpenAI's form: `{"messages": [...], "tools": [...]}`.
+    """Return a conversation as one line for fine-tuning, in OpenAI's format: `{"messages": [...], "tools": [...]}`.
 
-    The messages are those that LM Studio got, and its answer. Raises NotExportable for what is no conversation, or did
-    not end well.
+    The messages are those that LM Studio got, and its answer. Raises NotExportable for what is no chat completion, or
+    has no complete answer.
     """
     call = jsontext.read(snapshot.body)
     messages = call.value.get("messages") if isinstance(call.value, dict) and not call.problem else None
     path = snapshot.path.partition("?")[0]
     if not snapshot.called or not path.endswith(CHAT_COMPLETIONS) or not isinstance(messages, list) or not messages:
         raise NotExportable("it is no conversation")
-    if summary.has_failed(snapshot) or snapshot.status != 200:
+    if summary.has_failed(snapshot) or snapshot.status != HTTPStatus.OK:
         raise NotExportable("it did not end well")
     body = snapshot.response or b""
     if snapshot.record.is_cut(snapshot.record.response_size, len(body)):
         raise NotExportable("not all of the answer was kept")
     answer = answers.read_answer(body, snapshot.content_type)
-    if answer.error or answer.problems or not answer.done or answer.finish not in _WHOLE:
+    if answer.error or answer.problems or not answer.done or answer.finish not in _COMPLETE:
         raise NotExportable(f"the answer is not whole ({answer.finish or answer.error or 'it has no end'})")
     if not (answer.text or answer.tool_calls):
         raise NotExportable("the answer is empty")
-    line: dict[str, Any] = {"messages": [*messages, _said(answer)]}
+    line: dict[str, Any] = {"messages": [*messages, _assistant_message(answer)]}
     if call.value.get("tools"):
         line["tools"] = call.value["tools"]
     return well_formed(jsontext.compact(line))
 
 
-# Why an answer that is whole has ended.
-_WHOLE = frozenset({"stop", "tool_calls"})
+# The finish reasons of a complete answer.
+_COMPLETE = frozenset({"stop", "tool_calls"})
 
 
-def _said(answer: ParsedAnswer) -> dict[str, Any]:
+def _assistant_message(answer: ParsedAnswer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.tool_calls:
         message["tool_calls"] = [
@@ -242,7 +248,7 @@ def _said(answer: ParsedAnswer) -> dict[str, Any]:
 
 
 def write(snapshot: Snapshot, form: str, address: str) -> str:
-    """Write an exchange in one of FORMATS. Raises NotExportable."""
+    """Return an exchange in one of FORMATS; raises NotExportable."""
     return FORMATS[form](snapshot, address)
 
 

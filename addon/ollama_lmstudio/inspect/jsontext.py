@@ -1,7 +1,7 @@
-"""JSON and text for people: read whatever state it is in, and write it so that it can be looked at.
+"""Lenient parsing of JSON, and writing of JSON and text for display.
 
-What is debugged is mostly what is broken, so nothing here raises, and everything takes a time that only grows with the
-length of the text.
+What the user debugs is often broken, so nothing here raises. Bodies are large and come from anywhere, so every function
+takes time linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..units import size
 
 _DECODER = json.JSONDecoder()
-# Takes line breaks within texts, which JSON does not allow.
+# Takes control characters within strings, such as line breaks, which RFC 8259 (section 7) does not allow.
 _LENIENT_DECODER = json.JSONDecoder(strict=False)
 _SPACE = " \t\r\n"
 
@@ -23,8 +23,10 @@ _SPACE = " \t\r\n"
 # surrogate in a string and for nesting deeper than 200, and reads `[1, 23` as [1, 23], though the number may go on.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"|\\?\Z)|[{}\[\],:]', re.DOTALL)
 _CLOSERS = {"{": "}", "[": "]"}
+# The length of an escape such as `\ud83d`, after its backslash.
+_UNICODE_ESCAPE = len("ud83d")
 
-# Data URLs; what begins like a PNG, JPEG, GIF or WebP; and whatever is in base64 and too long to be a word.
+# Data URLs; base64 that begins as a PNG, JPEG, GIF or WebP does; and any base64 that is too long to be a word.
 _BASE64 = re.compile(
     r"data:(?P<type>[\w.+-]{1,60}/[\w.+-]{1,60})?[^,\s\"']{0,100};base64,(?P<url>(?:[A-Za-z0-9+/=_-]|\\/)*)"
     r"|(?<![A-Za-z0-9+/])(?P<known>(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)(?:[A-Za-z0-9+/=]|\\[/rn]|\r?\n){20,})"
@@ -32,10 +34,10 @@ _BASE64 = re.compile(
 )
 _TYPES = {"iVBO": "image/png", "/9j/": "image/jpeg", "R0lG": "image/gif", "UklG": "image/webp"}
 
-# What a field that says nothing holds.
+# The values of a field that is given and empty.
 EMPTY: tuple[object, ...] = (None, "", [], {})
 
-# The strings of a text of JSON, also one that the end cuts off, and its lists of numbers.
+# The strings in JSON text, also one that the end cuts off, and its lists of numbers.
 _LONG = re.compile(
     r'"(?P<string>[^"\\]*(?:\\.[^"\\]*)*)(?P<close>"|\\?\Z)|\[\s*(?P<numbers>-?[0-9][0-9\s.,eE+-]*)\]', re.DOTALL
 )
@@ -43,14 +45,14 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
 
 class Read(NamedTuple):
-    """A value, and what is wrong with the text that it was read from; empty if nothing is."""
+    """A value, and what is wrong with the text that it was parsed from; empty if nothing is."""
 
     value: Any
     problem: str = ""
 
 
 def read(data: bytes | str) -> Read:
-    """Read JSON. The value of a text that is cut short is what had come; of one that is no JSON at all, None."""
+    """Parse JSON, as far as it came: the value of a text that is cut off is what is there, of no JSON it is None."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     text = text.strip(_SPACE + "\ufeff")
     if not text:
@@ -72,9 +74,9 @@ def read(data: bytes | str) -> Read:
 
 
 def _mended(text: str) -> str:
-    """Close what the end cut off: a string in its middle, everything else before the value that is not whole."""
+    """Return the text, closed where its end cuts it off: within a string value, else before the incomplete value."""
     open_brackets: list[str] = []
-    # Up to where the text is whole if so many brackets are closed there.
+    # The text up to `good` is valid JSON once the `depth` brackets that are open there are closed.
     good, depth = 0, 0
     before = ""
     for token in _TOKEN.finditer(text):
@@ -97,30 +99,30 @@ def _mended(text: str) -> str:
 
 
 def _without_half_escape(text: str) -> str:
-    """Drop the escape that the end cut in two, such as `\\u00`."""
-    start = text.rfind("\\", -6)
+    """Return a string without the escape that its end cuts off, such as `\\u00`."""
+    start = text.rfind("\\", -(_UNICODE_ESCAPE + 1))
     before = text[: start + 1]
-    # Of two backslashes in a row, the second begins nothing.
+    # The second of two backslashes begins no escape: it is one.
     if (len(before) - len(before.rstrip("\\"))) % 2 == 0:
         return text
     rest = text[start + 1 :]
-    half = not rest or (rest[0] == "u" and len(rest) < 5)
+    half = not rest or (rest[0] == "u" and len(rest) < _UNICODE_ESCAPE)
     return text[:start] if half else text
 
 
 def text_at(value: object, key: str) -> str:
-    """Give the text that an object has under a key; empty for what is no text, or no object."""
+    """Return the string that an object has under a key; empty where there is none, or no object."""
     found = value.get(key) if isinstance(value, Mapping) else None
     return found if isinstance(found, str) else ""
 
 
 def compact(value: object) -> str:
-    """Write a value on one line."""
+    """Return a value as JSON on one line."""
     return _dumps(value, None)
 
 
 def pretty(value: object) -> str:
-    """Write a value on as many lines as it takes."""
+    """Return a value as indented JSON."""
     return _dumps(value, 2)
 
 
@@ -132,12 +134,12 @@ def _dumps(value: object, indent: int | None) -> str:
 
 
 def note(media_type: str, count: int) -> str:
-    """Say what is not printed: `[image/png, 12.3 kB]`."""
+    """Return the placeholder for data that is not shown: `[image/png, 12.3 kB]`."""
     return f"[{media_type}, {size(count)}]"
 
 
 def without_base64(text: str) -> str:
-    """Put a note where images and other data are in base64."""
+    """Return a text with a placeholder for each image, and for other data in base64."""
     return _BASE64.sub(_noted, text)
 
 
@@ -148,12 +150,12 @@ def _noted(match: re.Match[str]) -> str:
 
 
 def decoded_size(data: str) -> int:
-    """Tell how many bytes a base64 text stands for."""
+    """Return the number of bytes that a base64 text decodes to."""
     return len(data.rstrip("=")) * 3 // 4
 
 
 def cut(text: str, limit: int) -> str:
-    """Keep the begin and the end of a text that is longer than `limit`, and say how much is left out."""
+    """Return the beginning and the end of a text that is longer than `limit`, with how much is left out."""
     if len(text) <= limit:
         return text
     end = limit // 4
@@ -162,9 +164,9 @@ def cut(text: str, limit: int) -> str:
 
 
 def shortened(text: str, characters: int, numbers: int) -> str:
-    """Shorten a text of JSON: strings of more than so many characters, and lists of many more than so many numbers.
+    """Return JSON text with its strings cut to `characters`, and lists of over twice as many numbers cut to `numbers`.
 
-    A list of numbers is written on one line.
+    A list of numbers is put on one line.
     """
 
     def shorten(match: re.Match[str]) -> str:
@@ -183,6 +185,7 @@ def shortened(text: str, characters: int, numbers: int) -> str:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """Write a text on one line, without control characters, cut at its end."""
+    """Return the beginning of a text on one line, without control characters."""
+    # Runs of white space shrink to one space: four times the limit leaves enough of any common text.
     text = _CONTROL.sub(" ", text[: 4 * limit]).strip()
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

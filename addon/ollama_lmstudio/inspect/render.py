@@ -1,4 +1,4 @@
-"""The two views of an exchange, as text for people: what the client sees of it, and what LM Studio sees of it."""
+"""The texts of the two contentviews: an exchange from the client's side, and from LM Studio's."""
 
 from __future__ import annotations
 
@@ -16,39 +16,45 @@ from .jsontext import EMPTY
 from .sheet import TEXT_CHARACTERS, Sheet
 from .snapshot import Snapshot, header, masked
 
-# Of a longer conversation the begin and the end are shown.
+# Limits of what is shown. They bound the time that rendering takes, which holds up the event loop.
+# Of a longer conversation, the beginning and the end are shown.
 MAX_MESSAGES = 200
 FIRST_MESSAGES = 20
-# How many characters all messages together may have, unless each is short.
+# The messages share this, but each may have at least MESSAGE_CHARACTERS.
 CONVERSATION_CHARACTERS = 200_000
 MESSAGE_CHARACTERS = 1000
 
+# Of a longer stream, the beginning and the end are shown.
 MAX_EVENTS = 1500
 LAST_EVENTS = 300
 EVENT_CHARACTERS = 1000
 
+# The rest of a body, and of each string in it, is left out.
 BODY_CHARACTERS = 200_000
 STRING_CHARACTERS = 4000
+# Keys that clients choose: the names of fields, and roles with the ids of tool calls.
+NAME_CHARACTERS = 40
+ROLE_CHARACTERS = 60
 
-# The done reasons of requests that ask for no answer.
-WITHOUT_WORDS = ("load", "unload")
+# Ollama's done reasons of requests without a prompt, which have no answer.
+NO_ANSWER_REASONS = ("load", "unload")
 
 ANSWER_TO_COME = "The answer will be under Response"
 
 
-# What the client sees
+# The client's side
 
 
 def ollama_request(snapshot: Snapshot) -> str:
-    """Show the whole exchange: what was asked, what was changed on the way, and what came back."""
+    """Return the whole exchange: the client's request, what was changed for LM Studio, and the response."""
     sheet = Sheet()
     if snapshot.is_internal:
         _internal_call(sheet, snapshot)
     else:
-        _asked(sheet, snapshot)
-        _on_the_way(sheet, snapshot)
+        _client_request(sheet, snapshot)
+        _changes(sheet, snapshot)
     if snapshot.is_in_progress:
-        # Mitmproxy's tools look at a request again when it changes, not when its answer comes.
+        # mitmproxy's tools render a request again when it changes, not when its response comes.
         sheet.heading(ANSWER_TO_COME)
     else:
         _answer(sheet, snapshot)
@@ -56,18 +62,18 @@ def ollama_request(snapshot: Snapshot) -> str:
 
 
 def ollama_response(snapshot: Snapshot) -> str:
-    """Show what came back."""
+    """Return the response that the client got."""
     sheet = Sheet()
     _answer(sheet, snapshot)
     return str(sheet)
 
 
-def _asked(sheet: Sheet, snapshot: Snapshot) -> None:
+def _client_request(sheet: Sheet, snapshot: Snapshot) -> None:
     body, record = snapshot.client_body, snapshot.record
     request = read_request(body, snapshot.client_path)
     sheet.heading(f"{snapshot.client_method} {snapshot.client_target}")
     sheet.value("client", header(snapshot.client_headers, "user-agent"))
-    _kept(sheet, record, record.request_size, len(body))
+    _note_if_cut(sheet, record, record.request_size, len(body))
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")
     if not isinstance(request.whole, dict) or (request.problem and len(body) <= STRING_CHARACTERS):
@@ -75,7 +81,7 @@ def _asked(sheet: Sheet, snapshot: Snapshot) -> None:
     sheet.value("model", request.model)
     for name, value in request.fields.items():
         if value not in EMPTY:
-            sheet.value(jsontext.one_line(name, 40), _short(name, value))
+            sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
     sheet.value("empty", ", ".join(name for name, value in request.fields.items() if value in EMPTY))
     if request.options:
         sheet.value("options", jsontext.compact(request.options))
@@ -111,7 +117,7 @@ def _conversation(sheet: Sheet, request: ParsedRequest) -> None:
 
 
 def _message(sheet: Sheet, message: ParsedMessage, limit: int = TEXT_CHARACTERS) -> None:
-    who = jsontext.one_line(f"{message.role} {message.answers}", 60)
+    who = jsontext.one_line(f"{message.role} {message.answers}", ROLE_CHARACTERS)
     if message.thinking:
         sheet.text(f"{who} thinks", message.thinking, limit)
     text = jsontext.cut(jsontext.without_base64(message.text), limit)
@@ -122,7 +128,7 @@ def _message(sheet: Sheet, message: ParsedMessage, limit: int = TEXT_CHARACTERS)
         sheet.text(f"{who} calls", f"{call}{f'  {call.id}' if call.id else ''}", limit)
 
 
-def _on_the_way(sheet: Sheet, snapshot: Snapshot) -> None:
+def _changes(sheet: Sheet, snapshot: Snapshot) -> None:
     record = snapshot.record
     if not snapshot.called:
         if record.kind:
@@ -135,7 +141,7 @@ def _on_the_way(sheet: Sheet, snapshot: Snapshot) -> None:
         return
     lines = changes.changes(body, snapshot.client_path, snapshot.body, snapshot.path)
     for what, text in lines or [("changed", "nothing")]:
-        sheet.value(jsontext.one_line(what, 60), text)
+        sheet.value(jsontext.one_line(what, ROLE_CHARACTERS), text)
     named = {name for name, _ in lines} | {word for _, text in lines for word in text.replace(",", " ").split()}
     further = [name for name in record.dropped if name not in named]
     sheet.value("LM Studio has no", ", ".join(further))
@@ -147,13 +153,14 @@ def _answer(sheet: Sheet, snapshot: Snapshot) -> None:
         sheet.heading("No answer")
         _error(sheet, snapshot.error)
         return
-    sheet.heading(f"Answer{' so far' * snapshot.is_in_progress}: {snapshot.status} {snapshot.reason}".rstrip())
+    title = "Answer so far" if snapshot.is_in_progress else "Answer"
+    sheet.heading(f"{title}: {snapshot.status} {snapshot.reason}".rstrip())
     if body is None:
         sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
         _numbers(sheet, snapshot.record.numbers)
         _error(sheet, snapshot.error)
         return
-    _kept(sheet, snapshot.record, snapshot.record.response_size, len(body))
+    _note_if_cut(sheet, snapshot.record, snapshot.record.response_size, len(body))
     answer = answers.read_answer(body, snapshot.content_type)
     _parts(sheet, answer)
     for problem in answer.problems:
@@ -169,7 +176,7 @@ def _answer(sheet: Sheet, snapshot: Snapshot) -> None:
 def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     if answer.text or answer.thinking or answer.tool_calls:
         _message(sheet, ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
-    elif answer.has_answer and answer.finish not in WITHOUT_WORDS:
+    elif answer.has_answer and answer.finish not in NO_ANSWER_REASONS:
         sheet.value("assistant", "(nothing)")
     if answer.progress:
         sheet.block("progress", response_data.progress_lines(answer.progress))
@@ -202,26 +209,34 @@ def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
             sheet.value(name, jsontext.compact(value))
 
 
+_NS_PER_SECOND = 1e9
+_SECONDS_PER_MINUTE = 60
+# Smaller numbers are shown with a decimal, or three digits: the whole part alone would be imprecise.
+_MIN_WHOLE_MILLISECONDS = 10
+_MIN_WHOLE_SPEED = 100
+
+
 def duration(nanoseconds: int) -> str:
-    """Write a duration for people: `0.4 ms`, `310 ms`, `2.4 s`, `3 min 5 s`."""
-    seconds = nanoseconds / 1e9
-    if seconds < 0.01:
-        return f"{seconds * 1000:.1f} ms"
+    """Return a duration for display: `0.4 ms`, `310 ms`, `2.4 s`, `3 min 5 s`."""
+    seconds = nanoseconds / _NS_PER_SECOND
+    milliseconds = seconds * 1000
+    if milliseconds < _MIN_WHOLE_MILLISECONDS:
+        return f"{milliseconds:.1f} ms"
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+        return f"{milliseconds:.0f} ms"
+    if seconds < _SECONDS_PER_MINUTE:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
     return f"{minutes} min {rest} s"
 
 
 def speed(numbers: Numbers) -> str:
-    """Write how fast an answer came; empty where that is not known."""
+    """Return the tokens per second of an answer for display; empty where they are not known."""
     tokens = numbers.tokens_per_second
-    return f"{tokens:,.0f} tok/s" if tokens >= 100 else f"{tokens:.3g} tok/s" if tokens else ""
+    return f"{tokens:,.0f} tok/s" if tokens >= _MIN_WHOLE_SPEED else f"{tokens:.3g} tok/s" if tokens else ""
 
 
-# The numbers, and how each is written; those that are not known are left out.
+# Each number's name and text; the text of one that is not known is empty, and it is left out.
 NUMBERS: Sequence[tuple[str, Callable[[Numbers], str]]] = (
     ("prompt", lambda numbers: f"{numbers.prompt_tokens:,} tokens" if numbers.prompt_tokens else ""),
     ("answer", lambda numbers: f"{numbers.answer_tokens:,} tokens" if numbers.answer_tokens else ""),
@@ -247,16 +262,16 @@ def _error(sheet: Sheet, message: str) -> None:
         sheet.text("error", message)
 
 
-def _kept(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
+def _note_if_cut(sheet: Sheet, record: Record, whole: int, kept: int) -> None:
     if record.is_cut(whole, kept):
         sheet.value("kept", f"{size(kept)} of {size(whole)}")
 
 
-# What LM Studio sees
+# LM Studio's side
 
 
 def lmstudio_request(snapshot: Snapshot) -> str:
-    """Show the call as it was sent."""
+    """Return the call, as it was sent."""
     sheet = Sheet()
     if snapshot.is_internal:
         _internal_call(sheet, snapshot)
@@ -264,13 +279,13 @@ def lmstudio_request(snapshot: Snapshot) -> str:
     if not snapshot.called:
         sheet.heading("Nothing was sent to LM Studio")
     sheet.heading(f"{snapshot.method} {snapshot.path}")
-    _kept(sheet, snapshot.record, snapshot.record.call_size, len(snapshot.body))
+    _note_if_cut(sheet, snapshot.record, snapshot.record.call_size, len(snapshot.body))
     _body(sheet, snapshot.body)
     return str(sheet)
 
 
 def lmstudio_response(snapshot: Snapshot) -> str:
-    """Show LM Studio's answer as it came: status, headers, and each event."""
+    """Return LM Studio's response as it came: status, headers, and the body or each of its events."""
     sheet = Sheet()
     record = snapshot.record
     if not snapshot.called:
@@ -293,7 +308,7 @@ def lmstudio_response(snapshot: Snapshot) -> str:
     else:
         sheet.heading(f"Body: {length}")
         _body(sheet, body)
-    _kept(sheet, record, record.upstream_size, len(body))
+    _note_if_cut(sheet, record, record.upstream_size, len(body))
     _error(sheet, snapshot.error)
     return str(sheet)
 
@@ -318,7 +333,7 @@ def _events(sheet: Sheet, events: Sequence[Event], length: str) -> None:
 
 
 def _body(sheet: Sheet, body: bytes) -> None:
-    """Show a body as JSON that can be read; what is none, as it is."""
+    """Add a body: JSON is indented, everything else stays as it is."""
     if not body:
         return
     value, problem = jsontext.read(body)
@@ -329,6 +344,6 @@ def _body(sheet: Sheet, body: bytes) -> None:
 
 
 def _readable(text: str) -> str:
-    """Shorten what nobody reads in a text of JSON: data, long strings, lists of numbers."""
+    """Return JSON text without base64, with long strings and lists of numbers cut."""
     text = jsontext.shortened(jsontext.without_base64(text), STRING_CHARACTERS, response_data.FIRST_VALUES)
     return jsontext.cut(text, BODY_CHARACTERS)

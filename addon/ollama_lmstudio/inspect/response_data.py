@@ -1,4 +1,4 @@
-"""Answers that are no model's: lists of models, descriptions, embeddings, downloads. For people, as lines of text."""
+"""Responses with data, not a model's answer: model lists, descriptions, embeddings, progress; as lines of text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..units import size
 from . import jsontext
 from .answers import Progress
 
+# Limits of what is shown: models, embeddings, numbers of each, and the width of a column.
 MAX_ROWS = 200
 MAX_VECTORS = 20
 FIRST_VALUES = 5
@@ -20,7 +21,7 @@ Entry = Mapping[str, Any]
 
 
 def vectors(data: object) -> list[Any] | None:
-    """Find the embeddings in an answer; None if it has none."""
+    """Return the embeddings in a response, of Ollama or OpenAI's API; None if it has none."""
     if not isinstance(data, dict):
         return None
     several, one, rows = data.get("embeddings"), data.get("embedding"), data.get("data")
@@ -34,7 +35,7 @@ def vectors(data: object) -> list[Any] | None:
 
 
 def embeddings(found: Sequence[Any]) -> list[str]:
-    """Describe embeddings: how long each is, and what it begins with."""
+    """Return a line for each embedding: its dimensions, its norm and its first values."""
     lines = [_embedding(vector) for vector in islice(found, MAX_VECTORS)]
     if len(found) > MAX_VECTORS:
         lines.append(f"and {len(found) - MAX_VECTORS:,} more")
@@ -53,7 +54,7 @@ def _embedding(vector: object) -> str:
 
 
 def models(data: object) -> list[Entry] | None:
-    """Find the entries of a list of models, Ollama's or LM Studio's; None if it is none."""
+    """Return the entries of a model list, of Ollama or LM Studio; None if the response is none."""
     if not isinstance(data, dict):
         return None
     rows = data.get("models", data.get("data"))
@@ -87,7 +88,7 @@ def _quantization(entry: Entry) -> str:
 
 
 def _abilities(entry: Entry) -> str:
-    """Tell what a model can do, from a list of words or a table of answers."""
+    """Return a model's capabilities, given as a list (Ollama) or an object of booleans (LM Studio)."""
     given = entry.get("capabilities")
     if isinstance(given, dict):
         return " ".join(str(name) for name, value in given.items() if value)
@@ -106,7 +107,7 @@ def _context(entry: Entry) -> str:
     return _string(length or entry.get("loaded_context_length") or entry.get("max_context_length"))
 
 
-# The columns of a list of models; those that are empty in all rows are left out.
+# The columns of a model list; a column that is empty in all rows is left out.
 COLUMNS: Sequence[tuple[str, Callable[[Entry], str]]] = (
     ("name", _name),
     ("type", lambda entry: _string(entry.get("type"))),
@@ -121,7 +122,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Entry], str]]] = (
 
 
 def table(entries: Sequence[Entry]) -> list[str]:
-    """Lay out a list of models."""
+    """Return a model list as lines with aligned columns."""
     if not entries:
         return ["none"]
     cells = [
@@ -138,18 +139,18 @@ def table(entries: Sequence[Entry]) -> list[str]:
 
 
 def is_description(data: object) -> bool:
-    """Whether an answer describes one model, as /api/show does."""
+    """Return whether a response describes one model, as that of /api/show does."""
     return isinstance(data, dict) and ("model_info" in data or "modelfile" in data)
 
 
-def progress_lines(reports: Sequence[Progress]) -> list[str]:
-    """Tell the course of a pull or a create, a line for each of its states."""
-    return [_progress_line(state) for state in reports]
+def progress_lines(progress: Sequence[Progress]) -> list[str]:
+    """Return a line for each status of a pull or create."""
+    return list(map(_progress_line, progress))
 
 
-def _progress_line(state: Progress) -> str:
-    text = jsontext.one_line(state.status, CELL_CHARACTERS)
-    if state.total:
-        part = 100 * state.completed // state.total
-        text += f": {part}%, {size(state.completed)} of {size(state.total)}"
-    return text + (f" ({state.lines:,} lines)" if state.lines > 1 else "")
+def _progress_line(progress: Progress) -> str:
+    text = jsontext.one_line(progress.status, CELL_CHARACTERS)
+    if progress.total:
+        percent = 100 * progress.completed // progress.total
+        text += f": {percent}%, {size(progress.completed)} of {size(progress.total)}"
+    return text + (f" ({progress.lines:,} lines)" if progress.lines > 1 else "")

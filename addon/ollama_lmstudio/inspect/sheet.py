@@ -1,4 +1,4 @@
-"""A text for people in the form of YAML, which mitmproxy's tools colour: headings are comments, long texts are blocks.
+"""The text of a contentview, as YAML, which mitmproxy highlights: headings are comments, long texts are block scalars.
 
 # POST /api/chat
 model: llama3.2
@@ -16,18 +16,21 @@ from ..unicode import well_formed
 from . import jsontext
 
 TEXT_CHARACTERS = 20_000
-"""How much of one text is shown, of its end a quarter of that."""
+"""At most so much of one text is shown; a quarter of it is of its end."""
 SHEET_CHARACTERS = 500_000
-"""How long a sheet can be."""
+"""The whole is no longer: mitmproxy renders all of it on the event loop."""
 
-# A line in a text is no longer, if it has spaces.
-_PLAIN_CHARACTERS = 80
-# A value that YAML reads as one string, or one number.
+# Lines of a text are wrapped at this width, and a text that fits is put beside its key.
+_WIDTH = 80
+# A value is cut at this length.
+_VALUE_CHARACTERS = 2000
+# One line that is highlighted as one value: it has no `: ` and no ` #`, which would begin a mapping or a comment in a
+# plain scalar (YAML 1.2.2, section 7.3.3).
 _PLAIN = re.compile(r"[\w(\[./-](?:(?!: | #)[^\n\r])*")
 
 
 class Sheet:
-    """Collect lines. Base64 is never among them, and nothing that is too long to be read."""
+    """Collects lines, with placeholders for base64, and drops what is over the limit."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -35,30 +38,30 @@ class Sheet:
         self._left_out = 0
 
     def heading(self, text: str) -> None:
-        """Begin a part."""
+        """Begin a section."""
         self._add("" if self._lines else None, f"# {jsontext.one_line(text)}")
 
     def value(self, key: str, value: object) -> None:
-        """Add what fits on one line; nothing at all if it is empty."""
-        text = jsontext.one_line(jsontext.without_base64(str(value)), 2000)
+        """Add a key with a value on one line, unless it is empty."""
+        text = jsontext.one_line(jsontext.without_base64(str(value)), _VALUE_CHARACTERS)
         if text:
             self._add(f"{key}: {text}")
 
     def text(self, key: str, text: str, limit: int = TEXT_CHARACTERS) -> None:
-        """Add a text under a key: a short one beside it, others as a block."""
+        """Add a key with a text: a short one on the same line, others as a block scalar."""
         text = jsontext.cut(jsontext.without_base64(text), limit).rstrip()
-        if len(text) <= _PLAIN_CHARACTERS and _PLAIN.fullmatch(text):
+        if len(text) <= _WIDTH and _PLAIN.fullmatch(text):
             self._add(f"{key}: {text}")
         else:
-            self.block(key, [part for line in text.splitlines() for part in _folded(line)])
+            self.block(key, [part for line in text.splitlines() for part in _wrapped(line)])
 
     def block(self, key: str, lines: list[str]) -> None:
-        """Add lines under a key."""
+        """Add a key with lines, as a literal block scalar."""
         first = next((line for line in lines if line.strip()), "")
         self._add(f"{key}: |2" if first.startswith(" ") else f"{key}: |", *(f"  {line}".rstrip() for line in lines))
 
     def raw(self, text: str) -> None:
-        """Add a text that is YAML, or JSON, already."""
+        """Add a text that is YAML already, as all JSON is."""
         self._add(*jsontext.without_base64(text).splitlines())
 
     def _add(self, *lines: str | None) -> None:
@@ -78,12 +81,10 @@ class Sheet:
         return well_formed("\n".join(lines))
 
 
-def _folded(line: str) -> list[str]:
-    """Fold a long line at its spaces: the page that shows it does not."""
-    if len(line) <= _PLAIN_CHARACTERS:
+def _wrapped(line: str) -> list[str]:
+    """Return a line, wrapped at its spaces if it is long: mitmweb does not wrap lines."""
+    if len(line) <= _WIDTH:
         return [line]
     indent = line[: len(line) - len(line.lstrip())]
-    folded = textwrap.wrap(
-        line, _PLAIN_CHARACTERS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return folded or [line]
+    wrapped = textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return wrapped or [line]

@@ -1,4 +1,4 @@
-"""One exchange, as everything that shows it is given it: what the flow keeps of both sides, and the flow's own."""
+"""One exchange at one moment, read from its flow: the Record in its metadata, its request and its response."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from ..record.redaction import LOOPBACK_SECRET_HEADER
 if TYPE_CHECKING:
     from mitmproxy import http
 
-# A foreign file may hold them all.
+# Flows may come from a file that another mitmproxy has saved, with nothing masked.
 SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", LOOPBACK_SECRET_HEADER.lower()))
+
+_NS_PER_SECOND = 1e9
 
 OLLAMA_PREFIX = "/api/"
 LMSTUDIO_PREFIXES = ("/api/v0/", "/api/v1/", "/v1/")
-# What holds a conversation, of LM Studio's own APIs.
+# The endpoints of LM Studio's own APIs whose requests hold a conversation.
 CHATS = (
     "/v1/chat/completions",
     "/v1/completions",
@@ -34,11 +36,10 @@ CHATS = (
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One exchange.
+    """One exchange, as its flow has it.
 
-    `method` to `body` are the flow's request: the call to LM Studio, or the client's own request where none was made.
-    `status` to `response` are the flow's response; the status is 0, and the response None, while it is not there.
-    `took` is in ns, 0 while that is not known.
+    `method` to `body` are of the flow's request: the call to LM Studio, or the client's request where there is no call.
+    `status` to `response` are of the flow's response; until it has come, the status is 0 and the response None.
     """
 
     record: Record
@@ -51,68 +52,69 @@ class Snapshot:
     response_headers: Fields = ()
     response: bytes | None = None
     replayed: bool = False
-    took: int = 0
-    coming: bool = False
-    """Whether the response is there, but not all of it yet."""
-    problem: str = ""
-    """What became of the connection, if it did not end well."""
+    duration: int = 0
+    """From the request's first byte to the response's last, in ns; 0 while that is not known."""
+    is_streaming: bool = False
+    """Whether the response has begun and not ended."""
+    connection_error: str = ""
+    """The flow's error, such as a client that disconnected."""
 
     @property
     def called(self) -> bool:
-        """Whether the request became a call to LM Studio."""
+        """Whether a request to LM Studio was made."""
         return self.record.kind in ("call", "relay", "own")
 
     @property
     def is_internal(self) -> bool:
-        """Whether nobody asked for it."""
+        """Whether the bridge made the call on its own, such as for the model list."""
         return self.record.kind == "own"
 
     @property
     def client_method(self) -> str:
-        """The client's method."""
+        """The method of the client's request."""
         return self.record.method or self.method
 
     @property
     def client_path(self) -> str:
-        """The client's path, without its query."""
+        """The path of the client's request, without its query."""
         return self.record.path or self.path.partition("?")[0]
 
     @property
     def client_target(self) -> str:
-        """The client's path and query."""
+        """The path and query of the client's request."""
         query = self.record.query
         return self.client_path + (f"?{query}" if query else "")
 
     @property
     def client_body(self) -> bytes:
-        """The client's body, as far as it is kept; while nothing has become of it, as a person has edited it."""
+        """The client's body, as far as it is kept; before the request is handled, as the user has edited it."""
         if not self.record.kind:
             return self.body or self.record.request
         return self.record.request or (b"" if self.called and not self.is_internal else self.body)
 
     @property
     def client_headers(self) -> Fields:
-        """The client's headers, masked."""
+        """The headers of the client's request, with secrets masked."""
         return masked(self.record.headers or (() if self.called else self.headers))
 
     @property
     def content_type(self) -> str:
-        """The type of the client's answer."""
+        """The content type of the response that the client got."""
         return header(self.response_headers, "content-type")
 
     @property
     def upstream(self) -> bytes:
-        """LM Studio's answer, as far as it is kept; where the client got it as it was, that is the flow's own."""
+        """LM Studio's response body, as far as it is kept; where it was passed through, the flow's response has it."""
         return self.record.upstream or ((self.response or b"") if self.record.kind in ("relay", "own") else b"")
 
     @property
     def is_chat(self) -> bool:
-        """Whether it is a request of LM Studio's own APIs that holds a conversation."""
+        """Whether the request is for LM Studio's own APIs and holds a conversation."""
         return self.client_path.startswith(CHATS)
 
     @property
     def endpoint(self) -> str:
-        """A short name: `chat` for `/api/chat`, `v1/models` for LM Studio's own."""
+        """A short name: `chat` for `/api/chat`, `v1/models` for an endpoint of LM Studio's own APIs."""
         path = self.client_path
         ours = path.startswith(OLLAMA_PREFIX) and not path.startswith(LMSTUDIO_PREFIXES)
         name = path.removeprefix(OLLAMA_PREFIX) if ours else path.strip("/")
@@ -120,27 +122,27 @@ class Snapshot:
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether the answer is still to come."""
-        return (self.response is None or self.coming) and self.record.numbers is None and not self.error
+        """Whether the response has not come, or not ended yet."""
+        return (self.response is None or self.is_streaming) and self.record.numbers is None and not self.error
 
     @property
     def error(self) -> str:
-        """What went wrong, as far as it is known without reading the answer."""
-        return self.record.error or self.problem
+        """What went wrong, as far as it is known without reading the response's body."""
+        return self.record.error or self.connection_error
 
 
 def masked(fields: Iterable[tuple[str, str]]) -> Fields:
-    """Put a mask where headers hold a secret."""
+    """Return headers with a mask for the value of each that holds a secret."""
     return tuple((name, MASK if name.lower() in SECRET_HEADERS else value) for name, value in fields)
 
 
 def header(fields: Fields, name: str) -> str:
-    """Give the first value of a header, or an empty string."""
+    """Return the first value of a header; an empty string if there is none."""
     return next((value for key, value in fields if key.lower() == name), "")
 
 
 def of(flow: http.HTTPFlow) -> Snapshot | None:
-    """Give the exchange of a flow; None for a flow that is none of ours."""
+    """Return the snapshot of a flow; None for a flow that did not pass through the bridge."""
     record = records.of(flow)
     if record is None:
         return None
@@ -148,19 +150,19 @@ def of(flow: http.HTTPFlow) -> Snapshot | None:
     began = request.timestamp_start or 0.0
     ended = (response.timestamp_end if response else None) or began
     return Snapshot(
-        record,
-        request.method,
-        request.path,
-        _fields(request),
-        _content(request) or b"",
-        response.status_code if response else 0,
-        (response.reason or "") if response else "",
-        _fields(response) if response else (),
-        _content(response) if response else None,
-        flow.is_replay == "request",
-        max(int((ended - began) * 1e9), 0),
-        response is not None and response.timestamp_end is None,
-        flow.error.msg if flow.error else "",
+        record=record,
+        method=request.method,
+        path=request.path,
+        headers=_fields(request),
+        body=_content(request) or b"",
+        status=response.status_code if response else 0,
+        reason=(response.reason or "") if response else "",
+        response_headers=_fields(response) if response else (),
+        response=_content(response) if response else None,
+        replayed=flow.is_replay == "request",
+        duration=max(int((ended - began) * _NS_PER_SECOND), 0),
+        is_streaming=response is not None and response.timestamp_end is None,
+        connection_error=flow.error.msg if flow.error else "",
     )
 
 

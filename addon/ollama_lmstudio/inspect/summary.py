@@ -1,5 +1,7 @@
-"""One line about an exchange, for the flow's comment, and a mark for the list. Made once, when the exchange has ended:
-nothing here looks at single tokens, and of long bodies only at their begin or their end.
+"""One line about an exchange, for the flow's comment, and its mark in the list of flows.
+
+They are made on the event loop, so nothing here parses a whole stream: of a long body only the beginning or the end is
+read.
 """
 
 from __future__ import annotations
@@ -21,32 +23,33 @@ from .conversation import ParsedRequest, read_request
 from .render import duration, speed
 from .snapshot import Snapshot
 
+# What fits on a line: of the whole comment, of the model's name in it, and of an error message.
 COMMENT_CHARACTERS = 200
 NAME_CHARACTERS = 60
 MESSAGE_CHARACTERS = 120
-# A longer body is not parsed for its summary.
+# A longer body is not parsed for its summary: that would hold up the event loop.
 PARSED_BYTES = 262_144
 
-# What the APIs call the end of an answer that had more to come.
+# The done, finish and stop reasons of an answer that reached a limit, as each API calls them.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
 
-# The begin of the first embedding in an answer, Ollama's or LM Studio's.
+# The first embedding in a response, of Ollama or LM Studio, as far as the next bracket.
 _VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
 
 
 def comment(snapshot: Snapshot) -> str:
-    """Sum an exchange up: `chat llama3.2: 42 tok/s, first token 310 ms, 512 + 87 tokens`."""
+    """Return a summary of an exchange: `chat llama3.2: 42 tok/s, first token 310 ms, 512 + 87 tokens`."""
     failed = has_failed(snapshot)
     facts = [fact for fact in _facts(snapshot) if fact] if not failed or is_broken(snapshot) else []
     if failed:
-        what = f"{snapshot.status}" if snapshot.status >= 400 else "then" if facts else ""
+        what = f"{snapshot.status}" if snapshot.status >= HTTPStatus.BAD_REQUEST else "then" if facts else ""
         message = jsontext.one_line(failure(snapshot), MESSAGE_CHARACTERS)
-        # Ollama's text for what it does not have begins with the status.
+        # Ollama's message for an unknown path, `404 page not found`, begins with the status itself.
         facts.append(message if what and message.startswith(f"{what} ") else f"{what} {message}".strip())
     elif is_cut_off(snapshot):
         facts.append("cut off: length")
-    if snapshot.is_internal and snapshot.took:
-        facts.append(duration(snapshot.took))
+    if snapshot.is_internal and snapshot.duration:
+        facts.append(duration(snapshot.duration))
     if snapshot.replayed:
         facts.append("replay")
     if snapshot.is_internal:
@@ -58,12 +61,12 @@ def comment(snapshot: Snapshot) -> str:
 
 
 def has_failed(snapshot: Snapshot) -> bool:
-    """Whether something went wrong."""
-    return bool(snapshot.error) or snapshot.status >= 400
+    """Return whether the exchange ended with an error of any kind."""
+    return bool(snapshot.error) or snapshot.status >= HTTPStatus.BAD_REQUEST
 
 
 def failure(snapshot: Snapshot) -> str:
-    """Say what went wrong, as far as anybody told."""
+    """Return the error message: the exchange's own, else that of the response's body, else the status's reason."""
     if snapshot.error or not snapshot.response:
         return snapshot.error or snapshot.reason
     value = _small_json(snapshot.response)
@@ -73,22 +76,22 @@ def failure(snapshot: Snapshot) -> str:
 
 
 def is_broken(snapshot: Snapshot) -> bool:
-    """Whether an answer had begun when it failed."""
-    return bool(snapshot.error) and 0 < snapshot.status < 400
+    """Return whether the error came after a response had begun as a success."""
+    return bool(snapshot.error) and 0 < snapshot.status < HTTPStatus.BAD_REQUEST
 
 
 def is_cut_off(snapshot: Snapshot) -> bool:
-    """Whether the model had more to say."""
+    """Return whether the answer ended at a limit of its length."""
     return _done_reason(snapshot) in CUT_OFF
 
 
 def is_error(snapshot: Snapshot) -> bool:
-    """Whether there is no answer. That a HEAD finds nothing is an answer, too."""
+    """Return whether the request failed. A HEAD request that gets a 404 asked whether something exists: no failure."""
     found_nothing = snapshot.client_method == "HEAD" and snapshot.status == HTTPStatus.NOT_FOUND
     return has_failed(snapshot) and not is_broken(snapshot) and not found_nothing
 
 
-# The mark of an exchange in mitmproxy's list: the first that holds.
+# Predicate -> the mark in mitmproxy's list of flows; the first that holds is taken.
 MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
     (lambda snapshot: snapshot.is_internal, ":gear:"),
     (is_error, ":x:"),
@@ -98,7 +101,7 @@ MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
 
 
 def mark(snapshot: Snapshot) -> str:
-    """Give the name of an emoji that mitmproxy knows; empty for what needs no mark."""
+    """Return the name of one of mitmproxy's emojis; empty for an exchange without a mark."""
     return next((emoji for holds, emoji in MARKS if holds(snapshot)), "")
 
 
@@ -143,7 +146,7 @@ def _speed(numbers: Numbers) -> list[str]:
 
 
 def _chat(snapshot: Snapshot) -> list[str]:
-    """Tell of a request without a prompt, which loads or unloads; of an answer without numbers there is nothing to."""
+    """Return what a request without a prompt did: Ollama loads or unloads the model for it."""
     value = _small_json(snapshot.response)
     reason = value.get("done_reason") if isinstance(value, dict) else None
     return [{"load": "loaded", "unload": "unloaded"}.get(str(reason), "")]
@@ -162,7 +165,7 @@ def _list(snapshot: Snapshot) -> list[str]:
     entries = response_data.models(value)
     if entries is not None:
         return [f"{len(entries)} {plural(len(entries), 'model')}"]
-    # The state of a download, or of a server.
+    # The status of a download, or of the bridge (/health).
     return [jsontext.text_at(value, "status")]
 
 
@@ -177,7 +180,7 @@ def _version(snapshot: Snapshot) -> list[str]:
 
 
 def _progress(snapshot: Snapshot) -> list[str]:
-    """Tell the last state; the last line is enough for that."""
+    """Return the status in the last line."""
     lines = (snapshot.response or b"")[-PARSED_BYTES:].rstrip().rpartition(b"\n")
     return [jsontext.text_at(jsontext.read(lines[2]).value, "status")]
 
@@ -193,7 +196,7 @@ def _blob(snapshot: Snapshot) -> list[str]:
     return [f"{digest}, {size(length)}" if length else digest]
 
 
-# What there is to tell of each endpoint; of all others, the number of models in a list.
+# Endpoint -> what is worth showing of it; of all others, the number of models in a list.
 _FACTS: Mapping[str, Callable[[Snapshot], list[str]]] = {
     "blobs": _blob,
     "chat": _chat,
@@ -211,7 +214,7 @@ _FACTS: Mapping[str, Callable[[Snapshot], list[str]]] = {
 
 
 def label(flow: http.HTTPFlow) -> None:
-    """Set a flow's comment and mark, unless the user gave it others."""
+    """Set a flow's comment and mark, unless the user has set others."""
     snapshot = snapshots.of(flow)
     if snapshot is None:
         return

@@ -1,6 +1,6 @@
-"""The contentviews **Ollama** and **LM Studio**, on mitmproxy 11 and 12: two thin classes each over the same functions.
+"""The contentviews **Ollama** and **LM Studio**: the same functions, with an adapter each for mitmproxy 11 and 12.
 
-Each is chosen by itself where it fits, and by hand for every flow of ours.
+mitmproxy selects the one that fits; the user can select either for every flow of the bridge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-# Mitmproxy's own views say at most 1 for JSON.
+# Render priorities: mitmproxy selects the view with the highest. Its own views return 1 at most, and its raw view 0.1:
+# a view with POSSIBLE is only selected by hand.
 CHOSEN = 2.0
 POSSIBLE = 0.0
 IMPOSSIBLE = -1.0
@@ -31,7 +32,7 @@ FOREIGN = "# This is no exchange of the bridge between Ollama's API and LM Studi
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two views: its name, when it is the one to see, and what it shows of a request and a response."""
+    """One of the two views: its name, the exchanges that it is selected for, and its text of either message."""
 
     name: str
     fits: Callable[[Snapshot], bool]
@@ -40,7 +41,7 @@ class Side:
 
 
 def is_for_ollama(snapshot: Snapshot) -> bool:
-    """Whether an exchange is looked at from the client's side: all but LM Studio's own APIs without a conversation."""
+    """Return whether an exchange is best seen from the client's side: all but internal calls and plain passthrough."""
     return not snapshot.is_internal and (snapshot.record.kind != "relay" or snapshot.is_chat)
 
 
@@ -55,7 +56,7 @@ SIDES = (OLLAMA, LM_STUDIO)
 
 
 def priority(side: Side, flow: object, message: object) -> float:
-    """Tell how well a view fits a message: more than any of mitmproxy's own, or not at all for what is none of ours."""
+    """Return a view's render priority: above all of mitmproxy's views, or below them for a flow of somebody else."""
     if not isinstance(flow, http.HTTPFlow) or message is None:
         return IMPOSSIBLE
     if message is not flow.request and message is not flow.response:
@@ -66,13 +67,13 @@ def priority(side: Side, flow: object, message: object) -> float:
             return IMPOSSIBLE
         return CHOSEN if side.fits(snapshot) else POSSIBLE
     except Exception:
-        # Nothing that a flow holds may keep the other views from being looked at.
+        # On mitmproxy 11 the exception would keep every other view but the raw one from being selected.
         logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
         return IMPOSSIBLE
 
 
 def text(side: Side, data: bytes, flow: object, message: object) -> str:
-    """Show a message; a view that fails shows the message's bytes instead, as text."""
+    """Return the text of a message; where the view fails, the message's body as text."""
     try:
         snapshot = snapshots.of(flow) if isinstance(flow, http.HTTPFlow) else None
         if snapshot is None or not isinstance(flow, http.HTTPFlow):
@@ -89,23 +90,23 @@ def _plain(data: bytes) -> str:
 
 
 def _styled(line: str) -> list[tuple[str, str]]:
-    """Give a line the styles of mitmproxy 11, which colours nothing by itself: headings, and keys."""
+    """Return a line with styles for mitmproxy 11, which does no syntax highlighting: of headings, and of keys."""
     if line.startswith("#"):
         return [("header", line)]
     key, colon, rest = line.partition(": ")
     if colon and not line.startswith((" ", "{", "[")):
         return [("Token_Name_Tag", f"{key}:"), ("text", f" {rest}")]
-    # In mitmweb an empty line would have no height.
+    # mitmweb shows an empty line with no height.
     return [("text", line or " ")]
 
 
-# The interface of mitmproxy 12, and that of 11, which 12 still has but warns of.
+# The base class of mitmproxy 12, or that of 11: 12 still has the latter, and warns when it is used.
 _New: Any = getattr(contentviews, "Contentview", object)
 _Old: Any = object if _New is not object else contentviews.View
 
 
 class OldView(_Old):  # type: ignore[misc]
-    """A contentview of mitmproxy 11."""
+    """A contentview for mitmproxy 11."""
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -121,7 +122,7 @@ class OldView(_Old):  # type: ignore[misc]
 
 
 class NewView(_New):  # type: ignore[misc]
-    """A contentview of mitmproxy 12."""
+    """A contentview for mitmproxy 12."""
 
     syntax_highlight = "yaml"
 

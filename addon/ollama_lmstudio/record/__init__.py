@@ -1,1 +1,1 @@
-"""What is kept with a flow: both sides of its exchange, their numbers, and answers from a recording."""
+"""What is kept with a flow: both sides of its exchange and their numbers; and responses from recorded flows."""

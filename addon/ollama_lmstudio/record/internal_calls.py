@@ -1,4 +1,4 @@
-"""The calls that the bridge makes on its own, as flows: the model list, loads, downloads."""
+"""Flows for the calls that the bridge itself makes to LM Studio: the model list, loads, downloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..lmstudio.client import ClientCall
 from ..outcomes import header_fields
 from .record import Numbers, Record
 
-# A pattern of method and path -> what the call is for.
+# Pattern of method and path -> what the call is for; the first that matches is taken.
 PURPOSES: tuple[tuple[str, str], ...] = (
     (r"GET .*/models", "model list"),
     (r"POST .*/models/load", "load"),
@@ -29,7 +29,7 @@ def purpose_of(method: str, path: str) -> str:
 
 
 def to_flow(call: ClientCall, limit: int) -> http.HTTPFlow:
-    """Return the flow of a call that has ended, with at most `limit` bytes of each body; its secrets are masked."""
+    """Return a flow for a call that has ended, with at most `limit` bytes of each body, its secrets masked."""
     request = http.Request.make(call.method, call.url)
     request.headers = http.Headers(header_fields(call.request_headers))
     request.raw_content = call.request_body[:limit]
@@ -57,7 +57,7 @@ def to_flow(call: ClientCall, limit: int) -> http.HTTPFlow:
         flow.response.timestamp_start = flow.response.timestamp_end = call.ended
         record.response_size = len(call.response_body)
     else:
-        # Whoever made the call says more, once.
+        # The caller logs the cause: here it would appear twice.
         flow.error = Error("no answer", call.ended)
     record.save(flow.metadata)
     return flow

@@ -1,13 +1,13 @@
-"""What a flow keeps of both sides, besides its own request and response.
+"""The Record: what a flow keeps of both sides of its exchange, beside its own request and response.
 
-It is in the flow's metadata, as plain values, so that it outlives a saved file and filters (`~meta`) find it. The
-flow's request is the call to LM Studio as it was sent, its response the answer as the client got it; the client's own
-request and LM Studio's own answer are here.
+The flow's request is the call to LM Studio, as it was sent, and its response is what the client got. The Record has the
+other two: the client's request and LM Studio's response. It is stored in the flow's metadata, as plain values, so that
+it is saved with the flow and filters (`~meta`) find it.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,21 +18,24 @@ from ..unicode import well_formed
 Fields = tuple[tuple[str, str], ...]
 
 Kind = Literal["call", "relay", "served", "answer", "own", ""]
-"""What became of a request: a call to LM Studio that is translated; sent on to LM Studio as it is; answered here over
-time (pull, push, blobs); answered here at once. `own` is a call that nobody asked for: the model list, a load."""
+"""How a request was handled: translated into a call to LM Studio; passed through to LM Studio; served by the loopback
+service (pull, push, blobs); answered by the bridge. `own` is an internal call: the model list, a load. Saved files hold
+these words."""
 
 PREFIX = "ollama_"
-MEASURABLE_NS = 100_000
-"""A shorter generation was read at once, so that nothing can be told of its speed."""
-MEASURABLE_TOKENS = 2
-"""A generation is the time from its first token to its last."""
+"""Of the keys in a flow's metadata."""
+MEASURABLE = 100_000
+"""A shorter generation, in ns, came in one read: its duration says nothing about the model's speed."""
+_NS_PER_SECOND = 1e9
+# The duration is from the first token to the last: with one token, there is none.
+_MIN_TOKENS = 2
 
 
 @dataclass(slots=True)
 class Numbers:
-    """What an answer took: durations in ns, counts in tokens; 0 is not known.
+    """The metrics of an answer: durations in ns, counts in tokens; 0 is not known.
 
-    `first_token` is from the client's request to the first token.
+    `first_token` is the time from the client's request to the first token.
     """
 
     total: int = 0
@@ -45,10 +48,10 @@ class Numbers:
 
     @property
     def tokens_per_second(self) -> float:
-        """How fast the answer came; 0 where that cannot be told, as when all of it came at once."""
-        if self.generation < MEASURABLE_NS or self.answer_tokens < MEASURABLE_TOKENS:
+        """The speed of the answer; 0 where it was not measured, as when all of it came at once."""
+        if self.generation < MEASURABLE or self.answer_tokens < _MIN_TOKENS:
             return 0.0
-        return self.answer_tokens / (self.generation / 1e9)
+        return self.answer_tokens / (self.generation / _NS_PER_SECOND)
 
 
 @dataclass(slots=True)
@@ -58,48 +61,48 @@ class Record:
     kind: Kind = ""
     method: str = ""
     path: str = ""
-    """The client's path, without its query."""
+    """The path of the client's request, without its query."""
     query: str = ""
     model: str = ""
-    """What the client called the model."""
+    """The model's name in the client's request."""
     headers: Fields = ()
-    """The client's, without secrets."""
+    """The headers of the client's request, without secrets."""
     request: bytes = b""
-    """The client's body as it came."""
+    """The body of the client's request, as it came."""
     request_size: int = 0
     call_size: int = 0
-    """The size of the body that was sent, if the flow does not hold all of it any more."""
+    """The size of the body that was sent to LM Studio, if the flow does not hold all of it any more."""
     upstream_model: str = ""
-    """What LM Studio calls the model."""
+    """LM Studio's name of the model."""
     dropped: tuple[str, ...] = ()
-    """What the client asked for and LM Studio has nothing for."""
+    """The client's options and fields that LM Studio does not support."""
     status: int = 0
-    """LM Studio's; 0 if it did not answer."""
+    """The status of LM Studio's response; 0 if there is none."""
     upstream_headers: Fields = ()
     upstream: bytes = b""
-    """LM Studio's body as it came; empty where the client got the same."""
+    """The body of LM Studio's response, as it came; empty where the client got the same."""
     upstream_size: int = 0
     response_size: int = 0
     """The size of the body that the client got."""
     limit: int = 0
-    """The option `max_kept_size` at the time: how many bytes of each body were kept."""
+    """At most so many bytes of each body are kept."""
     numbers: Numbers | None = None
     error: str = ""
     purpose: str = ""
-    """What a call of our own is for."""
+    """What an internal call is for."""
 
     def is_cut(self, whole: int, kept: int) -> bool:
-        """Whether a body of a size is not kept whole. A body below the limit was edited by the user."""
+        """Return whether a body was cut; one that is shorter than the limit has been edited by the user."""
         return self.limit <= kept < whole
 
     def forget_answer(self) -> None:
-        """Clear all that came back, before the request is sent again."""
+        """Remove what is known of the response: the request is sent again."""
         self.status = self.upstream_size = self.response_size = 0
         self.upstream_headers, self.upstream = (), b""
         self.numbers, self.error = None, ""
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
-        """Write what is known into a flow's metadata, as text that can be saved."""
+        """Write all that is known into a flow's metadata, as values that mitmproxy can save."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Numbers):
@@ -111,7 +114,7 @@ class Record:
 
     @classmethod
     def load(cls, metadata: MutableMapping[Any, Any]) -> Record:
-        """Read what a flow's metadata has; a file may hold anything."""
+        """Return the record in a flow's metadata; values of a wrong type, which a file may have, are left out."""
         record = cls()
         for field in fields(cls):
             value = metadata.get(PREFIX + field.name)
@@ -127,7 +130,7 @@ class Record:
 
 
 def _savable(value: Any) -> Any:
-    """Return a value whose text can be encoded as UTF-8: what clients send may hold lone surrogates."""
+    """Return a value whose text can be encoded as UTF-8: clients may send lone surrogates."""
     if isinstance(value, str):
         return well_formed(value)
     return tuple(map(_savable, value)) if isinstance(value, tuple) else value
@@ -145,15 +148,16 @@ def _numbers(value: object) -> Numbers | None:
 
 
 def _pairs(value: object) -> Fields:
+    items: Iterable[Any] = value if isinstance(value, (list, tuple)) else ()
     pairs = []
-    for item in value if isinstance(value, (list, tuple)) else ():
+    for item in items:
         match item:
-            case [name, field]:
-                pairs.append((str(name), str(field)))
+            case [name, text]:
+                pairs.append((str(name), str(text)))
     return tuple(pairs)
 
 
 def of(flow: http.HTTPFlow) -> Record | None:
-    """Return the record of a flow; None for a flow that has none."""
+    """Return the record of a flow; None for a flow that did not pass through the bridge."""
     record = Record.load(flow.metadata)
     return record if record.kind or record.path else None

@@ -1,6 +1,6 @@
-"""Keep both sides of an exchange while it goes on, and put them into its flow.
+"""Record both sides of an exchange while it runs, and store them in its flow.
 
-Nothing waits for this: bytes are kept as they pass, up to a limit, and what is read from them is read at the end.
+Nothing waits for this: bytes are kept as they pass, up to a limit, and parsed when the exchange has ended.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ..lmstudio.errors import peel, scrub, scrub_bytes
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
 from .record import Kind, Numbers, Record
 
-# The numbers of an answer that is passed on are near its end.
+# The usage in a response that is passed through is near its end.
 _TAIL_BYTES = 4096
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _FINISH = re.compile(rb'(?:"(?:finish|stop)_reason"\s*:\s*"|"type"\s*:\s*"response\.(?=incomplete))(\w+)"')
-# An error is in one of the last lines.
+# An error in a stream is in one of its last lines.
 _LAST_LINES = 6
 
 
 @dataclass(slots=True)
 class Kept:
-    """The beginning of a body, and the size of all of it."""
+    """The beginning of a body, and the size of the whole."""
 
     limit: int
     size: int = 0
     data: bytearray = field(default_factory=bytearray)
 
     def add(self, data: bytes) -> None:
-        """Append data, up to the limit."""
+        """Add the next bytes; those over the limit are only counted."""
         self.size += len(data)
         room = self.limit - len(self.data)
         if room > 0:
@@ -46,7 +46,7 @@ def _leave_unlabelled(flow: http.HTTPFlow) -> None:
 
 
 class Recorder:
-    """Fill the Record of one flow. Times are ns of the monotonic clock."""
+    """Fills the Record of one flow. Times are in ns, of the monotonic clock."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Recorder:
         secrets: tuple[str, ...] = (),
         label: Callable[[http.HTTPFlow], None] = _leave_unlabelled,
     ) -> None:
-        """Keep at most `limit` bytes of each body, and none of the secrets, should LM Studio repeat them.
+        """Keep at most `limit` bytes of each body, with the secrets masked where LM Studio repeats them.
 
-        `label` is called with the flow whenever its record has changed.
+        `label` is called with the flow each time its record is saved.
         """
         self.record = record
         record.limit = limit
@@ -66,25 +66,25 @@ class Recorder:
         self._secrets = secrets
         self._label = label
         self.started_ns = started_ns
-        """When the request came; later by the time for which the user held it."""
+        """When the request came, plus the time for which the user intercepted it."""
         self._first_ns = 0
         self._tail = b""
         self._shown = 0, 0
         self.is_finished = False
-        """Whether the exchange has ended, and all is in its flow."""
+        """Whether the exchange has ended, and its flow has all of it."""
         self.upstream_body = Kept(limit)
-        """LM Studio's body."""
+        """The body of LM Studio's response."""
         self.client_body = Kept(limit)
-        """The client's body, where it is not all there at once."""
+        """The body of the response to the client, where it is streamed."""
 
     def set_request(self, request: Request) -> None:
-        """Set the client's request, whose headers hold no secrets any more."""
+        """Record the client's request, whose headers are without secrets."""
         self.record.method, self.record.path, self.record.query = request.method, request.path, request.query
         self.record.headers = tuple(request.headers.items())
         self.record.request, self.record.request_size = request.body[: self._limit], len(request.body)
 
     def set_outcome(self, outcome: Outcome | BodySink) -> None:
-        """Set the kind and the model by the outcome; an internal call stays one when it is replayed."""
+        """Record how the request is handled; an internal call stays one when it is replayed."""
         if self.record.kind != "own":
             self.record.kind = _kind(outcome)
         if isinstance(outcome, (Call, Passthrough)):
@@ -94,22 +94,22 @@ class Recorder:
             self.record.model = _model(self.record.request)
 
     def set_upstream_head(self, response: http.Response) -> None:
-        """Set status and headers of LM Studio's response."""
+        """Record the status and headers of LM Studio's response."""
         self.record.status = response.status_code
         headers = response.headers.items(multi=True)
         self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
 
     def add_upstream(self, data: bytes, at: int) -> None:
-        """Add bytes of LM Studio's body, which came at `at`."""
+        """Record bytes of the body of LM Studio's response, which came at the time `at`."""
         self._first_ns = self._first_ns or at
         self.upstream_body.add(data)
         if self.upstream_body.size > self._limit:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
     def update(self, flow: http.HTTPFlow) -> bool:
-        """Write what has come of a stream, as far as it is kept, into the flow; return whether there is more.
+        """Store what has come of a stream in the flow, as far as it is kept; return whether that is anything new.
 
-        The flow is the same to whoever sends its response: what streams is sent from elsewhere.
+        The client gets nothing of it: mitmproxy does not send the content of a response that is streamed.
         """
         record, response = self.record, flow.response
         kept = self.client_body if self.client_body.size or record.kind == "call" else self.upstream_body
@@ -128,7 +128,7 @@ class Recorder:
         return scrub_bytes(bytes(self.upstream_body.data), self._secrets)
 
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
-        """Write all of the record into the flow. What the client got of a stream becomes the body of its response."""
+        """Store everything in the flow; what the client got of a stream becomes the body of the flow's response."""
         self.is_finished = True
         record, response = self.record, flow.response
         record.upstream = self._upstream()
@@ -139,24 +139,28 @@ class Recorder:
             if self.client_body.size:
                 response.raw_content = bytes(self.client_body.data)
             elif record.kind in ("relay", "own") and response.raw_content is None:
-                # What LM Studio said is what the client got.
+                # The client got LM Studio's body as it came: it is stored once.
                 response.raw_content, record.upstream = record.upstream, b""
             passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
-        succeeded = response is not None and response.status_code < HTTPStatus.BAD_REQUEST
-        if measured is None and not record.error and succeeded:
+        if (
+            measured is None
+            and not record.error
+            and response is not None
+            and response.status_code < HTTPStatus.BAD_REQUEST
+        ):
             record.error = self._error_in_body()
         record.numbers = self._numbers(ended, measured)
         self.save(flow)
 
     def is_too_large(self, flow: http.HTTPFlow) -> bool:
-        """Whether a flow holds more of a body than is to be kept."""
+        """Return whether the flow has a body over the limit."""
         return any(len(message.raw_content or b"") > self._limit for message in _messages(flow))
 
     def cut(self, flow: http.HTTPFlow) -> None:
-        """Keep of each body in the flow what is to be kept, when nobody sends it any more."""
+        """Cut the flow's bodies at the limit, once they have been sent."""
         size = len(flow.request.raw_content or b"")
         self.record.call_size = size if size > self._limit else 0
         for message in _messages(flow):
@@ -164,7 +168,7 @@ class Recorder:
         self.record.save(flow.metadata)
 
     def save(self, flow: http.HTTPFlow) -> None:
-        """Write what is known so far into the flow, and have its label set."""
+        """Store what is known so far in the flow, and update its label."""
         self.record.save(flow.metadata)
         self._label(flow)
 
@@ -186,7 +190,7 @@ class Recorder:
         return numbers
 
     def _error_in_body(self) -> str:
-        """Return the error at the end of a body that had begun as a success; empty if there is none."""
+        """Return the error in a response whose status says success; an empty string if there is none."""
         body = self.upstream_body if self.upstream_body.size else self.client_body
         for line in reversed(self._last(body).splitlines()[-_LAST_LINES:]):
             try:
@@ -203,7 +207,7 @@ class Recorder:
         return self._tail or bytes(kept.data[-_TAIL_BYTES:])
 
     def _read_tail(self, numbers: Numbers, ended: int) -> None:
-        """Read the numbers of an answer that was passed on."""
+        """Fill in the usage and finish reason of a response that was passed through."""
         tail = self._last(self.upstream_body)
         usages = _USAGE.findall(tail)
         try:
@@ -238,7 +242,7 @@ def _kind(outcome: Outcome | BodySink) -> Kind:
 
 
 def _model(body: bytes) -> str:
-    """Return the model that the body of a request names; empty if it names none."""
+    """Return the model that a request names; for a copy, its source."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

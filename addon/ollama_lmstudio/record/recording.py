@@ -1,7 +1,7 @@
-"""Answer from a recording (`server_replay`), also where LM Studio is not there to tell which models it has.
+"""Responses from recorded flows (mitmproxy's `server_replay`), also without an LM Studio to list its models.
 
-Mitmproxy finds a recorded answer by the request that was sent, which a client does not send. So the client's request is
-looked for among the recorded ones, and made the call that it became when it was recorded.
+mitmproxy finds a recorded response by the flow's request, which is the call to LM Studio. So the client's request is
+looked up in the records, and becomes the call of the flow that has it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .record import Record
 
 
 def find(flows: list[http.HTTPFlow], incoming: Request) -> tuple[http.HTTPFlow, Record] | None:
-    """Find a recorded exchange that began with the same request, whatever the order of the keys of its JSON, and ended.
+    """Return a recorded flow with the same client's request, and its record; None if there is none.
 
-    What broke off, or was saved while it went on, is no answer for the next client.
+    Requests are the same if their JSON is, in any order of keys. Responses that failed, were cut or had not ended when
+    they were saved are left out.
     """
     wanted = _Body(incoming.body)
     for flow in flows:
@@ -54,7 +55,7 @@ class _Body:
 
     @cached_property
     def _value(self) -> Any:
-        # Not before there is something to compare with: every request comes this way, a recording or not.
+        # Parsed when there is a body to compare with: this runs for every request, also without any recording.
         return _parsed(self.body)
 
     def is_same(self, other: bytes) -> bool:

@@ -7,12 +7,13 @@ import json
 from ..lmstudio.errors import MASK
 
 LOOPBACK_SECRET_HEADER = "X-Loopback-Secret"
-"""By which the loopback service knows this process."""
+"""The header by which the loopback service recognizes requests of this process."""
 SECRET_FIELDS = frozenset({"password"})
+"""Names of fields in a request's body, in lower case."""
 
 
 def without_secrets(body: bytes) -> bytes:
-    """Return a body with a mask where it has a password, as that of `ollama pull` has; every other body as it is."""
+    """Return a body with its password masked, as that of a pull may have one; every other body as it is."""
     lower = body.lower()
     if not any(field.encode() in lower for field in SECRET_FIELDS):
         return body
