@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mitmproxy import hooks
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio import addon
@@ -47,3 +48,9 @@ def test_the_hooks_only_find_the_exchange_and_call_it() -> None:
     for name in ("requestheaders", "request", "responseheaders", "response", "error"):
         body = inspect.getsource(getattr(addon.OllamaBridge, name)).splitlines()
         assert len(body) <= 4, name
+
+
+def test_what_is_under_way_at_a_reload_has_every_hook_left() -> None:
+    of_a_flow = {name for name in vars(addon.OllamaBridge) if name in hooks.all_hooks}
+    begun_by = {"load", "configure", "running", "done", "requestheaders", "client_disconnected"}
+    assert of_a_flow - begun_by == {name for name in vars(addon.Remaining) if name in hooks.all_hooks}

@@ -106,11 +106,18 @@ class OllamaBridge:
 
 
 class Remaining:
-    """The exchanges that are under way when the script is loaded anew: they end with the code that they began with."""
+    """The exchanges that are under way when the script is loaded anew: they end with the code that they began with.
+
+    mitmproxy calls this addon last: what saves or prints flows sees them before they are recorded.
+    """
 
     def __init__(self, exchanges: Exchanges) -> None:
         self.name = f"remaining exchanges of {id(exchanges)}"
         self._exchanges = exchanges
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Answer a request whose head came before, or make it a call to LM Studio."""
+        await self._exchanges.request(flow)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose what happens to the body of LM Studio's response."""

@@ -43,12 +43,17 @@ class Ticks(Clock):
 
 
 class FakeTranslation:
-    """Translate chunk by chunk: `x` becomes the line `<x>`, what begins with a colon nothing, and `!` is an error."""
+    """Translate chunk by chunk: `x` becomes the line `<x>`, `!` is an error, what begins with a colon is nothing; what
+    begins with a `#` shows that the answer has begun, but gives a line at the end only.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wants_lines: bool = True) -> None:
+        self.wants_lines = wants_lines
         self.fed: list[tuple[bytes, int]] = []
         self.started = self.rejected = self.failed = False
         self.held = 0
+        self._lines = 0
+        self._delayed: list[bytes] = []
 
     def paused(self, duration: int) -> None:
         self.held += duration
@@ -57,24 +62,32 @@ class FakeTranslation:
         self.fed.append((data, at))
         if data.startswith(b":") or self.failed:
             return []
-        self.rejected = self.failed = data == b"!"
-        self.rejected &= not self.started
         self.started = True
-        return [b"error\n" if self.failed else b"<%s>\n" % data]
+        if data.startswith(b"#"):
+            self._delayed.append(data)
+            return []
+        return self._fail(b"error\n") if data == b"!" else self._line(data)
+
+    def _line(self, data: bytes) -> list[bytes]:
+        self._lines += 1
+        return [b"<%s>\n" % data] if self.wants_lines else []
+
+    def _fail(self, line: bytes) -> list[bytes]:
+        self.failed, self.rejected = True, not self._lines
+        return [line] if self.wants_lines else []
 
     def flush(self, at: int) -> list[bytes]:
         self.fed.append((b"", at))
         if self.failed:
             return []
-        self.failed = self.rejected = not self.started
+        lines = [line for data in self._delayed for line in self._line(data)]
         self.started = True
-        return [b"error\n" if self.failed else b"end\n"]
+        if not self._lines:
+            return self._fail(b"error\n")
+        return [*lines, b"end\n"] if self.wants_lines else []
 
     def abort(self, error: LMStudioError) -> list[bytes]:
-        if self.failed:
-            return []
-        self.failed = True
-        return [b"error: %s\n" % error.message.encode()]
+        return [] if self.failed else self._fail(b"error: %s\n" % error.message.encode())
 
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         self.fed.append((body, at))

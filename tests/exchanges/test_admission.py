@@ -244,9 +244,11 @@ def test_a_body_that_becomes_too_large(
 
     monkeypatch.setattr(compression, "decompress", too_large)
     asked = outcome(Response(200))
-    exchange = admitted(bridge, flow_of(path="/v1/chat/completions", content_encoding="gzip"))
+    exchange = admitted(bridge, flow_of(path="/v1/chat/completions", body=b"bomb", content_encoding="gzip"))
     asyncio.run(exchange.request())
     assert (asked, response_of(exchange)[0]) == ([], 413)
+    exchange.response()
+    assert gzip.decompress(kept(exchange).request) == b"bomb"
 
 
 @pytest.mark.parametrize("kind", ["own", "relay", "call"])
@@ -262,7 +264,9 @@ def test_a_replayed_call_goes_out_as_it_is(bridge: Bridge, kind: Any) -> None:
     assert flow.request.raw_content == b"edited"
 
 
-@pytest.mark.parametrize(("body", "status"), [(b'{"cut', 400), (b'{"edited":"to less"}', 0)])
+@pytest.mark.parametrize(
+    ("body", "status"), [(b'{"cut', 400), (b'{"edited":"to less"}', 0), (b'\xef\xbb\xbf{"a":"\xff"}', 0)]
+)
 def test_a_request_that_is_not_kept_whole_cannot_be_replayed(bridge: Bridge, body: bytes, status: int) -> None:
     flow = flow_of(path="/v1/x", body=body)
     flow.is_replay = "request"

@@ -10,9 +10,10 @@ from mitmproxy.addons.serverplayback import ServerPlayback
 from mitmproxy.test import tflow
 from tests.exchanges.conftest import MakeExchange, kept, response_of
 
-from ollama_lmstudio.exchanges.answered import Answered, Recorded
+from ollama_lmstudio.exchanges.answered import Answered, ServerReplayed
 from ollama_lmstudio.outcomes import Response
 from ollama_lmstudio.record.record import Numbers, Record
+from ollama_lmstudio.record.recording import RecordedAnswer
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", b'{"a":1}'), ("HEAD", b"")])
@@ -43,7 +44,7 @@ def test_a_recorded_answer_keeps_its_record(exchange_of: MakeExchange, master: o
     vars(master)["addons"]["serverplayback"] = playback
     record = Record(kind="call", path="/api/chat", model="then", numbers=Numbers(total=5))
     exchange = exchange_of()
-    exchange.handler = Recorded(exchange, recorded, record)
+    exchange.handler = ServerReplayed(exchange, RecordedAnswer(recorded, record))
     asyncio.run(exchange.request())
     request = exchange.flow.request
     assert (request.url, request.headers["a"], request.raw_content) == ("http://then:1/v1/x?q", "b", b"call")

@@ -17,7 +17,7 @@ MakeHolding = Callable[..., Holding]
 
 
 def begin(exchange: Exchange) -> FakeTranslation:
-    translation = FakeTranslation()
+    translation = FakeTranslation(wants_lines=False)
     exchange.handler = Collected(exchange, CollectedCall("/v1/chat/completions", b"{}", translation))
     answer(exchange)
     asyncio.run(exchange.responseheaders())
@@ -46,7 +46,7 @@ def test_an_error_is_not_waited_for_to_end(exchange_of: MakeExchange, hold: Make
 
     hold(b"a", b"!", b"never seen")
     exchange = exchange_of()
-    translation = FakeTranslation()
+    translation = FakeTranslation(wants_lines=False)
     exchange.handler = Collected(exchange, CollectedCall("/v1/chat/completions", b"{}", translation))
     answer(exchange)
     asyncio.run(scenario())

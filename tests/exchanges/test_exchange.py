@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 
@@ -10,18 +11,20 @@ from mitmproxy import http
 from mitmproxy.flow import Error
 from tests.exchanges.conftest import FakeTranslation, MakeExchange, answer, flow_of
 
-from ollama_lmstudio.exchanges import admission, answered, exchange, handlers
+from ollama_lmstudio.exchanges import admission, exchange, handlers
+from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.buffered import Buffered
 from ollama_lmstudio.exchanges.exchange import Exchange, Handler
 from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.exchanges.streamed import Streamed
+from ollama_lmstudio.internals import connections
 from ollama_lmstudio.internals.headers import SealedHeaders
 from ollama_lmstudio.outcomes import Call, StreamedCall
 
 
 def test_the_table_has_every_handler() -> None:
     names = {handler.__name__ for handler in {*handlers.HANDLERS.values(), *handlers.REPLAY_HANDLERS.values()}}
-    names |= {admission.Admitted.__name__, admission.Resent.__name__, answered.Recorded.__name__}
+    names |= {admission.Admitted.__name__, admission.Resent.__name__}
     lines = (exchange.__doc__ or "").splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith("---")) + 1
     rows = {line.split()[0] for line in lines[begin:] if line[:1].isupper() and "  " in line}
@@ -108,3 +111,22 @@ def test_a_flow_that_stays_in_the_list_does_not_hold_its_exchange(
     gc.collect()
     assert flow.response is not None
     assert reference() is None
+
+
+def test_a_replay_leaves_the_client_alone_that_its_flow_had(
+    bridge: Bridge, exchange_of: MakeExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Connection(dict[object, object]):
+        def __getitem__(self, key: object) -> object:
+            pytest.fail("the connection was looked for")
+
+    monkeypatch.setattr(connections, "by_id", Connection)
+    made = exchange_of()
+    made.client_request = None
+    made.flow.is_replay = "request"
+    made.handler = Buffered(made, Call("/v1/embeddings", b"{}", FakeTranslation()))
+    made.flow.error = Error("gone")
+    asyncio.run(made.request())
+    made.error()
+    assert made.flow.response is None
+    assert not bridge.idle_connections._since

@@ -158,6 +158,42 @@ def test_lm_studio_is_gone_in_the_middle(
     assert response_of(exchange) == (200, b"<a>\n" + line)
 
 
+@pytest.mark.parametrize("held", [(b"#tool call",), (b": ping",), ()], ids=["no line yet", "held too long", "nothing"])
+def test_a_stream_that_breaks_before_its_first_line_ends_with_an_error_line(
+    exchange_of: MakeExchange, hold: MakeHolding, last: list[bytes], held: tuple[bytes, ...]
+) -> None:
+    hold(*held)
+    exchange = exchange_of()
+    streamed(exchange)
+    asyncio.run(exchange.responseheaders())
+    assert written(exchange, *held) == []
+    exchange.flow.error = Error("gone")
+    exchange.error()
+    line = b"error: LM Studio closed the connection before its answer was finished\n"
+    assert last == [b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line)]
+    assert response_of(exchange) == (200, line)
+
+
+def test_an_answer_that_is_there_only_when_its_stream_ends(exchange_of: MakeExchange, hold: MakeHolding) -> None:
+    class AtItsEnd(FakeTranslation):
+        def feed(self, data: bytes, at: int) -> list[bytes]:
+            self.fed.append((data, at))
+            return []
+
+        def flush(self, at: int) -> list[bytes]:
+            return super().feed(b"a", at) + super().flush(at)
+
+    hold(b"a", ended=True)
+    exchange = exchange_of()
+    exchange.handler = Streamed(exchange, StreamedCall("/v1/chat/completions", b"{}", AtItsEnd()))
+    answer(exchange)
+    asyncio.run(exchange.responseheaders())
+    assert exchange.flow.response is not None
+    exchange.flow.response.raw_content = b"a"
+    exchange.response()
+    assert response_of(exchange) == (200, b"<a>\nend\n")
+
+
 def test_a_stream_that_ends_with_nothing(exchange_of: MakeExchange, hold: MakeHolding) -> None:
     hold(b": ping", ended=True)
     exchange = exchange_of()

@@ -36,8 +36,8 @@ def test_the_same_request(body: bytes) -> None:
     other, wanted = recorded(b'{"model":"other"}'), recorded()
     found = recording.find([other, wanted], asked(body))
     assert found is not None
-    assert found[0] is wanted
-    assert found[1].request == BODY
+    assert found.flow is wanted
+    assert found.record.request == BODY
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tests.wire.conftest import (
     sim_thread_at,
 )
 
-from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, content, end, raw, sleep
+from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, close, content, end, raw, reset, sleep
 
 BODIES: dict[str, dict[str, Any]] = {
     "/api/chat": {"model": CHAT, "messages": HI},
@@ -247,6 +247,17 @@ def test_an_error_after_the_first_token(proxy: Proxy, sim: Sim, done: bool) -> N
 def test_an_error_after_the_first_token_of_one_object(client: httpx.Client, sim: Sim) -> None:
     sim.fault(mid_error=MidError(after=2, message="The model has crashed"))
     assert_failed(chat(client, stream=False), 500, "The model has crashed")
+
+
+@pytest.mark.parametrize("how", [close(), reset()], ids=["fin", "rst"])
+def test_it_closes_when_a_tool_call_has_begun(proxy: Proxy, sim: Sim, how: Any) -> None:
+    function = {"name": "f", "arguments": '{"a'}
+    event = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "1", "function": function}]}}]}
+    sim.script([raw(b"data: %s\n\n" % json.dumps(event).encode()), sleep(0.2), how])
+    answer = proxy.raw(post_bytes("/api/chat", CHAT_BODY))
+    assert answer.status == 200
+    # `lines` reads the chunks up to the last one.
+    assert answer.lines == [{"error": "LM Studio closed the connection before its answer was finished"}]
 
 
 def test_an_error_that_comes_in_one_read_with_the_first_token(client: httpx.Client, sim: Sim) -> None:

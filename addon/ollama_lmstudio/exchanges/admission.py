@@ -21,7 +21,7 @@ from ..record.record import Record
 from ..translate.api_errors import error_answer
 from ..units import size
 from . import compression, responses, upstream
-from .answered import Answered, Recorded
+from .answered import Answered
 from .exchange import Exchange, Handler
 from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers
 from .local import Local
@@ -130,20 +130,17 @@ class _Deciding(Handler):
             outcome = _internal_error()
         if outcome is None:
             return
-        self.recorder.set_outcome(outcome)
+        if not isinstance(outcome, recording.RecordedAnswer):
+            self.recorder.set_outcome(outcome)
         if self.exchange.was_intercepted and not isinstance(outcome, Call):
             # There is no other side of the request to be seen.
             interception.let_pass(self.flow)
-        await self.hand_over(self.handlers[type(outcome)](self.exchange, outcome))
-
-    async def decide(self) -> Outcome | None:
-        """Return what becomes of the request; None if it needs nothing more."""
-        raise NotImplementedError
-
-    async def hand_over(self, handler: Handler) -> None:
-        """Let a handler go on with the exchange."""
-        self.exchange.handler = handler
+        handler = self.exchange.handler = self.handlers[type(outcome)](self.exchange, outcome)
         await handler.request()
+
+    async def decide(self) -> Outcome | recording.RecordedAnswer | None:
+        """Return what becomes of the request; None if it was killed or answered meanwhile."""
+        raise NotImplementedError
 
     async def call_endpoint(self, request: Request) -> Outcome:
         """Return what the endpoint of a request makes of it."""
@@ -156,19 +153,16 @@ class Admitted(_Deciding):
 
     handlers = HANDLERS
 
-    async def decide(self) -> Outcome | None:
+    async def decide(self) -> Outcome | recording.RecordedAnswer | None:
         request = self.exchange.client_request
         assert request is not None
         if routes.is_passthrough(request.path) and (refusal := await self._decompress()):
+            self.recorder.set_request(replace(request, body=self.flow.request.raw_content or b""))
             return refusal
         request = await self._read(request)
         if self.exchange.is_answered:
             return None
-        recorded = recording.find(playback.recorded_flows(), request)
-        if recorded is not None:
-            await self.hand_over(Recorded(self.exchange, *recorded))
-            return None
-        return await self.call_endpoint(request)
+        return recording.find(playback.recorded_flows(), request) or await self.call_endpoint(request)
 
     async def _decompress(self) -> Response | None:
         """Decompress the body, as Ollama does on its /v1: the model's name is in it."""
@@ -233,7 +227,7 @@ class Resent(_Deciding):
 
 def _is_json(body: bytes) -> bool:
     try:
-        json.loads(body)
+        json.loads(body.decode("utf-8", "replace").lstrip("\ufeff"))
     except (ValueError, RecursionError):
         return False
     return True

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from mitmproxy import http
-
 from ..internals import interception, playback
 from ..outcomes import Response
 from ..record import recording
-from ..record.record import Record
+from ..record.recording import RecordedAnswer
 from .exchange import Exchange, Handler
 
 
@@ -27,13 +25,13 @@ class Answered(Handler):
         self.exchange.respond(self._response)
 
 
-class Recorded(Handler):
+class ServerReplayed(Handler):
     """Let mitmproxy's `server_replay` answer, with a flow that it has recorded."""
 
-    def __init__(self, exchange: Exchange, recorded: http.HTTPFlow, record: Record) -> None:
+    def __init__(self, exchange: Exchange, answer: RecordedAnswer) -> None:
         super().__init__(exchange)
-        self._recorded = recorded
-        self.recorder.record = record
+        self._recorded = answer.flow
+        self.recorder.record = answer.record
 
     async def request(self) -> None:
         recording.become(self.flow, self._recorded)

@@ -75,7 +75,7 @@ class Buffered(Handler):
         self._early = self._translate(status, content_type, body)
 
     def response(self) -> None:
-        if not self.exchange.has_responded:
+        if not self.exchange.head_sent:
             self.exchange.respond(self._early or self.translate_response())
 
     def translate_response(self) -> Response:
@@ -91,7 +91,7 @@ class Buffered(Handler):
         return self.translation.translate(status, content_type, body, now)
 
     def error(self, error: LMStudioError) -> None:
-        if not self.exchange.has_responded:
+        if not self.exchange.head_sent:
             self.exchange.respond_in_error(self.translation.fail(error))
 
     def paused(self, duration: int) -> None:

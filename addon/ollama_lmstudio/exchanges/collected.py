@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from ..internals import held_heads
-from ..outcomes import CollectedCall, Response, StreamedCall, StreamTranslation
+from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
 from .buffered import Buffered
 from .exchange import Exchange
 
@@ -16,37 +18,45 @@ class Collected(Buffered):
 
     def __init__(self, exchange: Exchange, call: CollectedCall | StreamedCall) -> None:
         super().__init__(exchange, call)
-        self._stream = call.translation
+        self._translation = call.translation
         self._fed = 0
         """How many chunks of the stream have been translated while the head was held."""
         self._is_fed_whole = False
+        self._lines: list[bytes] = []
+        """What has been translated for a client that wants lines."""
 
     @property
     def translation(self) -> StreamTranslation:
-        return self._stream
+        return self._translation
 
-    def feed_held(self, held: held_heads.HeldBody) -> list[bytes]:
-        """Translate those chunks that have come since the last time; return their lines."""
-        lines: list[bytes] = []
+    def feed_held(self, held: held_heads.HeldBody) -> None:
+        """Translate those chunks that have come since the last time."""
         for at, data in held.data[self._fed :]:
             self.recorder.add_upstream(data, at)
-            lines += self._stream.feed(data, at)
+            self._lines += self._translation.feed(data, at)
         self._fed = len(held.data)
-        return lines
+
+    def flush_held(self, held: held_heads.HeldBody) -> None:
+        """Translate the end of a stream that has ended while the head was held."""
+        self._lines += self._translation.flush(held.ended_at)
+        self._is_fed_whole = True
 
     async def stream(self) -> None:
         def failed(held: held_heads.HeldBody) -> bool:
             self.feed_held(held)
-            return self._stream.failed
+            return self._translation.failed
 
         held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, failed)
         if held is None:
             return
         if failed(held):
-            self.exchange.respond_at_once(self._stream.response())
+            self.exchange.respond_at_once(self._translation.response())
         elif held.ended_at:
-            self._stream.flush(held.ended_at)
-            self._is_fed_whole = True
+            self.flush_held(held)
 
     def translate_response(self) -> Response:
-        return self._stream.response() if self._is_fed_whole else super().translate_response()
+        if not self._is_fed_whole:
+            return super().translate_response()
+        if self._lines and not self._translation.failed:
+            return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
+        return self._translation.response()

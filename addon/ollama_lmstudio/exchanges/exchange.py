@@ -1,28 +1,31 @@
 """One exchange: a client's request, what becomes of it, and how mitmproxy's hooks reach it.
 
-Everything that affects the state machine is here. An exchange is always in the hands of one Handler. It begins with
-`Admitted` or `Resent`, which decide in `request` what becomes of it and hand it over, once, to one of the others
-(`handlers.HANDLERS` is the table from outcome to handler):
+Everything that affects the state machine is here. An exchange is always in the hands of one Handler: first of one that
+decides what becomes of it, then, from its `request` hook on, of the one for that outcome (`handlers.HANDLERS` is the
+table). Two are decided before their body has come, in `requestheaders` (`admission.admit`): a refusal, which is
+Answered, and an upload, which is Local.
 
-Handler        outcome                request            responseheaders            response           error
--------------  ---------------------  -----------------  -------------------------  -----------------  ---------------
-Admitted       none yet               decide, hand over  -                          -                  -
-Resent         none yet, a replay     decide, hand over  -                          -                  -
-Answered       Response               set the response   -                          -                  -
-Recorded       none, `server_replay`  become that call   -                          -                  -
-Buffered       Call                   send the call      load the model that LM     translate          error response
-                                                         Studio would not load      the body
-Collected      CollectedCall          send the call      also: translate events     one object         error response
-                                                         as they come
-Streamed       StreamedCall           send the call      also: hold the head up     -                  error line
-                                                         to the first event, then
-                                                         translate chunk by chunk
-Replayed       a streaming Call of    send the call      translate events for the   the translation    error in the
-               a replay                                  flow alone                                    flow
-PassedThrough  Passthrough            send it on         pass the body through, or  change the body    error response
-                                                         buffer it to change it                        of that API
-Local          LocalStream, BodySink  send it to the     pass the body through      -                  503
-                                      loopback service
+Handler         outcome                request             responseheaders            response          error
+--------------  ---------------------  ------------------  -------------------------  ----------------  --------------
+Admitted        none yet               decide, hand over   -                          -                 -
+Resent          none yet; the user     decide, hand over   -                          -                 -
+                replays a flow
+Answered        Response               set the response    -                          -                 -
+ServerReplayed  RecordedAnswer of      become its call     -                          -                 -
+                `server_replay`
+Buffered        Call                   send the call       load the model that LM     translate         error response
+                                                           Studio would not load      the body
+Collected       CollectedCall          send the call       also: translate events     as Buffered, or   error response
+                                                           as they come               the one object
+Streamed        StreamedCall           send the call       also: hold the head up     as Buffered, if   error response,
+                                                           to the first event, then   none was begun    or error line
+                                                           translate chunk by chunk
+Replayed        streaming Call, of     send the call       translate events for the   the translation   error in the
+                Resent                                     flow alone                                   flow
+PassedThrough   Passthrough            send it on          pass the body through, or  change the body   error response
+                                                           buffer it to change it                       of that API
+Local           LocalStream, BodySink  send it to the      pass the body through      -                 503
+                                       loopback service
 
 After `response` or `error`, of which mitmproxy calls exactly one, every exchange is recorded and closed.
 """
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from http import HTTPStatus
 
 from mitmproxy import http
 from mitmproxy.flow import Error
@@ -53,12 +57,13 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Handler:
-    """One way in which an exchange can go. A hook that the way has no use for does nothing."""
+    """One way in which an exchange can go. A hook that the way has no use for does nothing.
+
+    The class itself is the handler of an exchange that could not be admitted.
+    """
 
     uses_connection = False
     """Whether the request goes to another server, on a connection that stays behind."""
-    only_for_flow = False
-    """Whether no client waits for the answer."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -119,9 +124,16 @@ class Exchange:
         """Whether the user has stopped the request before it was rewritten."""
         self.sealed: SealedHeaders | None = None
         """The headers of the request that is sent, once it is another one."""
-        self.has_responded = False
-        """Whether the head of the response is on its way to the client, before LM Studio's has ended."""
+        self.head_sent = False
+        """Whether the head of the response has been passed to mitmproxy, before LM Studio's body has ended."""
         self.handler = Handler(self)
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the user replays the exchange. Its flow has the connection of the client that it had then, which may
+        be in use for something else.
+        """
+        return self.client_request is None
 
     @property
     def path(self) -> str:
@@ -164,7 +176,7 @@ class Exchange:
         self._forget_secrets()
         killed = self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE
         try:
-            if self.handler.only_for_flow or (self.flow.client_conn.connected and not killed):
+            if self.is_replay or (self.flow.client_conn.connected and not killed):
                 self.handler.error(self._upstream_error())
         finally:
             self._end()
@@ -193,11 +205,13 @@ class Exchange:
         bodies = [response.body]
         self.flow.response.stream = lambda data: [bodies.pop()] if bodies else []
         self.recorder.client_body.add(response.body)
-        self.has_responded = True
+        self.head_sent = True
         self.end_soon(b"")
 
     def respond_in_error(self, response: Response) -> None:
         """Respond in the error hook, past mitmproxy, which would send an error page of its own."""
+        if self.is_replay:
+            return
         connections.write_last(self.flow, responses.raw(response, self.cors_headers))
         self.respond(response)
 
@@ -217,9 +231,11 @@ class Exchange:
         if self.flow.server_conn.timestamp_tcp_setup is None:
             return LMStudioUnreachable(str(self.bridge.upstream))
         if self.flow.response is not None:
-            return LMStudioError(502, "LM Studio closed the connection before its answer was finished")
+            return LMStudioError(
+                HTTPStatus.BAD_GATEWAY, "LM Studio closed the connection before its answer was finished"
+            )
         detail = self.flow.error.msg if self.flow.error else ""
-        return LMStudioError(502, f"LM Studio closed the connection before it answered ({detail})")
+        return LMStudioError(HTTPStatus.BAD_GATEWAY, f"LM Studio closed the connection before it answered ({detail})")
 
     def _end(self) -> None:
         try:
@@ -230,7 +246,7 @@ class Exchange:
         except Exception:
             logger.exception("%s could not be recorded", self.path)
         self.handler.close()
-        if self.handler.uses_connection:
+        if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)
 
 

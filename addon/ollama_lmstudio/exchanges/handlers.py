@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..outcomes import Call, CollectedCall, LocalStream, Passthrough, Response, StreamedCall
-from .answered import Answered
+from ..record.recording import RecordedAnswer
+from .answered import Answered, ServerReplayed
 from .buffered import Buffered
 from .collected import Collected
 from .exchange import Exchange, Handler
@@ -19,6 +20,7 @@ Handlers = Mapping[type, Callable[[Exchange, Any], Handler]]
 
 HANDLERS: Handlers = {
     Response: Answered,
+    RecordedAnswer: ServerReplayed,
     Call: Buffered,
     CollectedCall: Collected,
     StreamedCall: Streamed,

@@ -47,7 +47,7 @@ class Local(Handler):
         upstream.pass_body(self.exchange, self.recorder.client_body.add, chunked=chunked)
 
     def error(self, error: LMStudioError) -> None:
-        if not self.exchange.has_responded:
+        if not self.exchange.head_sent:
             self.exchange.respond_in_error(Response.error(HTTPStatus.SERVICE_UNAVAILABLE, loopback.STOPPED))
 
     def close(self) -> None:

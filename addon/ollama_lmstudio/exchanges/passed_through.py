@@ -54,7 +54,7 @@ class PassedThrough(Handler):
     def response(self) -> None:
         response = self.flow.response
         assert response is not None
-        if self.exchange.has_responded:
+        if self.exchange.head_sent:
             return
         body = response.raw_content or b""
         self.recorder.add_upstream(body, self.bridge.clock.monotonic())
@@ -67,7 +67,7 @@ class PassedThrough(Handler):
             upstream.set_body(response, self._passthrough.rewrite(body))
 
     def error(self, error: LMStudioError) -> None:
-        if not self.exchange.has_responded:
+        if not self.exchange.head_sent:
             message = scrub(error.message, self.bridge.services.secrets)
             self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
 

@@ -5,25 +5,18 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
-from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall
+from ..outcomes import NDJSON, Response
 from . import display
 from .collected import Collected
-from .exchange import Exchange
 
 
 class Replayed(Collected):
     """Translate the events as they come, so that they can be watched; the translation becomes the flow's response."""
 
-    only_for_flow = True
-
-    def __init__(self, exchange: Exchange, call: CollectedCall | StreamedCall) -> None:
-        super().__init__(exchange, call)
-        self._lines: list[bytes] = []
-
     async def stream(self) -> None:
         response = self.flow.response
         assert response is not None
-        clock, translation = self.bridge.clock.monotonic, self._stream
+        clock, translation = self.bridge.clock.monotonic, self._translation
 
         def listen(data: bytes) -> list[bytes]:
             now = clock()
@@ -44,9 +37,9 @@ class Replayed(Collected):
         """Leave a refusal to the user, who sees it."""
 
     def translate_response(self) -> Response:
-        if self._is_fed_whole and self._lines and (len(self._lines) > 1 or not self._stream.failed):
+        if self._is_fed_whole and len(self._lines) > 1:
             return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
         return super().translate_response()
 
     def error(self, error: LMStudioError) -> None:
-        self.recorder.client_body.add(b"".join(self._stream.abort(error)))
+        self.recorder.client_body.add(b"".join(self._translation.abort(error)))

@@ -23,41 +23,39 @@ class Streamed(Collected):
     again: its lines are the first that are written.
     """
 
-    async def stream(self) -> None:
-        lines: list[bytes] = []
+    _has_begun = False
+    """Whether the client has the head of a 200, so that an error can only be a line."""
 
+    async def stream(self) -> None:
         def has_started(held: held_heads.HeldBody) -> bool:
-            lines.extend(self.feed_held(held))
-            return self._stream.started
+            self.feed_held(held)
+            return self._translation.started
 
         held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, has_started, HOLD_SECONDS)
         if held is not None and not has_started(held) and held.over:
-            # Nothing but its end came. Of a connection that broke, the error hook tells.
+            # Nothing but its end came: the response hook completes it, or the error hook if the connection broke.
             if held.ended_at:
-                self._stream.flush(held.ended_at)
-                self._is_fed_whole = True
-        elif self._stream.rejected:
-            self.exchange.respond_at_once(self._stream.response())
+                self.flush_held(held)
+        elif self._translation.rejected:
+            self.exchange.respond_at_once(self._translation.response())
         else:
-            self._begin(lines)
+            self._begin()
 
-    def _begin(self, lines: list[bytes]) -> None:
+    def _begin(self) -> None:
         response = self.flow.response
         assert response is not None
         headers = (("Content-Type", NDJSON), *responses.date(), *self.exchange.cors_headers)
         response.headers = http.Headers(header_fields(headers))
         frame_chunks(self.exchange, response)
-        response.stream = ChunkTranslator(self.exchange, self._stream, self._fed, lines)
-        self.exchange.has_responded = True
+        response.stream = ChunkTranslator(self.exchange, self._translation, self._fed, self._lines)
+        self.exchange.head_sent = self._has_begun = True
         display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
     def error(self, error: LMStudioError) -> None:
-        if not self.exchange.has_responded:
+        if not self._has_begun:
             super().error(error)
             return
-        lines = self._stream.abort(error)
-        if self._stream.rejected:
-            return  # the response was complete
+        lines = self._translation.abort(error)
         self.recorder.client_body.add(b"".join(lines))
         chunks = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
         connections.write_last(self.flow, b"".join(lines if self.exchange.http10 else [*chunks, LAST_CHUNK]))
@@ -96,7 +94,10 @@ class ChunkTranslator:
     def __call__(self, data: bytes) -> list[bytes]:
         if self._held and data:
             self._held -= 1
-            return [] if self._held else self._write(self._lines)
+            if self._held:
+                return []
+            lines, self._lines = self._lines, []
+            return self._write(lines)
         if data:
             self._together.append(data)
             return [] if self._has_more() else self._write(self._translate(self._clock()))

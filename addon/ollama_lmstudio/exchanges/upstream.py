@@ -56,7 +56,8 @@ def passthrough_headers(request: http.Request) -> http.Headers:
 async def send(exchange: Exchange, path: str, body: bytes, headers: http.Headers) -> None:
     """Make the flow's request one to LM Studio, with the token, which is sent but not shown."""
     bridge, request = exchange.bridge, exchange.flow.request
-    await bridge.idle_connections.drop_old(exchange.flow)
+    if not exchange.is_replay:
+        await bridge.idle_connections.drop_old(exchange.flow)
     upstream, token = bridge.upstream, bridge.services.settings.lmstudio_token
     query = exchange.recorder.record.query
     request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
@@ -103,7 +104,7 @@ def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: boo
     if chunked:
         frame_chunks(exchange, response)
     response.stream = pass_on
-    exchange.has_responded = True
+    exchange.head_sent = True
     display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
 
 

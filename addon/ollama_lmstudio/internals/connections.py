@@ -77,6 +77,8 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
     Without it, a stream that breaks ends without an error line, a killed flow's client waits for LM Studio's next byte,
     and a large body that is refused is read to its end first.
     """
+    if flow.is_replay == "request":
+        return False  # the connection is that of the client that the flow had when it was recorded
     if flow.client_conn.tls:
         return False  # the writer's bytes would not be encrypted
     try:

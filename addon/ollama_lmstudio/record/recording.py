@@ -18,13 +18,21 @@ from . import record
 from .record import Record
 
 
-def find(flows: list[http.HTTPFlow], incoming: Request) -> tuple[http.HTTPFlow, Record] | None:
-    """Return a recorded flow with the same client's request, and its record; None if there is none.
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """A recorded flow that answers a request, and its record."""
+
+    flow: http.HTTPFlow
+    record: Record
+
+
+def find(flows: list[http.HTTPFlow], request: Request) -> RecordedAnswer | None:
+    """Return the recorded answer to the same client's request; None if there is none.
 
     Requests are the same if their JSON is, in any order of keys. Responses that failed, were cut or had not ended when
     they were saved are left out.
     """
-    wanted = _Body(incoming.body)
+    wanted = _Body(request.body)
     for flow in flows:
         if not flow.response or flow.response.raw_content is None or flow.error:
             continue
@@ -32,13 +40,13 @@ def find(flows: list[http.HTTPFlow], incoming: Request) -> tuple[http.HTTPFlow, 
         if (
             kept is None
             or kept.numbers is None
-            or (kept.method, kept.path, kept.query) != (incoming.method, incoming.path, incoming.query)
+            or (kept.method, kept.path, kept.query) != (request.method, request.path, request.query)
         ):
             continue
         cut = kept.is_cut(kept.request_size, len(kept.request))
         cut = cut or kept.is_cut(kept.response_size, len(flow.response.raw_content))
         if not cut and wanted.is_same(kept.request):
-            return flow, kept
+            return RecordedAnswer(flow, kept)
     return None
 
 
