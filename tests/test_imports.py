@@ -14,15 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "addon" / "ollama_lmstudio"
 NAME = PACKAGE.name
 
 # Which room, or module of the package itself, may import which others; every room may import itself.
-LEAVES = frozenset({"__init__", "options", "tasks", "threads", "unicode", "units"})
+TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
+LEAVES = TOOLS | {"__init__", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
 SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, frozenset()),
     "sim": frozenset(),
-    "ollama": frozenset({"threads", "unicode"}),
-    "lmstudio": frozenset({"unicode"}),
+    "ollama": TOOLS,
+    "lmstudio": TOOLS,
     "state": frozenset(),
     "internals": frozenset(),
     "outcomes": frozenset({"lmstudio", "ollama"}),
@@ -32,7 +33,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "translate": SHARED,
     "endpoints": SHARED | {"translate"},
     "routes": SHARED | {"endpoints"},
-    "record": frozenset({"internals", "lmstudio", "outcomes", "unicode", "units"}),
+    "record": TOOLS | {"internals", "lmstudio", "outcomes"},
     "exchanges": ENDPOINTS | {"internals", "record"},
     "inspect": ENDPOINTS | {"internals", "record"},
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},

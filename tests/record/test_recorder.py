@@ -12,7 +12,7 @@ from mitmproxy.test import tflow
 from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.record import Record
-from ollama_lmstudio.record.recorder import Kept, Recorder
+from ollama_lmstudio.record.recorder import CappedBody, Recorder
 
 SECOND = 10**9
 EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
@@ -25,11 +25,11 @@ def recorder(limit: int = 1000, **arguments: Any) -> Recorder:
 
 
 def test_a_body_is_kept_up_to_a_limit() -> None:
-    kept = Kept(5)
+    kept = CappedBody(5)
     for data in (b"abc", b"def", b"ghi"):
         kept.add(data)
     assert (bytes(kept.data), kept.size) == (b"abcde", 9)
-    nothing = Kept(0)
+    nothing = CappedBody(0)
     nothing.add(b"abc")
     assert (bytes(nothing.data), nothing.size) == (b"", 3)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import replace
 from http import HTTPStatus
@@ -11,7 +10,7 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from .. import access, routes
+from .. import access, routes, tolerant_json
 from ..internals import connections, interception, playback
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
@@ -205,7 +204,7 @@ class Resent(_Deciding):
         kept, request = self.recorder.record, self.flow.request
         path = request.path.partition("?")[0].removeprefix(self.bridge.upstream.prefix)
         body = request.raw_content or b""
-        if kept.call_size > len(body) and not _is_json(body):
+        if kept.call_size > len(body) and not tolerant_json.is_json(body.decode("utf-8", "replace").lstrip("\ufeff")):
             return Response.error(HTTPStatus.BAD_REQUEST, NOT_KEPT.format(size(kept.call_size)))
         is_translated = kept.kind == "call" and kept.request_size == len(kept.request)
         if kept.kind in ("own", "relay", "call") and not is_translated:
@@ -223,11 +222,3 @@ class Resent(_Deciding):
         if is_translated and isinstance(outcome, Call):
             outcome.path, outcome.body = path, body
         return outcome
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        json.loads(body.decode("utf-8", "replace").lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import Response
-from . import loopback, upstream
+from . import downstream, loopback, upstream
 from .exchange import Exchange, Handler
 
 
@@ -43,8 +43,8 @@ class Local(Handler):
         if response.raw_content is not None:
             return
         chunked = "chunked" in response.headers.get("transfer-encoding", "")
-        upstream.pass_headers(self.exchange)
-        upstream.pass_body(self.exchange, self.recorder.client_body.add, chunked=chunked)
+        downstream.pass_headers(self.exchange)
+        downstream.pass_body(self.exchange, self.recorder.client_body.add, chunked=chunked)
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.head_sent:

@@ -10,7 +10,7 @@ from .. import routes
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..outcomes import Passthrough
 from ..translate.api_errors import error_answer
-from . import upstream
+from . import downstream, upstream
 from .exchange import Exchange, Handler
 
 # LM Studio says with a 200 that it does not have a path. No such response is larger.
@@ -39,10 +39,10 @@ class PassedThrough(Handler):
         if response.raw_content is not None:
             return
         chunked = "chunked" in response.headers.get("transfer-encoding", "")
-        upstream.pass_headers(self.exchange)
+        downstream.pass_headers(self.exchange)
         if not self._is_buffered(response):
             add = self.recorder.add_upstream
-            upstream.pass_body(self.exchange, lambda data: add(data, clock()), chunked=chunked)
+            downstream.pass_body(self.exchange, lambda data: add(data, clock()), chunked=chunked)
 
     def _is_buffered(self, response: http.Response) -> bool:
         if response.status_code in TOKEN_REFUSED:

@@ -9,8 +9,8 @@ from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import display, responses
 from .collected import Collected
+from .downstream import frame_chunks
 from .exchange import LAST_CHUNK, Exchange
-from .upstream import frame_chunks
 
 # A client waits no longer than this for the head of an answer that LM Studio has begun: then it is a 200.
 HOLD_SECONDS = 20

@@ -1,15 +1,12 @@
-"""Requests that become another server's: their heads, and bodies that pass through."""
+"""Requests that become another server's."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from mitmproxy import http
 
 from ..access import SECRET_HEADERS
 from ..internals.headers import SealedHeaders
 from ..lmstudio import sse
-from . import display
 from .exchange import Exchange
 
 # RFC 9110, section 7.6.1, and what older clients send of the kind.
@@ -27,7 +24,6 @@ HOP_BY_HOP = (
 )
 # LM Studio's own CORS and caching are not for this bridge's clients: a 304 could not be translated.
 NOT_FOR_LM_STUDIO = (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method")
-NOT_FOR_CLIENTS = (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers")
 
 
 def set_body(message: http.Message, body: bytes) -> None:
@@ -77,40 +73,3 @@ def seal(exchange: Exchange, secrets: dict[str, str]) -> None:
     """Add headers to the flow's request that are sent, but shown and saved as a mask."""
     request = exchange.flow.request
     request.headers = exchange.sealed = SealedHeaders(request.headers.fields, secrets)
-
-
-def pass_headers(exchange: Exchange) -> None:
-    """Put this bridge's CORS headers in the place of those that are between it and the other server."""
-    assert exchange.flow.response is not None
-    headers = exchange.flow.response.headers
-    for name in NOT_FOR_CLIENTS:
-        headers.pop(name, None)
-    for name, value in exchange.cors_headers:
-        headers.add(name, value)
-
-
-def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool) -> None:
-    """Pass the response's body through as it comes, and keep it too. `chunked` is how the other server sends it."""
-    response = exchange.flow.response
-    assert response is not None
-
-    def pass_on(data: bytes) -> list[bytes]:
-        # An empty chunk would end the body.
-        if not data:
-            return []
-        keep(data)
-        return [data]
-
-    if chunked:
-        frame_chunks(exchange, response)
-    response.stream = pass_on
-    exchange.head_sent = True
-    display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
-
-
-def frame_chunks(exchange: Exchange, response: http.Response) -> None:
-    """Frame a body of unknown length: in chunks, which HTTP/1.0 does not have, or up to the end of the connection."""
-    if exchange.http10:
-        exchange.close_connection = True
-    else:
-        response.headers["Transfer-Encoding"] = "chunked"

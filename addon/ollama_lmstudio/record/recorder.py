@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from mitmproxy import http
 
+from .. import tolerant_json
 from ..lmstudio.errors import peel, scrub, scrub_bytes
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
 from .record import Kind, Numbers, Record
@@ -26,7 +27,7 @@ _LAST_LINES = 6
 
 
 @dataclass(slots=True)
-class Kept:
+class CappedBody:
     """The beginning of a body, and the size of the whole."""
 
     limit: int
@@ -72,9 +73,9 @@ class Recorder:
         self._shown = 0, 0
         self.is_finished = False
         """Whether the exchange has ended, and its flow has all of it."""
-        self.upstream_body = Kept(limit)
+        self.upstream_body = CappedBody(limit)
         """The body of LM Studio's response."""
-        self.client_body = Kept(limit)
+        self.client_body = CappedBody(limit)
         """The body of the response to the client, where it is streamed."""
 
     def set_request(self, request: Request) -> None:
@@ -193,17 +194,14 @@ class Recorder:
         """Return the error in a response whose status says success; an empty string if there is none."""
         body = self.upstream_body if self.upstream_body.size else self.client_body
         for line in reversed(self._last(body).splitlines()[-_LAST_LINES:]):
-            try:
-                value = json.loads(line.removeprefix(b"data:")) if b'"error"' in line else None
-            except (ValueError, RecursionError):
-                continue
+            value = tolerant_json.loads(line.removeprefix(b"data:")) if b'"error"' in line else None
             if isinstance(value, dict):
                 value = value["response"] if isinstance(value.get("response"), dict) else value
                 if value.get("error") or value.get("type") == "error":
                     return peel(value, self._secrets).message
         return ""
 
-    def _last(self, kept: Kept) -> bytes:
+    def _last(self, kept: CappedBody) -> bytes:
         return self._tail or bytes(kept.data[-_TAIL_BYTES:])
 
     def _read_tail(self, numbers: Numbers, ended: int) -> None:
@@ -243,9 +241,6 @@ def _kind(outcome: Outcome | BodySink) -> Kind:
 
 def _model(body: bytes) -> str:
     """Return the model that a request names; for a copy, its source."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
+    value = tolerant_json.loads(body)
     names = [value.get(key) for key in ("model", "name", "source")] if isinstance(value, dict) else []
     return next((name for name in names if isinstance(name, str) and name), "")

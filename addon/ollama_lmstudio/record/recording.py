@@ -6,13 +6,13 @@ looked up in the records, and becomes the call of the flow that has it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from mitmproxy import http
 
+from .. import tolerant_json
 from ..outcomes import Request
 from . import record
 from .record import Record
@@ -64,14 +64,7 @@ class _Body:
     @cached_property
     def _value(self) -> Any:
         # Parsed when there is a body to compare with: this runs for every request, also without any recording.
-        return _parsed(self.body)
+        return tolerant_json.loads(self.body)
 
     def is_same(self, other: bytes) -> bool:
-        return self.body == other or (self._value is not None and self._value == _parsed(other))
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+        return self.body == other or (self._value is not None and self._value == tolerant_json.loads(other))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .. import tolerant_json
 from ..lmstudio.errors import MASK
 
 LOOPBACK_SECRET_HEADER = "X-Loopback-Secret"
@@ -17,11 +18,8 @@ def without_secrets(body: bytes) -> bytes:
     lower = body.lower()
     if not any(field.encode() in lower for field in SECRET_FIELDS):
         return body
-    try:
-        # Go's encoding/json, and so Ollama, takes invalid UTF-8 as U+FFFD: such a body holds a password too.
-        value = json.loads(body.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return body
+    # Go's encoding/json, and so Ollama, takes invalid UTF-8 as U+FFFD: such a body holds a password too.
+    value = tolerant_json.loads(body.decode("utf-8-sig", "replace"))
     if not isinstance(value, dict):
         return body
     secret = [name for name in value if name.lower() in SECRET_FIELDS and value[name]]

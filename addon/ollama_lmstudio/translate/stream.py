@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from .. import tolerant_json
 from ..lmstudio import answer as lm
 from ..lmstudio import errors, sse
 from ..ollama import chunks, times, wire
@@ -142,10 +142,7 @@ class Translator:
         return self.response()
 
     def _read_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
-            value = None
+        value = tolerant_json.loads(body)
         if status == HTTPStatus.OK and isinstance(value, dict) and "choices" in value and not value.get("error"):
             parts = lm.read_whole(value, split_think=self._options.split_think)
         else:
@@ -289,16 +286,8 @@ class Translator:
             accumulated.thinking = []
         if accumulated.content or accumulated.tool_calls or not text:
             return
-        if hidden or (self._response_options.expects_json and _is_json(text)):
+        if hidden or (self._response_options.expects_json and tolerant_json.is_json(text)):
             self._add_text(accumulated.content, self._line_format.content, lm.Content(text), created_at, lines)
 
     def _object(self, at: int, **parts: Any) -> dict[str, Any]:
         return self._line_format.build(self._model, times.rfc3339(at + self._wall_offset), **parts)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

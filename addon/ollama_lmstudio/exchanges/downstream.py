@@ -1,0 +1,51 @@
+"""Responses of other servers on their way to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mitmproxy import http
+
+from . import display
+from .exchange import Exchange
+from .upstream import HOP_BY_HOP
+
+# The other server's CORS headers are for its own clients.
+NOT_FOR_CLIENTS = (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers")
+
+
+def pass_headers(exchange: Exchange) -> None:
+    """Put this bridge's CORS headers in the place of those that are between it and the other server."""
+    assert exchange.flow.response is not None
+    headers = exchange.flow.response.headers
+    for name in NOT_FOR_CLIENTS:
+        headers.pop(name, None)
+    for name, value in exchange.cors_headers:
+        headers.add(name, value)
+
+
+def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool) -> None:
+    """Pass the response's body through as it comes, and keep it too. `chunked` is how the other server sends it."""
+    response = exchange.flow.response
+    assert response is not None
+
+    def pass_on(data: bytes) -> list[bytes]:
+        # An empty chunk would end the body.
+        if not data:
+            return []
+        keep(data)
+        return [data]
+
+    if chunked:
+        frame_chunks(exchange, response)
+    response.stream = pass_on
+    exchange.head_sent = True
+    display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
+
+
+def frame_chunks(exchange: Exchange, response: http.Response) -> None:
+    """Frame a body of unknown length: in chunks, which HTTP/1.0 does not have, or up to the end of the connection."""
+    if exchange.http10:
+        exchange.close_connection = True
+    else:
+        response.headers["Transfer-Encoding"] = "chunked"
