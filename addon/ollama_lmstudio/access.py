@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from .outcomes import Headers, Response
+from .outcomes import NO_CONTENT_TYPE, Headers, Response
 
 # Ollama's own list, to which OLLAMA_ORIGINS is added.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
@@ -58,8 +58,6 @@ PREFLIGHT_VARY: Headers = (
     ("Vary", "Access-Control-Request-Method"),
     ("Vary", "Access-Control-Request-Headers"),
 )
-
-NO_CONTENT_TYPE = ""
 
 SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "proxy-authorization", "cookie")
 """The client's credentials: the key is read from them; they are never passed on, shown or saved."""
