@@ -94,7 +94,7 @@ class OllamaBridge:
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response."""
-        self._exchanges.response(flow)
+        await self._exchanges.response(flow)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone."""
@@ -125,7 +125,7 @@ class Remaining:
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response."""
-        self._exchanges.response(flow)
+        await self._exchanges.response(flow)
         self._leave()
 
     async def error(self, flow: http.HTTPFlow) -> None:

@@ -96,6 +96,10 @@ class StreamTranslation(BodyTranslation, Protocol):
     """
 
     @property
+    def model(self) -> str:
+        """The model that the stream names as its own; empty before it has named one."""
+
+    @property
     def started(self) -> bool:
         """Whether the stream has shown how it begins: with output, with its end, or with an error."""
 

@@ -30,12 +30,16 @@ PLACEHOLDER = "change-me"
 # The columns of mitmweb's list, unless the user has chosen others. mitmweb shows that a flow is intercepted by the
 # colour of its method (the request) or its time (the response).
 WEB_COLUMNS = ["method", "status", "comment", "time"]
-# The options of mitmproxy that say where it serves and how LM Studio is reached.
-OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure")
+# The options of mitmproxy that say where it serves and how LM Studio is reached, and one that must not be set.
+OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure", "stream_large_bodies")
 # The attribute of mitmproxy's master by which a script that is loaded later knows that it has to serve again.
 CLOSED = "_closed_without_bridge"
 # Set by the command line tool's --doctor; no setting, thus not in the table.
 DOCTOR = "doctor"
+STREAMING_OFF = (
+    "The option stream_large_bodies has been switched off: larger requests would reach LM Studio untranslated, which "
+    "answers with another model for one that it does not have. Answers are streamed whatever their size."
+)
 # How long the program on a port that is taken may need to answer. It runs on this machine.
 PORT_SECONDS = 0.5
 
@@ -76,6 +80,7 @@ class Startup:
         self._starting = True
         self._failed: list[str] = []
         self._port = 0
+        self._reported_streaming = False
         self._mode = ""
         self._demo_socket: socket.socket | None = None
         self._demo_port = 0
@@ -134,6 +139,12 @@ class Startup:
         # In mitmweb's list, the comment says more than the path of the call to LM Studio.
         if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
             changes["web_columns"] = WEB_COLUMNS
+        # mitmproxy sends a larger request on as it comes, before it could be translated, and its model looked up.
+        if ctx.options.stream_large_bodies:
+            changes["stream_large_bodies"] = None
+            if not self._reported_streaming:
+                self._reported_streaming = True
+                logger.warning(STREAMING_OFF)
         self._port = settings.listen.port
         if changes:
             ctx.options.update(**changes)

@@ -49,6 +49,7 @@ class FakeTranslation:
 
     def __init__(self, *, wants_lines: bool = True) -> None:
         self.wants_lines = wants_lines
+        self.model = ""
         self.fed: list[tuple[bytes, int]] = []
         self.started = self.rejected = self.failed = False
         self.held = 0

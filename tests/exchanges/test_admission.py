@@ -163,7 +163,7 @@ def test_a_check_that_fails_lets_nobody_in(bridge: Bridge, monkeypatch: pytest.M
     assert response_of(exchange)[0] == 500
     asyncio.run(exchange.request())
     assert response_of(exchange)[0] == 500
-    exchange.response()
+    asyncio.run(exchange.response())
 
 
 def test_an_upload_is_sent_on_before_its_body_comes(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_a_body_that_becomes_too_large(
     exchange = admitted(bridge, flow_of(path="/v1/chat/completions", body=b"bomb", content_encoding="gzip"))
     asyncio.run(exchange.request())
     assert (asked, response_of(exchange)[0]) == ([], 413)
-    exchange.response()
+    asyncio.run(exchange.response())
     assert gzip.decompress(kept(exchange).request) == b"bomb"
 
 

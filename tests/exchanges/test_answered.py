@@ -31,7 +31,7 @@ def test_a_response_of_the_bridges_own(exchange_of: MakeExchange, method: str, b
     asyncio.run(exchange.responseheaders())
     exchange.flow.intercept()
     assert exchange.flow.intercepted
-    exchange.response()
+    asyncio.run(exchange.response())
     assert kept(exchange).kind == "answer"
 
 
@@ -50,5 +50,5 @@ def test_a_recorded_answer_keeps_its_record(exchange_of: MakeExchange, master: o
     assert (request.url, request.headers["a"], request.raw_content) == ("http://then:1/v1/x?q", "b", b"call")
     assert playback.flowmap[b"key"] == [recorded, other]
     exchange.flow.response = http.Response.make(200, b"then")
-    exchange.response()
+    asyncio.run(exchange.response())
     assert (kept(exchange).model, kept(exchange).numbers) == ("then", Numbers(total=5))

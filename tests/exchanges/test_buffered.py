@@ -73,7 +73,7 @@ def test_the_response_is_translated(exchange_of: MakeExchange, bridge: Bridge) -
     assert exchange.flow.response is not None
     assert not exchange.flow.response.stream
     exchange.flow.response.raw_content = b"vectors"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"translated vectors")
     assert len(translation.fed) == 1
     record = kept(exchange)
@@ -90,7 +90,7 @@ def refuse(exchange: Exchange, hold: Callable[..., Holding], body: bytes, *, end
     asyncio.run(exchange.responseheaders())
     assert exchange.flow.response is not None
     exchange.flow.response.raw_content = body
-    exchange.response()
+    asyncio.run(exchange.response())
 
 
 class LMStudio:
@@ -157,7 +157,7 @@ def test_a_response_that_is_whole_already_is_not_waited_for(exchange_of: MakeExc
     call(exchange)
     answer(exchange, 200, EVENTS, b"from another addon")
     asyncio.run(exchange.responseheaders())
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"translated from another addon")
 
 

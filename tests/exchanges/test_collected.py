@@ -32,7 +32,7 @@ def test_every_event_is_translated_when_it_comes(exchange_of: MakeExchange, hold
     assert holding.seconds is None, "however long it takes"
     assert exchange.flow.response is not None
     exchange.flow.response.raw_content = b"ab"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"whole")
     assert len(translation.fed) == 3
     assert kept(exchange).upstream == b"ab"
@@ -42,7 +42,7 @@ def test_an_error_is_not_waited_for_to_end(exchange_of: MakeExchange, hold: Make
     async def scenario() -> None:
         await exchange.responseheaders()
         assert written(exchange, b"a", b"!", b"more", b"") == [b"failed"]
-        exchange.response()
+        await exchange.response()
 
     hold(b"a", b"!", b"never seen")
     exchange = exchange_of()
@@ -67,5 +67,5 @@ def test_where_no_head_can_be_held_all_is_translated_at_the_end(
     begin(exchange)
     assert exchange.flow.response is not None
     exchange.flow.response.raw_content = b"ab"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"translated ab")

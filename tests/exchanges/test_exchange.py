@@ -42,7 +42,7 @@ def test_an_exchange_ends_once_and_releases_what_it_holds(
     if ends == "error":
         made.flow.error = Error("Client disconnected.")
     for _ in range(2):
-        exchanges.response(made.flow) if ends == "response" else exchanges.error(made.flow)
+        asyncio.run(exchanges.response(made.flow)) if ends == "response" else exchanges.error(made.flow)
     assert (made.recorder.is_finished, released, labelled[-1]) == (True, [1], made.flow)
     assert not exchanges.busy_clients
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_recorded_is_still_released(exchange_of: MakeExchange, ca
     made = exchange_of()
     made.handler = Broken(made)
     answer(made, body=b"")
-    made.response()
+    asyncio.run(made.response())
     assert released == [1]
     assert "/api/chat could not be recorded" in caplog.text
 
@@ -70,7 +70,7 @@ def test_a_connection_is_closed_as_its_client_asked(exchange_of: MakeExchange, c
     made = exchange_of(flow_of(connection=connection))
     made.flow.request.headers.pop("connection", None)
     answer(made, body=b"")
-    made.response()
+    asyncio.run(made.response())
     assert made.flow.response is not None
     assert (made.flow.response.headers.get("connection") == "close") is closes
 
@@ -104,7 +104,7 @@ def test_a_flow_that_stays_in_the_list_does_not_hold_its_exchange(
         answer(made)
         assert made.flow.response is not None
         made.flow.response.stream = lambda data: [made.path.encode()]
-        exchanges.response(made.flow)
+        asyncio.run(exchanges.response(made.flow))
         return made.flow, weakref.ref(made)
 
     flow, reference = leave()

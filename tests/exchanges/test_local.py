@@ -60,7 +60,7 @@ def test_its_response_passes_through(exchange_of: MakeExchange, service: loopbac
     answer(exchange, headers=http.Headers(content_type="application/x-ndjson", transfer_encoding="chunked"))
     asyncio.run(exchange.responseheaders())
     assert written(exchange, b'{"status":"success"}\n', b"") == [b'{"status":"success"}\n']
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b'{"status":"success"}\n')
     assert (kept(exchange).status, kept(exchange).upstream) == (0, b""), "LM Studio has said nothing"
 

@@ -64,7 +64,7 @@ def test_the_body_passes_through(exchange_of: MakeExchange, version: str, chunke
     assert ("Transfer-Encoding" in found) is (chunked and version == "HTTP/1.1")
     assert (found.get("Connection") == "close") is (version == "HTTP/1.0")
     assert written(exchange, b"data: 1\n\n", b"", b"data: 2\n\n") == [b"data: 1\n\n", b"data: 2\n\n"]
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"data: 1\n\ndata: 2\n\n")
     assert (kept(exchange).kind, kept(exchange).upstream, released) == ("relay", b"", [1]), "it is kept once"
 
@@ -76,7 +76,7 @@ def buffered(exchange: Exchange, status: int, body: bytes) -> None:
     asyncio.run(exchange.responseheaders())
     assert not exchange.flow.response.stream
     exchange.flow.response.raw_content = body
-    exchange.response()
+    asyncio.run(exchange.response())
 
 
 def test_a_body_is_changed(exchange_of: MakeExchange) -> None:

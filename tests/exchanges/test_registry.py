@@ -22,7 +22,7 @@ def test_a_flow_that_is_none_of_ours_is_left_alone(exchanges: Exchanges) -> None
     async def all_hooks() -> None:
         await exchanges.request(flow)
         await exchanges.responseheaders(flow)
-        exchanges.response(flow)
+        await exchanges.response(flow)
         exchanges.error(flow)
 
     asyncio.run(all_hooks())
@@ -39,7 +39,7 @@ def test_the_hooks_reach_the_handler(exchanges: Exchanges, exchange_of: MakeExch
         async def responseheaders(self) -> None:
             called.append("responseheaders")
 
-        def response(self) -> None:
+        async def response(self) -> None:
             called.append("response")
 
     made = exchange_of()
@@ -51,7 +51,7 @@ def test_the_hooks_reach_the_handler(exchanges: Exchanges, exchange_of: MakeExch
         answer(made)
         await exchanges.request(made.flow)
         await exchanges.responseheaders(made.flow)
-        exchanges.response(made.flow)
+        await exchanges.response(made.flow)
 
     asyncio.run(all_hooks())
     assert called == ["request", "responseheaders", "response"]
@@ -103,7 +103,7 @@ def test_large_bodies_are_cut_when_they_have_been_sent(
     async def scenario() -> http.HTTPFlow:
         made = exchange_of(flow_of(body=b"x" * (limit + 5)))
         answer(made, body=b"{}")
-        exchanges.response(made.flow)
+        await exchanges.response(made.flow)
         await asyncio.sleep(0.05)
         assert len(made.flow.request.raw_content or b"") == limit + 5, "it is still being sent"
         if again:

@@ -31,7 +31,7 @@ def test_the_translation_becomes_the_flows_response(exchange_of: MakeExchange) -
     assert written(exchange, b"a", b": ping", b"b", b"") == [], "nobody waits for it"
     assert exchange.flow.response is not None
     assert exchange.flow.response.headers["content-type"] == "application/x-ndjson"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"<a>\n<b>\nend\n")
     assert kept(exchange).upstream == b"a: pingb"
 
@@ -40,7 +40,7 @@ def test_an_error_alone_gets_its_status(exchange_of: MakeExchange) -> None:
     exchange = exchange_of()
     replayed(exchange)
     written(exchange, b"!", b"")
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (502, b"error\n"), "the flow shows what the translation said"
 
 
@@ -48,7 +48,7 @@ def test_lines_before_an_error_stay(exchange_of: MakeExchange) -> None:
     exchange = exchange_of()
     replayed(exchange)
     written(exchange, b"a", b"!", b"")
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"<a>\nerror\n")
 
 
@@ -58,7 +58,7 @@ def test_a_refusal_is_shown(exchange_of: MakeExchange, hold: Callable[..., Holdi
     translation = replayed(exchange, 404)
     assert exchange.flow.response is not None
     exchange.flow.response.raw_content = b"no"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (404, b"translated no")
     assert len(translation.fed) == 1
 
@@ -84,5 +84,5 @@ def test_a_replayed_response_that_is_no_stream(exchange_of: MakeExchange) -> Non
     assert exchange.flow.response is not None
     assert not exchange.flow.response.stream
     exchange.flow.response.raw_content = b"{}"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"translated {}")

@@ -22,7 +22,7 @@ from tests.exchanges.conftest import (
 
 from ollama_lmstudio.exchanges import exchange as exchanges
 from ollama_lmstudio.exchanges.exchange import Exchange
-from ollama_lmstudio.exchanges.streamed import HOLD_SECONDS, Streamed
+from ollama_lmstudio.exchanges.streamed import Streamed
 from ollama_lmstudio.internals import connections, held_heads, interface
 from ollama_lmstudio.outcomes import StreamedCall
 
@@ -49,7 +49,7 @@ def test_a_chunk_is_fed_once_and_its_line_written_when_it_comes(exchange_of: Mak
     exchange = exchange_of()
     translation = streamed(exchange)
     asyncio.run(exchange.responseheaders())
-    assert holding.seconds == HOLD_SECONDS
+    assert holding.seconds == held_heads.HOLD_SECONDS
     assert [data for data, _ in translation.fed] == [b": ping", b"a"]
     # mitmproxy hands over again what has come while the head was held.
     assert written(exchange, b": ping") == []
@@ -59,7 +59,7 @@ def test_a_chunk_is_fed_once_and_its_line_written_when_it_comes(exchange_of: Mak
     assert written(exchange, b"") == [b"end\n"]
     assert [data for data, _ in translation.fed] == [b": ping", b"a", b"b", b": ping", b""]
     assert translation.fed[:2] == [(b": ping", 100), (b"a", 101)]
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"<a>\n<b>\nend\n")
     assert kept(exchange).upstream == b": pingab: ping"
     assert exchange.flow.response is not None
@@ -190,7 +190,7 @@ def test_an_answer_that_is_there_only_when_its_stream_ends(exchange_of: MakeExch
     asyncio.run(exchange.responseheaders())
     assert exchange.flow.response is not None
     exchange.flow.response.raw_content = b"a"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (200, b"<a>\nend\n")
 
 
@@ -202,7 +202,7 @@ def test_a_stream_that_ends_with_nothing(exchange_of: MakeExchange, hold: MakeHo
     assert exchange.flow.response is not None
     assert not exchange.flow.response.stream
     exchange.flow.response.raw_content = b": ping"
-    exchange.response()
+    asyncio.run(exchange.response())
     assert response_of(exchange) == (502, b"failed")
     assert [data for data, _ in translation.fed] == [b": ping", b""]
 
@@ -260,7 +260,7 @@ def test_an_answer_is_shown_while_it_comes(
         for chunk in (b"a", b"b", b""):
             written(exchange, chunk)
             await asyncio.sleep(0.03)
-        exchange.response()
+        await exchange.response()
         await asyncio.sleep(0.03)
 
     asyncio.run(scenario())

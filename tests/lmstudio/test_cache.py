@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from ollama_lmstudio.lmstudio.cache import MISS_SECONDS, CatalogCache
-from ollama_lmstudio.lmstudio.catalog import Catalog, Model, Resolution
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 
 TTL = 300.0
@@ -294,5 +294,56 @@ def test_an_exact_id_is_looked_for_in_a_fresh_list_too() -> None:
         assert (found.id, source.calls) == ("a", 2)
         assert await cache.exact("a") == found
         assert source.calls == 2
+
+    run(scenario)
+
+
+def model(key: str, *instances: str) -> Model:
+    return Model(key, instances=tuple(Instance(id_) for id_ in instances))
+
+
+ONE_AND_TWO = Catalog((model("one", "one", "named"), model("two", "two")))
+
+
+@pytest.mark.parametrize(
+    ("now", "answered", "right", "reads"),
+    [
+        (ONE_AND_TWO, "one", True, 1),
+        (ONE_AND_TWO, "named", True, 1),
+        (ONE_AND_TWO, "ONE", True, 1),
+        (ONE_AND_TWO, "one:7", True, 1),
+        (ONE_AND_TWO, "two", False, 2),
+        (Catalog((model("two", "two"),)), "two", False, 2),
+        (Catalog((model("two", "two"),)), "unknown", False, 2),
+        (Catalog((model("one", "new"), model("two"))), "new", True, 2),
+        (Catalog((model("one"), model("two", "new"))), "new", False, 2),
+        (Catalog((model("one"),)), "somebody's spelling of one", True, 2),
+    ],
+)
+def test_an_answer_is_believed_if_the_list_says_that_it_is_the_models(
+    now: Catalog, answered: str, right: bool, reads: int
+) -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(ONE_AND_TWO, now)
+        cache = CatalogCache(source, TTL, Keys, clock)
+        await cache.get()
+        assert await cache.confirm("one", answered) is right
+        assert source.calls == reads
+        if right:
+            assert await cache.confirm("one", answered)
+            assert source.calls == reads, "what the list allows is not asked again"
+
+    run(scenario)
+
+
+def test_what_was_believed_is_looked_up_again_in_another_list() -> None:
+    async def scenario(clock: Clock) -> None:
+        source = Source(catalog("one"), catalog("one"), catalog("one"), Catalog((model("two", "odd"),)))
+        cache = CatalogCache(source, TTL, Keys, clock)
+        await cache.get()
+        assert await cache.confirm("one", "odd")
+        await cache.refresh()
+        clock.now += TTL
+        assert not await cache.confirm("one", "odd")
 
     run(scenario)

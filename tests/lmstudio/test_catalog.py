@@ -314,3 +314,28 @@ def test_exact_prefers_a_key_to_a_variant() -> None:
     found = Catalog((Model("a", variants=("a@q4",)), Model("a@q4"))).exact("a@q4")
     assert found is not None
     assert found.model.key == "a@q4"
+
+
+@pytest.mark.parametrize(
+    ("id_", "key"),
+    [
+        ("q/one", "q/one"),
+        ("Q/ONE", "q/one"),
+        ("q/one@q4", "q/one"),
+        ("my-name", "q/one"),
+        ("q/one:2", "q/one"),
+        ("q/one:3", "q/one"),
+        ("two", "two"),
+        ("two:2", "two"),
+        ("one", None),
+        ("two:latest", None),
+        ("three", None),
+        ("three:2", None),
+        ("", None),
+    ],
+)
+def test_an_id_has_one_owner(id_: str, key: str | None) -> None:
+    instances = (Instance("my-name"), Instance("q/one:2"))
+    catalog = Catalog((Model("q/one", instances=instances, variants=("q/one@q4",)), Model("two")))
+    owner = catalog.owner(id_)
+    assert (owner.key if owner else None) == key

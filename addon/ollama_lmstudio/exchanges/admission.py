@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
+from typing import TypeVar
 
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -27,6 +30,8 @@ from .local import Local
 from .registry import Exchanges
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A refused request with a larger body is not read to its end: mitmproxy would, before it sends the response.
 REFUSED_BODY_BYTES = 65536
@@ -80,6 +85,8 @@ def _admit(exchange: Exchange) -> None:
     if origin and not access.is_same_origin(origin, host):
         exchange.cors_headers = access.cors_headers(gate, origin)
     exchange.handler = Admitted(exchange)
+    # With the option stream_large_bodies, mitmproxy would send a large body on before the request hook.
+    flow.request.stream = False
     if upload := routes.upload(request.method, request.path):
         local = exchange.handler = Local(exchange, upload(request, exchange.bridge.services))
         exchange.recorder.set_outcome(local.job)
@@ -120,13 +127,7 @@ class _Deciding(Handler):
     handlers: Handlers
 
     async def request(self) -> None:
-        try:
-            outcome = await self.decide()
-        except (OllamaError, LMStudioError) as e:
-            outcome = Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
-        except Exception:
-            logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
-            outcome = _internal_error()
+        outcome = await self.outcome_or_error(self.decide)
         if outcome is None:
             return
         if not isinstance(outcome, recording.RecordedAnswer):
@@ -140,6 +141,16 @@ class _Deciding(Handler):
     async def decide(self) -> Outcome | recording.RecordedAnswer | None:
         """Return what becomes of the request; None if it was killed or answered meanwhile."""
         raise NotImplementedError
+
+    async def outcome_or_error(self, decide: Callable[[], Awaitable[T]]) -> T | Response:
+        """Return what `decide` returns, or the response for what it raises."""
+        try:
+            return await decide()
+        except (OllamaError, LMStudioError) as e:
+            return Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
+        except Exception:
+            logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
+            return _internal_error()
 
     async def call_endpoint(self, request: Request) -> Outcome:
         """Return what the endpoint of a request makes of it."""
@@ -161,6 +172,7 @@ class Admitted(_Deciding):
         request = await self._read(request)
         if self.exchange.is_answered:
             return None
+        self.exchange.decide_again = partial(self.outcome_or_error, partial(self.call_endpoint, request))
         return recording.find(playback.recorded_flows(), request) or await self.call_endpoint(request)
 
     async def _decompress(self) -> Response | None:

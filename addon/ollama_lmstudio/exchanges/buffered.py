@@ -7,9 +7,11 @@ from http import HTTPStatus
 from ..internals import held_heads
 from ..lifetimes import wants_load
 from ..lmstudio import sse
+from ..lmstudio.answering_model import model_of_body
 from ..lmstudio.errors import LMStudioError, error_from_response
 from ..outcomes import BodyTranslation, Call, Measured, Response
-from . import upstream
+from ..threads import run_in_thread_if_large
+from . import substitution, upstream
 from .exchange import Exchange, Handler
 
 
@@ -23,6 +25,7 @@ class Buffered(Handler):
         self._call = call
         self._early: Response | None = None
         """The client's response, where it is known before LM Studio's is whole."""
+        self._is_answered_locally = False
 
     @property
     def translation(self) -> BodyTranslation:
@@ -64,19 +67,59 @@ class Buffered(Handler):
             return
         try:
             await call.reload()
-            status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
+            self._early = await self._call_once_more()
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)
             self._early = self.translation.fail(e)
             return
-        if status == HTTPStatus.OK:
+        if self.recorder.record.status == HTTPStatus.OK:
             self.bridge.services.lifetimes.not_on_demand()
-        self.recorder.record.status = status
-        self._early = self._translate(status, content_type, body)
 
-    def response(self) -> None:
-        if not self.exchange.head_sent:
-            self.exchange.respond(self._early or self.translate_response())
+    async def _call_once_more(self) -> Response:
+        """Send the call once more, as one of the bridge's own, and return the client's response for what came.
+
+        Raises LMStudioError where nothing came, or the answer of another model.
+        """
+        call = self._call
+        status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
+        answered = model_of_body(content_type, body) if status == HTTPStatus.OK else ""
+        if await substitution.is_substitute(self.exchange, call.model, answered):
+            raise substitution.other_model(call.model)
+        self.recorder.record.status = status
+        return self._translate(status, content_type, body)
+
+    async def answer_for_substitute(self) -> Response:
+        """Return the client's response in place of another model's answer.
+
+        It is that there is no such model, or, where the name means another one by now, the answer of that.
+        """
+        try:
+            outcome = await substitution.decide_again(self.exchange, self._call.model)
+            if isinstance(outcome, Response):
+                self._is_answered_locally = True
+                return outcome
+            assert isinstance(outcome, Call)
+            self.close()
+            self._call = outcome
+            return await self._call_once_more()
+        except LMStudioError as e:
+            return self.translation.fail(e)
+
+    async def response(self) -> None:
+        if self.exchange.head_sent:
+            return
+        self.exchange.respond(self._early or await self.checked_response())
+
+    async def checked_response(self) -> Response:
+        """Return the client's response, once it is known that the model answered that was asked for."""
+        response = self.flow.response
+        assert response is not None
+        if response.status_code == HTTPStatus.OK:
+            content_type, body = response.headers.get("content-type", ""), response.raw_content or b""
+            answered = await run_in_thread_if_large(len(body), model_of_body, content_type, body)
+            if await substitution.is_substitute(self.exchange, self._call.model, answered):
+                return await self.answer_for_substitute()
+        return self.translate_response()
 
     def translate_response(self) -> Response:
         """Return the client's response for the flow's."""
@@ -98,8 +141,9 @@ class Buffered(Handler):
         self.translation.paused(duration)
 
     def measured(self) -> Measured | None:
-        return self.translation.measured()
+        return None if self._is_answered_locally else self.translation.measured()
 
     def close(self) -> None:
         if self._call.release is not None:
             self._call.release()
+            self._call.release = None

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from ..internals import held_heads
 from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
+from . import substitution
 from .buffered import Buffered
 from .exchange import Exchange
 
@@ -16,9 +17,10 @@ class Collected(Buffered):
     The head of the response is held meanwhile: its status follows from what the stream says.
     """
 
+    _call: CollectedCall | StreamedCall
+
     def __init__(self, exchange: Exchange, call: CollectedCall | StreamedCall) -> None:
         super().__init__(exchange, call)
-        self._translation = call.translation
         self._fed = 0
         """How many chunks of the stream have been translated while the head was held."""
         self._is_fed_whole = False
@@ -27,36 +29,52 @@ class Collected(Buffered):
 
     @property
     def translation(self) -> StreamTranslation:
-        return self._translation
+        return self._call.translation
 
     def feed_held(self, held: held_heads.HeldBody) -> None:
         """Translate those chunks that have come since the last time."""
         for at, data in held.data[self._fed :]:
             self.recorder.add_upstream(data, at)
-            self._lines += self._translation.feed(data, at)
+            self._lines += self.translation.feed(data, at)
         self._fed = len(held.data)
 
     def flush_held(self, held: held_heads.HeldBody) -> None:
         """Translate the end of a stream that has ended while the head was held."""
-        self._lines += self._translation.flush(held.ended_at)
+        self._lines += self.translation.flush(held.ended_at)
         self._is_fed_whole = True
 
     async def stream(self) -> None:
         def failed(held: held_heads.HeldBody) -> bool:
-            self.feed_held(held)
-            return self._translation.failed
+            return self.has_started(held) and self.translation.failed
 
-        held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, failed)
-        if held is None:
+        clock = self.bridge.clock.monotonic
+        held = await held_heads.hold(self.flow, clock, self.has_started)
+        if held is None or (self.has_started(held) and await self.is_substitute()):
             return
+        held = await held_heads.hold(self.flow, clock, failed) or held
         if failed(held):
-            self.exchange.respond_at_once(self._translation.response())
+            self.exchange.respond_at_once(self.translation.response())
         elif held.ended_at:
             self.flush_held(held)
+
+    def has_started(self, held: held_heads.HeldBody) -> bool:
+        """Translate what has come; return whether the answer has begun."""
+        self.feed_held(held)
+        return self.translation.started
+
+    async def is_substitute(self) -> bool:
+        """Return whether the answer that has begun is of another model; the client has its response then."""
+        if not await substitution.is_substitute(self.exchange, self._call.model, self.translation.model):
+            return False
+        self.exchange.respond_at_once(await self.answer_for_substitute())
+        return True
+
+    async def checked_response(self) -> Response:
+        return self.translate_response() if self._is_fed_whole else await super().checked_response()
 
     def translate_response(self) -> Response:
         if not self._is_fed_whole:
             return super().translate_response()
-        if self._lines and not self._translation.failed:
+        if self._lines and not self.translation.failed:
             return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
-        return self._translation.response()
+        return self.translation.response()

@@ -27,6 +27,9 @@ PassedThrough   Passthrough            send it on          pass the body through
 Local           LocalStream, BodySink  send it to the      pass the body through      -                 503
                                        loopback service
 
+A call or a request that is passed on names a model, and so does LM Studio's answer: that of another model is never
+told (`substitution`). It is looked at before anything is: at the first event of a stream, and in a whole body.
+
 After `response` or `error`, of which mitmproxy calls exactly one, every exchange is recorded and closed.
 """
 
@@ -34,6 +37,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from mitmproxy import http
@@ -42,7 +46,7 @@ from mitmproxy.flow import Error
 from ..internals import connections, interception
 from ..internals.headers import SealedHeaders
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
-from ..outcomes import Headers, Measured, Request, Response
+from ..outcomes import Headers, Measured, Outcome, Request, Response
 from ..record.record import Record
 from ..record.recorder import Recorder
 from . import responses
@@ -77,7 +81,7 @@ class Handler:
     async def responseheaders(self) -> None:
         """Choose what happens to the body of a response whose head has come."""
 
-    def response(self) -> None:
+    async def response(self) -> None:
         """Complete a response that has come."""
 
     def error(self, error: LMStudioError) -> None:
@@ -126,6 +130,8 @@ class Exchange:
         """The headers of the request that is sent, once it is another one."""
         self.head_sent = False
         """Whether the head of the response has been passed to mitmproxy, before LM Studio's body has ended."""
+        self.decide_again: Callable[[], Awaitable[Outcome]] | None = None
+        """Decides anew what becomes of the request; None for one that the user replays, which is sent as it is."""
         self.handler = Handler(self)
 
     @property
@@ -161,12 +167,12 @@ class Exchange:
         await self.handler.responseheaders()
         self._say_close()
 
-    def response(self) -> None:
+    async def response(self) -> None:
         """Complete the response, and end."""
         if self.flow.response is None:
             return
         try:
-            self.handler.response()
+            await self.handler.response()
             self._say_close()
         finally:
             self._end()
@@ -203,10 +209,14 @@ class Exchange:
         self.flow.response.headers = responses.headers(response, self.cors_headers)
         self.flow.response.headers["Content-Length"] = str(len(response.body))
         bodies = [response.body]
-        self.flow.response.stream = lambda data: [bodies.pop()] if bodies else []
+
+        def body() -> bytes:
+            return bodies.pop() if bodies else b""
+
+        self.flow.response.stream = lambda data: [body()] if bodies else []
         self.recorder.client_body.add(response.body)
         self.head_sent = True
-        self.end_soon(b"")
+        self.end_soon(body)
 
     def respond_in_error(self, response: Response) -> None:
         """Respond in the error hook, past mitmproxy, which would send an error page of its own."""
@@ -215,7 +225,7 @@ class Exchange:
         connections.write_last(self.flow, responses.raw(response, self.cors_headers))
         self.respond(response)
 
-    def end_soon(self, last: bytes) -> None:
+    def end_soon(self, last: Callable[[], bytes]) -> None:
         """Write the last bytes to the client and close its connection, should LM Studio's stream not end in time."""
         asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_if_live, self.flow, last)
 
@@ -250,6 +260,6 @@ class Exchange:
             self.bridge.idle_connections.left_by(self.flow)
 
 
-def _end_if_live(flow: http.HTTPFlow, last: bytes) -> None:
+def _end_if_live(flow: http.HTTPFlow, last: Callable[[], bytes]) -> None:
     if flow.live:
-        connections.write_last(flow, last)
+        connections.write_last(flow, last())

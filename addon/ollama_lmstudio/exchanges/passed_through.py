@@ -7,14 +7,20 @@ from http import HTTPStatus
 from mitmproxy import http
 
 from .. import routes
+from ..internals import held_heads
+from ..lmstudio import sse
+from ..lmstudio.answering_model import FirstEvent, model_of_body
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
-from ..outcomes import Passthrough
+from ..outcomes import Passthrough, Response
+from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer
-from . import downstream, upstream
+from . import downstream, substitution, upstream
 from .exchange import Exchange, Handler
 
 # LM Studio says with a 200 that it does not have a path. No such response is larger.
 UNKNOWN_ROUTE_BYTES = 4096
+# The headers of a response that belong to its body.
+OF_THE_BODY = (*downstream.NOT_FOR_CLIENTS, "content-length", "content-type", "date", "etag")
 # What LM Studio says of a token that it refuses may repeat it.
 TOKEN_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -39,24 +45,97 @@ class PassedThrough(Handler):
         if response.raw_content is not None:
             return
         chunked = "chunked" in response.headers.get("transfer-encoding", "")
+        if self._has_events_of_model(response) and await self._is_substitute():
+            return
         downstream.pass_headers(self.exchange)
         if not self._is_buffered(response):
             add = self.recorder.add_upstream
             downstream.pass_body(self.exchange, lambda data: add(data, clock()), chunked=chunked)
 
+    def _has_events_of_model(self, response: http.Response) -> bool:
+        content_type = response.headers.get("content-type", "")
+        return (
+            bool(self._passthrough.model)
+            and response.status_code == HTTPStatus.OK
+            and self._passthrough.rewrite is None
+            and sse.is_event_stream(content_type)
+        )
+
+    async def _is_substitute(self) -> bool:
+        """Hold the head up to the first event, and return whether that is another model's: the client is answered then.
+
+        Where it does not come in time, LM Studio's list tells.
+        """
+        first, read, asked = FirstEvent(self.bridge.services.settings.max_buffer_size), 0, self._passthrough.model
+
+        def has_come(held: held_heads.HeldBody) -> bool:
+            nonlocal read
+            for _, data in held.data[read:]:
+                first.feed(data)
+            read = len(held.data)
+            return first.has_come
+
+        held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, has_come, held_heads.HOLD_SECONDS)
+        if held is None or (held.over and not has_come(held)):
+            return False
+        if not has_come(held):
+            is_substitute = await substitution.is_gone(self.exchange, asked)
+        else:
+            is_substitute = await substitution.is_substitute(self.exchange, asked, first.model)
+        if is_substitute:
+            self.exchange.respond_at_once(await self._answer_for_substitute())
+        return is_substitute
+
+    async def _answer_for_substitute(self) -> Response:
+        """Return the client's response in place of another model's answer: an error, or the answer of the right one."""
+        try:
+            outcome = await substitution.decide_again(self.exchange, self._passthrough.model)
+            if isinstance(outcome, Response):
+                return outcome
+            assert isinstance(outcome, Passthrough)
+            self.close()
+            self._passthrough = outcome
+            status, content_type, body = await self.bridge.services.client.post(outcome.path, outcome.body)
+            if status == HTTPStatus.OK:
+                answered = model_of_body(content_type, body)
+                if await substitution.is_substitute(self.exchange, outcome.model, answered):
+                    raise substitution.other_model(outcome.model)
+        except LMStudioError as e:
+            return error_answer(self.exchange.path, e.status, scrub(e.message, self.bridge.services.secrets))
+        self.recorder.record.status = status
+        self.recorder.add_upstream(body, self.bridge.clock.monotonic())
+        if status == HTTPStatus.OK and outcome.rewrite is not None:
+            body = outcome.rewrite(body)
+        return Response(status, scrub_bytes(body, self.bridge.services.secrets), content_type, self._other_headers())
+
+    def _other_headers(self) -> tuple[tuple[str, str], ...]:
+        """Return LM Studio's headers that do not depend on the body."""
+        assert self.flow.response is not None
+        headers = self.flow.response.headers.items(multi=True)
+        return tuple((name, value) for name, value in headers if name.lower() not in OF_THE_BODY)
+
     def _is_buffered(self, response: http.Response) -> bool:
         if response.status_code in TOKEN_REFUSED:
             return True
+        if response.status_code != HTTPStatus.OK:
+            return False
         length = response.headers.get("content-length", "")
         is_short = length.isdecimal() and int(length) <= UNKNOWN_ROUTE_BYTES
-        return response.status_code == HTTPStatus.OK and (self._passthrough.rewrite is not None or is_short)
+        is_whole = bool(self._passthrough.model) and "json" in response.headers.get("content-type", "")
+        return self._passthrough.rewrite is not None or is_short or is_whole
 
-    def response(self) -> None:
+    async def response(self) -> None:
         response = self.flow.response
         assert response is not None
         if self.exchange.head_sent:
             return
         body = response.raw_content or b""
+        if self._passthrough.model and response.status_code == HTTPStatus.OK:
+            content_type = response.headers.get("content-type", "")
+            answered = await run_in_thread_if_large(len(body), model_of_body, content_type, body)
+            if await substitution.is_substitute(self.exchange, self._passthrough.model, answered):
+                self.exchange.respond(await self._answer_for_substitute())
+                return
         self.recorder.add_upstream(body, self.bridge.clock.monotonic())
         if response.status_code in TOKEN_REFUSED:
             upstream.set_body(response, scrub_bytes(body, self.bridge.services.secrets))
@@ -74,3 +153,4 @@ class PassedThrough(Handler):
     def close(self) -> None:
         if self._passthrough.release is not None:
             self._passthrough.release()
+            self._passthrough.release = None

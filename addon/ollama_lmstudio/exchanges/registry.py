@@ -46,10 +46,13 @@ class Exchanges:
         if exchange := self._by_flow.get(flow.id):
             await exchange.responseheaders()
 
-    def response(self, flow: http.HTTPFlow) -> None:
+    async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response, and end the exchange."""
-        if exchange := self._by_flow.pop(flow.id, None):
-            exchange.response()
+        if exchange := self._by_flow.get(flow.id):
+            try:
+                await exchange.response()
+            finally:
+                self._by_flow.pop(flow.id, None)
             self._shorten_when_sent(exchange)
 
     def error(self, flow: http.HTTPFlow) -> None:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, Response
-from . import display
+from . import display, substitution
 from .collected import Collected
 
 
@@ -16,7 +16,7 @@ class Replayed(Collected):
     async def stream(self) -> None:
         response = self.flow.response
         assert response is not None
-        clock, translation = self.bridge.clock.monotonic, self._translation
+        clock, translation = self.bridge.clock.monotonic, self.translation
 
         def listen(data: bytes) -> list[bytes]:
             now = clock()
@@ -36,10 +36,15 @@ class Replayed(Collected):
     async def refused(self) -> None:
         """Leave a refusal to the user, who sees it."""
 
+    async def checked_response(self) -> Response:
+        if await substitution.is_substitute(self.exchange, self._call.model, self.translation.model):
+            return await self.answer_for_substitute()
+        return await super().checked_response()
+
     def translate_response(self) -> Response:
         if self._is_fed_whole and len(self._lines) > 1:
             return Response(HTTPStatus.OK, b"".join(self._lines), NDJSON)
         return super().translate_response()
 
     def error(self, error: LMStudioError) -> None:
-        self.recorder.client_body.add(b"".join(self._translation.abort(error)))
+        self.recorder.client_body.add(b"".join(self.translation.abort(error)))

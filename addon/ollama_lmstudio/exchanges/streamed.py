@@ -7,13 +7,10 @@ from mitmproxy import http
 from ..internals import connections, held_heads
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
-from . import display, responses
+from . import display, responses, substitution
 from .collected import Collected
 from .downstream import frame_chunks
 from .exchange import LAST_CHUNK, Exchange
-
-# A client waits no longer than this for the head of an answer that LM Studio has begun: then it is a 200.
-HOLD_SECONDS = 20
 
 
 class Streamed(Collected):
@@ -27,19 +24,24 @@ class Streamed(Collected):
     """Whether the client has the head of a 200, so that an error can only be a line."""
 
     async def stream(self) -> None:
-        def has_started(held: held_heads.HeldBody) -> bool:
-            self.feed_held(held)
-            return self._translation.started
-
-        held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, has_started, HOLD_SECONDS)
-        if held is not None and not has_started(held) and held.over:
+        held = await held_heads.hold(self.flow, self.bridge.clock.monotonic, self.has_started, held_heads.HOLD_SECONDS)
+        if held is not None and not self.has_started(held) and held.over:
             # Nothing but its end came: the response hook completes it, or the error hook if the connection broke.
             if held.ended_at:
                 self.flush_held(held)
-        elif self._translation.rejected:
-            self.exchange.respond_at_once(self._translation.response())
+        elif await self.is_substitute():
+            return
+        elif self.translation.rejected:
+            self.exchange.respond_at_once(self.translation.response())
         else:
             self._begin()
+
+    async def is_substitute(self) -> bool:
+        if self.translation.started or not await substitution.is_gone(self.exchange, self._call.model):
+            return await super().is_substitute()
+        # Nothing has come for so long that the head has to go. LM Studio has chosen a model when the call came.
+        self.exchange.respond_at_once(await self.answer_for_substitute())
+        return True
 
     def _begin(self) -> None:
         response = self.flow.response
@@ -47,7 +49,7 @@ class Streamed(Collected):
         headers = (("Content-Type", NDJSON), *responses.date(), *self.exchange.cors_headers)
         response.headers = http.Headers(header_fields(headers))
         frame_chunks(self.exchange, response)
-        response.stream = ChunkTranslator(self.exchange, self._translation, self._fed, self._lines)
+        response.stream = ChunkTranslator(self.exchange, self.translation, self._fed, self._lines)
         self.exchange.head_sent = self._has_begun = True
         display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
@@ -55,7 +57,7 @@ class Streamed(Collected):
         if not self._has_begun:
             super().error(error)
             return
-        lines = self._translation.abort(error)
+        lines = self.translation.abort(error)
         self.recorder.client_body.add(b"".join(lines))
         chunks = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
         connections.write_last(self.flow, b"".join(lines if self.exchange.http10 else [*chunks, LAST_CHUNK]))
@@ -117,7 +119,8 @@ class ChunkTranslator:
         if self._translation.failed and not self._is_ending:
             # The error line is the last one, even if LM Studio goes on.
             self._is_ending = True
-            self._exchange.end_soon(b"" if self._exchange.http10 else LAST_CHUNK)
+            last = b"" if self._exchange.http10 else LAST_CHUNK
+            self._exchange.end_soon(lambda: last)
         if not lines:
             return []
         written = b"".join(lines)

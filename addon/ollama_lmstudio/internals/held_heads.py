@@ -21,6 +21,9 @@ try:
 except ImportError:  # pragma: no cover - a mitmproxy to come
     http_layers = None  # type: ignore[assignment]
 
+# A client waits no longer than this for the head of an answer that LM Studio has begun: then it is a 200.
+HOLD_SECONDS = 20
+
 CRLF = b"\r\n"
 HEXADECIMAL = 16
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..unicode import well_formed
 from . import errors, repair, sse
+from .answering_model import model_of
 
 DONE = "[DONE]"
 
@@ -290,6 +291,8 @@ class AnswerReader:
         self._ended = False
         self.started = False
         """Whether output of the model, or the end of the answer, has come."""
+        self.model = ""
+        """The model that the answer names as its own, once an event has named one."""
 
     def feed(self, data: bytes) -> list[Part]:
         """Return the parts that these bytes complete."""
@@ -344,6 +347,8 @@ class AnswerReader:
         self._read_chunk(chunk, parts)
 
     def _read_chunk(self, chunk: Mapping[str, Any], parts: list[Part]) -> None:
+        if not self.model:
+            self.model = model_of(chunk)
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self._usage = usage

@@ -56,6 +56,8 @@ class CatalogCache:
         self._read_at: float | None = None
         self._reading: asyncio.Task[_Listing] | None = None
         self._last: _Listing | None = None
+        # Pairs of an id that was asked for and another one that answered, which the last list allows.
+        self._confirmed: set[tuple[str, str]] = set()
 
     @property
     def last(self) -> Catalog | None:
@@ -83,6 +85,28 @@ class CatalogCache:
         """Return the model with this very id; an id that is not in the list refreshes it once."""
         return await self._find(lambda listing: listing.catalog.exact(id_))
 
+    async def confirm(self, asked: str, answered: str) -> bool:
+        """Return whether `answered`, the id that an answer names, belongs to the model that was asked for as `asked`.
+
+        LM Studio answers for a model that it does not have with the one that is loaded. What the last list does not
+        tell makes it be read anew: an instance may have been loaded since, and the model may have been removed. An id
+        that the list does not know is believed, as long as it has the model that was asked for.
+        """
+        if answered == asked or (asked, answered) in self._confirmed:
+            return True
+        if self._last is not None and _is_known(self._last.catalog, asked, answered):
+            return True
+        catalog = await self.refresh()
+        owner = catalog.owner(answered)
+        is_right = catalog.owner(asked) is not None and (owner is None or _is_known(catalog, asked, answered))
+        if is_right:
+            self._confirmed.add((asked, answered))
+        return is_right
+
+    async def has(self, id_: str) -> bool:
+        """Return whether LM Studio has a model or an instance of this id now."""
+        return (await self.refresh()).owner(id_) is not None
+
     async def _find(self, lookup: Callable[[_Listing], Resolution | None]) -> Resolution | None:
         found = lookup(await self._fresh(self.ttl_seconds))
         if found is None and self._age() >= MISS_SECONDS:
@@ -109,6 +133,7 @@ class CatalogCache:
             # A list that was invalidated while it was read is right for those who wait for it, but not kept.
             if self._reading is this_task:
                 self._last = listing
+                self._confirmed.clear()
                 self._read_at = self._clock()
             return listing
         finally:
@@ -117,6 +142,12 @@ class CatalogCache:
 
     def _age(self) -> float:
         return math.inf if self._read_at is None else self._clock() - self._read_at
+
+
+def _is_known(catalog: Catalog, asked: str, answered: str) -> bool:
+    """Return whether two ids belong to one model of the list."""
+    owner = catalog.owner(asked)
+    return owner is not None and catalog.owner(answered) is owner
 
 
 def _retrieve_exception(task: asyncio.Task[_Listing]) -> None:

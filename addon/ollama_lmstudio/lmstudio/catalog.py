@@ -121,6 +121,19 @@ class Catalog:
     source: Source = "v1"
     skipped: tuple[str, ...] = ()
 
+    def owner(self, id_: str) -> Model | None:
+        """Return the model with this key, variant or instance id, in any case; None if the list has no such model.
+
+        `key:2`, a further instance that the list does not have yet, belongs to the model with the key.
+        """
+        folded = id_.lower()
+        for model in self.models:
+            ids = (model.key, *model.all_variants, *(instance.id for instance in model.instances))
+            if any(folded == known.lower() for known in ids):
+                return model
+        key, is_further_instance = _split_instance(id_)
+        return self.owner(key) if is_further_instance else None
+
     def exact(self, id_: str) -> Resolution | None:
         """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
         keyed = (model for model in self.models if model.key == id_)

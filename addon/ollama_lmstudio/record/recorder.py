@@ -107,6 +107,11 @@ class Recorder:
         if self.upstream_body.size > self._limit:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
+    def forget_upstream(self) -> None:
+        """Forget the response of LM Studio that has come: another one takes its place."""
+        self._first_ns, self._tail = 0, b""
+        self.upstream_body = CappedBody(self._limit)
+
     def update(self, flow: http.HTTPFlow) -> bool:
         """Store what has come of a stream in the flow, as far as it is kept; return whether that is anything new.
 

@@ -198,6 +198,16 @@ class Sim(Backend):
         """Unload an instance at once, as a user does in the app; answers under way end with an error."""
         self._in_loop(lambda: self.engine.remove(self._instance(instance_id), UNLOADED))
 
+    def download(self, model: SimModel) -> None:
+        """Have a model on disk at once, as after a download in the app."""
+        self._in_loop(lambda: self.state.models.__setitem__(model.key, model))
+
+    def delete(self, key: str) -> None:
+        """Delete a model from disk, as a user does in the app, and unload it. Raises KeyError for an unknown key."""
+        for instance in self.state.instances_of(self.state.models[key]):
+            self.unload(instance.id)
+        self._in_loop(lambda: self.state.models.pop(key))
+
     def crash(self, instance_id: str) -> None:
         """Crash a model: its instance is gone, and answers under way end with an error."""
         self._in_loop(lambda: self.engine.remove(self._instance(instance_id), CRASHED))

@@ -107,6 +107,11 @@ class Translator:
         return self._reader.started or self.ended
 
     @property
+    def model(self) -> str:
+        """The model that LM Studio's stream names as its own; empty before it has named one."""
+        return self._reader.model
+
+    @property
     def failed(self) -> bool:
         """Whether the answer has ended with an error."""
         return self.error is not None
