@@ -38,6 +38,7 @@ class Replayed(Collected):
 
     async def checked_response(self) -> Response:
         if await substitution.is_substitute(self.exchange, self._call.model, self.translation.model):
+            self.recorder.forget_translation()
             return await self.answer_for_substitute()
         return await super().checked_response()
 

@@ -112,6 +112,10 @@ class Recorder:
         self._first_ns, self._tail = 0, b""
         self.upstream_body = CappedBody(self._limit)
 
+    def forget_translation(self) -> None:
+        """Forget what has been streamed to the flow alone: its response is another one."""
+        self.client_body = CappedBody(self._limit)
+
     def update(self, flow: http.HTTPFlow) -> bool:
         """Store what has come of a stream in the flow, as far as it is kept; return whether that is anything new.
 
