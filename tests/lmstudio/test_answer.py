@@ -83,6 +83,15 @@ CALLS: dict[str, tuple[list[list[dict[str, Any]]], list[ToolCall]]] = {
         [ToolCall("1", "f", {"a": 1})],
     ),
     "empty id": ([[fragment(0, "", "f", "{}")]], [ToolCall("", "f", {})]),
+    "an empty entry": ([[{"index": 0, "id": "", "type": "function"}]], []),
+    "an empty entry of empty texts": ([[fragment(0, "1", "", "")]], []),
+    "an empty entry of nulls": ([[{"index": 0, "function": {"name": None, "arguments": None}}]], []),
+    "an empty entry before a call": (
+        [[fragment(0, "0")], [fragment(1, "1", "f", "{}")]],
+        [ToolCall("1", "f", {})],
+    ),
+    "an empty entry after a call": ([[fragment(0, "1", "f", "{}")], [fragment(None, "")]], [ToolCall("1", "f", {})]),
+    "an id before the name": ([[fragment(0, "1")], [fragment(0, None, "f", "{}")]], [ToolCall("1", "f", {})]),
 }
 
 
@@ -113,6 +122,34 @@ def test_broken_tool_calls_are_errors(fragments: list[dict[str, Any]], message: 
 @pytest.mark.parametrize("junk", [None, "x", [None], [{"function": None}], [{"function": {"name": 1}}]])
 def test_junk_for_tool_calls_does_not_raise(junk: object) -> None:
     answer.ToolCallAssembler().feed(junk)
+
+
+CUT: dict[str, tuple[list[list[dict[str, Any]]], list[ToolCall]]] = {
+    "in its arguments": ([[fragment(0, "1", "f", '{"a":"lorem ips')]], []),
+    "before its arguments": ([[fragment(0, "1", "f", "")]], []),
+    "in its name": ([[fragment(0, "1", "", '{"a')]], []),
+    "after a whole one": (
+        [[fragment(0, "1", "f", '{"a":1}')], [fragment(1, "2", "g", '{"b"')]],
+        [ToolCall("1", "f", {"a": 1})],
+    ),
+    "after one without arguments": (
+        [[fragment(0, "1", "f", "")], [fragment(1, "2", "g", "")]],
+        [ToolCall("1", "f", {})],
+    ),
+    "after it was whole": ([[fragment(0, "1", "f", '{"a":1}')]], [ToolCall("1", "f", {"a": 1})]),
+    "nothing but an empty entry": ([[fragment(0, "1")]], []),
+}
+
+
+@pytest.mark.parametrize(("fragments", "calls"), CUT.values(), ids=CUT)
+def test_of_tool_calls_that_were_cut_the_whole_ones_stay(
+    fragments: list[list[dict[str, Any]]], calls: list[ToolCall]
+) -> None:
+    assembler = answer.ToolCallAssembler()
+    for each in fragments:
+        assembler.feed(each)
+    assert assembler.finish_cut() == calls
+    assert not assembler
 
 
 def whole(message: dict[str, Any], finish: str | None = "stop", **rest: Any) -> list[answer.Part]:
@@ -152,6 +189,17 @@ def test_a_whole_answer_without_choices_is_an_error() -> None:
 def test_a_whole_answer_with_a_broken_call_is_an_error() -> None:
     parts = whole({"content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]})
     assert [type(part) for part in parts] == [Failure]
+
+
+def test_a_whole_answer_with_an_empty_entry() -> None:
+    parts = whole({"content": "I've created it", "tool_calls": [{"id": "", "type": "function"}]})
+    assert parts == [Content("I've created it"), End("stop", {}, {})]
+
+
+def test_a_whole_answer_whose_call_was_cut() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"path":"a'}}
+    parts = whole({"content": "I will", "tool_calls": [call]}, "length")
+    assert parts == [Content("I will"), End("length", {}, {})]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,19 @@ VECTORS: dict[str, Vector] = {
     "tool call with broken arguments": Vector(
         call(0, "1", "f", '{"a":') + END, error='the model called f with arguments that are not JSON: {"a":'
     ),
+    "tool call with nothing in it": Vector(
+        text("Hi") + delta(tool_calls=[{"index": 0, "id": "", "type": "function"}]) + END, ["Hi"]
+    ),
+    "tool call cut by the limit of tokens": Vector(
+        text("I will") + call(0, "1", "f", '{"path":"a') + delta("length") + USAGE_CHUNK + DONE,
+        ["I will"],
+        reason="length",
+    ),
+    "tool call cut after a whole one": Vector(
+        call(0, "1", "f", '{"a":1}') + call(1, "2", "g", '{"b') + delta("length") + USAGE_CHUNK + DONE,
+        calls=[("f", {"a": 1})],
+        reason="length",
+    ),
     "length": Vector(text("Hi") + delta("length") + USAGE_CHUNK + DONE, ["Hi"], reason="length"),
     "a reason that nobody knows": Vector(text("Hi") + delta("content_filter") + USAGE_CHUNK + DONE, ["Hi"]),
     "no usage": Vector(text("Hi") + FINISH + DONE, ["Hi"], counts=False),
@@ -363,6 +376,7 @@ def test_logprobs() -> None:
         (text("a")[:-1], False, False),
         (text("a"), True, False),
         (call(0, "1", "f", ""), True, False),
+        (call(0, "", "", ""), False, False),
         (b'event: error\ndata: {"error":"boom"}\n\n', True, True),
         (delta(role="assistant", content="") + b'data: {"error":"boom"}\n\n', True, True),
         (DONE, True, False),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
@@ -22,6 +23,8 @@ DONE = "[DONE]"
 
 # The finish_reason of an answer that has none: OpenAI's for an answer that the model ended itself.
 DEFAULT_FINISH = "stop"
+# The finish_reason of an answer that has reached its limit of tokens, perhaps in the middle of a tool call.
+CUT = "length"
 
 # Characters that an error message quotes of the arguments that a model wrote, and of an event that LM Studio sent.
 QUOTED_ARGUMENTS = 500
@@ -178,6 +181,11 @@ class _PartialCall:
         text = self.text
         return text if len(text) <= QUOTED_ARGUMENTS else f"{text[:QUOTED_ARGUMENTS]}..."
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of a call has come: LM Studio 0.3.21 ends some answers with an entry that has only a type."""
+        return not self.name and not self.text.strip()
+
     def is_complete(self) -> bool:
         """Return whether the arguments are an object already: further fragments cannot belong to this call."""
         try:
@@ -252,15 +260,29 @@ class ToolCallAssembler:
 
     def so_far(self) -> list[tuple[str, str, str]]:
         """Return id, name and arguments of each call, as far as they have come."""
-        return [(call.id, call.name, call.text) for call in self._calls]
+        return [(call.id, call.name, call.text) for call in self._calls if not call.is_empty]
 
     def finish(self) -> list[ToolCall]:
-        """Return the complete calls and forget them; raise ValueError with what is wrong with one."""
+        """Return the calls and forget them; raise ValueError with what is wrong with one."""
+        return [call.finish() for call in self._pop()]
+
+    def finish_cut(self) -> list[ToolCall]:
+        """Return those calls that were complete when the answer reached its limit of tokens, and forget all."""
+        calls = self._pop()
+        if calls and not calls[-1].text.strip():
+            calls.pop()  # its arguments had not begun
+        whole = []
+        for call in calls:
+            with suppress(ValueError):
+                whole.append(call.finish())
+        return whole
+
+    def _pop(self) -> list[_PartialCall]:
         calls, self._calls, self._at = self._calls, [], {}
-        return [call.finish() for call in calls]
+        return [call for call in calls if not call.is_empty]
 
     def __bool__(self) -> bool:
-        return bool(self._calls)
+        return any(not call.is_empty for call in self._calls)
 
 
 def _text(mapping: Mapping[str, Any], key: str) -> str:
@@ -364,8 +386,8 @@ class AnswerReader:
             content = delta.get("content")
             reasoning = delta.get("reasoning_content") or delta.get("reasoning")
             if delta.get("tool_calls"):
-                self.started = True
                 self._calls.feed(delta["tool_calls"])
+                self.started = self.started or bool(self._calls)
         else:
             content, reasoning = choice.get("text"), None
         if reasoning and isinstance(reasoning, str):
@@ -415,7 +437,7 @@ class AnswerReader:
             parts.append(Content(content, self._pop_logprobs()))
         if self._calls:
             try:
-                parts += self._calls.finish()
+                parts += self._calls.finish_cut() if self._finish_reason == CUT else self._calls.finish()
             except ValueError as e:
                 self._fail(parts, HTTPStatus.INTERNAL_SERVER_ERROR, str(e))
 
