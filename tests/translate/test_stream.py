@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ollama_lmstudio.lmstudio.answer import ThinkTags
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.translate.line_format import CHAT, GENERATE, LineFormat
 from ollama_lmstudio.translate.metrics import Timings
@@ -19,6 +20,7 @@ from ollama_lmstudio.translate.stream import ResponseOptions, Translator, Transl
 
 WALL = 1_700_000_000_000_000_000
 LIMIT = 4096
+ALWAYS = ThinkTags(always=True)
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
@@ -65,6 +67,7 @@ class Vector:
     counts: bool = True
     options: ResponseOptions = field(default_factory=ResponseOptions)
     recover: bool = False
+    think_tags: ThinkTags = field(default_factory=ThinkTags)
 
 
 HELLO = text("Hel") + text("lo")
@@ -77,6 +80,45 @@ VECTORS: dict[str, Vector] = {
     "think tags": Vector(text("<think>") + text("hm") + text("</think>") + text("\n\nHi") + END, ["Hi"], ["hm"]),
     "think tags in pieces": Vector(
         text("<th") + text("ink>h") + text("m</t") + text("hink") + text(">") + text(" Hi") + END, ["Hi"], ["h", "m"]
+    ),
+    "thoughts that nothing opened": Vector(
+        text("Okay") + text(" hi.") + text("\n</think>") + text("\n\nHi") + END,
+        ["Hi"],
+        ["Okay", " hi."],
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, hidden": Vector(
+        text("Okay") + text(" hi.") + text("\n</think>") + text("\n\nHi") + END,
+        ["Hi"],
+        options=ResponseOptions(hide_thinking=True),
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, cut by the limit of tokens": Vector(
+        text("Okay") + text(" hi.") + delta("length") + USAGE_CHUNK + DONE,
+        thinking=["Okay", " hi."],
+        reason="length",
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, before a tool call": Vector(
+        text("Okay") + call(0, "1", "f", "{}") + delta("tool_calls") + USAGE_CHUNK + DONE,
+        thinking=["Okay"],
+        calls=[("f", {})],
+        think_tags=ALWAYS,
+    ),
+    "thoughts of their own, of a model that cannot but think": Vector(
+        delta(reasoning_content="hm") + text("The </think> tag") + END, ["The </think> tag"], ["hm"], think_tags=ALWAYS
+    ),
+    "structured output of a model that cannot but think": Vector(
+        text('{"a":') + text("1}") + END,
+        ['{"a":', "1}"],
+        options=ResponseOptions(expects_json=True),
+        think_tags=ALWAYS,
+    ),
+    "a closing tag, where thoughts are not wanted": Vector(
+        text("Okay\n") + text("</think>") + text("\n\nHi") + END,
+        ["Okay\n", "Hi"],
+        options=ResponseOptions(hide_thinking=True),
+        think_tags=ThinkTags(drop_close=True),
     ),
     "think hidden": Vector(
         delta(reasoning="hm") + text("Hi") + END, ["Hi"], options=ResponseOptions(hide_thinking=True)
@@ -193,7 +235,7 @@ def translator(vector: Vector, line_format: LineFormat, *, streaming: bool = Tru
     response_options = ResponseOptions(streaming, vector.options.hide_thinking, vector.options.expects_json)
     timings = Timings(started_ns=1000, forwarded=2000, load=500)
     context = None if line_format is CHAT else lambda answer: [len(answer) + 1]
-    options = TranslatorOptions(WALL, LIMIT, recover=vector.recover, context=context)
+    options = TranslatorOptions(WALL, LIMIT, recover=vector.recover, think_tags=vector.think_tags, context=context)
     return Translator(line_format, "M:7b", response_options, timings, options)
 
 
@@ -287,6 +329,36 @@ def test_one_object_is_the_sum_of_the_lines(vector: Vector, line_format: LineFor
     assert [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])] == vector.calls
     assert body["done"] is True
     assert body["done_reason"] == vector.reason
+
+
+def test_what_was_taken_for_thoughts_was_the_answer() -> None:
+    """A model that cannot but think has not thought: no closing tag has come, and it has ended its answer itself."""
+    vector = Vector(b"", think_tags=ALWAYS)
+    lines = [json.loads(line)["message"] for line in translator(vector, CHAT).feed(HELLO + END, 5000)]
+    said = {"role": "assistant", "content": ""}
+    assert lines == [said | {"thinking": "Hel"}, said | {"thinking": "lo"}, said | {"content": "Hello"}, said]
+    made = translator(vector, CHAT, streaming=False)
+    made.feed(HELLO + END, 5000)
+    assert json.loads(made.response().body)["message"] == {"role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("hide_thinking", "message"),
+    [
+        (False, {"role": "assistant", "content": "Hi", "thinking": "Okay hi."}),
+        (True, {"role": "assistant", "content": "Hi"}),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_one_object_is_split_at_a_closing_tag(hide_thinking: bool, message: dict[str, Any], is_stream: bool) -> None:
+    vector = Vector(b"", options=ResponseOptions(hide_thinking=hide_thinking))
+    made = translator(vector, CHAT, streaming=False)
+    if is_stream:
+        answer = made.translate(200, "text/event-stream", text("Okay hi.\n") + text("</think>\n\nHi") + END, 5000)
+    else:
+        whole = {"choices": [{"message": {"content": "Okay hi.\n</think>\n\nHi"}, "finish_reason": "stop"}]}
+        answer = made.translate(200, "application/json", json.dumps(whole).encode(), 5000)
+    assert json.loads(answer.body)["message"] == message
 
 
 def test_the_bytes_of_a_line() -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, content_of, ndjson
+from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, ndjson
 
-from ollama_lmstudio.sim import Sim, content, raw, tool_call
+from ollama_lmstudio.sim import (
+    ALWAYS_ON_REASONING,
+    Reasoning,
+    Sim,
+    SimModel,
+    SimThread,
+    content,
+    raw,
+    reasoning,
+    tool_call,
+)
 
 STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "one object"])
 # LM Studio may answer with one JSON object though a stream was asked for: so do proxies in between.
@@ -52,6 +63,75 @@ def chat(client: httpx.Client, stream: bool, **body: Any) -> dict[str, Any]:
     calls = [call for line in lines for call in line["message"].get("tool_calls", ())]
     message = {"role": "assistant", "content": content_of(lines)} | ({"tool_calls": calls} if calls else {})
     return lines[-1] | {"message": message}
+
+
+# Thoughts
+
+ALWAYS, OFTEN, UNKNOWN = "zai-org/glm-4.7-flash", "glm-4.6v", "glm-community"
+
+
+@pytest.fixture(scope="module")
+def thinkers() -> Iterator[tuple[Sim, httpx.Client]]:
+    """Models whose templates open the thoughts, and a client of the addon in front of them."""
+    models = [
+        SimModel(key=ALWAYS, reasoning=ALWAYS_ON_REASONING, opens_thoughts=True),
+        SimModel(key=OFTEN, reasoning=Reasoning(("off", "on"), "on"), opens_thoughts=True),
+        SimModel(key=UNKNOWN, capabilities_known=False, opens_thoughts=True),
+    ]
+    with SimThread(models) as sim, Proxy(sim.url) as proxy, proxy.client() as client:
+        sim.script([reasoning("Okay, the user", " says hi.", "\n"), content("\n\nHello", "!")])
+        yield sim, client
+
+
+def said_of(response: httpx.Response, key: str) -> str:
+    """Give what an answer says under a key: one object, or all lines."""
+    assert response.status_code == 200, response.text
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    return "".join(line.get("message", line).get(key, "") for line in lines)
+
+
+@STREAMS
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("think", [None, True, False])
+@pytest.mark.parametrize("model", [ALWAYS, OFTEN, UNKNOWN])
+def test_thoughts_that_nothing_opens(
+    thinkers: tuple[Sim, httpx.Client], path: str, stream: bool, think: bool | None, model: str
+) -> None:
+    body: dict[str, Any] = {"messages": HI} if path == "/api/chat" else {"prompt": "hi"}
+    response = thinkers[1].post(path, json={"model": model, "think": think, "stream": stream} | body)
+    answer = said_of(response, "content" if path == "/api/chat" else "response")
+    thinking = said_of(response, "thinking")
+    if model == ALWAYS or not stream:
+        # The text is split where it is sure what it begins with, or all of it is there.
+        assert (thinking, answer) == ("" if think is False else "Okay, the user says hi.", "Hello!")
+    elif think is False:
+        assert (thinking, answer) == ("", "Okay, the user says hi.\nHello!")
+    else:
+        assert (thinking, answer) == ("", "Okay, the user says hi.\n</think>\n\nHello!")
+
+
+@STREAMS
+def test_thoughts_in_tags_that_are_not_wanted(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.set(separate_reasoning=False)
+    sim.script([reasoning("Okay"), content("\n\nHello")])
+    answer = chat(client, stream, model=THINKING, think=False)
+    assert answer["message"] == {"role": "assistant", "content": "Hello"}
+
+
+def test_thoughts_stream_as_they_come(thinkers: tuple[Sim, httpx.Client]) -> None:
+    lines = ndjson(thinkers[1].post("/api/chat", json={"model": ALWAYS, "messages": HI}))
+    assert [(line["message"].get("thinking"), line["message"]["content"]) for line in lines] == [
+        ("Okay, the user", ""),
+        (" says hi.", ""),
+        (None, "Hello"),
+        (None, "!"),
+        (None, ""),
+    ]
+
+
+def test_a_raw_prompt_has_its_answer_as_it_is(thinkers: tuple[Sim, httpx.Client]) -> None:
+    body = {"model": ALWAYS, "prompt": "hi", "raw": True, "stream": False}
+    assert "</think>" in thinkers[1].post("/api/generate", json=body).json()["response"]
 
 
 # Tool calls

@@ -63,9 +63,16 @@ class Answer:
     @property
     def reasoning_field(self) -> str | None:
         """The name of the field reasoning has, or None where it is part of the content."""
+        if self.instance.model.opens_thoughts:
+            return None
         if self.instance.model.is_gpt_oss and self.version.has("gpt_oss_reasoning"):
             return "reasoning"
         return "reasoning_content" if self.separate_reasoning else None
+
+    @property
+    def think_tag(self) -> str:
+        """What opens reasoning that is part of the content; nothing where the template has opened it."""
+        return "" if self.instance.model.opens_thoughts else "<think>"
 
     def stats(self) -> JsonObject:
         """Return the fields that `/api/v0` adds: `stats`, `model_info` and `runtime`."""

@@ -53,7 +53,7 @@ class TranslatorOptions:
     wall_offset: int
     max_event_size: int
     recover: bool = False
-    split_think: bool = True
+    think_tags: lm.ThinkTags | None = lm.DEFAULT_THINK_TAGS
     context: Callable[[str], list[int]] | None = None
     scrub: Callable[[str], str] = str
 
@@ -88,7 +88,7 @@ class Translator:
         self._streaming = response_options.streaming
         self._wall_offset = options.wall_offset
         self._reader = lm.AnswerReader(
-            max_event_size=options.max_event_size, recover=options.recover, split_think=options.split_think
+            max_event_size=options.max_event_size, recover=options.recover, think_tags=options.think_tags
         )
         self._line_start = '{"model":' + wire.string(model) + ',"created_at":"'
         self._final: dict[str, Any] = {}
@@ -144,7 +144,7 @@ class Translator:
     def _read_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
         value = tolerant_json.loads(body)
         if status == HTTPStatus.OK and isinstance(value, dict) and "choices" in value and not value.get("error"):
-            parts = lm.read_whole(value, split_think=self._options.split_think)
+            parts = lm.read_whole(value, think_tags=self._options.think_tags)
         else:
             parts = [lm.Failure(errors.error_from_response(status, content_type, body))]
         return self._translate(parts, at)
@@ -260,7 +260,8 @@ class Translator:
             lines.append(wire.line(value))
 
     def _end(self, part: lm.End, at: int, created_at: str, lines: list[bytes]) -> None:
-        self._answer_from_thinking(created_at, lines)
+        self._split_whole_text()
+        self._answer_from_thinking(part, created_at, lines)
         self.ended = True
         self._ended_at = at
         self._final = {
@@ -274,19 +275,31 @@ class Translator:
                 wire.line(self._object(at, content="", thinking="", tool_calls=[], logprobs=(), **self._final))
             )
 
-    def _answer_from_thinking(self, created_at: str, lines: list[bytes]) -> None:
+    def _split_whole_text(self) -> None:
+        """Split a text that begins inside the thoughts, for a client that has got nothing of it yet."""
+        accumulated, tags = self.accumulated, self._options.think_tags
+        if self._streaming or tags is None or accumulated.thinking:
+            return
+        text = "".join(accumulated.content)
+        if tags.begin_in_thoughts(text):
+            thinking, content = lm.split_thoughts(text)
+            accumulated.thinking, accumulated.content = [thinking], [content] if content else []
+
+    def _answer_from_thinking(self, end: lm.End, created_at: str, lines: list[bytes]) -> None:
         """Return the reasoning as the answer, where a model wrote its whole answer there.
 
         LM Studio has it so for structured output of some models, and for models whose reasoning cannot be switched off.
+        A text that was taken for reasoning, and ended by the model without a closing tag, was the answer.
         """
         accumulated = self.accumulated
         hidden = self._response_options.hide_thinking
+        was_assumed = self._reader.assumes_thoughts and end.finish_reason != lm.CUT and not accumulated.tool_calls
         text = "".join(accumulated.thinking)
-        if hidden:
+        if hidden or (was_assumed and not self._streaming):
             accumulated.thinking = []
         if accumulated.content or accumulated.tool_calls or not text:
             return
-        if hidden or (self._response_options.expects_json and tolerant_json.is_json(text)):
+        if hidden or was_assumed or (self._response_options.expects_json and tolerant_json.is_json(text)):
             self._add_text(accumulated.content, self._line_format.content, lm.Content(text), created_at, lines)
 
     def _object(self, at: int, **parts: Any) -> dict[str, Any]:
