@@ -19,8 +19,10 @@ from ollama_lmstudio.sim import (
     content,
     raw,
     reasoning,
+    sleep,
     tool_call,
 )
+from ollama_lmstudio.sim.generate import tokenize
 
 STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "one object"])
 # LM Studio may answer with one JSON object though a stream was asked for: so do proxies in between.
@@ -174,3 +176,52 @@ def test_the_calls_before_the_one_that_was_cut(client: httpx.Client, sim: Sim, s
         "tool_calls": [{"id": "0", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}],
     }
     assert answer["done_reason"] == "length"
+
+
+# Counts and durations
+
+
+@STREAMS
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_tokens_that_lmstudio_does_not_count(client: httpx.Client, sim: Sim, path: str, stream: bool) -> None:
+    sim.set(counts_tokens=False)
+    body = {"messages": [{"role": "user", "content": "How are you?"}]} if path == "/api/chat" else {"prompt": "How so?"}
+    response = client.post(path, json={"model": CHAT, "stream": stream, "system": "Be brief."} | body)
+    last = ndjson(response)[-1] if stream else response.json()
+    # Words of the prompt; events, or where they have come as one object, words of the answer.
+    assert last["prompt_eval_count"] == (3 if path == "/api/chat" else 4)
+    assert last["eval_count"] == len(tokenize("You said: How are you?" if path == "/api/chat" else "You said: How so?"))
+
+
+@STREAMS
+def test_a_lmstudio_that_sends_no_counts(stream: bool) -> None:
+    with SimThread([SimModel(key=CHAT)], version="0.3.17") as sim, Proxy(sim.url) as proxy, proxy.client() as client:
+        last = chat(client, stream)
+    assert (last["prompt_eval_count"], last["eval_count"]) == (1, 4)
+
+
+@STREAMS
+def test_how_long_an_answer_took_that_came_at_once(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    """Not a nanosecond, which `ollama run --verbose` would call 3,000,000,000 tokens a second."""
+    sim.fault(prefill=0.3)
+    answers(sim, True, {"content": "Hello"}, {"content": " you"})
+    assert chat(client, stream)["eval_duration"] >= 300_000_000
+
+
+@STREAMS
+def test_how_long_an_answer_of_one_token_took(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.fault(prefill=0.3)
+    sim.script([content("Hello"), sleep(0.2)])
+    answer = chat(client, stream)
+    assert answer["eval_duration"] >= 150_000_000
+    assert answer["prompt_eval_duration"] >= 250_000_000
+    assert answer["prompt_eval_duration"] + answer["eval_duration"] < answer["total_duration"]
+
+
+@STREAMS
+def test_how_long_a_tool_call_took(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    """The call is told when it is whole, but its tokens have come before."""
+    sim.set(token_delay=0.05)
+    sim.script([tool_call("bash", {"command": "ls -l"}, fragments=6)])
+    answer = chat(client, stream, tools=[BASH])
+    assert answer["eval_duration"] >= 250_000_000

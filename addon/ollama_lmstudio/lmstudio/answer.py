@@ -383,12 +383,15 @@ class AnswerReader:
         self._content = _SurrogateJoiner()
         self._reasoning = _SurrogateJoiner()
         self._logprobs: list[Mapping[str, Any]] = []
-        self._finish_reason = ""
+        self.finish_reason = ""
+        """LM Studio's, empty until it has come."""
         self._usage: Mapping[str, Any] = {}
         self._stats: Mapping[str, Any] = {}
         self._ended = False
         self.started = False
         """Whether output of the model, or the end of the answer, has come."""
+        self.outputs = 0
+        """How many events have brought output of the model: no more than it has written tokens."""
 
     @property
     def assumes_thoughts(self) -> bool:
@@ -406,7 +409,7 @@ class AnswerReader:
         parts: list[Part] = []
         self._read(self._decoder.flush(), parts, at_end=True)
         if not self._ended:
-            if self._finish_reason:
+            if self.finish_reason:
                 self._end(parts)
             else:
                 self._fail(parts, HTTPStatus.BAD_GATEWAY, "LM Studio ended the stream before its answer was finished")
@@ -427,7 +430,7 @@ class AnswerReader:
     def _read_event(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
         data = event.data
         if data.strip() == DONE:
-            self._finish_reason = self._finish_reason or DEFAULT_FINISH
+            self.finish_reason = self.finish_reason or DEFAULT_FINISH
             self._end(parts)
             return
         try:
@@ -469,7 +472,9 @@ class AnswerReader:
             reasoning = delta.get("reasoning_content") or delta.get("reasoning")
             if delta.get("tool_calls"):
                 self._calls.feed(delta["tool_calls"])
-                self.started = self.started or bool(self._calls)
+                if self._calls:
+                    self.started = True
+                    self.outputs += 1
         else:
             content, reasoning = choice.get("text"), None
         if reasoning and isinstance(reasoning, str):
@@ -479,7 +484,7 @@ class AnswerReader:
         finish = choice.get("finish_reason")
         if finish and isinstance(finish, str):
             self.started = True
-            self._finish_reason = finish
+            self.finish_reason = finish
             self._emit_held_back(parts)
 
     def _pop_logprobs(self) -> Logprobs:
@@ -491,6 +496,7 @@ class AnswerReader:
 
     def _emit_reasoning(self, text: str, parts: list[Part]) -> None:
         self.started = True
+        self.outputs += 1
         if self._splitter is not None:
             self._splitter.reasoning_is_separate()
         text = self._reasoning.feed(text)
@@ -499,6 +505,7 @@ class AnswerReader:
 
     def _emit_content(self, text: str, parts: list[Part]) -> None:
         self.started = True
+        self.outputs += 1
         text = self._content.feed(text)
         if self._splitter is not None:
             thought, text = self._splitter.feed(text)
@@ -521,7 +528,7 @@ class AnswerReader:
             parts.append(Content(content, self._pop_logprobs()))
         if self._calls:
             try:
-                parts += self._calls.finish_cut() if self._finish_reason == CUT else self._calls.finish()
+                parts += self._calls.finish_cut() if self.finish_reason == CUT else self._calls.finish()
             except ValueError as e:
                 self._fail(parts, HTTPStatus.INTERNAL_SERVER_ERROR, str(e))
 
@@ -530,7 +537,7 @@ class AnswerReader:
         if not self._ended:
             self._ended = True
             self.started = True
-            parts.append(End(self._finish_reason, self._usage, self._stats))
+            parts.append(End(self.finish_reason, self._usage, self._stats))
 
     def _fail(self, parts: list[Part], status: HTTPStatus, message: str) -> None:
         self._fail_with(parts, errors.LMStudioError(status, message))

@@ -31,6 +31,7 @@ class Answer:
     new_id: Callable[[], str]
     new_call_number: Callable[[], str]
     separate_reasoning: bool = True
+    counts_tokens: bool = True
     response_id: str | None = None
     prompt_tokens: int = 0
     content: list[str] = field(default_factory=list)
@@ -52,6 +53,8 @@ class Answer:
     @property
     def usage(self) -> JsonObject:
         """The token counts as OpenAI has them."""
+        if not self.counts_tokens:
+            return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         completion = self.generation.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,

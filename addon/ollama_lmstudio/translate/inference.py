@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..lmstudio.answer import ThinkTags
@@ -13,6 +14,7 @@ from ..ollama.requests import ChatRequest, GenerateRequest
 from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
 from . import compact_json, loading
+from .counts import count_prompt
 from .line_format import LineFormat
 from .metrics import Timings
 from .models import ResolvedModel
@@ -120,11 +122,12 @@ def make_call(
     """Return the call with this body, its model acquired, and the translator of its answer."""
     log_unsupported(unsupported, inference.services)
     request, resolved = inference.body, inference.resolved
-    translation = _translator(inference, path, "response_format" in body, context)
+    sent = compact_json.dumps(body)
+    translation = _translator(inference, path, "response_format" in body, context, partial(count_prompt, sent))
     make = StreamedCall if request.stream else CollectedCall
     call = make(
         path,
-        compact_json.dumps(body),
+        sent,
         translation,
         model=resolved.id,
         asked=request.model,
@@ -147,7 +150,9 @@ def _think_tags(inference: Inference, path: str) -> ThinkTags | None:
     )
 
 
-def _translator(inference: Inference, path: str, expects_json: bool, context: MakeContext | None) -> Translator:
+def _translator(
+    inference: Inference, path: str, expects_json: bool, context: MakeContext | None, count: Callable[[], int]
+) -> Translator:
     request, services = inference.body, inference.services
     settings, clock = services.settings, services.clock
     now, started_ns = clock.monotonic(), inference.request.started_ns
@@ -164,6 +169,7 @@ def _translator(inference: Inference, path: str, expects_json: bool, context: Ma
         recover=settings.enable_chunk_recovery,
         think_tags=_think_tags(inference, path),
         context=context,
+        count_prompt=count,
         scrub=lambda text: scrub(text, services.secrets),
     )
     timings = Timings(started_ns=started_ns, forwarded=now, load=now - started_ns)
