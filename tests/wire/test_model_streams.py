@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, ndjson
+from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, ndjson, post_bytes
 
 from ollama_lmstudio.sim import (
     ALWAYS_ON_REASONING,
@@ -27,6 +28,8 @@ from ollama_lmstudio.sim.generate import tokenize
 STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "one object"])
 # LM Studio may answer with one JSON object though a stream was asked for: so do proxies in between.
 FORMS = pytest.mark.parametrize("events", [True, False], ids=["events", "an object"])
+
+EMPTY_DIGEST = f"sha256:{hashlib.sha256(b'').hexdigest()}"
 
 BASH = {
     "type": "function",
@@ -225,3 +228,26 @@ def test_how_long_a_tool_call_took(client: httpx.Client, sim: Sim, stream: bool)
     sim.script([tool_call("bash", {"command": "ls -l"}, fragments=6)])
     answer = chat(client, stream, tools=[BASH])
     assert answer["eval_duration"] >= 250_000_000
+
+
+# Chunks
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/create", {"model": "mine", "from": CHAT}),
+        ("/api/create", {"model": "mine", "files": {"x.gguf": EMPTY_DIGEST}}),
+        ("/api/push", {"model": CHAT}),
+        ("/api/pull", {"model": CHAT}),
+    ],
+    ids=["create", "create that fails", "push", "pull"],
+)
+def test_a_chunk_a_line(client: httpx.Client, proxy: Proxy, path: str, body: dict[str, Any]) -> None:
+    """ollama-rs parses each chunk as one document."""
+    client.post(f"/api/blobs/{EMPTY_DIGEST}", content=b"").raise_for_status()
+    answer = proxy.raw(post_bytes(path, body))
+    assert answer.header("content-type") == "application/x-ndjson"
+    lines = [b"%s\n" % line for line in answer.body.split(b"\r\n")[1:-3:2] for line in line.splitlines()]
+    assert len(lines) > 1
+    assert answer.body == b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in [*lines, b""])
