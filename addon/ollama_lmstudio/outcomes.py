@@ -63,13 +63,15 @@ class Response:
 class Measured:
     """What is known of a translated answer when it has ended.
 
-    `first_token` is in ns from the client's request on, 0 if none came.
+    `first_token` is in ns from the client's request on, 0 if none came. `at_once` is whether the answer came at once,
+    so that its `eval_duration` says nothing about the model's speed.
     """
 
     metrics: chunks.Metrics = field(default_factory=chunks.Metrics)
     first_token: int = 0
     done_reason: str = ""
     error: str = ""
+    at_once: bool = False
 
 
 class BodyTranslation(Protocol):

@@ -19,8 +19,9 @@ from ollama_lmstudio.endpoints.delete import delete
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.ollama import wire
 from ollama_lmstudio.ollama.requests import ShowRequest
-from ollama_lmstudio.outcomes import Request, Response
+from ollama_lmstudio.outcomes import LocalStream, Request, Response
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import Alias, AliasStore
 from ollama_lmstudio.translate import listing
@@ -71,9 +72,15 @@ def found(**values: Any) -> ResolvedModel:
 
 def post(endpoint: Any, services: Services, body: dict[str, Any]) -> Response:
     incoming = Request("POST", "/api/create", "", {}, json.dumps(body).encode(), 0)
-    answer = asyncio.run(endpoint(incoming, services))
-    assert isinstance(answer, Response)
-    return answer
+
+    async def answer() -> Response:
+        given = await endpoint(incoming, services)
+        if isinstance(given, LocalStream):
+            return Response(200, b"".join([wire.line(dict(line)) async for line in given.lines]))
+        assert isinstance(given, Response)
+        return given
+
+    return asyncio.run(answer())
 
 
 @pytest.mark.parametrize(

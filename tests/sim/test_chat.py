@@ -150,12 +150,19 @@ SCRIPT = [reasoning("Hm", "m"), content("Yes")]
             ],
             {"content": "<think>Hmm</think>Yes"},
         ),
+        (
+            "glm",
+            True,
+            [{"role": "assistant", "content": "Hm"}, {"content": "m"}, {"content": "</think>"}, {"content": "Yes"}],
+            {"content": "Hmm</think>Yes"},
+        ),
     ],
 )
 def test_where_reasoning_is(
     connect: Connect, model: str, separate: bool, streamed: list[Any], message: dict[str, Any]
 ) -> None:
-    with SimThread([SimModel("qwen"), gpt_oss()], separate_reasoning=separate) as sim:
+    models = [SimModel("qwen"), gpt_oss(), SimModel("glm", opens_thoughts=True)]
+    with SimThread(models, separate_reasoning=separate) as sim:
         sim.script(SCRIPT)
         wire = connect(sim)
         found = deltas(wire.call("POST", CHAT, {**user(stream=True), "model": model}).body)

@@ -257,8 +257,12 @@ class Reading:
         self._body = rest
 
     def chunk(self, data: bytes) -> None:
-        """Take that these bytes came as one chunk: ollama-rs reads whole lines of each."""
-        check(self._lines is None or data.endswith(b"\n"), f"a chunk that ends within a line: {data[-200:]!r}")
+        """Take that these bytes came as one chunk: ollama-rs reads whole lines of each, and one only of progress."""
+        if self._lines is None:
+            return
+        check(data.endswith(b"\n"), f"a chunk that ends within a line: {data[-200:]!r}")
+        progress = self._endpoint is not None and self._endpoint.line is answers.Progress
+        check(not progress or data.count(b"\n") == 1, f"a chunk of several lines: {data[-200:]!r}")
 
     def cut(self) -> None:
         """Take that the rest of the answer is not wanted. After the last line many clients wait for nothing more."""

@@ -454,6 +454,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Type: application/json; charset
 GOOD = HEAD + b'Content-Length: 20\r\n\r\n{"version":"0.33.0"}'
 BAD = GOOD.replace(b"0.33.0", b"0.6.30")
 ASK_CHAT = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n" + b'{"model":"m"}'
+ASK_PULL = ASK_CHAT.replace(b"/api/chat", b"/api/pull")
+STATUS, SUCCESS = {"status": "pulling manifest"}, {"status": "success"}
 CHAT_HEAD = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOLD = lines(LINE, LAST)
 
@@ -488,6 +490,8 @@ CUT, WHOLE = Marks(cut=True), Marks()
         (b"nonsense\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\nDate: now\r\n\r\nno", True, WHOLE, False),
         (ASK_CHAT, chunked(TOLD), False, WHOLE, True),
         (ASK_CHAT, chunked(lines(LINE), lines(LAST)), False, WHOLE, True),
+        (ASK_PULL, chunked(lines(STATUS), lines(SUCCESS)), False, WHOLE, True),
+        (ASK_PULL, chunked(lines(STATUS, SUCCESS)), False, WHOLE, False),
         (ASK_CHAT, chunked(TOLD[:9], TOLD[9:]), False, WHOLE, False),
         (ASK_CHAT, chunked(lines(LINE), lines(LINE)), False, WHOLE, False),
         (ASK_CHAT, chunked(lines(LINE))[:-5], False, WHOLE, False),

@@ -81,12 +81,12 @@ def test_make_call(make_services: MakeServices) -> None:
     made = make_call(inference(services, 400_000_000, model="asked", think=False), "/p", {"b": "é"})
     assert isinstance(made, StreamedCall)
     assert (made.path, made.body, made.model, made.asked) == ("/p", '{"b":"é"}'.encode(), "thinker@q8_0", "asked")
-    lines = made.translation.feed(b'data: {"choices":[{"delta":{"content":"<think>x"}}]}\n\n', 1_500_000_000)
+    lines = made.translation.feed(b'data: {"choices":[{"delta":{"content":"<think>x</think>y"}}]}\n\n', 1_500_000_000)
     lines += made.translation.feed(
         b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n', 2_000_000_000
     )
     text, last = map(json.loads, lines)
-    assert (text["model"], text["message"]["content"]) == ("asked", "<think>x")
+    assert (text["model"], text["message"]["content"]) == ("asked", "y")
     # The services' clock stands at one second, and on the wall at 22:13:20.
     assert text["created_at"] == "2023-11-14T22:13:20.500000Z"
     assert (last["total_duration"], last["load_duration"]) == (1_600_000_000, 600_000_000)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ollama_lmstudio.lmstudio.answer import ThinkTags
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.translate.line_format import CHAT, GENERATE, LineFormat
 from ollama_lmstudio.translate.metrics import Timings
@@ -19,6 +20,7 @@ from ollama_lmstudio.translate.stream import ResponseOptions, Translator, Transl
 
 WALL = 1_700_000_000_000_000_000
 LIMIT = 4096
+ALWAYS = ThinkTags(always=True)
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
@@ -48,6 +50,7 @@ def call(index: int, call_id: str | None, name: str | None, arguments: str) -> b
 
 FINISH = delta("stop")
 USAGE_CHUNK = data({"id": "chatcmpl-x", "choices": [], "usage": USAGE})
+NO_USAGE = data({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
 DONE = b"data: [DONE]\n\n"
 END = FINISH + USAGE_CHUNK + DONE
 
@@ -62,9 +65,10 @@ class Vector:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     reason: str = "stop"
     error: str = ""
-    counts: bool = True
+    counts: tuple[int, int] = (7, 3)
     options: ResponseOptions = field(default_factory=ResponseOptions)
     recover: bool = False
+    think_tags: ThinkTags = field(default_factory=ThinkTags)
 
 
 HELLO = text("Hel") + text("lo")
@@ -77,6 +81,45 @@ VECTORS: dict[str, Vector] = {
     "think tags": Vector(text("<think>") + text("hm") + text("</think>") + text("\n\nHi") + END, ["Hi"], ["hm"]),
     "think tags in pieces": Vector(
         text("<th") + text("ink>h") + text("m</t") + text("hink") + text(">") + text(" Hi") + END, ["Hi"], ["h", "m"]
+    ),
+    "thoughts that nothing opened": Vector(
+        text("Okay") + text(" hi.") + text("\n</think>") + text("\n\nHi") + END,
+        ["Hi"],
+        ["Okay", " hi."],
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, hidden": Vector(
+        text("Okay") + text(" hi.") + text("\n</think>") + text("\n\nHi") + END,
+        ["Hi"],
+        options=ResponseOptions(hide_thinking=True),
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, cut by the limit of tokens": Vector(
+        text("Okay") + text(" hi.") + delta("length") + USAGE_CHUNK + DONE,
+        thinking=["Okay", " hi."],
+        reason="length",
+        think_tags=ALWAYS,
+    ),
+    "thoughts that nothing opened, before a tool call": Vector(
+        text("Okay") + call(0, "1", "f", "{}") + delta("tool_calls") + USAGE_CHUNK + DONE,
+        thinking=["Okay"],
+        calls=[("f", {})],
+        think_tags=ALWAYS,
+    ),
+    "thoughts of their own, of a model that cannot but think": Vector(
+        delta(reasoning_content="hm") + text("The </think> tag") + END, ["The </think> tag"], ["hm"], think_tags=ALWAYS
+    ),
+    "structured output of a model that cannot but think": Vector(
+        text('{"a":') + text("1}") + END,
+        ['{"a":', "1}"],
+        options=ResponseOptions(expects_json=True),
+        think_tags=ALWAYS,
+    ),
+    "a closing tag, where thoughts are not wanted": Vector(
+        text("Okay\n") + text("</think>") + text("\n\nHi") + END,
+        ["Okay\n", "Hi"],
+        options=ResponseOptions(hide_thinking=True),
+        think_tags=ThinkTags(drop_close=True),
     ),
     "think hidden": Vector(
         delta(reasoning="hm") + text("Hi") + END, ["Hi"], options=ResponseOptions(hide_thinking=True)
@@ -117,9 +160,38 @@ VECTORS: dict[str, Vector] = {
     "tool call with broken arguments": Vector(
         call(0, "1", "f", '{"a":') + END, error='the model called f with arguments that are not JSON: {"a":'
     ),
+    "tool call with nothing in it": Vector(
+        text("Hi") + delta(tool_calls=[{"index": 0, "id": "", "type": "function"}]) + END, ["Hi"]
+    ),
+    "tool call cut by the limit of tokens": Vector(
+        text("I will") + call(0, "1", "f", '{"path":"a') + delta("length") + USAGE_CHUNK + DONE,
+        ["I will"],
+        reason="length",
+    ),
+    "tool call cut after a whole one": Vector(
+        call(0, "1", "f", '{"a":1}') + call(1, "2", "g", '{"b') + delta("length") + USAGE_CHUNK + DONE,
+        calls=[("f", {"a": 1})],
+        reason="length",
+    ),
     "length": Vector(text("Hi") + delta("length") + USAGE_CHUNK + DONE, ["Hi"], reason="length"),
     "a reason that nobody knows": Vector(text("Hi") + delta("content_filter") + USAGE_CHUNK + DONE, ["Hi"]),
-    "no usage": Vector(text("Hi") + FINISH + DONE, ["Hi"], counts=False),
+    "no usage": Vector(text("Hi") + FINISH + DONE, ["Hi"], counts=(5, 1)),
+    "usage of nothing": Vector(
+        text("Hi") + text(" you all") + FINISH + NO_USAGE + DONE, ["Hi", " you all"], counts=(5, 3)
+    ),
+    "usage without the answer's": Vector(
+        text("Hi") + FINISH + data({"choices": [], "usage": {"prompt_tokens": 7}}) + DONE, ["Hi"], counts=(7, 1)
+    ),
+    "no usage of a tool call": Vector(
+        call(0, "1", "f", "") + call(0, None, None, "{}") + delta("tool_calls") + DONE, calls=[("f", {})], counts=(5, 2)
+    ),
+    "no usage of thoughts that are hidden": Vector(
+        delta(reasoning="hm") + delta(reasoning="m") + text("Hi") + FINISH + DONE,
+        ["Hi"],
+        options=ResponseOptions(hide_thinking=True),
+        counts=(5, 3),
+    ),
+    "no usage, and no tokens": Vector(delta(content="") + FINISH + DONE, counts=(5, 0)),
     "no tokens at all": Vector(delta(content="") + END),
     "error event": Vector(
         text("Hi") + b'event: error\ndata: {"error":{"message":"Model unloaded."},"message":"Model unloaded."}\n\n',
@@ -180,7 +252,9 @@ def translator(vector: Vector, line_format: LineFormat, *, streaming: bool = Tru
     response_options = ResponseOptions(streaming, vector.options.hide_thinking, vector.options.expects_json)
     timings = Timings(started_ns=1000, forwarded=2000, load=500)
     context = None if line_format is CHAT else lambda answer: [len(answer) + 1]
-    options = TranslatorOptions(WALL, LIMIT, recover=vector.recover, context=context)
+    options = TranslatorOptions(
+        WALL, LIMIT, recover=vector.recover, think_tags=vector.think_tags, context=context, count_prompt=lambda: 5
+    )
     return Translator(line_format, "M:7b", response_options, timings, options)
 
 
@@ -216,7 +290,9 @@ def expected(vector: Vector, line_format: LineFormat) -> list[dict[str, Any]]:
         )
     if vector.error:
         return [*lines, {"error": vector.error}]
-    counts: dict[str, Any] = {"prompt_eval_count": 7, "eval_count": 3} if vector.counts else {}
+    counts: dict[str, Any] = {
+        key: n for key, n in zip(("prompt_eval_count", "eval_count"), vector.counts, strict=True) if n
+    }
     context: dict[str, Any] = {} if line_format is CHAT else {"context": [len("".join(vector.content)) + 1]}
     return [*lines, line(done=True, done_reason=vector.reason, **counts, **context)]
 
@@ -276,6 +352,36 @@ def test_one_object_is_the_sum_of_the_lines(vector: Vector, line_format: LineFor
     assert body["done_reason"] == vector.reason
 
 
+def test_what_was_taken_for_thoughts_was_the_answer() -> None:
+    """A model that cannot but think has not thought: no closing tag has come, and it has ended its answer itself."""
+    vector = Vector(b"", think_tags=ALWAYS)
+    lines = [json.loads(line)["message"] for line in translator(vector, CHAT).feed(HELLO + END, 5000)]
+    said = {"role": "assistant", "content": ""}
+    assert lines == [said | {"thinking": "Hel"}, said | {"thinking": "lo"}, said | {"content": "Hello"}, said]
+    made = translator(vector, CHAT, streaming=False)
+    made.feed(HELLO + END, 5000)
+    assert json.loads(made.response().body)["message"] == {"role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("hide_thinking", "message"),
+    [
+        (False, {"role": "assistant", "content": "Hi", "thinking": "Okay hi."}),
+        (True, {"role": "assistant", "content": "Hi"}),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_one_object_is_split_at_a_closing_tag(hide_thinking: bool, message: dict[str, Any], is_stream: bool) -> None:
+    vector = Vector(b"", options=ResponseOptions(hide_thinking=hide_thinking))
+    made = translator(vector, CHAT, streaming=False)
+    if is_stream:
+        answer = made.translate(200, "text/event-stream", text("Okay hi.\n") + text("</think>\n\nHi") + END, 5000)
+    else:
+        whole = {"choices": [{"message": {"content": "Okay hi.\n</think>\n\nHi"}, "finish_reason": "stop"}]}
+        answer = made.translate(200, "application/json", json.dumps(whole).encode(), 5000)
+    assert json.loads(answer.body)["message"] == message
+
+
 def test_the_bytes_of_a_line() -> None:
     """The fast path writes what the writer of whole objects would write."""
     made = translator(VECTORS["plain"], CHAT)
@@ -310,15 +416,76 @@ def test_the_order_of_keys_on_the_last_line() -> None:
 
 def test_durations_are_measured() -> None:
     made = translator(VECTORS["plain"], CHAT)
-    made.feed(text("a"), 10_000)
-    made.feed(text("b"), 16_000)
-    last = json.loads(made.feed(END, 17_000)[-1])
+    made.feed(text("a"), 8_002_000)
+    made.feed(text("b"), 14_002_000)
+    last = json.loads(made.feed(END, 15_002_000)[-1])
     assert {key: last[key] for key in last if key.endswith("duration")} == {
-        "total_duration": 16_000,
+        "total_duration": 15_001_000,
         "load_duration": 500,
-        "prompt_eval_duration": 8_000,
-        "eval_duration": 6_000,
+        "prompt_eval_duration": 8_000_000,
+        "eval_duration": 7_000_000,
     }
+    assert made.measured().at_once is False
+
+
+def lasting(*came: tuple[int, bytes]) -> Translator:
+    """Translate what has come at these times, in ms; the request came at 1 ms, the call was sent at 2 ms."""
+    timings = Timings(started_ns=1_000_000, forwarded=2_000_000)
+    made = Translator(CHAT, "m", ResponseOptions(), timings, TranslatorOptions(WALL, LIMIT))
+    for at, stream in came:
+        made.feed(stream, at * 1_000_000)
+    return made
+
+
+CALL = call(0, "1", "f", ""), call(0, None, None, "{}") + delta("tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("came", "prompt", "generation", "at_once"),
+    [
+        pytest.param([(10, text("a")), (16, text("b")), (17, END)], 8, 7, False, id="tokens"),
+        pytest.param([(10, text("a")), (13, FINISH), (20, USAGE_CHUNK + DONE)], 8, 3, False, id="one token"),
+        pytest.param([(10, text("a") + text("b")), (13, END)], 8, 3, False, id="all tokens, then the end"),
+        pytest.param([(12, text("a") + END)], 10, 10, True, id="all at once"),
+        pytest.param([(12, text("a")), (12, END)], 10, 10, True, id="all at once, in two pieces"),
+        pytest.param([(12, FINISH), (13, USAGE_CHUNK + DONE)], 11, 0, True, id="no tokens"),
+        pytest.param([(10, CALL[0]), (17, CALL[1] + USAGE_CHUNK + DONE)], 8, 7, False, id="a tool call"),
+    ],
+)
+def test_how_long_the_model_has_generated(
+    came: list[tuple[int, bytes]], prompt: int, generation: int, at_once: bool
+) -> None:
+    made = lasting(*came)
+    metrics = made.measured().metrics
+    assert metrics.prompt_eval_duration == prompt * 1_000_000
+    assert metrics.eval_duration == (generation * 1_000_000 or 1)
+    assert made.measured().at_once is at_once
+    assert made.measured().first_token == (0 if not generation else came[0][0] * 1_000_000 - 1_000_000)
+
+
+def test_events_that_are_read_together_have_times_of_their_own() -> None:
+    """What has come while the head is held is looked at event by event, some microseconds apart."""
+    timings = Timings(started_ns=1_000_000, forwarded=2_000_000)
+    made = Translator(CHAT, "m", ResponseOptions(), timings, TranslatorOptions(WALL, LIMIT))
+    for number in range(100):
+        made.feed(text("a"), 10_000_000 + number * 20_000)
+    usage = {"prompt_tokens": 7, "completion_tokens": 100}
+    made.feed(FINISH + data({"choices": [], "usage": usage}) + DONE, 12_000_000)
+    assert made.measured().at_once
+    assert made.measured().metrics.eval_duration == 10_000_000
+
+
+def test_a_whole_answer_came_at_once() -> None:
+    made = lasting()
+    body = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USAGE}
+    made.translate(200, "application/json", json.dumps(body).encode(), 12_000_000)
+    assert made.measured().metrics.eval_duration == 10_000_000
+    assert made.measured().at_once
+    stats = {"generation_time": 0.002}
+    made = lasting()
+    made.translate(200, "application/json", json.dumps(body | {"stats": stats}).encode(), 12_000_000)
+    assert made.measured().metrics.eval_duration == 2_000_000
+    assert not made.measured().at_once
 
 
 def test_lm_studios_stats_are_preferred() -> None:
@@ -363,6 +530,7 @@ def test_logprobs() -> None:
         (text("a")[:-1], False, False),
         (text("a"), True, False),
         (call(0, "1", "f", ""), True, False),
+        (call(0, "", "", ""), False, False),
         (b'event: error\ndata: {"error":"boom"}\n\n', True, True),
         (delta(role="assistant", content="") + b'data: {"error":"boom"}\n\n', True, True),
         (DONE, True, False),

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from ollama_lmstudio.lmstudio.answer import ThinkTags
 from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
-from ollama_lmstudio.translate.thinking import check_thinking, think_to_lmstudio, thinks
+from ollama_lmstudio.translate.thinking import check_thinking, think_tags, think_to_lmstudio, thinks
 
 MakeServices = Callable[..., Services]
 
@@ -86,3 +87,24 @@ def test_thinks(model: Model, others: list[Model], expected: bool | None, make_s
                 check_thinking(think, "n", model, services)
         else:
             check_thinking(think, "n", model, services)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "tags"),
+    [
+        (Model("m", reasoning=ALWAYS), {}, ThinkTags(always=True, likely=True)),
+        (Model("m", reasoning=ReasoningOptions(("Enabled",))), {}, ThinkTags(always=True, likely=True)),
+        (Model("m", reasoning=ALWAYS), {"templated": False}, ThinkTags(likely=True)),
+        (Model("m", reasoning=ALWAYS), {"hidden": True}, ThinkTags(always=True, likely=True, drop_close=True)),
+        (Model("m", reasoning=ALWAYS), {"hidden": True, "streaming": False}, ThinkTags(always=True, likely=True)),
+        (Model("m", reasoning=ON_OFF), {}, ThinkTags(likely=True)),
+        (Model("m", reasoning=GPT_OSS), {}, ThinkTags(likely=True)),
+        (Model("m", reasoning=ReasoningOptions()), {}, None),
+        (Model("m"), {}, ThinkTags()),
+        (Model("m"), {"hidden": True}, ThinkTags(drop_close=True)),
+    ],
+)
+def test_think_tags(make_services: MakeServices, model: Model, given: dict[str, bool], tags: ThinkTags | None) -> None:
+    services = make_services(model)
+    asked = {"templated": True, "streaming": True, "hidden": False} | given
+    assert think_tags(model, services, **asked) == tags

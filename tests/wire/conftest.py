@@ -349,7 +349,16 @@ def sim(shared_sim: Sim) -> Iterator[Sim]:
 def _clear(sim: Sim) -> None:
     sim.faults.clear()
     sim.scripts.clear()
-    sim.set(jit=True, auto_evict=True, auth=None, cors=False, separate_reasoning=True, token_delay=0.0, coalesce=1)
+    sim.set(
+        jit=True,
+        auto_evict=True,
+        auth=None,
+        cors=False,
+        separate_reasoning=True,
+        counts_tokens=True,
+        token_delay=0.0,
+        coalesce=1,
+    )
     for instance in sim.instances:
         sim.unload(instance.id)
     sim.clear()

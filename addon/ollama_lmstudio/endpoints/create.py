@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..lmstudio.errors import LMStudioError, scrub
-from ..ollama import chunks, errors, wire
+from ..ollama import chunks, errors
 from ..ollama.errors import OllamaError
 from ..ollama.options import check_options
 from ..ollama.requests import CreateRequest, Message
-from ..outcomes import NDJSON, PLAIN_JSON, Request, Response
+from ..outcomes import PLAIN_JSON, LocalStream, Request, Response
 from ..services import Services
 from ..state import blobs
 from ..state.aliases import Alias, StoreError
@@ -45,7 +45,7 @@ CANNOT_IMPORT = (
 CANNOT_QUANTIZE = "LM Studio cannot quantize models: download the quantization and create from that"
 
 
-async def create(request: Request, services: Services) -> Response:
+async def create(request: Request, services: Services) -> Response | LocalStream:
     """Make an alias, or replace one; what the request does not set is taken from the model it is made from."""
     body = await CreateRequest.read(request.body)
     name = check_new_name(body.model, errors.invalid_model_name())
@@ -67,9 +67,14 @@ async def create(request: Request, services: Services) -> Response:
     return _stream(statuses) if body.stream else Response.json(chunks.progress(statuses[-1]), content_type=PLAIN_JSON)
 
 
-def _stream(statuses: list[str], *last: Mapping[str, str]) -> Response:
-    lines = (*map(chunks.progress, statuses), *last)
-    return Response(HTTPStatus.OK, b"".join(map(wire.line, lines)), NDJSON)
+def _stream(statuses: list[str], *last: Mapping[str, str]) -> LocalStream:
+    """Return the lines of what has been done, each to be sent alone: ollama-rs reads a chunk as one document."""
+
+    async def lines() -> AsyncGenerator[Mapping[str, object], None]:
+        for line in (*map(chunks.progress, statuses), *last):
+            yield line
+
+    return LocalStream(lines(), streaming=True)
 
 
 def _check_files(files: Mapping[str, str] | None) -> None:

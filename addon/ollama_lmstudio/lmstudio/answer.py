@@ -3,15 +3,17 @@
 `AnswerReader` reads the stream; `read_whole` reads the one JSON object that a server may send all the same. Both return
 the same parts: text, reasoning, complete tool calls, and one end or one failure, after which nothing comes.
 
-Reasoning comes in three forms: `reasoning` (gpt-oss), `reasoning_content` (all others), or `<think>` at the start
-of the text when LM Studio's "separate reasoning_content" setting is off. All three become `Reasoning`.
+Reasoning comes in four forms: `reasoning` (gpt-oss), `reasoning_content` (all others), `<think>` at the start of the
+text when LM Studio's "separate reasoning_content" setting is off, or what comes before `</think>` where the template
+has opened the thoughts (`ThinkTags`). All become `Reasoning`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +25,8 @@ DONE = "[DONE]"
 
 # The finish_reason of an answer that has none: OpenAI's for an answer that the model ended itself.
 DEFAULT_FINISH = "stop"
+# The finish_reason of an answer that has reached its limit of tokens, perhaps in the middle of a tool call.
+CUT = "length"
 
 # Characters that an error message quotes of the arguments that a model wrote, and of an event that LM Studio sent.
 QUOTED_ARGUMENTS = 500
@@ -70,23 +74,61 @@ class Failure(NamedTuple):
 Part = Content | Reasoning | ToolCall | End | Failure
 
 
+OPEN = "<think>"
+CLOSE = "</think>"
+# How JSON begins that is an answer: thoughts do not.
+JSON_STARTS = ("{", "[")
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkTags:
+    """What is known beforehand of the `<think>` tags in a text.
+
+    The templates of some models (GLM, MiniMax, Nemotron) open the thoughts in the prompt, and where LM Studio does not
+    know that (its issues 1495 and 1368), the text begins inside of them: only `</think>` shows where they end. `always`
+    is whether the text begins so, unless it is JSON. `likely` is whether a text that is whole begins so, if a closing
+    tag is all that it has; without it the tag must also be at the beginning or the end of a line. `drop_close` is
+    whether a closing tag that nothing has opened is left out, whatever is before it.
+    """
+
+    always: bool = False
+    likely: bool = False
+    drop_close: bool = False
+
+    def begin_in_thoughts(self, text: str) -> bool:
+        """Return whether a text that is whole begins inside the thoughts."""
+        before, closed, after = text.partition(CLOSE)
+        if not closed or OPEN in before or before.lstrip().startswith(JSON_STARTS):
+            return False
+        return self.likely or before.endswith("\n") or after.startswith("\n")
+
+
+DEFAULT_THINK_TAGS = ThinkTags()
+
+
+def split_thoughts(text: str) -> tuple[str, str]:
+    """Return the (reasoning, content) of a text that is whole and begins inside the thoughts."""
+    thought, _, content = text.partition(CLOSE)
+    return thought.strip(), content.lstrip()
+
+
 class ThinkSplitter:
     """Split `<think>...</think>` from the start of a text that comes in pieces.
 
     White space around the opening tag and after the closing one is dropped. A text that does not begin with the tag
-    passes unchanged.
+    passes unchanged, but for what `tags` say.
     """
 
-    __slots__ = ("_held", "_state")
+    __slots__ = ("_held", "_state", "_tags", "is_assumed")
 
-    OPEN = "<think>"
-    CLOSE = "</think>"
-
-    def __init__(self) -> None:
+    def __init__(self, tags: ThinkTags = DEFAULT_THINK_TAGS) -> None:
         self._held = ""
+        self._tags = tags
         # In this order: before the opening tag; after it, in white space; in the reasoning; after the closing tag, in
-        # white space; in the content, for good.
-        self._state: Literal["start", "opened", "think", "after", "content"] = "start"
+        # white space; in the content, of which a closing tag is left out; in the content, for good.
+        self._state: Literal["start", "opened", "think", "after", "unopened", "content"] = "start"
+        self.is_assumed = False
+        """Whether the text is taken for reasoning, though no tag has said so yet."""
 
     def feed(self, text: str) -> tuple[str, str]:
         """Return what of the text so far is known to be (reasoning, content)."""
@@ -95,35 +137,71 @@ class ThinkSplitter:
         text, self._held = self._held + text, ""
         if self._state == "start":
             rest = text.lstrip()
-            if len(rest) < len(self.OPEN) and self.OPEN.startswith(rest):
+            if len(rest) < len(OPEN) and OPEN.startswith(rest):
                 self._held = text
                 return "", ""
-            if not rest.startswith(self.OPEN):
-                self._state = "content"
-                return "", text
-            self._state = "opened"
-            text = rest.removeprefix(self.OPEN)
+            if rest.startswith(OPEN):
+                self._state = "opened"
+                text = rest.removeprefix(OPEN)
+            elif self._tags.always and not rest.startswith(JSON_STARTS):
+                self._state = "opened"
+                self.is_assumed = True
+            else:
+                self._state = "unopened" if self._tags.drop_close else "content"
+        thought = ""
         if self._state == "opened":
             text = text.lstrip()
             if text:
                 self._state = "think"
-        thought = ""
         if self._state == "think":
-            thought, closed, text = text.partition(self.CLOSE)
+            thought, closed, text = self._until_closed(text)
             if not closed:
-                keep = _overlap(thought, self.CLOSE)
-                self._held = thought[len(thought) - keep :]
-                return thought[: len(thought) - keep], ""
+                return thought, ""
+        content = ""
+        if self._state == "unopened":
+            content, text = self._until_unopened_close(text)
+        if self._state == "after":
+            text = text.lstrip()
+            if text:
+                self._state = "content"
+        return thought, content + text
+
+    def _until_closed(self, text: str) -> tuple[str, bool, str]:
+        """Return the reasoning in a text, whether it has ended, and what comes after it."""
+        thought, closed, rest = text.partition(CLOSE)
+        end = len(thought) if closed else len(thought) - _overlap(thought, CLOSE)
+        if self.is_assumed:
+            end = len(thought[:end].rstrip())
+        if closed:
             self._state = "after"
-        text = text.lstrip()
-        if text:
+            self.is_assumed = False
+            return thought[:end], True, rest
+        self._held = thought[end:]
+        return thought[:end], False, ""
+
+    def _until_unopened_close(self, text: str) -> tuple[str, str]:
+        """Return the text up to a closing tag that nothing has opened, and what comes after the tag."""
+        before, closed, after = text.partition(CLOSE)
+        if OPEN in before:
             self._state = "content"
-        return thought, text
+            return text, ""
+        if closed:
+            self._state = "after"
+            return before, after
+        end = len(text) - max(_overlap(text, OPEN), _overlap(text, CLOSE))
+        self._held = text[end:]
+        return text[:end], ""
 
     def flush(self) -> tuple[str, str]:
         """Return what was held back, as (reasoning, content)."""
         held, self._held = self._held, ""
         return (held, "") if self._state == "think" else ("", held)
+
+    def reasoning_is_separate(self) -> None:
+        """Take it that the text holds no reasoning, since LM Studio sends that on its own."""
+        self._tags = DEFAULT_THINK_TAGS
+        if self._state == "unopened" and not self._held:
+            self._state = "content"
 
 
 def _overlap(text: str, tag: str) -> int:
@@ -178,6 +256,11 @@ class _PartialCall:
     def _quoted(self) -> str:
         text = self.text
         return text if len(text) <= QUOTED_ARGUMENTS else f"{text[:QUOTED_ARGUMENTS]}..."
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of a call has come: LM Studio 0.3.21 ends some answers with an entry that has only a type."""
+        return not self.name and not self.text.strip()
 
     def is_complete(self) -> bool:
         """Return whether the arguments are an object already: further fragments cannot belong to this call."""
@@ -253,15 +336,29 @@ class ToolCallAssembler:
 
     def so_far(self) -> list[tuple[str, str, str]]:
         """Return id, name and arguments of each call, as far as they have come."""
-        return [(call.id, call.name, call.text) for call in self._calls]
+        return [(call.id, call.name, call.text) for call in self._calls if not call.is_empty]
 
     def finish(self) -> list[ToolCall]:
-        """Return the complete calls and forget them; raise ValueError with what is wrong with one."""
+        """Return the calls and forget them; raise ValueError with what is wrong with one."""
+        return [call.finish() for call in self._pop()]
+
+    def finish_cut(self) -> list[ToolCall]:
+        """Return those calls that were complete when the answer reached its limit of tokens, and forget all."""
+        calls = self._pop()
+        if calls and not calls[-1].text.strip():
+            calls.pop()  # its arguments had not begun
+        whole = []
+        for call in calls:
+            with suppress(ValueError):
+                whole.append(call.finish())
+        return whole
+
+    def _pop(self) -> list[_PartialCall]:
         calls, self._calls, self._at = self._calls, [], {}
-        return [call.finish() for call in calls]
+        return [call for call in calls if not call.is_empty]
 
     def __bool__(self) -> bool:
-        return bool(self._calls)
+        return any(not call.is_empty for call in self._calls)
 
 
 def _text(mapping: Mapping[str, Any], key: str) -> str:
@@ -273,19 +370,22 @@ class AnswerReader:
     """Read the SSE stream of `/v1/chat/completions` or `/v1/completions`.
 
     `feed` takes bytes cut anywhere, `flush` the end of the stream; both return parts and never raise. `max_event_size`
-    is in bytes. With `recover`, an event whose JSON is broken is repaired if it can be. With `split_think`, `<think>`
-    at the start of the text is reasoning.
+    is in bytes. With `recover`, an event whose JSON is broken is repaired if it can be. `think_tags` is how reasoning
+    is found in the text; None leaves the text as it is.
     """
 
-    def __init__(self, *, max_event_size: int, recover: bool = False, split_think: bool = True) -> None:
+    def __init__(
+        self, *, max_event_size: int, recover: bool = False, think_tags: ThinkTags | None = DEFAULT_THINK_TAGS
+    ) -> None:
         self._decoder = sse.Decoder(max_event_size)
         self._recover = recover
-        self._splitter = ThinkSplitter() if split_think else None
+        self._splitter = ThinkSplitter(think_tags) if think_tags else None
         self._calls = ToolCallAssembler()
         self._content = _SurrogateJoiner()
         self._reasoning = _SurrogateJoiner()
         self._logprobs: list[Mapping[str, Any]] = []
-        self._finish_reason = ""
+        self.finish_reason = ""
+        """LM Studio's, empty until it has come."""
         self._usage: Mapping[str, Any] = {}
         self._stats: Mapping[str, Any] = {}
         self._ended = False
@@ -293,6 +393,13 @@ class AnswerReader:
         """Whether output of the model, or the end of the answer, has come."""
         self.model = ""
         """The model that the answer names as its own, once an event has named one."""
+        self.outputs = 0
+        """How many events have brought output of the model: no more than it has written tokens."""
+
+    @property
+    def assumes_thoughts(self) -> bool:
+        """Whether what has come is taken for reasoning, though no tag has said so."""
+        return self._splitter is not None and self._splitter.is_assumed
 
     def feed(self, data: bytes) -> list[Part]:
         """Return the parts that these bytes complete."""
@@ -305,7 +412,7 @@ class AnswerReader:
         parts: list[Part] = []
         self._read(self._decoder.flush(), parts, at_end=True)
         if not self._ended:
-            if self._finish_reason:
+            if self.finish_reason:
                 self._end(parts)
             else:
                 self._fail(parts, HTTPStatus.BAD_GATEWAY, "LM Studio ended the stream before its answer was finished")
@@ -326,7 +433,7 @@ class AnswerReader:
     def _read_event(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
         data = event.data
         if data.strip() == DONE:
-            self._finish_reason = self._finish_reason or DEFAULT_FINISH
+            self.finish_reason = self.finish_reason or DEFAULT_FINISH
             self._end(parts)
             return
         try:
@@ -369,8 +476,10 @@ class AnswerReader:
             content = delta.get("content")
             reasoning = delta.get("reasoning_content") or delta.get("reasoning")
             if delta.get("tool_calls"):
-                self.started = True
                 self._calls.feed(delta["tool_calls"])
+                if self._calls:
+                    self.started = True
+                    self.outputs += 1
         else:
             content, reasoning = choice.get("text"), None
         if reasoning and isinstance(reasoning, str):
@@ -380,7 +489,7 @@ class AnswerReader:
         finish = choice.get("finish_reason")
         if finish and isinstance(finish, str):
             self.started = True
-            self._finish_reason = finish
+            self.finish_reason = finish
             self._emit_held_back(parts)
 
     def _pop_logprobs(self) -> Logprobs:
@@ -392,12 +501,16 @@ class AnswerReader:
 
     def _emit_reasoning(self, text: str, parts: list[Part]) -> None:
         self.started = True
+        self.outputs += 1
+        if self._splitter is not None:
+            self._splitter.reasoning_is_separate()
         text = self._reasoning.feed(text)
         if text:
             parts.append(Reasoning(text, self._pop_logprobs()))
 
     def _emit_content(self, text: str, parts: list[Part]) -> None:
         self.started = True
+        self.outputs += 1
         text = self._content.feed(text)
         if self._splitter is not None:
             thought, text = self._splitter.feed(text)
@@ -420,7 +533,7 @@ class AnswerReader:
             parts.append(Content(content, self._pop_logprobs()))
         if self._calls:
             try:
-                parts += self._calls.finish()
+                parts += self._calls.finish_cut() if self.finish_reason == CUT else self._calls.finish()
             except ValueError as e:
                 self._fail(parts, HTTPStatus.INTERNAL_SERVER_ERROR, str(e))
 
@@ -429,7 +542,7 @@ class AnswerReader:
         if not self._ended:
             self._ended = True
             self.started = True
-            parts.append(End(self._finish_reason, self._usage, self._stats))
+            parts.append(End(self.finish_reason, self._usage, self._stats))
 
     def _fail(self, parts: list[Part], status: HTTPStatus, message: str) -> None:
         self._fail_with(parts, errors.LMStudioError(status, message))
@@ -445,16 +558,19 @@ def _logprobs(logprobs: object) -> list[Mapping[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def read_whole(answer: Mapping[str, Any], *, split_think: bool = True) -> list[Part]:
+def read_whole(answer: Mapping[str, Any], *, think_tags: ThinkTags | None = DEFAULT_THINK_TAGS) -> list[Part]:
     """Read one `chat.completion` or `text_completion` object."""
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return [Failure(errors.LMStudioError(HTTPStatus.BAD_GATEWAY, "LM Studio's answer has no choices"))]
     # A whole message is read as one delta; its tool calls have no index, which a delta's need.
-    reader = AnswerReader(max_event_size=0, split_think=split_think)
     message = choice.get("message")
     delta = dict(message) if isinstance(message, dict) else {"content": choice.get("text")}
+    if think_tags is not None:
+        always = think_tags.always or think_tags.begin_in_thoughts(_text(delta, "content"))
+        think_tags = replace(think_tags, always=always)
+    reader = AnswerReader(max_event_size=0, think_tags=think_tags)
     calls = delta.get("tool_calls")
     if isinstance(calls, list):
         delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(calls) if isinstance(call, dict)]

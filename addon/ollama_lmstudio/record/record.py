@@ -27,7 +27,7 @@ PREFIX = "ollama_"
 MEASURABLE = 100_000
 """A shorter generation, in ns, came in one read: its duration says nothing about the model's speed."""
 _NS_PER_SECOND = 1e9
-# The duration is from the first token to the last: with one token, there is none.
+# The duration begins with the first token: with one, it is what the model has taken to end its answer.
 _MIN_TOKENS = 2
 
 

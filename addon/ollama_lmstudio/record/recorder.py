@@ -189,7 +189,7 @@ class Recorder:
                 total=metrics.total_duration or ended - self.started_ns,
                 load=metrics.load_duration,
                 first_token=measured.first_token,
-                generation=metrics.eval_duration,
+                generation=0 if measured.at_once else metrics.eval_duration,
                 prompt_tokens=metrics.prompt_eval_count,
                 answer_tokens=metrics.eval_count,
                 done_reason=measured.done_reason,

@@ -31,6 +31,7 @@ class Answer:
     new_id: Callable[[], str]
     new_call_number: Callable[[], str]
     separate_reasoning: bool = True
+    counts_tokens: bool = True
     response_id: str | None = None
     prompt_tokens: int = 0
     content: list[str] = field(default_factory=list)
@@ -52,6 +53,8 @@ class Answer:
     @property
     def usage(self) -> JsonObject:
         """The token counts as OpenAI has them."""
+        if not self.counts_tokens:
+            return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         completion = self.generation.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -63,9 +66,16 @@ class Answer:
     @property
     def reasoning_field(self) -> str | None:
         """The name of the field reasoning has, or None where it is part of the content."""
+        if self.instance.model.opens_thoughts:
+            return None
         if self.instance.model.is_gpt_oss and self.version.has("gpt_oss_reasoning"):
             return "reasoning"
         return "reasoning_content" if self.separate_reasoning else None
+
+    @property
+    def think_tag(self) -> str:
+        """What opens reasoning that is part of the content; nothing where the template has opened it."""
+        return "" if self.instance.model.opens_thoughts else "<think>"
 
     def stats(self) -> JsonObject:
         """Return the fields that `/api/v0` adds: `stats`, `model_info` and `runtime`."""

@@ -22,7 +22,8 @@ class Settings:
     """What can be set at any time.
 
     `overflow` is what a prompt longer than the context leads to: an error before the stream, an error in it, or
-    a silent cut in the middle of the conversation.
+    a silent cut in the middle of the conversation. Without `counts_tokens` the usage of all answers is 0, as 0.4.6 had
+    it.
     """
 
     auth: Collection[str] | None = None
@@ -31,6 +32,7 @@ class Settings:
     token_delay: float = 0.0
     coalesce: int = 1
     overflow: Overflow = "error"
+    counts_tokens: bool = True
 
 
 @dataclass(eq=False)

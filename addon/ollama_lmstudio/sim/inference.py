@@ -132,6 +132,7 @@ class SimInference:
             new_call_number=lambda: backend.engine.new_id(15, string.digits),
             response_id=self.response_id(),
             separate_reasoning=backend.settings.separate_reasoning,
+            counts_tokens=backend.settings.counts_tokens,
             prompt_tokens=tokens,
             load_seconds=load_seconds,
         )

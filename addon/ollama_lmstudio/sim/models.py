@@ -26,6 +26,8 @@ class SimModel:
 
     `load_seconds` is how long a load is silent, `load_outcome` how it ends. `granted_context_length` is what
     the memory guard gives however much was asked for. `capabilities_known=False` leaves `capabilities` out.
+    `opens_thoughts` is for a model whose template opens `<think>`: its text begins inside the thoughts, whatever the
+    setting that separates reasoning says.
     """
 
     key: str
@@ -33,6 +35,7 @@ class SimModel:
     vision: bool = False
     tools: bool = True
     reasoning: Reasoning | None = None
+    opens_thoughts: bool = False
     capabilities_known: bool = True
     publisher: str = ""
     display_name: str = ""

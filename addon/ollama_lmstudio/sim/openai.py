@@ -38,7 +38,8 @@ class Chat(Dialect):
         thinks = isinstance(event, Delta) and event.kind == "reasoning"
         tag = b""
         if self._reasoning_field is None and thinks != self._thinking:
-            tag = self._content("<think>" if thinks else "</think>")
+            text = self.answer.think_tag if thinks else "</think>"
+            tag = self._content(text) if text else b""
             self._thinking = thinks
         if isinstance(event, ToolDelta):
             return tag + self._delta(b'"tool_calls":[' + stringify(self._call_piece(event)) + b"]")
@@ -87,7 +88,7 @@ class Chat(Dialect):
         if self._reasoning_field:
             message |= {"content": content, self._reasoning_field: reasoning}
         else:
-            message["content"] = f"<think>{reasoning}</think>{content}" if reasoning else content
+            message["content"] = f"{answer.think_tag}{reasoning}</think>{content}" if reasoning else content
         calls = [
             {"type": "function", "id": call_id, "function": {"name": name, "arguments": arguments}}
             for _, (call_id, name, arguments) in sorted(generation.calls.items())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ..lmstudio.answer import ThinkTags
 from ..lmstudio.errors import scrub
 from ..ollama import times
 from ..ollama.requests import ChatRequest, GenerateRequest
 from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
 from . import compact_json, loading
+from .counts import count_prompt
 from .line_format import LineFormat
 from .metrics import Timings
 from .models import ResolvedModel
@@ -19,7 +22,7 @@ from .options import MappedOptions, options_to_lmstudio
 from .paths import CHAT_COMPLETIONS, COMPLETIONS
 from .response_format import format_to_lmstudio
 from .stream import ResponseOptions, Translator, TranslatorOptions
-from .thinking import think_to_lmstudio, thinks
+from .thinking import think_tags, think_to_lmstudio
 from .tools import tool_choice_to_lmstudio, tools_to_lmstudio
 from .unsupported import log_unsupported
 
@@ -119,11 +122,12 @@ def make_call(
     """Return the call with this body, its model acquired, and the translator of its answer."""
     log_unsupported(unsupported, inference.services)
     request, resolved = inference.body, inference.resolved
-    translation = _translator(inference, "response_format" in body, context)
+    sent = compact_json.dumps(body)
+    translation = _translator(inference, path, "response_format" in body, context, partial(count_prompt, sent))
     make = StreamedCall if request.stream else CollectedCall
     call = make(
         path,
-        compact_json.dumps(body),
+        sent,
         translation,
         model=resolved.id,
         asked=request.model,
@@ -132,7 +136,23 @@ def make_call(
     return loading.acquire(call, resolved, request.keep_alive, inference.services)
 
 
-def _translator(inference: Inference, expects_json: bool, context: MakeContext | None) -> Translator:
+def _think_tags(inference: Inference, path: str) -> ThinkTags | None:
+    """Return what is known of the tags in the answer's text: none are looked for in that of a raw prompt."""
+    request, model = inference.body, inference.resolved.model
+    if isinstance(request, GenerateRequest) and request.raw:
+        return None
+    return think_tags(
+        model,
+        inference.services,
+        templated=path == CHAT_COMPLETIONS,
+        streaming=request.stream,
+        hidden=request.think is False,
+    )
+
+
+def _translator(
+    inference: Inference, path: str, expects_json: bool, context: MakeContext | None, count: Callable[[], int]
+) -> Translator:
     request, services = inference.body, inference.services
     settings, clock = services.settings, services.clock
     now, started_ns = clock.monotonic(), inference.request.started_ns
@@ -143,15 +163,13 @@ def _translator(inference: Inference, expects_json: bool, context: MakeContext |
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs,
     )
-    # The answer to a raw prompt is the model's text as it is.
-    raw = isinstance(request, GenerateRequest) and request.raw
-    split_think = not raw and request.think is not False and thinks(inference.resolved.model, services) is not False
     options = TranslatorOptions(
         wall_offset=clock.wall() - now,
         max_event_size=settings.max_buffer_size,
         recover=settings.enable_chunk_recovery,
-        split_think=split_think,
+        think_tags=_think_tags(inference, path),
         context=context,
+        count_prompt=count,
         scrub=lambda text: scrub(text, services.secrets),
     )
     timings = Timings(started_ns=started_ns, forwarded=now, load=now - started_ns)

@@ -13,9 +13,10 @@ from ..lmstudio import answer as lm
 from ..lmstudio import errors, sse
 from ..ollama import chunks, times, wire
 from ..outcomes import INTERNAL_ERROR, JSON, NDJSON, PLAIN_JSON, Measured, Response
+from .counts import count_words, with_lower_bounds
 from .line_format import LineFormat
 from .logprobs import logprob_to_ollama
-from .metrics import Timings, metrics
+from .metrics import Timings, generation_time, metrics
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,16 @@ class TranslatorOptions:
     """How an answer is translated, whatever the client wants.
 
     `wall_offset` is the difference between the time of day and the monotonic clock, in ns. `context` makes generate's
-    `context` of the text of the answer; None where Ollama returns none. `scrub` removes secrets from error messages.
+    `context` of the text of the answer; None where Ollama returns none. `count_prompt` returns a lower bound for the
+    tokens of the prompt, should LM Studio not count them. `scrub` removes secrets from error messages.
     """
 
     wall_offset: int
     max_event_size: int
     recover: bool = False
-    split_think: bool = True
+    think_tags: lm.ThinkTags | None = lm.DEFAULT_THINK_TAGS
     context: Callable[[str], list[int]] | None = None
+    count_prompt: Callable[[], int] = int
     scrub: Callable[[str], str] = str
 
 
@@ -88,13 +91,14 @@ class Translator:
         self._streaming = response_options.streaming
         self._wall_offset = options.wall_offset
         self._reader = lm.AnswerReader(
-            max_event_size=options.max_event_size, recover=options.recover, split_think=options.split_think
+            max_event_size=options.max_event_size, recover=options.recover, think_tags=options.think_tags
         )
         self._line_start = '{"model":' + wire.string(model) + ',"created_at":"'
         self._final: dict[str, Any] = {}
         self._ended_at = 0
         self._lines: list[bytes] = []
         self._has_parts = False
+        self._came_at_once = False
         self.accumulated = Accumulated()
         self.error: errors.LMStudioError | None = None
         self.ended = False
@@ -124,9 +128,18 @@ class Translator:
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Return the lines that more bytes of the stream complete."""
         try:
-            return self._translate(self._reader.feed(data), at)
+            parts = self._reader.feed(data)
+            self._note_times(at)
+            return self._translate(parts, at)
         except Exception:
             return self._fail_unexpectedly()
+
+    def _note_times(self, at: int) -> None:
+        timings, reader = self._timings, self._reader
+        if not timings.first and reader.outputs:
+            timings.first = at
+        if not timings.finished and reader.finish_reason:
+            timings.finished = at
 
     def flush(self, at: int) -> list[bytes]:
         """Return the last lines, at the end of the stream."""
@@ -149,7 +162,8 @@ class Translator:
     def _read_whole(self, status: int, content_type: str, body: bytes, at: int) -> list[bytes]:
         value = tolerant_json.loads(body)
         if status == HTTPStatus.OK and isinstance(value, dict) and "choices" in value and not value.get("error"):
-            parts = lm.read_whole(value, split_think=self._options.split_think)
+            parts = lm.read_whole(value, think_tags=self._options.think_tags)
+            self._timings.first = self._timings.finished = at
         else:
             parts = [lm.Failure(errors.error_from_response(status, content_type, body))]
         return self._translate(parts, at)
@@ -203,13 +217,13 @@ class Translator:
             first - self._timings.started_ns if first else 0,
             self._final.get("done_reason", ""),
             self._options.scrub(self.error.message) if self.error else "",
+            at_once=self._came_at_once,
         )
 
     def _translate(self, parts: Sequence[lm.Part], at: int) -> list[bytes]:
         lines: list[bytes] = []
         if self.ended or not parts:
             return lines
-        timings = self._timings
         created_at = times.rfc3339(at + self._wall_offset)
         for part in parts:
             if isinstance(part, lm.Content):
@@ -231,8 +245,6 @@ class Translator:
                 lines.append(wire.line({"error": self._options.scrub(part.error.message)}))
                 break
             self._has_parts = True
-            timings.first = timings.first or at
-            timings.last = at
         return lines if self._streaming else []
 
     def _add_text(
@@ -265,13 +277,17 @@ class Translator:
             lines.append(wire.line(value))
 
     def _end(self, part: lm.End, at: int, created_at: str, lines: list[bytes]) -> None:
-        self._answer_from_thinking(created_at, lines)
+        usage = with_lower_bounds(part.usage, prompt=self._options.count_prompt, answer=self._count_answer)
+        generation = generation_time(self._timings, usage, part.stats)
+        self._came_at_once = not generation
+        self._split_whole_text()
+        self._answer_from_thinking(part, created_at, lines)
         self.ended = True
         self._ended_at = at
         self._final = {
             "done": True,
             "done_reason": DONE_REASONS.get(part.finish_reason, DEFAULT_DONE_REASON),
-            "metrics": metrics(self._timings, at, part.usage, part.stats),
+            "metrics": metrics(self._timings, at, usage, part.stats, generation),
             "context": self._options.context("".join(self.accumulated.content)) if self._options.context else (),
         }
         if self._streaming:
@@ -279,19 +295,37 @@ class Translator:
                 wire.line(self._object(at, content="", thinking="", tool_calls=[], logprobs=(), **self._final))
             )
 
-    def _answer_from_thinking(self, created_at: str, lines: list[bytes]) -> None:
+    def _count_answer(self) -> int:
+        """Return a lower bound for the tokens of the answer, which may have come in few events, or in none."""
+        accumulated = self.accumulated
+        words = count_words("".join(accumulated.content)) + count_words("".join(accumulated.thinking))
+        return max(self._reader.outputs, words, len(accumulated.tool_calls))
+
+    def _split_whole_text(self) -> None:
+        """Split a text that begins inside the thoughts, for a client that has got nothing of it yet."""
+        accumulated, tags = self.accumulated, self._options.think_tags
+        if self._streaming or tags is None or accumulated.thinking:
+            return
+        text = "".join(accumulated.content)
+        if tags.begin_in_thoughts(text):
+            thinking, content = lm.split_thoughts(text)
+            accumulated.thinking, accumulated.content = [thinking], [content] if content else []
+
+    def _answer_from_thinking(self, end: lm.End, created_at: str, lines: list[bytes]) -> None:
         """Return the reasoning as the answer, where a model wrote its whole answer there.
 
         LM Studio has it so for structured output of some models, and for models whose reasoning cannot be switched off.
+        A text that was taken for reasoning, and ended by the model without a closing tag, was the answer.
         """
         accumulated = self.accumulated
         hidden = self._response_options.hide_thinking
+        was_assumed = self._reader.assumes_thoughts and end.finish_reason != lm.CUT and not accumulated.tool_calls
         text = "".join(accumulated.thinking)
-        if hidden:
+        if hidden or (was_assumed and not self._streaming):
             accumulated.thinking = []
         if accumulated.content or accumulated.tool_calls or not text:
             return
-        if hidden or (self._response_options.expects_json and tolerant_json.is_json(text)):
+        if hidden or was_assumed or (self._response_options.expects_json and tolerant_json.is_json(text)):
             self._add_text(accumulated.content, self._line_format.content, lm.Content(text), created_at, lines)
 
     def _object(self, at: int, **parts: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lmstudio.answer import ThinkTags
 from ..lmstudio.catalog import Model
 from ..ollama import errors
 from ..services import Services
@@ -10,6 +11,9 @@ from ..services import Services
 MAX_EFFORTS = ("xhigh", "high")
 # OpenAI's default, for a model that does not think by default and allows no levels.
 DEFAULT_EFFORT = "medium"
+# The options of a model that cannot but think, and has its thoughts in `<think>` tags: those with levels (gpt-oss) have
+# other tags, which LM Studio knows.
+ONLY_ON = frozenset(("on", "enabled"))
 
 
 def thinks(model: Model, services: Services) -> bool | None:
@@ -23,6 +27,20 @@ def _lists_reasoning(services: Services) -> bool:
     """Return whether this LM Studio lists which models think: versions before 0.4.8 do not."""
     catalog = services.catalog.last
     return catalog is not None and any(model.reasoning for model in catalog.models)
+
+
+def think_tags(model: Model, services: Services, *, templated: bool, streaming: bool, hidden: bool) -> ThinkTags | None:
+    """Return what is known of the `<think>` tags in a model's answer; None for a model that does not think.
+
+    `hidden` is whether the client wants no thoughts. What a stream has told cannot be taken back: there a text without
+    an opening tag is reasoning only if the model cannot but think, which nothing but a template can make it do.
+    """
+    thinking = thinks(model, services)
+    if thinking is False:
+        return None
+    options = {option.lower() for option in model.reasoning.allowed_options} if model.reasoning else set()
+    always = templated and bool(options) and options <= ONLY_ON
+    return ThinkTags(always=always, likely=thinking is True, drop_close=streaming and hidden)
 
 
 def check_thinking(think: bool | str | None, name: str, model: Model, services: Services) -> None:

@@ -1,0 +1,253 @@
+"""Answers as models really write them, through a real mitmdump: what is missing, empty, cut off or not marked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, ndjson, post_bytes
+
+from ollama_lmstudio.sim import (
+    ALWAYS_ON_REASONING,
+    Reasoning,
+    Sim,
+    SimModel,
+    SimThread,
+    content,
+    raw,
+    reasoning,
+    sleep,
+    tool_call,
+)
+from ollama_lmstudio.sim.generate import tokenize
+
+STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "one object"])
+# LM Studio may answer with one JSON object though a stream was asked for: so do proxies in between.
+FORMS = pytest.mark.parametrize("events", [True, False], ids=["events", "an object"])
+
+EMPTY_DIGEST = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+
+BASH = {
+    "type": "function",
+    "function": {"name": "bash", "parameters": {"type": "object", "properties": {"command": {"type": "string"}}}},
+}
+
+
+def event(finish: str | None = None, **delta: Any) -> bytes:
+    """Write one event of a stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: %s\n\n" % json.dumps({"choices": [choice]}).encode()
+
+
+def answers(sim: Sim, events: bool, *deltas: dict[str, Any], finish: str = "stop") -> None:
+    """Let LM Studio answer with deltas: as events, or as one object that has all of them."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    if events:
+        counted = b"data: %s\n\n" % json.dumps({"choices": [], "usage": usage}).encode()
+        sim.script(
+            [raw(b"".join([*(event(**delta) for delta in deltas), event(finish), counted, b"data: [DONE]\n\n"]))]
+        )
+        return
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(delta.get("content", "") for delta in deltas)}
+    message["tool_calls"] = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    sim.fault(pre_error=(200, "application/json", json.dumps({"choices": [choice], "usage": usage})))
+
+
+def chat(client: httpx.Client, stream: bool, **body: Any) -> dict[str, Any]:
+    """Ask for a chat; give its last object, with the text and the calls of all of its lines."""
+    response = client.post("/api/chat", json={"model": CHAT, "messages": HI, "stream": stream} | body)
+    if not stream:
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+    lines = ndjson(response)
+    calls = [call for line in lines for call in line["message"].get("tool_calls", ())]
+    message = {"role": "assistant", "content": content_of(lines)} | ({"tool_calls": calls} if calls else {})
+    return lines[-1] | {"message": message}
+
+
+# Thoughts
+
+ALWAYS, OFTEN, UNKNOWN = "zai-org/glm-4.7-flash", "glm-4.6v", "glm-community"
+
+
+@pytest.fixture(scope="module")
+def thinkers() -> Iterator[tuple[Sim, httpx.Client]]:
+    """Models whose templates open the thoughts, and a client of the addon in front of them."""
+    models = [
+        SimModel(key=ALWAYS, reasoning=ALWAYS_ON_REASONING, opens_thoughts=True),
+        SimModel(key=OFTEN, reasoning=Reasoning(("off", "on"), "on"), opens_thoughts=True),
+        SimModel(key=UNKNOWN, capabilities_known=False, opens_thoughts=True),
+    ]
+    with SimThread(models) as sim, Proxy(sim.url) as proxy, proxy.client() as client:
+        sim.script([reasoning("Okay, the user", " says hi.", "\n"), content("\n\nHello", "!")])
+        yield sim, client
+
+
+def said_of(response: httpx.Response, key: str) -> str:
+    """Give what an answer says under a key: one object, or all lines."""
+    assert response.status_code == 200, response.text
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    return "".join(line.get("message", line).get(key, "") for line in lines)
+
+
+@STREAMS
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("think", [None, True, False])
+@pytest.mark.parametrize("model", [ALWAYS, OFTEN, UNKNOWN])
+def test_thoughts_that_nothing_opens(
+    thinkers: tuple[Sim, httpx.Client], path: str, stream: bool, think: bool | None, model: str
+) -> None:
+    body: dict[str, Any] = {"messages": HI} if path == "/api/chat" else {"prompt": "hi"}
+    response = thinkers[1].post(path, json={"model": model, "think": think, "stream": stream} | body)
+    answer = said_of(response, "content" if path == "/api/chat" else "response")
+    thinking = said_of(response, "thinking")
+    if model == ALWAYS or not stream:
+        # The text is split where it is sure what it begins with, or all of it is there.
+        assert (thinking, answer) == ("" if think is False else "Okay, the user says hi.", "Hello!")
+    elif think is False:
+        assert (thinking, answer) == ("", "Okay, the user says hi.\nHello!")
+    else:
+        assert (thinking, answer) == ("", "Okay, the user says hi.\n</think>\n\nHello!")
+
+
+@STREAMS
+def test_thoughts_in_tags_that_are_not_wanted(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.set(separate_reasoning=False)
+    sim.script([reasoning("Okay"), content("\n\nHello")])
+    answer = chat(client, stream, model=THINKING, think=False)
+    assert answer["message"] == {"role": "assistant", "content": "Hello"}
+
+
+def test_thoughts_stream_as_they_come(thinkers: tuple[Sim, httpx.Client]) -> None:
+    lines = ndjson(thinkers[1].post("/api/chat", json={"model": ALWAYS, "messages": HI}))
+    assert [(line["message"].get("thinking"), line["message"]["content"]) for line in lines] == [
+        ("Okay, the user", ""),
+        (" says hi.", ""),
+        (None, "Hello"),
+        (None, "!"),
+        (None, ""),
+    ]
+
+
+def test_a_raw_prompt_has_its_answer_as_it_is(thinkers: tuple[Sim, httpx.Client]) -> None:
+    body = {"model": ALWAYS, "prompt": "hi", "raw": True, "stream": False}
+    assert "</think>" in thinkers[1].post("/api/generate", json=body).json()["response"]
+
+
+# Tool calls
+
+
+@FORMS
+@STREAMS
+def test_an_entry_of_tool_calls_that_has_nothing_in_it(
+    client: httpx.Client, sim: Sim, stream: bool, events: bool
+) -> None:
+    entry = {"index": 0, "id": "", "type": "function"}
+    answers(
+        sim, events, {"role": "assistant", "content": "I've created"}, {"content": " it.\n"}, {"tool_calls": [entry]}
+    )
+    answer = chat(client, stream, tools=[BASH])
+    assert answer["message"] == {"role": "assistant", "content": "I've created it.\n"}
+    assert (answer["done"], answer["done_reason"]) == (True, "stop")
+
+
+@STREAMS
+def test_a_tool_call_that_the_limit_of_tokens_cuts(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.script([content("I", " will"), tool_call("write_file", {"path": "a", "text": "lorem ipsum"}, fragments=9)])
+    answer = chat(client, stream, options={"num_predict": 6})
+    assert answer["message"] == {"role": "assistant", "content": "I will"}
+    assert (answer["done"], answer["done_reason"], answer["eval_count"]) == (True, "length", 6)
+
+
+@FORMS
+@STREAMS
+def test_the_calls_before_the_one_that_was_cut(client: httpx.Client, sim: Sim, stream: bool, events: bool) -> None:
+    calls = [
+        {"index": index, "id": str(index), "type": "function", "function": {"name": name, "arguments": arguments}}
+        for index, (name, arguments) in enumerate([("f", '{"a":1}'), ("write_file", '{"path":"a","text":"lorem ips')])
+    ]
+    answers(sim, events, {"content": "I will"}, {"tool_calls": calls}, finish="length")
+    answer = chat(client, stream)
+    assert answer["message"] == {
+        "role": "assistant",
+        "content": "I will",
+        "tool_calls": [{"id": "0", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}],
+    }
+    assert answer["done_reason"] == "length"
+
+
+# Counts and durations
+
+
+@STREAMS
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_tokens_that_lmstudio_does_not_count(client: httpx.Client, sim: Sim, path: str, stream: bool) -> None:
+    sim.set(counts_tokens=False)
+    body = {"messages": [{"role": "user", "content": "How are you?"}]} if path == "/api/chat" else {"prompt": "How so?"}
+    response = client.post(path, json={"model": CHAT, "stream": stream, "system": "Be brief."} | body)
+    last = ndjson(response)[-1] if stream else response.json()
+    # Words of the prompt; events, or where they have come as one object, words of the answer.
+    assert last["prompt_eval_count"] == (3 if path == "/api/chat" else 4)
+    assert last["eval_count"] == len(tokenize("You said: How are you?" if path == "/api/chat" else "You said: How so?"))
+
+
+@STREAMS
+def test_a_lmstudio_that_sends_no_counts(stream: bool) -> None:
+    with SimThread([SimModel(key=CHAT)], version="0.3.17") as sim, Proxy(sim.url) as proxy, proxy.client() as client:
+        last = chat(client, stream)
+    assert (last["prompt_eval_count"], last["eval_count"]) == (1, 4)
+
+
+@STREAMS
+def test_how_long_an_answer_took_that_came_at_once(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    """Not a nanosecond, which `ollama run --verbose` would call 3,000,000,000 tokens a second."""
+    sim.fault(prefill=0.3)
+    answers(sim, True, {"content": "Hello"}, {"content": " you"})
+    assert chat(client, stream)["eval_duration"] >= 300_000_000
+
+
+@STREAMS
+def test_how_long_an_answer_of_one_token_took(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    sim.fault(prefill=0.3)
+    sim.script([content("Hello"), sleep(0.2)])
+    answer = chat(client, stream)
+    assert answer["eval_duration"] >= 150_000_000
+    assert answer["prompt_eval_duration"] >= 250_000_000
+    assert answer["prompt_eval_duration"] + answer["eval_duration"] < answer["total_duration"]
+
+
+@STREAMS
+def test_how_long_a_tool_call_took(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    """The call is told when it is whole, but its tokens have come before."""
+    sim.set(token_delay=0.05)
+    sim.script([tool_call("bash", {"command": "ls -l"}, fragments=6)])
+    answer = chat(client, stream, tools=[BASH])
+    assert answer["eval_duration"] >= 250_000_000
+
+
+# Chunks
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/create", {"model": "mine", "from": CHAT}),
+        ("/api/create", {"model": "mine", "files": {"x.gguf": EMPTY_DIGEST}}),
+        ("/api/push", {"model": CHAT}),
+        ("/api/pull", {"model": CHAT}),
+    ],
+    ids=["create", "create that fails", "push", "pull"],
+)
+def test_a_chunk_a_line(client: httpx.Client, proxy: Proxy, path: str, body: dict[str, Any]) -> None:
+    """ollama-rs parses each chunk as one document."""
+    client.post(f"/api/blobs/{EMPTY_DIGEST}", content=b"").raise_for_status()
+    answer = proxy.raw(post_bytes(path, body))
+    assert answer.header("content-type") == "application/x-ndjson"
+    lines = [b"%s\n" % line for line in answer.body.split(b"\r\n")[1:-3:2] for line in line.splitlines()]
+    assert len(lines) > 1
+    assert answer.body == b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in [*lines, b""])
