@@ -64,6 +64,8 @@ class Buffered(Handler):
             return
         try:
             await call.reload()
+            if held.client_gone:
+                return
             status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)

@@ -121,6 +121,11 @@ class Catalog:
     source: Source = "v1"
     skipped: tuple[str, ...] = ()
 
+    @property
+    def tells_loaded(self) -> bool:
+        """Whether the list tells which models are loaded; OpenAI's does not."""
+        return self.source != "openai"
+
     def exact(self, id_: str) -> Resolution | None:
         """Return the model whose key, or one of whose variants, is this id; None if LM Studio has it no longer."""
         keyed = (model for model in self.models if model.key == id_)
