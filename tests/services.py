@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -14,7 +14,7 @@ from tests.strict.reader import Asked, Lines, Marks, parse, read_object
 
 from ollama_lmstudio import options
 from ollama_lmstudio.lmstudio.cache import CatalogCache
-from ollama_lmstudio.lmstudio.catalog import Catalog, Model
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.ollama import wire
 from ollama_lmstudio.services import Clock, Services
@@ -39,16 +39,24 @@ class StoppedClock(Clock):
 
 @dataclass
 class LMStudio:
-    """LM Studio's client, with a list of models; it records what it is asked to load."""
+    """LM Studio's client, with a list of models; it records what it is asked to load, on demand or not."""
 
     listed: Catalog
     loads: list[str] = field(default_factory=list)
+    uses: list[str] = field(default_factory=list)
 
     async def catalog(self) -> Catalog:
         return self.listed
 
     async def load(self, key: str, context_length: int | None = None, *, timeout: float) -> None:
         self.loads.append(key)
+
+    async def use_once(self, key: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+        self.uses.append(key)
+        models = (
+            replace(model, instances=(Instance(key),)) if model.key == key else model for model in self.listed.models
+        )
+        self.listed = replace(self.listed, models=tuple(models))
 
 
 @pytest.fixture

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
-from ollama_lmstudio.lifetimes import ModelLifetimes, wants_load
+from ollama_lmstudio.lifetimes import EXPLICIT_KEEP_SECONDS, LoadTerms, ModelLifetimes, wants_load
 from ollama_lmstudio.lmstudio.cache import CatalogCache
-from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution
+from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution, Source
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.translate.names import Resolver
 
 MODEL = Model(key="one", type="llm", instances=(Instance("one"),))
+UNLOADED = Resolution(Model(key="two", type="llm"), "two")
 NOW, SOON = KeepAlive(0), KeepAlive(60)
+TERMS = LoadTerms(60)
+
+
+def with_ttl(seconds: float | None) -> Model:
+    return replace(UNLOADED.model, instances=(Instance("two", None, seconds),))
 
 
 class LMStudio:
@@ -31,20 +38,29 @@ class LMStudio:
         self.error: LMStudioError | None = None
         self.gone = False
         self.listed = MODEL
+        self.used: Model | None = None
+        self.source: Source = "v1"
+        self.refusal: LMStudioError | None = None
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
         await self.let_list.wait()
         if self.gone:
             raise LMStudioError(503, "gone")
-        return Catalog((self.listed,))
+        return Catalog((self.listed,), self.source)
 
     async def load(self, id_: str, context_length: int | None, *, timeout: float) -> None:
         self.asked.append("load" if context_length is None else f"load with {context_length}")
         await self.let_load.wait()
 
+    async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+        self.asked.append(f"use {id_} with {ttl}" if ttl else f"use {id_}")
+        self.listed = self.used or self.listed
+        if self.refusal:
+            raise self.refusal
+
     async def unload(self, id_: str) -> None:
-        self.asked.append("unload")
+        self.asked.append(f"unload {id_}")
         await self.let_unload.wait()
         if self.error:
             raise self.error
@@ -74,9 +90,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def use(lifetimes: ModelLifetimes, keep_alive: KeepAlive | None) -> None:
-    lifetimes.acquire(MODEL, keep_alive)
-    lifetimes.release(MODEL)
+def use(lifetimes: ModelLifetimes, keep_alive: KeepAlive | None, model: Model = MODEL) -> None:
+    lifetimes.acquire(model, keep_alive)
+    lifetimes.release(model)
 
 
 def test_a_model_is_unloaded_once_when_it_was_used_last() -> None:
@@ -84,10 +100,10 @@ def test_a_model_is_unloaded_once_when_it_was_used_last() -> None:
         use(lifetimes, NOW)
         use(lifetimes, None)
         await settle()
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
         use(lifetimes, None)
         await settle()
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
 
     run(test)
 
@@ -98,13 +114,13 @@ def test_a_request_that_comes_before_the_unload_keeps_the_model_and_then_it_is_u
         use(lifetimes, NOW)
         await settle()
         lifetimes.acquire(MODEL, None)
-        assert not await lifetimes.wait_for_unload(MODEL)
+        await lifetimes.settled(MODEL)
         lmstudio.let_list.set()
         await settle()
         assert lmstudio.asked == ["list"]
         lifetimes.release(MODEL)
         await settle()
-        assert lmstudio.asked == ["list", "list", "unload"]
+        assert lmstudio.asked == ["list", "list", "unload one"]
 
     run(test)
 
@@ -131,14 +147,14 @@ def test_a_request_that_comes_during_the_unload_waits_for_it_whatever_comes_of_i
         use(lifetimes, NOW)
         await settle()
         lifetimes.acquire(MODEL, SOON)
-        waiting = asyncio.create_task(lifetimes.wait_for_unload(MODEL))
+        waiting = asyncio.create_task(lifetimes.settled(MODEL))
         await settle()
         assert not waiting.done()
         lmstudio.let_unload.set()
-        assert await waiting
+        await waiting
         lifetimes.release(MODEL)
         await settle()
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
 
     run(test)
 
@@ -148,7 +164,7 @@ def test_an_unload_of_another_model_is_not_waited_for() -> None:
         lmstudio.let_unload.clear()
         use(lifetimes, NOW)
         await settle()
-        assert not await lifetimes.wait_for_unload(Model(key="two", type="llm"))
+        await lifetimes.settled(Model(key="two", type="llm"))
 
     run(test)
 
@@ -158,10 +174,10 @@ def test_who_waits_is_let_go_when_the_unload_is_stopped() -> None:
         lmstudio.let_unload.clear()
         use(lifetimes, NOW)
         await settle()
-        waiting = asyncio.create_task(lifetimes.wait_for_unload(MODEL))
+        waiting = asyncio.create_task(lifetimes.settled(MODEL))
         await settle()
         lifetimes.stop()
-        assert await waiting
+        await waiting
 
     run(test)
 
@@ -173,7 +189,7 @@ def test_an_unload_on_request_waits_for_those_who_use_the_model() -> None:
         assert lmstudio.asked == []
         lifetimes.release(MODEL)
         await settle()
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
 
     run(test)
 
@@ -182,9 +198,9 @@ def test_an_unload_on_request_does_not_wait_for_the_time_that_a_model_is_to_stay
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         use(lifetimes, SOON)
         await lifetimes.unload_when_idle(MODEL)
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
         await lifetimes.unload_when_idle(MODEL)
-        assert lmstudio.asked == ["list", "unload"] * 2
+        assert lmstudio.asked == ["list", "unload one"] * 2
 
     run(test)
 
@@ -215,8 +231,8 @@ def test_an_unload_that_could_not_begin_is_forgotten() -> None:
 def test_who_waits_for_a_load_is_told_when_everything_stops() -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         other = Model(key="other", type="llm")
-        waiting = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), 60))
-        leaving = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), 60))
+        waiting = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), TERMS))
+        leaving = asyncio.create_task(lifetimes.ensure_loaded(Resolution(other, "other"), TERMS))
         await settle()
         leaving.cancel()
         await settle()
@@ -234,7 +250,7 @@ def test_a_user_unloads_a_model_in_use() -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lifetimes.acquire(MODEL, SOON)
         await lifetimes.unload(MODEL)
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
 
     run(test)
 
@@ -247,38 +263,135 @@ def test_a_model_is_not_unloaded_while_a_request_gets_ready() -> None:
             await settle()
             assert lmstudio.asked == []
         await settle()
-        assert lmstudio.asked == ["list", "unload"]
+        assert lmstudio.asked == ["list", "unload one"]
 
     run(test)
 
 
-UNLOADED = Resolution(Model(key="two", type="llm"), "two")
-
-
 @pytest.mark.parametrize(
-    ("keep_alive", "context_length", "on_demand", "asked"),
-    [
-        (None, None, True, []),
-        (NOW, None, True, []),
-        (SOON, None, True, []),
-        (FOREVER, None, True, ["list", "load"]),
-        (None, 4096, True, ["list", "load with 4096"]),
-        (None, None, False, ["list", "load"]),
-    ],
+    ("context_length", "on_demand", "asked"),
+    [(None, True, []), (4096, True, ["list", "load with 4096"]), (None, False, ["list", "load"])],
 )
 def test_a_model_is_loaded_before_a_request_where_loading_on_demand_would_not_do(
-    keep_alive: KeepAlive | None, context_length: int | None, on_demand: bool, asked: list[str]
+    context_length: int | None, on_demand: bool, asked: list[str]
 ) -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.let_load.set()
         if not on_demand:
             lifetimes.not_on_demand()
         assert lifetimes.on_demand is on_demand
-        await lifetimes.prepare(UNLOADED, keep_alive, timeout=60, context_length=context_length)
+        await lifetimes.prepare(UNLOADED, LoadTerms(60, context_length))
         assert lmstudio.asked == asked
         lmstudio.asked.clear()
-        await lifetimes.prepare(Resolution(MODEL, "one"), keep_alive, timeout=60, context_length=context_length)
+        await lifetimes.prepare(Resolution(MODEL, "one"), LoadTerms(60, context_length))
         assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_where_the_list_does_not_tell_what_is_loaded_nothing_is_loaded_twice() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.source = "openai"
+        await lifetimes.unload(MODEL)
+        assert lmstudio.asked == ["list", "unload one"]
+        lmstudio.asked.clear()
+        lifetimes.not_on_demand()
+        await lifetimes.prepare(UNLOADED, TERMS)
+        assert lmstudio.asked == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("listed", "keep_alive", "asked"),
+    [
+        (UNLOADED.model, None, ["list", "use two with {'ttl': 7}", "list"]),
+        (with_ttl(None), FOREVER, ["list"]),
+        (with_ttl(3000), None, ["list"]),
+        (with_ttl(3000), SOON, ["list"]),
+        (with_ttl(3000), FOREVER, ["list", "use two with {'ttl': 7}", "list"]),
+        (with_ttl(200), None, ["list", "use two with {'ttl': 7}", "list"]),
+    ],
+)
+def test_a_request_without_a_prompt_loads_as_lm_studio_does_on_demand(
+    listed: Model, keep_alive: KeepAlive | None, asked: list[str]
+) -> None:
+    """What is loaded and would be gone too soon begins its time anew."""
+
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed, lmstudio.used = listed, with_ttl(3600)
+        await lifetimes.load(UNLOADED, keep_alive, {"ttl": 7}, TERMS)
+        assert lmstudio.asked == asked
+        remaining = lifetimes.remaining_seconds("two")
+        assert remaining == (pytest.approx(60, abs=1) if keep_alive == SOON else None)
+
+    run(test)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(refused: bool) -> None:
+    """LM Studio says so, or another model has answered."""
+
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed = UNLOADED.model
+        lmstudio.refusal = LMStudioError(400, "No models loaded. Please load") if refused else None
+        await lifetimes.load(UNLOADED, None, {}, TERMS)
+        assert lmstudio.asked == ["list", "use two", "list", "list", "load"]
+        assert not lifetimes.on_demand
+        # LM Studio keeps it for ever, so that our timer ends its time.
+        assert lifetimes.remaining_seconds("two") == pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1)
+        await lifetimes.load(UNLOADED, FOREVER, {}, TERMS)
+        assert lifetimes.remaining_seconds("two") is None
+        use(lifetimes, None, UNLOADED.model)
+        assert lifetimes.remaining_seconds("two") is None, "Ollama goes on with the last keep_alive"
+        use(lifetimes, SOON, UNLOADED.model)
+        assert lifetimes.remaining_seconds("two") == pytest.approx(60, abs=1)
+
+    run(test)
+
+
+def test_an_error_of_the_prompt_is_none_of_the_load() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed, lmstudio.used = UNLOADED.model, with_ttl(3600)
+        lmstudio.refusal = LMStudioError(400, "Jinja Exception: no")
+        await lifetimes.load(UNLOADED, None, {}, TERMS)
+        lmstudio.listed = lmstudio.used = UNLOADED.model
+        with pytest.raises(LMStudioError, match="Jinja"):
+            await lifetimes.load(UNLOADED, None, {}, TERMS)
+
+    run(test)
+
+
+def test_a_load_that_takes_longer_than_its_terms_goes_on_and_the_next_request_joins_it() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lifetimes.not_on_demand()
+        with pytest.raises(LMStudioError, match=r"load_timeout_seconds.*goes on loading") as told:
+            await lifetimes.prepare(UNLOADED, LoadTerms(0.01))
+        assert told.value.status == 503
+        # Also one that would load on demand: that would be a second instance.
+        lifetimes._not_on_demand_until = 0
+        waiting = asyncio.create_task(lifetimes.prepare(UNLOADED, TERMS))
+        relay = asyncio.create_task(lifetimes.settled(UNLOADED.model))
+        await settle()
+        assert not waiting.done()
+        assert not relay.done()
+        lmstudio.let_load.set()
+        await asyncio.gather(waiting, relay)
+        assert lmstudio.asked == ["list", "load"]
+        # Nobody has used it yet: it is not kept for ever all the same.
+        assert lifetimes.remaining_seconds("two") == pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1)
+
+    run(test)
+
+
+def test_the_time_that_a_model_is_kept() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        assert lifetimes.remaining_seconds("one") is None
+        lifetimes.acquire(MODEL, SOON)
+        assert lifetimes.remaining_seconds("one") == 60
+        lifetimes.release(MODEL)
+        assert lifetimes.remaining_seconds("one") == pytest.approx(60, abs=0.1)
 
     run(test)
 
@@ -289,20 +402,20 @@ def test_a_model_that_is_being_unloaded_is_loaded_again_once_it_is_gone() -> Non
         lmstudio.let_unload.clear()
         use(lifetimes, NOW)
         await settle()
-        waiting = asyncio.create_task(lifetimes.prepare(Resolution(MODEL, "one"), FOREVER, timeout=60))
+        waiting = asyncio.create_task(lifetimes.prepare(Resolution(MODEL, "one"), LoadTerms(60, 4096)))
         await settle()
         assert not waiting.done()
         lmstudio.listed = Model(key="one", type="llm")
         lmstudio.let_unload.set()
         await waiting
-        assert lmstudio.asked == ["list", "unload", "list", "load"]
+        assert lmstudio.asked == ["list", "unload one", "list", "load with 4096"]
 
     run(test)
 
 
 def test_concurrent_requests_share_one_load() -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
-        waiting = [asyncio.create_task(lifetimes.ensure_loaded(UNLOADED, 60)) for _ in range(3)]
+        waiting = [asyncio.create_task(lifetimes.ensure_loaded(UNLOADED, TERMS)) for _ in range(3)]
         await settle()
         lmstudio.let_load.set()
         await asyncio.gather(*waiting)

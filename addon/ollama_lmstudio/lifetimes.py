@@ -1,8 +1,9 @@
 """When models are loaded and unloaded: one load at a time, reference counts, `keep_alive` timers.
 
-LM Studio loads on demand and unloads by its own time to live. A model is loaded explicitly only for a request without a
-prompt, for `keep_alive: -1`, for a `num_ctx` that is to be used, and where loading on demand is switched off. It is
-unloaded explicitly only for a `keep_alive` that ends before LM Studio's time to live.
+LM Studio loads on demand, and unloads by its own time to live and its rule of eviction. A model is loaded explicitly
+only for a context length that is to be used, and where loading on demand is switched off: LM Studio would keep it for
+ever, so that a timer of this bridge unloads it. Other models are unloaded explicitly only for a `keep_alive` that ends
+before LM Studio's time to live.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,7 +21,8 @@ from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
 from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded
-from .ollama.durations import KeepAlive
+from .lmstudio.loader import Loader
+from .ollama.durations import UNLOAD, KeepAlive
 from .tasks import Tasks
 
 # After LM Studio has refused to load on demand, models are loaded explicitly for this long: one extra call a request.
@@ -30,20 +32,35 @@ NOT_ON_DEMAND_SECONDS = 300
 # whole seconds, has mostly ended and nothing is left to do.
 UNLOAD_DELAY_SECONDS = 1
 
+# How long a model that was loaded explicitly stays after its last use, if no request says it: LM Studio's own time to
+# live for a model that it has loaded on demand.
+EXPLICIT_KEEP_SECONDS = 3600
+# How long Ollama keeps a model by default (OLLAMA_KEEP_ALIVE): what a request without a prompt asks for at least.
+OLLAMA_KEEP_SECONDS = 300
+
 LOAD_ABANDONED = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
+STILL_LOADING = (
+    "{key} is not loaded yet after {seconds:g} seconds, which the option load_timeout_seconds sets. LM Studio goes on "
+    "loading it: ask again, and the request waits for this load."
+)
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadTerms:
+    """How a model is to be loaded: within `timeout` seconds, and with what context length, None for LM Studio's own."""
+
+    timeout: float
+    context_length: int | None = None
+
+
 @dataclass(slots=True)
 class _Use:
-    """The requests that use a model, and the seconds that it stays after the last of them.
-
-    `keep_seconds` is None where LM Studio's own time to live decides.
-    """
+    """The requests that use a model, and the last `keep_alive` that one of them has named."""
 
     active: int = 0
-    keep_seconds: float | None = None
+    keep_alive: KeepAlive | None = None
     timer: asyncio.TimerHandle | None = None
 
     def cancel_timer(self) -> None:
@@ -65,9 +82,7 @@ class ModelLifetimes:
     """
 
     def __init__(self, client: Client, catalog: CatalogCache) -> None:
-        self._client = client
-        self._catalog = catalog
-        self._lock = asyncio.Lock()
+        self._loader = Loader(client, catalog)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
         self._uses: dict[str, _Use] = {}
@@ -83,74 +98,108 @@ class ModelLifetimes:
         """Remember for NOT_ON_DEMAND_SECONDS that LM Studio refused to load on demand."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
 
-    async def prepare(
-        self, model: Resolution, keep_alive: KeepAlive | None, *, timeout: float, context_length: int | None = None
-    ) -> None:
+    async def prepare(self, model: Resolution, terms: LoadTerms) -> None:
         """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for.
 
         A caller that calls `acquire` next, without awaiting anything, can rely on the model to stay loaded until then.
-        Raises LMStudioError, LMStudioTimeout after `timeout` seconds.
+        Raises LMStudioError.
         """
-        explicit = context_length is not None or (keep_alive is not None and keep_alive.forever)
+        key = model.model.key
         with self.using(model.model):
-            unloaded = await self.wait_for_unload(model.model)
-            if (explicit or not self.on_demand) and (unloaded or not model.model.loaded):
-                await self.ensure_loaded(model, timeout, context_length)
+            unloaded = await self._wait_for_unload(key)
+            is_loaded = not unloaded and (model.model.loaded or not self._loader.tells_loaded)
+            explicit = terms.context_length is not None or not self.on_demand
+            if key in self._loading or (explicit and not is_loaded):
+                await self.ensure_loaded(model, terms)
 
-    async def ensure_loaded(self, model: Resolution, timeout: float, context_length: int | None = None) -> None:
-        """Load a model unless it is loaded; concurrent callers share one load.
+    async def load(
+        self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int], terms: LoadTerms
+    ) -> None:
+        """Load a model for a request that asks for nothing else, and let the time of its `keep_alive` begin.
 
-        Raises LMStudioError, LMStudioTimeout after `timeout` seconds; LM Studio goes on with that load.
+        LM Studio does it on demand, with `ttl`, where it can. Raises LMStudioError.
+        """
+        with self.using(model.model):
+            await self.prepare(model, terms)
+            if not await self._load_on_demand(model, keep_alive, ttl):
+                await self.ensure_loaded(model, terms)
+        self.acquire(model.model, keep_alive)
+        self.release(model.model)
+
+    async def _load_on_demand(self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int]) -> bool:
+        """Return whether the model is loaded; that may take as long as it takes, as for a request with a prompt."""
+        if not self.on_demand:
+            return False
+        others = self.active_requests(model.model.key) > 1
+        # A request that runs begins the time to live anew when it ends.
+        keep_seconds = 0 if others else OLLAMA_KEEP_SECONDS if keep_alive is None else keep_alive.seconds
+        try:
+            loaded = await self._loader.load_on_demand(model, ttl, keep_seconds)
+        except LMStudioError as e:
+            if not wants_load(e):
+                raise
+            loaded = False
+        if not loaded:
+            self.not_on_demand()
+        return loaded
+
+    async def ensure_loaded(self, model: Resolution, terms: LoadTerms) -> None:
+        """Load a model explicitly unless it is loaded; concurrent callers share one load.
+
+        Raises LMStudioError, also when it takes longer than the terms say: LM Studio goes on with that load, and later
+        callers wait for the same.
         """
         key = model.model.key
         if key not in self._loading:
-            task = asyncio.get_running_loop().create_task(self._load(model, timeout, context_length))
+            task = asyncio.get_running_loop().create_task(self._load(model, terms.context_length))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._load_ended(key, done))
         loading = self._loading[key]
-        try:
-            # Shielded: a caller that is cancelled must not cancel the load for the others.
-            await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if loading.cancelled() and caller is not None and not caller.cancelling():
-                raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, LOAD_ABANDONED) from None
-            raise
+        # Waiting for it does not cancel it when the caller is cancelled: others may wait, too.
+        done, _ = await asyncio.wait([loading], timeout=terms.timeout)
+        if not done:
+            message = STILL_LOADING.format(key=key, seconds=terms.timeout)
+            raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        if loading.cancelled():
+            raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, LOAD_ABANDONED)
+        loading.result()
+
+    async def _load(self, model: Resolution, context_length: int | None) -> None:
+        # In use, so that the time for which it is kept begins at its end, also if nobody waits for it any more.
+        with self.using(model.model):
+            await self._loader.load(model, context_length)
 
     def _load_ended(self, key: str, task: asyncio.Task[None]) -> None:
         self._loading.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # retrieved: every caller has raised it, if any is left
-
-    async def _load(self, model: Resolution, timeout: float, context_length: int | None) -> None:
-        # LM Studio aborts two loads of different models that overlap.
-        async with self._lock:
-            if (await self._refreshed(model.model)).loaded:
-                return
-            try:
-                await self._client.load(model.id, context_length, timeout=timeout)
-            finally:
-                self._catalog.invalidate()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Every caller has raised it, if any is left.
+            logger.info("%s could not be loaded: %s", key, error)
 
     async def unload(self, model: Model) -> None:
         """Unload every instance of a model, even if it is in use; one that is gone already is no error."""
-        async with self._lock:
-            await self._unload(await self._refreshed(model))
+        async with self._loader.lock:
+            await self._unload(await self._loader.refreshed(model))
 
     async def unload_when_idle(self, model: Model) -> None:
         """Unload a model now, or when the last request that uses it has ended."""
         use = self._uses.setdefault(model.key, _Use())
-        use.keep_seconds = 0
+        use.keep_alive = UNLOAD
         use.cancel_timer()
         if not use.active:
             await self._unload_if_due(model)
 
-    async def wait_for_unload(self, model: Model) -> bool:
-        """Wait for the unload of a model that has begun, and return whether there was one; it may have failed.
+    async def settled(self, model: Model) -> None:
+        """Wait for the unload of a model that has begun, and for its load; either may have failed.
 
         An unload that has not begun yet does not begin while the model is in use.
         """
-        ended = self._unloading.get(model.key)
+        await self._wait_for_unload(model.key)
+        if loading := self._loading.get(model.key):
+            await asyncio.wait([loading])
+
+    async def _wait_for_unload(self, key: str) -> bool:
+        """Wait for the unload of a model that has begun, and return whether there was one."""
+        ended = self._unloading.get(key)
         if ended is None:
             return False
         await ended.wait()
@@ -158,11 +207,11 @@ class ModelLifetimes:
 
     async def _unload_if_due(self, model: Model) -> None:
         """Unload a model, unless a request has acquired it meanwhile: then the end of that one decides."""
-        async with self._lock:
+        async with self._loader.lock:
             if not self._is_due(model):
                 return
             try:
-                current = await self._refreshed(model)
+                current = await self._loader.refreshed(model)
             finally:
                 # Checked again: requests also come while the list is read.
                 if due := self._is_due(model):
@@ -172,26 +221,32 @@ class ModelLifetimes:
 
     def _is_due(self, model: Model) -> bool:
         use = self._uses.get(model.key)
-        return use is not None and use.active == 0 and use.timer is None
+        return (
+            use is not None and use.active == 0 and use.timer is None and self._keep_seconds(model.key, use) is not None
+        )
+
+    def _keep_seconds(self, key: str, use: _Use) -> float | None:
+        """Return how long a model stays after its last use; None where LM Studio decides."""
+        if use.keep_alive is None:
+            return EXPLICIT_KEEP_SECONDS if self._loader.is_explicit(key) else None
+        return None if use.keep_alive.forever else use.keep_alive.seconds
+
+    def remaining_seconds(self, key: str) -> float | None:
+        """Return how long a model stays loaded from now on, were it used no more; None where LM Studio decides."""
+        use = self._uses.get(key)
+        if use is None:
+            return None
+        if use.timer is None:
+            return self._keep_seconds(key, use)
+        return max(use.timer.when() - UNLOAD_DELAY_SECONDS - asyncio.get_running_loop().time(), 0)
 
     async def _unload(self, model: Model) -> None:
         ended = self._unloading[model.key] = asyncio.Event()
         try:
-            for instance in model.instances:
-                try:
-                    await self._client.unload(instance.id)
-                except LMStudioError as e:
-                    if not is_model_not_found(e):
-                        raise
+            await self._loader.unload(model)
         finally:
-            self._catalog.invalidate()
             del self._unloading[model.key]
             ended.set()
-
-    async def _refreshed(self, model: Model) -> Model:
-        """Return the model as LM Studio lists it now."""
-        catalog = await self._catalog.refresh()
-        return next((m for m in catalog.models if m.key == model.key), model)
 
     def acquire(self, model: Model, keep_alive: KeepAlive | None) -> None:
         """Count a request that uses a model: no timer unloads it before `release` has been called for each."""
@@ -199,7 +254,7 @@ class ModelLifetimes:
         use.active += 1
         use.cancel_timer()
         if keep_alive is not None:
-            use.keep_seconds = None if keep_alive.forever else keep_alive.seconds
+            use.keep_alive = keep_alive
 
     def active_requests(self, key: str) -> int:
         """Return how many requests use a model now."""
@@ -214,10 +269,13 @@ class ModelLifetimes:
         use.active -= 1
         if use.active > 0:
             return
-        if use.keep_seconds is None:
-            del self._uses[model.key]
+        seconds = self._keep_seconds(model.key, use)
+        if seconds is None:
+            # Ollama goes on with the last `keep_alive` that was named; LM Studio does so itself for what it loads.
+            if not self._loader.is_explicit(model.key):
+                del self._uses[model.key]
             return
-        delay = math.ceil(use.keep_seconds) + UNLOAD_DELAY_SECONDS if use.keep_seconds else 0
+        delay = math.ceil(seconds) + UNLOAD_DELAY_SECONDS if seconds else 0
         use.timer = asyncio.get_running_loop().call_later(delay, self._timer_ended, model, use)
 
     @contextmanager

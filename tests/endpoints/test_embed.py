@@ -102,7 +102,7 @@ def test_nothing_to_embed_loads_the_model(
     answer = ask(path, {"model": "bert"} | body, services)
     assert isinstance(answer, Response)
     assert json.loads(answer.body) == answer_body
-    assert services.client.loads == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
+    assert services.client.uses == ([] if loaded else [BERT.key])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ PATHS = {
     "v0": "/api/v0/models",
     "openai": "/v1/models",
     "prefixed": "/lm/api/v1/models",
+    "chat": "/v1/chat/completions",
+    "embeddings": "/v1/embeddings",
     "load": "/api/v1/models/load",
     "unload": "/api/v1/models/unload",
     "download": "/api/v1/models/download",
@@ -404,20 +406,7 @@ CALLS: dict[str, Call] = {
 }
 
 
-@pytest.mark.parametrize(("name", "call"), CALLS.items())
-@pytest.mark.parametrize(
-    ("answer", "status", "message"),
-    [
-        (None, 502, "This LM Studio does not have "),
-        (Answer({"error": {"message": "Not there.", "type": "model_not_found"}}, 404), 404, "Not there."),
-        (Answer({}), 502, "LM Studio answered with something that has no "),
-        (Answer(b"[]"), 502, "LM Studio answered with something that has no "),
-        (Answer(b"null"), 502, "LM Studio answered with something that has no "),
-        (Answer(b""), 502, "LM Studio answered 200 with an empty body"),
-        (Answer(b"[" * 100_000), 502, "LM Studio answered 200 with broken JSON"),
-    ],
-)
-def test_refusals(name: str, call: Call, answer: Answer | None, status: int, message: str) -> None:
+def refusal(call: Call, status: int, message: str) -> Callable[[Server], Awaitable[None]]:
     async def scenario(server: Server) -> None:
         client = Client(server.url)
         with pytest.raises(LMStudioError) as caught:
@@ -426,7 +415,68 @@ def test_refusals(name: str, call: Call, answer: Answer | None, status: int, mes
         assert caught.value.message.startswith(message)
         await client.aclose()
 
-    run(scenario, **({name: answer} if answer else {}))
+    return scenario
+
+
+@pytest.mark.parametrize(("name", "call"), CALLS.items())
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (None, 502, "This LM Studio does not have "),
+        (Answer({"error": {"message": "Not there.", "type": "model_not_found"}}, 404), 404, "Not there."),
+        (Answer({"error": {"message": "Not there.", "type": "model_not_found"}}), 502, "Not there."),
+    ],
+)
+def test_errors_whatever_their_status(name: str, call: Call, answer: Answer | None, status: int, message: str) -> None:
+    run(refusal(call, status, message), **({name: answer} if answer else {}))
+
+
+@pytest.mark.parametrize("name", ["download", "job"])
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (Answer({}), 502, "LM Studio answered with something that has no "),
+        (Answer(b"[]"), 502, "LM Studio answered with something that has no "),
+        (Answer(b"null"), 502, "LM Studio answered with something that has no "),
+        (Answer(b""), 502, "LM Studio answered 200 with an empty body"),
+        (Answer(b"[" * 100_000), 502, "LM Studio answered 200 with broken JSON"),
+    ],
+)
+def test_refusals(name: str, answer: Answer, status: int, message: str) -> None:
+    run(refusal(CALLS[name], status, message), **{name: answer})
+
+
+@pytest.mark.parametrize("name", ["load", "unload"])
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b"", b"done", b"[" * 100_000, b'{"error":null}'])
+def test_any_200_to_a_load_or_an_unload_is_a_success(name: str, body: bytes) -> None:
+    async def scenario(server: Server) -> None:
+        client = Client(server.url)
+        assert not (await CALLS[name](client) or {}).get("error")  # type: ignore[attr-defined]
+        await client.aclose()
+
+    run(scenario, **{name: Answer(body)})
+
+
+@pytest.mark.parametrize(
+    ("embeds", "path", "body"),
+    [
+        (
+            False,
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "stream": False},
+        ),
+        (True, "/v1/embeddings", {"input": "hi"}),
+    ],
+)
+def test_the_use_for_which_lm_studio_loads(embeds: bool, path: str, body: dict[str, object]) -> None:
+    async def scenario(server: Server) -> None:
+        client = Client(server.url)
+        await client.use_once("plain", {"ttl": 5}, embeds=embeds)
+        (request,) = server.requests
+        assert (request.path, json.loads(request.body)) == (path, {"model": "plain", "ttl": 5, **body})
+        await client.aclose()
+
+    run(scenario, **{"embeddings" if embeds else "chat": Answer({"object": "whatever"})})
 
 
 def test_a_token_that_no_header_can_hold_is_refused() -> None:

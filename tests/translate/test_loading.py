@@ -14,12 +14,14 @@ from ollama_lmstudio.translate import loading
     ("keep_alive", "ttl"),
     [
         (None, {}),
-        (FOREVER, {}),
+        (FOREVER, {"ttl": 2_147_483}),
         (KeepAlive(0), {}),
         (KeepAlive(300), {"ttl": 300}),
         (KeepAlive(0.1), {"ttl": 1}),
         (KeepAlive(1.5), {"ttl": 2}),
-        (KeepAlive(math.inf), {}),
+        (KeepAlive(math.inf), {"ttl": 2_147_483}),
+        (KeepAlive(2_147_482.5), {"ttl": 2_147_483}),
+        (KeepAlive(30 * 24 * 3600), {"ttl": 2_147_483}),
     ],
 )
 def test_ttl(keep_alive: KeepAlive | None, ttl: dict[str, int]) -> None:

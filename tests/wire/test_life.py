@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,23 +110,124 @@ def test_a_refused_load_is_told_in_lm_studios_words(make_proxy: Callable[..., Pr
     assert said in response.json()["error"]
 
 
-def test_a_load_that_takes_too_long(make_proxy: Callable[..., Proxy]) -> None:
+def test_a_load_that_takes_too_long_goes_on_and_the_next_request_joins_it(make_proxy: Callable[..., Proxy]) -> None:
     with (
-        SimThread(models=[SimModel(key="one", load_seconds=3)], jit=False) as sim,
+        SimThread(models=[SimModel(key="one", load_seconds=2.5)], jit=False) as sim,
         make_proxy(sim.url, options={"load_timeout_seconds": "1"}) as proxy,
         proxy.client() as client,
     ):
-        response = chat(client)
-    assert response.status_code == 503
-    assert "within 1 seconds" in response.json()["error"]
+        for _ in range(2):
+            response = chat(client)
+            assert response.status_code == 503
+            assert "load_timeout_seconds" in response.json()["error"]
+            assert "goes on loading" in response.json()["error"]
+        assert chat(client).status_code == 200
+        assert paths(sim) == [CHAT, LOAD, CHAT]
+        assert [instance.id for instance in sim.instances] == ["one"]
 
 
-def test_a_negative_keep_alive_loads_and_keeps(client: httpx.Client, sim: Sim) -> None:
+@pytest.mark.parametrize("keep_alive", [-1, "-1s", "720h"])
+def test_a_long_keep_alive_loads_on_demand_and_for_as_long_as_lm_studio_can(
+    make_proxy: Callable[..., Proxy], keep_alive: Any
+) -> None:
+    """However long the load takes, and so that LM Studio may evict the model as Ollama would."""
+    models = [SimModel(key="one", load_seconds=1.5), SimModel(key="two")]
+    with (
+        SimThread(models=models) as sim,
+        make_proxy(sim.url, options={"load_timeout_seconds": "1"}) as proxy,
+        proxy.client() as client,
+    ):
+        assert chat(client, keep_alive=keep_alive).status_code == 200
+        assert sim.requests[-1].json["ttl"] == 2_147_483
+        assert paths(sim) == [CHAT]
+        (instance,) = sim.instances
+        assert instance.jit
+        assert instance.ttl == 2_147_483
+        assert chat(client, "two").status_code == 200
+        assert [instance.id for instance in sim.instances] == ["two"]
+
+
+def test_a_load_without_a_prompt_pins_no_model(own_client: httpx.Client, own_sim: Sim) -> None:
+    """`ollama run` begins with one: LM Studio's time to live and its eviction rule the models of four sessions."""
+    for path, model in (("/api/generate", "one"), ("/api/chat", "two"), ("/api/generate", "one")):
+        assert own_client.post(path, json={"model": model}).json()["done_reason"] == "load"
+        assert [(instance.id, instance.jit, instance.ttl) for instance in own_sim.instances] == [(model, True, 3600)]
+    assert own_client.post("/api/generate", json={"model": "two", "keep_alive": "5m"}).json()["done_reason"] == "load"
+    assert [instance.ttl for instance in own_sim.instances] == [300]
+    assert own_client.post("/api/embed", json={"model": "text-embedding-e", "input": []}).status_code == 200
+    assert [(instance.id, instance.jit) for instance in own_sim.instances] == [("text-embedding-e", True)]
+    assert LOAD not in paths(own_sim)
+    # A model that is loaded is left alone.
+    own_sim.clear()
+    assert own_client.post("/api/embed", json={"model": "text-embedding-e", "input": []}).status_code == 200
+    assert paths(own_sim) == []
+
+
+def left(client: httpx.Client) -> list[float]:
+    """Return the seconds for which the loaded models stay, by `/api/ps`."""
+    now = datetime.now(UTC)
+    models = client.get("/api/ps").json()["models"]
+    return [(datetime.fromisoformat(model["expires_at"]) - now).total_seconds() for model in models]
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"), [(None, 3600), ("5s", 5), ("10m", 600), (-1, pytest.approx(9.2e9, rel=0.1))]
+)
+def test_without_loading_on_demand_a_load_has_a_timer_of_ours_that_is_shown(
+    own_client: httpx.Client, own_sim: Sim, keep_alive: Any, seconds: Any
+) -> None:
+    own_sim.set(jit=False)
+    more = {} if keep_alive is None else {"keep_alive": keep_alive}
     for _ in range(2):
-        assert chat(client, "plain", keep_alive=-1).status_code == 200
-    assert paths(sim).count(LOAD) == 1
-    (instance,) = sim.instances
-    assert not instance.jit
+        assert own_client.post("/api/generate", json={"model": "one", **more}).json()["done_reason"] == "load"
+        assert [(instance.id, instance.jit) for instance in own_sim.instances] == [("one", False)]
+        assert left(own_client) == [pytest.approx(seconds, abs=2)]
+    assert paths(own_sim) == [CHAT, LOAD]
+
+
+def test_the_time_that_a_model_stays_is_the_sooner_of_lm_studios_and_ours(client: httpx.Client, sim: Sim) -> None:
+    sim.load("plain")
+    assert left(client) == [pytest.approx(9.2e9, rel=0.1)]
+    chat(client, "plain", keep_alive="5s")
+    assert left(client) == [pytest.approx(5, abs=2)]
+    chat(client, "plain", keep_alive=-1)
+    assert left(client) == [pytest.approx(9.2e9, rel=0.1)]
+    sim.unload("plain")
+    chat(client, "plain", keep_alive="10m")
+    assert left(client) == [pytest.approx(600, abs=2)]
+
+
+def test_a_model_that_was_loaded_explicitly_is_unloaded_by_our_timer(own_client: httpx.Client, own_sim: Sim) -> None:
+    own_sim.set(jit=False)
+    chat(own_client, keep_alive=1)
+    assert [instance.id for instance in own_sim.instances] == ["one"]
+    wait_for(lambda: not own_sim.instances)
+    assert paths(own_sim) == [CHAT, LOAD, CHAT, UNLOAD]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"status":"ok"}'])
+def test_any_200_to_a_load_or_an_unload_is_one(own_client: httpx.Client, own_sim: Sim, body: bytes) -> None:
+    own_sim.set(jit=False)
+    own_sim.load("one")
+    own_sim.fault(path=LOAD, pre_error=(200, "application/json", body))
+    own_sim.fault(path=UNLOAD, pre_error=(200, "application/json", body))
+    assert own_client.post("/api/generate", json={"model": "two"}).json()["done_reason"] == "load"
+    assert own_client.post("/api/generate", json={"model": "one", "keep_alive": 0}).json()["done_reason"] == "unload"
+
+
+def test_an_unload_is_not_claimed_where_the_list_does_not_tell_what_is_loaded(
+    make_proxy: Callable[..., Proxy],
+) -> None:
+    with (
+        SimThread(models=[SimModel(key="one", loaded=True)], version="0.3.5") as sim,
+        make_proxy(sim.url) as proxy,
+        proxy.client() as client,
+    ):
+        response = client.post("/api/generate", json={"model": "one", "keep_alive": 0})
+        assert response.status_code == 502
+        assert "does not have POST /api/v1/models/unload" in response.json()["error"]
+        # A load works there, too.
+        assert client.post("/api/generate", json={"model": "one"}).json()["done_reason"] == "load"
 
 
 def test_a_finite_keep_alive_is_the_time_to_live_of_a_load_on_demand(client: httpx.Client, sim: Sim) -> None:
@@ -352,8 +454,8 @@ def test_a_client_that_leaves_while_a_model_is_loaded_leaves_no_request_behind(
         with proxy.client() as client:
             assert client.get("/api/tags").status_code == 200
             with pytest.raises(httpx.ReadTimeout):
-                client.post("/api/chat", json={"model": "one", "messages": HI, "keep_alive": -1}, timeout=0.3)
+                client.post("/api/chat", json={"model": "one", "messages": HI}, timeout=0.3)
         wait_for(lambda: sim.instances)
         time.sleep(0.3)
-        assert paths(sim) == [LOAD]
+        assert paths(sim) == [CHAT, LOAD]
         assert sim.active == 0

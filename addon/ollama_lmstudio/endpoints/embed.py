@@ -22,7 +22,7 @@ async def embed(request: Request, services: Services) -> Response | Call:
         raise errors.model_not_found(body.model)
     resolved = await find_model(body.model, services, errors.embedding_model_not_found)
     if not texts:
-        await loading.ensure_loaded(resolved, services)
+        await loading.load(resolved, body.keep_alive, body.options or {}, services)
         return Response.json({"model": body.model, "embeddings": []})
     limit = context_length(resolved.model)
     if body.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):

@@ -23,7 +23,7 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
     if _differs_in_case(body.model, resolved):
         raise errors.embedding_model_not_found(body.model)
     if not body.prompt:
-        await loading.ensure_loaded(resolved, services)
+        await loading.load(resolved, body.keep_alive, body.options or {}, services)
         return Response.json({"embedding": []})
     texts = [body.prompt]
     # Ollama returns a 500 for every error of its runner here.

@@ -53,7 +53,7 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         changes += await run_in_thread_if_large(size, repairs, request.path, text, members, services)
     body = replaced(text, changes).encode("utf-8", "surrogateescape")
     with services.lifetimes.using(model):
-        await services.lifetimes.wait_for_unload(model)
+        await services.lifetimes.settled(model)
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
     return Passthrough(request.path, body, model=resolved.id, asked=name.value, release=release)

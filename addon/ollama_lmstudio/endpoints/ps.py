@@ -1,4 +1,4 @@
-"""`GET /api/ps`: the models that LM Studio has loaded."""
+"""`GET /api/ps`: the models that LM Studio has loaded, and until when."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ async def ps(request: Request, services: Services) -> Response:
     """
     catalog = await services.catalog.refresh()
     now = services.clock.wall()
-    loaded = [(_remaining(entry.model), entry) for entry in list_entries(catalog, services) if entry.model.instances]
+    entries = [entry for entry in list_entries(catalog, services) if entry.model.instances]
+    loaded = [(_remaining(entry.model, services), entry) for entry in entries]
     loaded.sort(key=lambda pair: pair[0], reverse=True)
     return Response.json({"models": [_entry(entry, now + remaining, services) for remaining, entry in loaded]})
 
 
-def _remaining(model: Model) -> int:
-    """Return how long a model stays loaded, in ns: as long as the last of its instances."""
-    return max(map(_instance_remaining, model.instances))
+def _remaining(model: Model, services: Services) -> int:
+    """Return how long a model stays loaded, in ns: as long as the last of its instances, unless a timer ends it."""
+    seconds = services.lifetimes.remaining_seconds(model.key)
+    return min(max(map(_instance_remaining, model.instances)), _nanoseconds(seconds))
 
 
 def _instance_remaining(instance: Instance) -> int:
-    seconds = instance.remaining_ttl_seconds
+    return _nanoseconds(instance.remaining_ttl_seconds)
+
+
+def _nanoseconds(seconds: float | None) -> int:
     return times.FOREVER if seconds is None else int(min(seconds * NANOSECONDS, times.FOREVER))
 
 

@@ -67,6 +67,8 @@ class Buffered(Handler):
             return
         try:
             await call.reload()
+            if held.client_gone:
+                return
             self._early = await self._call_once_more()
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)

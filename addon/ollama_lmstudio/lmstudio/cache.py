@@ -64,6 +64,11 @@ class CatalogCache:
         """The last list that could be read, however old."""
         return self._last and self._last.catalog
 
+    @property
+    def tells_loaded(self) -> bool:
+        """Whether LM Studio's list tells which models are loaded, as far as is known."""
+        return self._last is None or self._last.catalog.tells_loaded
+
     async def get(self, *, max_age: float | None = None) -> Catalog:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
         return (await self._fresh(self.ttl_seconds if max_age is None else max_age)).catalog

@@ -121,6 +121,11 @@ class Catalog:
     source: Source = "v1"
     skipped: tuple[str, ...] = ()
 
+    @property
+    def tells_loaded(self) -> bool:
+        """Whether the list tells which models are loaded; OpenAI's does not."""
+        return self.source != "openai"
+
     def owner(self, id_: str) -> Model | None:
         """Return the model with this key, variant or instance id, in any case; None if the list has no such model.
 

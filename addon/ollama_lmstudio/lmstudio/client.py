@@ -11,7 +11,7 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from .. import tolerant_json
 from .catalog import Catalog, NotACatalog, parse_catalog
 from .errors import (
     MASK,
@@ -44,6 +45,10 @@ ANSWER_SECONDS: Final = 10.0
 """Timeout of a call that neither loads a model nor runs one: LM Studio answers these at once, unless it is stuck."""
 KEEPALIVE_SECONDS: Final = 4.0
 """How long an idle connection is kept: LM Studio closes it after 5 s, and a request sent at that moment is lost."""
+
+
+ONE_WORD: Final = "hi"
+"""The prompt of a call whose answer does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +149,25 @@ class Client:
         body: dict[str, object] = {"model": model}
         if context_length is not None:
             body["context_length"] = context_length
-        response = await self._send("POST", "/api/v1/models/load", body, timeout=timeout)
-        return self._read(response, ("instance_id",))
+        return self._read_any(await self._send("POST", "/api/v1/models/load", body, timeout=timeout))
+
+    async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+        """Have a model answer with one token, or embed one word: LM Studio loads it for that on demand.
+
+        That takes as long as it takes. `ttl` is the member of that name of the body, if any.
+        """
+        body: dict[str, object] = {"model": model, **ttl}
+        if embeds:
+            path = "/v1/embeddings"
+            body["input"] = ONE_WORD
+        else:
+            path = "/v1/chat/completions"
+            body |= {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 1, "stream": False}
+        self._read_any(await self._send("POST", path, body, timeout=math.inf))
 
     async def unload(self, instance_id: str) -> None:
         """Unload an instance; LM Studio wants its exact id, and ends what it is generating."""
-        response = await self._send("POST", "/api/v1/models/unload", {"instance_id": instance_id})
-        self._read(response, ("instance_id",))
+        self._read_any(await self._send("POST", "/api/v1/models/unload", {"instance_id": instance_id}))
 
     async def download(self, model: str, quantization: str | None = None) -> dict[str, object]:
         """Start a download and return its job: `status`, and `job_id` unless that is `already_downloaded`.
@@ -275,6 +292,16 @@ class Client:
             raise error
         parsed: dict[str, object] = body
         return parsed
+
+    def _read_any(self, response: httpx.Response) -> dict[str, object]:
+        """Return the JSON object of a success, empty if it is none; raise LMStudioError for an error, also in a 200.
+
+        What a load and an unload are answered with has changed, and may change again: their status tells.
+        """
+        body = tolerant_json.loads(response.content) if response.is_success else None
+        if not response.is_success or (isinstance(body, dict) and body.get("error")):
+            raise self._refusal(response)
+        return body if isinstance(body, dict) else {}
 
     def _refusal(self, response: httpx.Response) -> LMStudioError:
         content_type = response.headers.get("Content-Type", "")

@@ -48,6 +48,7 @@ class KeepAlive:
 
 
 FOREVER = KeepAlive(math.inf)
+UNLOAD = KeepAlive(0)
 
 
 def parse_duration(text: str) -> int:

@@ -59,7 +59,7 @@ class Embedding:
 
     async def prepare(self) -> None:
         """Load the model, where LM Studio would not load it on demand, or not in the way asked for."""
-        await loading.prepare(self.resolved, self.body.keep_alive, self.body.options or {}, self.services)
+        await loading.prepare(self.resolved, self.body.options or {}, self.services)
 
 
 def embedding_call(embedding: Embedding, build: BuildAnswer) -> Call:
@@ -72,7 +72,7 @@ def embedding_call(embedding: Embedding, build: BuildAnswer) -> Call:
     body = {"model": resolved.id, "input": embedding.texts, **loading.ttl(request.keep_alive)}
     translation = EmbedTranslation(embedding, build)
     call = Call(EMBEDDINGS, compact_json.dumps(body), translation, model=resolved.id, asked=request.model)
-    return loading.acquire(call, resolved, request.keep_alive, embedding.services)
+    return loading.acquire(call, resolved, request.keep_alive, request.options or {}, embedding.services)
 
 
 class EmbedTranslation:

@@ -43,7 +43,7 @@ class Inference:
 
     async def prepare(self) -> None:
         """Load the model, where LM Studio would not load it on demand, or not in the way asked for."""
-        await loading.prepare(self.resolved, self.body.keep_alive, self.options, self.services)
+        await loading.prepare(self.resolved, self.options, self.services)
 
 
 def chat_call(
@@ -133,7 +133,7 @@ def make_call(
         asked=request.model,
         unsupported=tuple(unsupported),
     )
-    return loading.acquire(call, resolved, request.keep_alive, inference.services)
+    return loading.acquire(call, resolved, request.keep_alive, inference.options, inference.services)
 
 
 def _think_tags(inference: Inference, path: str) -> ThinkTags | None:
@@ -178,12 +178,8 @@ def _translator(
 
 async def load_answer(inference: Inference) -> Response:
     """Load the model for a request without a prompt; return its response."""
-    resolved, services = inference.resolved, inference.services
-    with services.lifetimes.using(resolved.model):
-        await loading.ensure_loaded(resolved, services, loading.context_length(inference.options, services))
-    # Counted as a use, so that the timer of `keep_alive` starts now.
-    services.lifetimes.acquire(resolved.model, inference.body.keep_alive)
-    services.lifetimes.release(resolved.model)
+    services = inference.services
+    await loading.load(inference.resolved, inference.body.keep_alive, inference.options, services)
     return _answer_without_prompt(inference.line_format, inference.body.model, "load", services)
 
 

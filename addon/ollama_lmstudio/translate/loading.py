@@ -6,27 +6,31 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..lifetimes import LoadTerms
 from ..ollama.durations import KeepAlive
 from ..outcomes import Call
 from ..services import Services
 from .models import ResolvedModel
 
-
-async def ensure_loaded(resolved: ResolvedModel, services: Services, context_length: int | None = None) -> None:
-    """Load a model, unless it is loaded, within the option `load_timeout_seconds`."""
-    await services.lifetimes.ensure_loaded(resolved, services.settings.load_timeout_seconds, context_length)
+MAX_TTL_SECONDS = 2_147_483
+"""The longest `ttl` that is safe: a timer of Node's of more than 2^31-1 ms fires at once."""
 
 
-async def prepare(
+def terms(options: Mapping[str, Any], services: Services) -> LoadTerms:
+    """Return how a model is to be loaded for a request with these options."""
+    return LoadTerms(services.settings.load_timeout_seconds, context_length(options, services))
+
+
+async def load(
     resolved: ResolvedModel, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
 ) -> None:
+    """Load a model, for a request that asks for nothing else."""
+    await services.lifetimes.load(resolved, keep_alive, ttl(keep_alive), terms(options, services))
+
+
+async def prepare(resolved: ResolvedModel, options: Mapping[str, Any], services: Services) -> None:
     """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for."""
-    await services.lifetimes.prepare(
-        resolved,
-        keep_alive,
-        timeout=services.settings.load_timeout_seconds,
-        context_length=context_length(options, services),
-    )
+    await services.lifetimes.prepare(resolved, terms(options, services))
 
 
 def context_length(options: Mapping[str, Any], services: Services) -> int | None:
@@ -36,17 +40,23 @@ def context_length(options: Mapping[str, Any], services: Services) -> int | None
 
 
 def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:
-    """Return a finite `keep_alive` as LM Studio's `ttl`, in whole seconds."""
-    if keep_alive is None or keep_alive.forever or keep_alive.unload:
+    """Return a `keep_alive` as LM Studio's `ttl`, in whole seconds; the longest that it can have for a longer one."""
+    if keep_alive is None or keep_alive.unload:
         return {}
-    return {"ttl": math.ceil(keep_alive.seconds)}
+    return {"ttl": math.ceil(min(keep_alive.seconds, MAX_TTL_SECONDS))}
 
 
-def acquire(call: Call, resolved: ResolvedModel, keep_alive: KeepAlive | None, services: Services) -> Call:
+def acquire(
+    call: Call,
+    resolved: ResolvedModel,
+    keep_alive: KeepAlive | None,
+    options: Mapping[str, Any],
+    services: Services,
+) -> Call:
     """Return the call with its model acquired until the call is released, and a way to load the model."""
 
     async def reload() -> None:
-        await ensure_loaded(resolved, services)
+        await services.lifetimes.ensure_loaded(resolved, terms(options, services))
 
     services.lifetimes.acquire(resolved.model, keep_alive)
     call.release = lambda: services.lifetimes.release(resolved.model)
