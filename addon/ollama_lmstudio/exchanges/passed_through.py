@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from mitmproxy import http
 
 from .. import routes
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
+from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough
 from ..translate.api_errors import error_answer
 from . import downstream, upstream
@@ -63,8 +65,17 @@ class PassedThrough(Handler):
         if is_unknown_route(body):
             self.exchange.respond(routes.NOT_FOUND)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
+            self._rewrite(response, body, self._passthrough.rewrite)
+
+    def _rewrite(self, response: http.Response, body: bytes, rewrite: Callable[[bytes], bytes]) -> None:
+        try:
+            changed = rewrite(body)
+        except OllamaError as e:
+            self.exchange.respond(error_answer(self.exchange.path, e.status, e.message))
+            return
+        if changed != body:
             response.headers.pop("etag", None)
-            upstream.set_body(response, self._passthrough.rewrite(body))
+            upstream.set_body(response, changed)
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.head_sent:

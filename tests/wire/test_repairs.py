@@ -1,0 +1,156 @@
+"""What Ollama's /v1 takes and LM Studio's does not, through a real mitmdump."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.conftest import EMBEDDER, UNSCALED_EMBEDDER, Proxy, StartProxy
+
+from ollama_lmstudio.sim import Sim
+
+CHATS = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
+
+
+def sent(sim: Sim) -> dict[str, Any]:
+    """Give the body of the one POST that reached LM Studio."""
+    (request,) = [request for request in sim.requests if request.method == "POST"]
+    body: dict[str, Any] = request.json
+    return body
+
+
+def ask(client: httpx.Client, sim: Sim, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask, check that LM Studio took it; give the body that reached it."""
+    sim.clear()
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return sent(sim)
+
+
+# Embeddings
+
+FLOATS = [0.25, -0.5, 0.125, 0.75, 1.0, 2.0, 3.0, 4.0]
+ANSWER = {
+    "object": "list",
+    "data": [{"object": "embedding", "embedding": FLOATS, "index": 0}],
+    "model": EMBEDDER,
+    "usage": {"prompt_tokens": 0, "total_tokens": 0},
+}
+
+
+def vector_of(response: httpx.Response, encoding: str = "base64") -> list[float]:
+    """Give the one vector of an answer."""
+    assert response.status_code == 200, response.text
+    (row,) = response.json()["data"]
+    vector = row["embedding"]
+    if encoding == "base64":
+        data = base64.b64decode(vector, validate=True)
+        vector = list(struct.unpack(f"<{len(data) // 4}f", data))
+    return list(vector)
+
+
+def test_embeddings_as_base64(client: httpx.Client, sim: Sim) -> None:
+    sim.fault(path=EMBEDDINGS, pre_error=(200, "application/json", json.dumps(ANSWER)))
+    response = client.post(EMBEDDINGS, json={"model": EMBEDDER, "input": "hi", "encoding_format": "base64"})
+    length = math.hypot(*FLOATS)
+    assert vector_of(response) == pytest.approx([x / length for x in FLOATS])
+    assert response.headers["content-length"] == str(len(response.content))
+    assert "etag" not in response.headers
+    rest = response.json()
+    assert list(rest) == list(ANSWER)
+    assert list(rest["data"][0]) == ["object", "embedding", "index"]
+    assert (rest["object"], rest["model"], rest["usage"]) == ("list", EMBEDDER, ANSWER["usage"])
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+def test_dimensions_of_embeddings(client: httpx.Client, sim: Sim, encoding: str) -> None:
+    body = {"model": UNSCALED_EMBEDDER, "input": "hi there", "encoding_format": encoding}
+    whole, cut = (vector_of(client.post(EMBEDDINGS, json=body | extra), encoding) for extra in ({}, {"dimensions": 2}))
+    assert (len(whole), len(cut)) == (16, 2)
+    assert [math.hypot(*vector) for vector in (whole, cut)] == pytest.approx([1, 1])
+    assert cut[0] / cut[1] == pytest.approx(whole[0] / whole[1])
+    assert sim.requests[-1].json["input"] == "hi there"
+
+
+def test_embeddings_are_those_of_api_embed(client: httpx.Client, sim: Sim) -> None:
+    for extra in ({}, {"dimensions": 3}):
+        body = {"model": UNSCALED_EMBEDDER, "input": "hi there", **extra}
+        ((embedded,),) = (client.post("/api/embed", json=body).json()["embeddings"],)
+        assert vector_of(client.post(EMBEDDINGS, json=body), "float") == embedded
+
+
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": None}])
+def test_embeddings_that_are_as_they_should_be_keep_their_bytes(
+    client: httpx.Client, sim: Sim, encoding: dict[str, Any]
+) -> None:
+    body = {"model": EMBEDDER, "input": ["hi", "there"], **encoding}
+    response = client.post(EMBEDDINGS, json=body)
+    with httpx.Client(base_url=sim.url, trust_env=False) as direct:
+        own = direct.post(EMBEDDINGS, json=body)
+    assert response.content == own.content
+    assert response.headers["etag"] == own.headers["etag"]
+    assert sim.requests[0].body == sim.requests[1].body
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"encoding_format": "hex"},
+            "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64'].",
+        ),
+        (
+            {"encoding_format": ["base64"]},
+            "json: cannot unmarshal array into Go struct field EmbedRequest.encoding_format of type string",
+        ),
+        (
+            {"dimensions": 1.5},
+            "json: cannot unmarshal number 1.5 into Go struct field EmbedRequest.dimensions of type int",
+        ),
+    ],
+)
+def test_formats_of_embeddings_that_ollama_refuses(
+    client: httpx.Client, sim: Sim, wrong: dict[str, Any], message: str
+) -> None:
+    response = client.post(EMBEDDINGS, json={"model": EMBEDDER, "input": "hi", **wrong})
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    assert (response.status_code, response.json()) == (400, {"error": error})
+    assert not any(request.method == "POST" for request in sim.requests)
+
+
+def test_an_embedding_that_is_not_finite(client: httpx.Client, sim: Sim) -> None:
+    broken = json.dumps(ANSWER | {"data": [{"object": "embedding", "embedding": [None, 1], "index": 0}]})
+    sim.fault(path=EMBEDDINGS, pre_error=(200, "application/json", broken))
+    response = client.post(EMBEDDINGS, json={"model": EMBEDDER, "input": "hi"})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "embedding contains NaN or Inf values"
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+def test_errors_of_embeddings_are_lm_studios(client: httpx.Client, encoding: str) -> None:
+    response = client.post(EMBEDDINGS, json={"model": EMBEDDER, "input": [1, 2], "encoding_format": encoding})
+    assert response.status_code == 400
+    assert response.json() == {"error": "'input' field must be a string or an array of strings"}
+
+
+# Not at all
+
+
+def test_nothing_is_repaired_where_that_is_switched_off(start_proxy: StartProxy, sim: Sim) -> None:
+    proxy: Proxy = start_proxy(sim.url, options={"repair_passthrough": "false"})
+    embedding = {"model": UNSCALED_EMBEDDER, "input": "hi", "encoding_format": "base64", "dimensions": 2}
+    with proxy.client() as client, httpx.Client(base_url=sim.url, trust_env=False) as direct:
+        for path, body in ((EMBEDDINGS, embedding),):
+            sim.clear()
+            through, own = (asker.post(path, json=body) for asker in (client, direct))
+            assert through.content == own.content
+            assert len({request.body for request in sim.requests if request.method == "POST"}) == 1
