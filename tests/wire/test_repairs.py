@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import EMBEDDER, UNSCALED_EMBEDDER, Proxy, StartProxy
+from tests.wire.conftest import CHAT, EMBEDDER, HI, UNSCALED_EMBEDDER, Proxy, StartProxy
 
 from ollama_lmstudio.sim import Sim
 
@@ -142,14 +142,85 @@ def test_errors_of_embeddings_are_lm_studios(client: httpx.Client, encoding: str
     assert response.json() == {"error": "'input' field must be a string or an array of strings"}
 
 
+# Tools
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    """Give a definition that LM Studio takes."""
+    parameters = {"type": "object", "properties": {"zcity": {"type": "string"}}}
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
+
+
+WEATHER, CLOCK = tool("get_weather"), tool("get_time")
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "made", "offered"),
+    [
+        (NAMED, "required", [WEATHER]),
+        ("any", "required", [WEATHER, CLOCK]),
+        ({"type": "any"}, "required", [WEATHER, CLOCK]),
+        ("get_time", "required", [CLOCK]),
+        ("nosuch", "auto", [WEATHER, CLOCK]),
+        (True, "auto", [WEATHER, CLOCK]),
+    ],
+)
+def test_tool_choice(client: httpx.Client, sim: Sim, choice: Any, made: str, offered: list[Any]) -> None:
+    body = {"messages": HI, "tools": [WEATHER, CLOCK], "tool_choice": choice}
+    for path in (CHATS, "/api/chat"):
+        reached = ask(client, sim, path, {"model": CHAT, "stream": False, **body})
+        assert (reached["tool_choice"], reached["tools"]) == (made, offered)
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", "required", None])
+def test_tool_choices_of_lm_studio_stay(client: httpx.Client, sim: Sim, choice: Any) -> None:
+    body = {"model": CHAT, "messages": HI, "tools": [WEATHER, CLOCK], "tool_choice": choice}
+    assert ask(client, sim, CHATS, body) == body
+
+
+def test_a_tool_choice_without_tools(client: httpx.Client, sim: Sim) -> None:
+    body = {"model": CHAT, "messages": HI, "tool_choice": NAMED}
+    assert ask(client, sim, CHATS, body) == body | {"tool_choice": "auto"}
+
+
+def test_the_other_tools_are_still_repaired(client: httpx.Client, sim: Sim) -> None:
+    bare = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+    body = {"model": CHAT, "messages": HI, "tools": [CLOCK, bare], "tool_choice": NAMED}
+    reached = ask(client, sim, CHATS, body)
+    made = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
+    assert (reached["tool_choice"], reached["tools"]) == ("required", [made])
+
+
+def flat(tool: dict[str, Any]) -> dict[str, Any]:
+    """Give a definition as /v1/responses has it."""
+    return {"type": "function", **tool["function"]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "made", "offered"),
+    [
+        ({"type": "function", "name": "get_weather"}, "required", [WEATHER]),
+        ("any", "required", [WEATHER, CLOCK]),
+        ({"type": "mcp", "server_label": "x"}, {"type": "mcp", "server_label": "x"}, [WEATHER, CLOCK]),
+        ("auto", "auto", [WEATHER, CLOCK]),
+    ],
+)
+def test_tool_choice_of_responses(client: httpx.Client, sim: Sim, choice: Any, made: Any, offered: list[Any]) -> None:
+    body = {"model": CHAT, "input": "hi", "tools": [flat(WEATHER), flat(CLOCK)], "tool_choice": choice}
+    reached = ask(client, sim, RESPONSES, body)
+    assert (reached["tool_choice"], reached["tools"]) == (made, [flat(tool) for tool in offered])
+
+
 # Not at all
 
 
 def test_nothing_is_repaired_where_that_is_switched_off(start_proxy: StartProxy, sim: Sim) -> None:
     proxy: Proxy = start_proxy(sim.url, options={"repair_passthrough": "false"})
+    chat = {"model": CHAT, "messages": HI, "tools": [WEATHER], "tool_choice": NAMED}
     embedding = {"model": UNSCALED_EMBEDDER, "input": "hi", "encoding_format": "base64", "dimensions": 2}
     with proxy.client() as client, httpx.Client(base_url=sim.url, trust_env=False) as direct:
-        for path, body in ((EMBEDDINGS, embedding),):
+        for path, body in ((EMBEDDINGS, embedding), (CHATS, chat)):
             sim.clear()
             through, own = (asker.post(path, json=body) for asker in (client, direct))
             assert through.content == own.content

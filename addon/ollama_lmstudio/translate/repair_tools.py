@@ -1,4 +1,4 @@
-"""Tools that Ollama takes and LM Studio refuses, in requests that are passed through."""
+"""Tools and `tool_choice` that Ollama takes and LM Studio refuses, in requests that are passed through."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..ollama.errors import OllamaError
 from ..ollama.requests import ChatRequest
 from .passthrough import PassedRequest
 from .paths import RESPONSES
-from .tools import tools_to_lmstudio
+from .tools import LMSTUDIO_CHOICES, tool_choice_to_lmstudio, tools_to_lmstudio
 
 
 def repair_tools(request: PassedRequest) -> bool:
@@ -49,3 +49,22 @@ def _repaired(tool: object, source: str, flat: bool) -> object:
     except OllamaError:
         return tool
     return _to_lmstudio(decoded["function"] if flat else decoded, flat)
+
+
+def repair_tool_choice(request: PassedRequest) -> bool:
+    """Make the choice of a tool one of LM Studio's words: Ollama takes any choice, and ignores it.
+
+    On `/v1/responses` a choice of what is no function of the request's stays: it is of LM Studio's own tools.
+    """
+    choice, given = request.body.get("tool_choice"), request.body.get("tools")
+    if choice is None or choice in LMSTUDIO_CHOICES:
+        return False
+    tools = given if isinstance(given, list) else []
+    made, offered = tool_choice_to_lmstudio(choice, tools)
+    if request.path == RESPONSES and choice != "any" and offered is tools:
+        return False
+    # With no tool at all, none can be required.
+    request.body.set("tool_choice", made if tools else "auto")
+    if offered is not tools:
+        request.body.set("tools", offered)
+    return True

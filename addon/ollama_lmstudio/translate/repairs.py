@@ -13,7 +13,7 @@ from ..services import Services
 from .passthrough import PassedRequest
 from .paths import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
 from .repair_embeddings import repair_embeddings
-from .repair_tools import repair_tools
+from .repair_tools import repair_tool_choice, repair_tools
 from .response_format import format_to_lmstudio
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,17 @@ def _repair_response_format(request: PassedRequest) -> bool:
 
 TOOLS = Repair(
     "tools",
-    'definitions with `"parameters": {}`, without `properties`, with nulls',
+    'tools with `"parameters": {}`, without `properties`, with nulls',
     "refuse",
     "the same definitions, complete",
     repair_tools,
+)
+TOOL_CHOICE = Repair(
+    "tool_choice",
+    "`tool_choice` as an object, `any`, or anything else",
+    "refuse",
+    "`required` with the tools that it names, `auto` where it says nothing",
+    repair_tool_choice,
 )
 RESPONSE_FORMAT = Repair(
     "response_format", '`{"type": "json_object"}`', "refuse", "the schema of any object", _repair_response_format
@@ -82,7 +89,7 @@ EMBEDDING = Repair(
 # `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
 # Studio.
 REPAIRS: Mapping[str, tuple[Repair, ...]] = {
-    CHAT_COMPLETIONS: (TOOLS, RESPONSE_FORMAT),
-    RESPONSES: (TOOLS,),
+    CHAT_COMPLETIONS: (TOOLS, TOOL_CHOICE, RESPONSE_FORMAT),
+    RESPONSES: (TOOLS, TOOL_CHOICE),
     EMBEDDINGS: (EMBEDDING,),
 }
