@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, EMBEDDER, HI, UNSCALED_EMBEDDER, Proxy, StartProxy
+from tests.translate.test_images import JPEG, PNG, WEBP
+from tests.wire.conftest import CHAT, EMBEDDER, HI, UNSCALED_EMBEDDER, VISION, Proxy, StartProxy
 
 from ollama_lmstudio.sim import Sim
 
@@ -210,6 +211,83 @@ def test_tool_choice_of_responses(client: httpx.Client, sim: Sim, choice: Any, m
     body = {"model": CHAT, "input": "hi", "tools": [flat(WEATHER), flat(CLOCK)], "tool_choice": choice}
     reached = ask(client, sim, RESPONSES, body)
     assert (reached["tool_choice"], reached["tools"]) == (made, [flat(tool) for tool in offered])
+
+
+# Messages
+
+TEXT = {"type": "text", "text": "what"}
+
+
+def data_url(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("image_url", "made"),
+    [
+        ({"url": data_url(WEBP, "image/webp")}, "data:image/png;base64,iVBORw0KGgo"),
+        ({"url": data_url(JPEG, "image/jpg")}, data_url(JPEG, "image/jpeg")),
+        ({"url": data_url(PNG, "")}, data_url(PNG, "image/png")),
+        (data_url(PNG, "image/png"), data_url(PNG, "image/png")),
+    ],
+)
+def test_images(client: httpx.Client, sim: Sim, image_url: Any, made: str) -> None:
+    chat = [{"role": "user", "content": [TEXT, {"type": "image_url", "image_url": image_url}]}]
+    reached = ask(client, sim, CHATS, {"model": VISION, "messages": chat})
+    text, image = reached["messages"][0]["content"]
+    assert (text, image["type"]) == (TEXT, "image_url")
+    assert image["image_url"]["url"].startswith(made)
+
+    given = image_url if isinstance(image_url, str) else image_url["url"]
+    item = {"role": "user", "content": [{"type": "input_image", "image_url": given}]}
+    reached = ask(client, sim, RESPONSES, {"model": VISION, "input": [item]})
+    assert reached["input"][0]["content"][0]["image_url"].startswith(made)
+
+    media_type, _, data = given.removeprefix("data:").partition(";base64,")
+    source = {"type": "base64", "media_type": media_type, "data": data}
+    messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    reached = ask(client, sim, MESSAGES, {"model": VISION, "messages": messages, "max_tokens": 9})
+    source = reached["messages"][0]["content"][0]["source"]
+    assert f"data:{source['media_type']};base64,{source['data']}".startswith(made)
+
+
+@pytest.mark.parametrize("path", [CHATS, RESPONSES, MESSAGES])
+def test_a_broken_image_has_the_shape_of_its_api(client: httpx.Client, sim: Sim, path: str) -> None:
+    url = data_url(WEBP[:16], "image/webp")
+    media_type, _, data = url.removeprefix("data:").partition(";base64,")
+    source = {"type": "base64", "media_type": media_type, "data": data}
+    bodies: dict[str, Any] = {
+        CHATS: {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]},
+        RESPONSES: {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]},
+        MESSAGES: {"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}], "max_tokens": 9},
+    }
+    response = client.post(path, json={"model": VISION, **bodies[path]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["message"]) == ("invalid_request_error", "the image/webp image cannot be read")
+    assert ("request_id" in response.json()) is (path == MESSAGES)
+    assert not any(request.method == "POST" for request in sim.requests)
+
+
+def test_results_of_tools_without_an_id(client: httpx.Client, sim: Sim) -> None:
+    function = {"name": "get_weather", "arguments": "{}"}
+    calls = {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "type": "function", "function": function}]}
+    history = [*HI, calls, {"role": "tool", "content": "sunny"}]
+    reached = ask(client, sim, CHATS, {"model": CHAT, "messages": history, "tools": [WEATHER]})
+    assert reached["messages"] == [*HI, calls, {"role": "tool", "content": "sunny", "tool_call_id": "a"}]
+
+
+def test_an_output_of_a_function_as_a_list(client: httpx.Client, sim: Sim) -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "get_weather", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text", "text": "sunny"}]}
+    reached = ask(client, sim, RESPONSES, {"model": CHAT, "input": [*HI, call, output]})
+    assert reached["input"] == [*HI, call, output | {"output": "sunny"}]
+
+
+def test_system_messages_of_anthropics_api(client: httpx.Client, sim: Sim) -> None:
+    messages = [*HI, {"role": "system", "content": "Be brief."}, *HI]
+    reached = ask(client, sim, MESSAGES, {"model": CHAT, "messages": messages, "max_tokens": 9, "system": "Be kind."})
+    assert (reached["system"], reached["messages"]) == ("Be kind.\n\nBe brief.", [*HI, *HI])
 
 
 # Not at all

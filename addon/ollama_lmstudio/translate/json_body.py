@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..unicode import well_formed
@@ -33,6 +34,17 @@ class JSONBody:
     def set(self, key: str, value: Any) -> None:
         """Give a member another value, or add it."""
         self._set[key] = value
+
+    def replace_elements(self, key: str, replacements: Callable[[Any], list[Any]]) -> bool:
+        """Put what `replacements` returns in the place of each element of a list; return whether that changes it."""
+        items = self.get(key)
+        if not isinstance(items, list):
+            return False
+        made = [new for item in items for new in replacements(item)]
+        if len(made) == len(items) and all(map(operator.is_, made, items)):
+            return False
+        self.set(key, made)
+        return True
 
     def source(self, key: str) -> str:
         """Return the text of a member as it came; `null` for an absent one."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from ..services import Services
 from .passthrough import PassedRequest
-from .paths import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
+from .paths import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from .repair_embeddings import repair_embeddings
+from .repair_images import repair_chat_images, repair_message_images, repair_response_images
+from .repair_messages import repair_chat_messages, repair_outputs, repair_system_messages
 from .repair_tools import repair_tool_choice, repair_tools
 from .response_format import format_to_lmstudio
 
@@ -61,6 +63,36 @@ def _repair_response_format(request: PassedRequest) -> bool:
     return True
 
 
+_IMAGES = (
+    "images",
+    "images as `image/webp`, `image/jpg` or without a type, `image_url` as a string, images of a tool's result",
+    "refuse",
+    "PNG or JPEG in the form that LM Studio takes; other kinds are converted with the extra `images`",
+)
+CHAT_IMAGES = Repair(*_IMAGES, repair_chat_images)
+RESPONSE_IMAGES = Repair(*_IMAGES, repair_response_images)
+MESSAGE_IMAGES = Repair(*_IMAGES, repair_message_images)
+CHAT_MESSAGES = Repair(
+    "messages",
+    "results of tools without `tool_call_id`, calls without `id` or `type`, any `role`",
+    "refuse",
+    "ids that fit, by name or order; the role `user`",
+    repair_chat_messages,
+)
+OUTPUTS = Repair(
+    "outputs",
+    "`output` of a `function_call_output` as a list",
+    "refuse",
+    "its text; its images follow in a message of the user",
+    repair_outputs,
+)
+SYSTEM_MESSAGES = Repair(
+    "system messages",
+    "messages of the role `system`, or any other",
+    "refuse",
+    "their text in `system`; the role `user`",
+    repair_system_messages,
+)
 TOOLS = Repair(
     "tools",
     'tools with `"parameters": {}`, without `properties`, with nulls',
@@ -89,7 +121,8 @@ EMBEDDING = Repair(
 # `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
 # Studio.
 REPAIRS: Mapping[str, tuple[Repair, ...]] = {
-    CHAT_COMPLETIONS: (TOOLS, TOOL_CHOICE, RESPONSE_FORMAT),
-    RESPONSES: (TOOLS, TOOL_CHOICE),
+    CHAT_COMPLETIONS: (CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT),
+    RESPONSES: (OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE),
+    MESSAGES: (SYSTEM_MESSAGES, MESSAGE_IMAGES),
     EMBEDDINGS: (EMBEDDING,),
 }
