@@ -11,7 +11,19 @@ from typing import Any
 import httpx
 import pytest
 from tests.translate.test_images import JPEG, PNG, WEBP
-from tests.wire.conftest import CHAT, EMBEDDER, HI, UNSCALED_EMBEDDER, VISION, Proxy, StartProxy
+from tests.wire.conftest import (
+    CHAT,
+    CODER,
+    EMBEDDER,
+    GPT_OSS,
+    HI,
+    THINKING,
+    UNSCALED_EMBEDDER,
+    VISION,
+    Proxy,
+    StartProxy,
+)
+from tests.wire.test_passthrough import assert_same
 
 from ollama_lmstudio.sim import Sim
 
@@ -290,16 +302,88 @@ def test_system_messages_of_anthropics_api(client: httpx.Client, sim: Sim) -> No
     assert (reached["system"], reached["messages"]) == ("Be kind.\n\nBe brief.", [*HI, *HI])
 
 
+# How hard to think
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "effort"),
+    [
+        (GPT_OSS, {"reasoning_effort": "max"}, "high"),
+        (GPT_OSS, {"reasoning_effort": "ultra"}, "high"),
+        (THINKING, {"reasoning_effort": "max"}, "high"),
+        (CHAT, {"reasoning_effort": "max"}, "xhigh"),
+        (GPT_OSS, {"reasoning": {"effort": "low"}}, "low"),
+        (GPT_OSS, {"reasoning": {"effort": "max"}, "reasoning_effort": "low"}, "high"),
+        (GPT_OSS, {"reasoning_effort": "minimal"}, "minimal"),
+        (GPT_OSS, {"reasoning": {"effort": "bogus"}}, None),
+        (GPT_OSS, {"reasoning": {}, "think": "high"}, None),
+    ],
+)
+def test_reasoning_effort(client: httpx.Client, sim: Sim, model: str, given: Any, effort: str | None) -> None:
+    reached = ask(client, sim, CHATS, {"model": model, "messages": HI, **given})
+    assert reached.get("reasoning_effort") == effort
+    assert sim.requests[-1].body.count(b"reasoning_effort") == (effort is not None)
+
+
+def test_an_effort_that_ollama_refuses_too(client: httpx.Client, sim: Sim) -> None:
+    response = client.post(CHATS, json={"model": GPT_OSS, "messages": HI, "reasoning_effort": "on"})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("'reasoning_effort' must be one of")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "reasoning"),
+    [
+        (GPT_OSS, {"reasoning": {"effort": "max", "summary": "auto"}}, {"effort": "high", "summary": "auto"}),
+        (GPT_OSS, {"think": "high"}, {"effort": "high"}),
+        (THINKING, {"think": False, "reasoning": None}, {"effort": "none"}),
+        (THINKING, {"think": True, "reasoning": {"effort": "none"}}, {"effort": "none"}),
+        (THINKING, {"think": True}, None),
+        (GPT_OSS, {"reasoning": {"effort": "low"}}, {"effort": "low"}),
+    ],
+)
+def test_effort_of_responses(client: httpx.Client, sim: Sim, model: str, given: Any, reasoning: Any) -> None:
+    reached = ask(client, sim, RESPONSES, {"model": model, "input": "hi", **given})
+    assert reached.get("reasoning") == reasoning
+
+
+def test_a_text_without_a_format(client: httpx.Client, sim: Sim) -> None:
+    # Codex sends this.
+    reached = ask(client, sim, RESPONSES, {"model": CHAT, "input": "hi", "text": {"verbosity": "low"}})
+    assert reached["text"] == {"verbosity": "low", "format": {"type": "text"}}
+
+
+# Completions
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_suffix(client: httpx.Client, sim: Sim, stream: bool) -> None:
+    body = {"model": "qwen2.5-coder:7b", "prompt": "def add(a,", "max_tokens": 10, "stream": stream}
+    reached = ask(client, sim, COMPLETIONS, body | {"suffix": "return a+b"})
+    made = {"prompt": "<|fim_prefix|>def add(a,<|fim_suffix|>return a+b<|fim_middle|>", "suffix": None}
+    assert reached == body | {"model": CODER} | made
+    assert ask(client, sim, COMPLETIONS, body | {"suffix": ""}) == body | {"model": CODER, "suffix": ""}
+
+
+def test_suffix_for_a_model_that_cannot(client: httpx.Client, sim: Sim) -> None:
+    response = client.post(COMPLETIONS, json={"model": CHAT, "prompt": "a", "suffix": "b"})
+    message = f"registry.ollama.ai/library/{CHAT}:latest does not support insert"
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    assert (response.status_code, response.json()) == (400, {"error": error})
+    assert not any(request.method == "POST" for request in sim.requests)
+
+
 # Not at all
 
 
 def test_nothing_is_repaired_where_that_is_switched_off(start_proxy: StartProxy, sim: Sim) -> None:
     proxy: Proxy = start_proxy(sim.url, options={"repair_passthrough": "false"})
     chat = {"model": CHAT, "messages": HI, "tools": [WEATHER], "tool_choice": NAMED}
+    completion = {"model": CODER, "prompt": "a", "suffix": "b"}
     embedding = {"model": UNSCALED_EMBEDDER, "input": "hi", "encoding_format": "base64", "dimensions": 2}
     with proxy.client() as client, httpx.Client(base_url=sim.url, trust_env=False) as direct:
-        for path, body in ((EMBEDDINGS, embedding), (CHATS, chat)):
+        for path, body in ((EMBEDDINGS, embedding), (CHATS, chat), (COMPLETIONS, completion)):
             sim.clear()
             through, own = (asker.post(path, json=body) for asker in (client, direct))
-            assert through.content == own.content
+            assert_same(through, own)
             assert len({request.body for request in sim.requests if request.method == "POST"}) == 1

@@ -9,12 +9,16 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..ollama import errors
 from ..services import Services
+from . import fim
+from .models import canonical_name
 from .passthrough import PassedRequest
-from .paths import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from .repair_embeddings import repair_embeddings
 from .repair_images import repair_chat_images, repair_message_images, repair_response_images
 from .repair_messages import repair_chat_messages, repair_outputs, repair_system_messages
+from .repair_reasoning import repair_chat_effort, repair_response_effort
 from .repair_tools import repair_tool_choice, repair_tools
 from .response_format import format_to_lmstudio
 
@@ -60,6 +64,29 @@ def _repair_response_format(request: PassedRequest) -> bool:
     if not isinstance(wanted, Mapping) or wanted.get("type") != "json_object":
         return False
     request.body.set("response_format", format_to_lmstudio("json"))
+    return True
+
+
+def _repair_text(request: PassedRequest) -> bool:
+    """Complete `text`, in which clients send `verbosity` alone."""
+    text = request.body.get("text")
+    if not isinstance(text, Mapping) or text.get("format") is not None:
+        return False
+    request.body.set("text", {**text, "format": {"type": "text"}})
+    return True
+
+
+def _repair_suffix(request: PassedRequest) -> bool:
+    """Make prompt and suffix the prompt of the model's family. Raises OllamaError (400) for a model without one."""
+    body = request.body
+    prompt, suffix = body.get("prompt") or "", body.get("suffix")
+    if not (isinstance(prompt, str) and isinstance(suffix, str) and suffix):
+        return False
+    join = fim.template_for(request.resolved.model)
+    if join is None:
+        raise errors.insert_unsupported(canonical_name(request.asked))
+    body.set("prompt", join(prompt, suffix))
+    body.set("suffix", None)
     return True
 
 
@@ -110,6 +137,22 @@ TOOL_CHOICE = Repair(
 RESPONSE_FORMAT = Repair(
     "response_format", '`{"type": "json_object"}`', "refuse", "the schema of any object", _repair_response_format
 )
+SUFFIX = Repair(
+    "suffix",
+    "`suffix`",
+    "ignore",
+    "the model's prompt for filling in the middle; a 400 for a model that has none",
+    _repair_suffix,
+)
+_EFFORT = (
+    "reasoning effort",
+    "the efforts `max` and `ultra`; `reasoning.effort` on chat completions and `think` on responses, which are ignored",
+    "refuse",
+    "the nearest level that the model has, where LM Studio reads it",
+)
+CHAT_EFFORT = Repair(*_EFFORT, repair_chat_effort)
+RESPONSE_EFFORT = Repair(*_EFFORT, repair_response_effort)
+RESPONSE_TEXT = Repair("text", "`text` without `format`", "refuse", "`text` with the format `text`", _repair_text)
 EMBEDDING = Repair(
     "encoding_format and dimensions",
     '`"encoding_format": "base64"`, `dimensions`, vectors of length 1',
@@ -121,8 +164,9 @@ EMBEDDING = Repair(
 # `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
 # Studio.
 REPAIRS: Mapping[str, tuple[Repair, ...]] = {
-    CHAT_COMPLETIONS: (CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT),
-    RESPONSES: (OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE),
+    CHAT_COMPLETIONS: (CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT, CHAT_EFFORT),
+    RESPONSES: (OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_EFFORT, RESPONSE_TEXT),
+    COMPLETIONS: (SUFFIX,),
     MESSAGES: (SYSTEM_MESSAGES, MESSAGE_IMAGES),
     EMBEDDINGS: (EMBEDDING,),
 }
