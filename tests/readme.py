@@ -9,6 +9,7 @@ from pathlib import Path
 from ollama_lmstudio import options, routes
 from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.translate.options import OPENAI_KEYS, OPTION_TO_LMSTUDIO
+from ollama_lmstudio.translate.repairs import REPAIRS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -54,7 +55,26 @@ def command_table() -> str:
     return table(("command", "what it does"), rows)
 
 
-TABLES = {"commands": command_table, "options": option_table, "endpoints": endpoint_table, "mapping": mapping_table}
+def repair_table() -> str:
+    paths: dict[str, list[str]] = {}
+    rows: dict[str, Row] = {}
+    for path, repairs in REPAIRS.items():
+        for repair in repairs:
+            paths.setdefault(repair.name, []).append(f"`{path.removeprefix('/v1/')}`")
+            rows[repair.name] = (repair.takes, f"{repair.flaw}s", repair.becomes)
+    return table(
+        ("on `/v1/`", "Ollama takes", "LM Studio", "so"),
+        [(", ".join(paths[name]), *row) for name, row in rows.items()],
+    )
+
+
+TABLES = {
+    "commands": command_table,
+    "options": option_table,
+    "endpoints": endpoint_table,
+    "mapping": mapping_table,
+    "repairs": repair_table,
+}
 PASSED = ", ".join(f"`{key}`" for key in sorted(OPENAI_KEYS))
 
 

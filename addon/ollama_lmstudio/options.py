@@ -327,7 +327,7 @@ OPTIONS: tuple[Option, ...] = (
         "repair_passthrough",
         bool,
         True,
-        "Change in requests to /v1/* what Ollama takes there and LM Studio refuses: tool schemas, and json_object.",
+        "Make LM Studio's /v1/* take what Ollama's takes, and answer as it does: see the table of repairs.",
         _same,
     ),
     Option(

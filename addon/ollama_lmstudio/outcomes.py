@@ -164,8 +164,8 @@ class StreamedCall(Call):
 class Passthrough:
     """A request for one of LM Studio's own APIs, sent with `body` in place of its own.
 
-    `rewrite` changes the body of a 200, once it is complete. `model` is the id that LM Studio is asked for, `asked`
-    what the client called it.
+    `rewrite` changes the body of a 200, once it is complete, and may raise OllamaError. `model` is the id that LM
+    Studio is asked for, `asked` what the client called it.
     """
 
     path: str

@@ -484,7 +484,7 @@ def test_a_large_body_is_read_in_a_thread(
 ) -> None:
     on_loop = []
     module = sys.modules[passthrough.__module__]
-    for name in ("members_with_model", "repairs"):
+    for name in ("members_with_model", "repaired"):
         function = getattr(module, name)
 
         def note(*given: Any, function: Callable[..., Any] = function) -> Any:

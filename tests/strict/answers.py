@@ -414,6 +414,21 @@ class AnyList(Strict):
     models: list[Tag] | list[Running]
 
 
+class OpenAIVector(Strict):
+    object: Literal["embedding"]
+    embedding: list[float] | Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+    index: Size
+
+
+class OpenAIEmbeddings(Strict):
+    """LM Studio's answer, with other vectors."""
+
+    object: Literal["list"]
+    data: list[OpenAIVector]
+    model: Text
+    usage: dict[str, Size]
+
+
 class OpenAIModel(Strict):
     id: Text
     object: Literal["model"]

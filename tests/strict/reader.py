@@ -133,6 +133,7 @@ OBJECTS: tuple[tuple[set[str], type[Strict]], ...] = (
     ({"version"}, answers.Version),
     ({"cloud"}, answers.Status),
     ({"recommendations"}, answers.Recommendations),
+    ({"data"}, answers.OpenAIEmbeddings),
     (set(), answers.OpenAIModel),
 )
 

@@ -113,6 +113,27 @@ TWO_TOOLS = tools_to_lmstudio([{"function": {"name": name}} for name in ("f", "g
         ({"type": "function", "function": {"name": "nosuch"}}, "required", ["f", "g"]),
         ({"type": "function", "function": None}, "required", ["f", "g"]),
         ({}, "required", ["f", "g"]),
+        ("any", "required", ["f", "g"]),
+        ({"type": "any"}, "required", ["f", "g"]),
+        ({"type": "auto"}, "auto", ["f", "g"]),
+        ({"type": "none"}, "none", ["f", "g"]),
+        ({"type": "tool", "name": "g"}, "required", ["g"]),
+        ({"type": "function", "name": "f"}, "required", ["f"]),
+        ("g", "required", ["g"]),
+        ("nosuch", "auto", ["f", "g"]),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"function": {"name": "g"}}]}},
+            "auto",
+            ["g"],
+        ),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"function": {"name": "f"}}]}},
+            "required",
+            ["f"],
+        ),
+        (True, "auto", ["f", "g"]),
+        (5, "auto", ["f", "g"]),
+        ([], "auto", ["f", "g"]),
     ],
 )
 def test_tool_choice(choice: Any, made: str, offered: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from mitmproxy.net import encoding as encoding_of_mitmproxy
-from tests.wire.conftest import CHAT, DOWNLOADABLE, HI, THINKING, VISION, Proxy
+from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, HI, THINKING, VISION, Proxy
 
 from ollama_lmstudio.exchanges.compression import MAX_BYTES
 from ollama_lmstudio.sim import Sim
@@ -62,7 +62,7 @@ def test_lists(client: httpx.Client, sim: Sim, path: str) -> None:
         (CHATS, {"messages": [{"role": "user", "content": "é\u2028\U0001f600"}], "stream": True}),
         ("/v1/completions", {"prompt": "hi"}),
         ("/v1/completions", {"prompt": "hi", "stream": True}),
-        ("/v1/embeddings", {"input": "hi", "model": "text-embedding-unscaled"}),
+        ("/v1/embeddings", {"input": "hi", "model": EMBEDDER}),
         ("/v1/responses", {"input": "hi", "stream": True}),
         ("/v1/messages", {"messages": HI, "max_tokens": 10, "stream": True}),
         ("/api/v0/chat/completions", {"messages": HI, "stream": True}),

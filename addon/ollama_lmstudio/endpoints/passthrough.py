@@ -1,12 +1,11 @@
 """`/v1/*`, `/api/v0/*`, `/api/v1/*`: LM Studio's own APIs.
 
-The model's name is mapped, aliases are added to the list of models, and what Ollama takes and LM Studio refuses is
+The model's name is mapped, aliases are added to the list of models, and what Ollama takes and LM Studio does not is
 repaired (`translate/repairs.py`). No other byte changes.
 """
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from urllib.parse import unquote
 
@@ -17,11 +16,11 @@ from ..outcomes import Passthrough, Request, Response
 from ..services import Services
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, json_line
-from ..translate.json_spans import replaced
+from ..translate.json_body import JSONBody
 from ..translate.models import display_not_found, find_aliases, find_model
-from ..translate.passthrough import add_models, members_with_model, model_entry
+from ..translate.passthrough import PassedRequest, add_models, members_with_model, model_entry
 from ..translate.paths import MODELS
-from ..translate.repairs import repairs
+from ..translate.repairs import repaired
 
 # The model that these name need not be on disk, or is named by the id of an instance.
 UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
@@ -40,23 +39,24 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
     if parsed is None:
         return Passthrough(request.path, request.body)
     text, members = parsed
-    name = members["model"]
+    name = members["model"].value
     try:
-        resolved = await find_model(name.value, services)
+        resolved = await find_model(name, services)
     except (OllamaError, LMStudioError) as e:
-        if names.is_cloud(name.value) and request.path.startswith("/v1/"):
+        if names.is_cloud(name) and request.path.startswith("/v1/"):
             raise  # Ollama returns this error in its own shape on all of its APIs
         return error_answer(request.path, e.status, scrub(e.message, services.secrets), "model")
+    passed = PassedRequest(request.path, JSONBody(text, members), name, resolved, services)
+    try:
+        body = await run_in_thread_if_large(size, repaired, passed)
+    except OllamaError as e:
+        return error_answer(request.path, e.status, e.message)
     model = resolved.model
-    changes = [(name, json.dumps(resolved.id, ensure_ascii=False))]
-    if services.settings.repair_passthrough and request.method == "POST":
-        changes += await run_in_thread_if_large(size, repairs, request.path, text, members, services)
-    body = replaced(text, changes).encode("utf-8", "surrogateescape")
     with services.lifetimes.using(model):
         await services.lifetimes.settled(model)
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
-    return Passthrough(request.path, body, model=resolved.id, asked=name.value, release=release)
+    return Passthrough(request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release)
 
 
 async def _list_models(request: Request, services: Services) -> Passthrough:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from mitmproxy import http
@@ -11,6 +12,7 @@ from ..internals import held_heads
 from ..lmstudio import sse
 from ..lmstudio.answering_model import FirstEvent, model_of_body
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
+from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Response
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer
@@ -100,12 +102,12 @@ class PassedThrough(Handler):
                 answered = model_of_body(content_type, body)
                 if await substitution.is_substitute(self.exchange, outcome.model, answered):
                     raise substitution.other_model(outcome.model)
-        except LMStudioError as e:
+            self.recorder.record.status = status
+            self.recorder.add_upstream(body, self.bridge.clock.monotonic())
+            if status == HTTPStatus.OK and outcome.rewrite is not None:
+                body = await run_in_thread_if_large(len(body), outcome.rewrite, body)
+        except (LMStudioError, OllamaError) as e:
             return error_answer(self.exchange.path, e.status, scrub(e.message, self.bridge.services.secrets))
-        self.recorder.record.status = status
-        self.recorder.add_upstream(body, self.bridge.clock.monotonic())
-        if status == HTTPStatus.OK and outcome.rewrite is not None:
-            body = outcome.rewrite(body)
         return Response(status, scrub_bytes(body, self.bridge.services.secrets), content_type, self._other_headers())
 
     def _other_headers(self) -> tuple[tuple[str, str], ...]:
@@ -142,8 +144,17 @@ class PassedThrough(Handler):
         if is_unknown_route(body):
             self.exchange.respond(routes.NOT_FOUND)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
+            await self._rewrite(response, body, self._passthrough.rewrite)
+
+    async def _rewrite(self, response: http.Response, body: bytes, rewrite: Callable[[bytes], bytes]) -> None:
+        try:
+            changed = await run_in_thread_if_large(len(body), rewrite, body)
+        except OllamaError as e:
+            self.exchange.respond(error_answer(self.exchange.path, e.status, e.message))
+            return
+        if changed != body:
             response.headers.pop("etag", None)
-            upstream.set_body(response, self._passthrough.rewrite(body))
+            upstream.set_body(response, changed)
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.head_sent:

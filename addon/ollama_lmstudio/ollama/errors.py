@@ -87,6 +87,9 @@ option_strings = Text(_SERVER_ERROR, "option {:q} must be of an array of strings
 # Embeddings.
 invalid_input_type = Text(_BAD_REQUEST, "invalid input type")
 input_too_long = Text(_BAD_REQUEST, "the input length exceeds the context length")
+invalid_encoding_format = Text(
+    _BAD_REQUEST, "Invalid value for 'encoding_format' = {}. Supported values: ['float', 'base64']."
+)
 embedding_not_finite = Text(_BAD_REQUEST, "embedding contains NaN or Inf values")
 
 # Create, pull and blobs.

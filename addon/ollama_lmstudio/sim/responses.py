@@ -7,7 +7,7 @@ from typing import Any
 
 from .answer import Answer, Dialect
 from .generate import Delta, Prompt, ToolDelta
-from .validate import check_images, set_limits, tool_issues
+from .validate import EFFORTS, check_images, set_limits, tool_issues
 from .wire import ApiError, JsonObject, event_frame, openai_error
 
 
@@ -42,6 +42,8 @@ def response_prompt(body: JsonObject) -> Prompt:
     if isinstance(body.get("tool_choice"), str):
         prompt.tool_choice = body["tool_choice"]
     effort = body["reasoning"].get("effort") if isinstance(body.get("reasoning"), dict) else None
+    if effort is not None and effort not in EFFORTS:
+        raise _refused("Invalid input", "reasoning.effort", "custom")
     prompt.thinks = effort != "none"
     set_limits(prompt, "max_output_tokens")
     return prompt

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import io
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +23,10 @@ IMAGE_TYPES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "image/tiff"),
 )
 LMSTUDIO_IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+
+_DATA_URL = re.compile(r"data:([^,;]*)(?:;[^,;]*)*;base64,", re.IGNORECASE)
+# Letters of base64 that hold the first bytes of an image.
+_FIRST_LETTERS = 24
 
 
 def image_type(data: bytes) -> str:
@@ -47,6 +53,40 @@ def image_to_lmstudio(data: bytes) -> dict[str, Any]:
         "type": "image_url",
         "image_url": {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"},
     }
+
+
+def url_to_lmstudio(url: str) -> str:
+    """Return a data URL as LM Studio takes it; it refuses `image/jpg`, for one, and a URL without a type.
+
+    What LM Studio takes is returned as it is, and so is what is no image: LM Studio says so. Raises OllamaError (400)
+    for a kind that LM Studio refuses and that cannot be converted.
+    """
+    match = _DATA_URL.match(url)
+    if match is None:
+        return url
+    given = url[match.end() :]
+    media_type, data = base64_to_lmstudio(match[1], given)
+    head = f"data:{media_type};base64,"
+    is_taken = url.startswith(head) and data is given
+    return url if is_taken or media_type not in LMSTUDIO_IMAGE_TYPES else head + data
+
+
+def base64_to_lmstudio(media_type: str, data: str) -> tuple[str, str]:
+    """Return an image's media type and its data, in base64, as LM Studio takes them: see `url_to_lmstudio`."""
+    kind, media_type = image_type(_decode(data[:_FIRST_LETTERS])), media_type.lower()
+    if kind in LMSTUDIO_IMAGE_TYPES:
+        return (media_type if media_type in LMSTUDIO_IMAGE_TYPES else kind), data
+    if not kind:
+        return ("image/png" if media_type.startswith("image/") or not media_type else media_type), data
+    return "image/png", base64.b64encode(_to_png(_decode(data), kind)).decode()
+
+
+def _decode(data: str) -> bytes:
+    """Return what base64 stands for; nothing for a text that is none."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
+        return b""
 
 
 def _to_png(data: bytes, media_type: str) -> bytes:

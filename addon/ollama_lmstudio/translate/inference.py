@@ -80,7 +80,7 @@ def chat_body(inference: Inference, messages: list[dict[str, Any]], mapped: Mapp
     }
     schema = request.format if request.format is not None else inference.options.get("format")
     if isinstance(request, ChatRequest) and request.tools:
-        tools = tools_to_lmstudio(request.tools)
+        tools: Sequence[Any] = tools_to_lmstudio(request.tools)
         tool_choice = request.extras.get("tool_choice")
         if tool_choice is not None:
             body["tool_choice"], tools = tool_choice_to_lmstudio(tool_choice, tools)

@@ -19,6 +19,10 @@ class Span(NamedTuple):
     end: int
 
 
+Change = tuple[Span, str]
+"""A value of a text, and the JSON that replaces it."""
+
+
 def members(text: str) -> dict[str, Span]:
     """Return the members of the object at the beginning of `text`; of several of one name the last, as LM Studio does.
 
@@ -57,7 +61,7 @@ def elements(text: str, start: int) -> Iterator[Span]:
             at = _skip(text, at + 1)
 
 
-def replaced(text: str, changes: Iterable[tuple[Span, str]]) -> str:
+def replaced(text: str, changes: Iterable[Change]) -> str:
     """Return the text with other values in these spans, which must not overlap."""
     parts, at = [], 0
     for span, value in sorted(changes, key=lambda change: change[0].start):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..ollama.requests import ChatRequest, Message, MessageToolCall
 from ..state.aliases import Alias
 from . import compact_json
 from .images import image_to_lmstudio
+from .tool_pairing import ToolCallPairing
 
 # The roles that LM Studio takes; `tool` and `developer` as OpenAI has them.
 ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
@@ -43,7 +44,7 @@ def messages_to_lmstudio(messages: Sequence[Message]) -> list[dict[str, Any]]:
     tool's name, then by position, since clients send any of these or none. Unknown roles become `user`. Images of a
     tool's result, which LM Studio refuses there, follow in a message of the user.
     """
-    pairing = _ToolCallPairing()
+    pairing = ToolCallPairing()
     result: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "tool":
@@ -52,12 +53,18 @@ def messages_to_lmstudio(messages: Sequence[Message]) -> list[dict[str, Any]]:
             if message.images:
                 result.append({"role": "user", "content": [image_to_lmstudio(image) for image in message.images]})
         elif message.role == "assistant" and message.tool_calls:
-            calls = list(pairing.add_calls(message.tool_calls))
+            ids = pairing.add_calls((call.id, call.name) for call in message.tool_calls)
+            calls = [_call(call_id, call) for call_id, call in zip(ids, message.tool_calls, strict=True)]
             result.append({"role": "assistant", "content": message.content, "tool_calls": calls})
         else:
             role = message.role if message.role in ROLES else "user"
             result.append({"role": role, "content": content_to_lmstudio(message.content, message.images)})
     return result
+
+
+def _call(call_id: str, call: MessageToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def content_to_lmstudio(text: str, images: Sequence[bytes]) -> Any:
@@ -66,36 +73,3 @@ def content_to_lmstudio(text: str, images: Sequence[bytes]) -> Any:
         return text
     parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     return parts + [image_to_lmstudio(image) for image in images]
-
-
-class _ToolCallPairing:
-    """The tool calls that have no result yet, as (id, name)."""
-
-    def __init__(self) -> None:
-        self._ids_made = 0
-        self._open: list[tuple[str, str]] = []
-
-    def add_calls(self, calls: Sequence[MessageToolCall]) -> Iterator[dict[str, Any]]:
-        """Yield calls with ids. Calls of an earlier turn that have no result are not waited for any longer."""
-        self._open = []
-        for call in calls:
-            call_id = call.id or self._new_id()
-            self._open.append((call_id, call.name))
-            function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
-            yield {"id": call_id, "type": "function", "function": function}
-
-    def match_result(self, call_id: str, name: str) -> str:
-        """Return the id of the call that a result answers; a result without a call keeps its id, or gets a new one."""
-        match = (
-            next((entry for entry in self._open if call_id and entry[0] == call_id), None)
-            or next((entry for entry in self._open if name and entry[1] == name), None)
-            or next(iter(self._open), None)
-        )
-        if match is None:
-            return call_id or self._new_id()
-        self._open.remove(match)
-        return match[0]
-
-    def _new_id(self) -> str:
-        self._ids_made += 1
-        return f"call_{self._ids_made:08d}"

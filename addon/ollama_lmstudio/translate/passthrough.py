@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from ..services import Services
+from .json_body import JSONBody
 from .json_spans import Span, members
 from .listing import SECOND, ListEntry
 from .models import ResolvedModel
+
+
+@dataclass(slots=True)
+class PassedRequest:
+    """A request that names a model, on its way to LM Studio: `asked` is the name, `resolved` what was found for it.
+
+    `rewrite` changes the body of the answer, if that is a success.
+    """
+
+    path: str
+    body: JSONBody
+    asked: str
+    resolved: ResolvedModel
+    services: Services
+    rewrite: Callable[[bytes], bytes] | None = None
 
 
 def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:

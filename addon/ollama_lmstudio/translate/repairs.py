@@ -1,93 +1,172 @@
-"""Repairs of passed-through bodies that Ollama takes and LM Studio refuses (the option `repair_passthrough`)."""
+"""Repairs of what is passed through: what Ollama's `/v1` takes, and LM Studio refuses or silently ignores.
+
+REPAIRS is the table of all of them (the option `repair_passthrough`). What needs no repair keeps its bytes.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from ..ollama.errors import OllamaError
-from ..ollama.requests import ChatRequest
+from ..ollama import errors
 from ..services import Services
-from . import compact_json
-from .json_spans import Span, elements
-from .paths import CHAT_COMPLETIONS, RESPONSES
+from . import fim
+from .models import canonical_name
+from .passthrough import PassedRequest
+from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from .repair_embeddings import repair_embeddings
+from .repair_images import repair_chat_images, repair_message_images, repair_response_images
+from .repair_messages import repair_chat_messages, repair_outputs, repair_system_messages
+from .repair_reasoning import repair_chat_effort, repair_response_effort
+from .repair_tools import repair_tool_choice, repair_tools
 from .response_format import format_to_lmstudio
-from .tools import tools_to_lmstudio
 
 logger = logging.getLogger(__name__)
 
-Change = tuple[Span, str]
-"""A value of a body, and the JSON that replaces it."""
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One thing that Ollama takes and LM Studio does not. `takes`, `flaw` and `becomes` are for the README.
 
-def repairs(path: str, text: str, members: Mapping[str, Span], services: Services) -> list[Change]:
-    """Return the changes that make LM Studio take a body that Ollama takes.
-
-    What Ollama refuses as well is not changed, nor is anything that LM Studio takes.
+    LM Studio would `flaw` (a verb) the `name`; `apply` changes the request, or has its answer changed, and returns
+    whether there was something to repair. It raises OllamaError for what Ollama refuses as well.
     """
-    changes: list[Change] = []
-    for key, repair in REPAIRS.get(path, {}).items():
-        if key in members and (made := list(repair(text, members[key]))):
-            changes += made
-            _log_once(f"{key} of {path}", services)
-    return changes
+
+    name: str
+    takes: str
+    flaw: str
+    becomes: str
+    apply: Callable[[PassedRequest], bool]
 
 
-def _log_once(repaired: str, services: Services) -> None:
-    if repaired not in services.logged_once:
-        services.logged_once.add(repaired)
-        logger.info("LM Studio would refuse the %s: repaired, see the option repair_passthrough (said once)", repaired)
+def repaired(request: PassedRequest) -> bytes:
+    """Return a request's body with LM Studio's key, and so that LM Studio takes it as Ollama does.
 
-
-def _repair_tools(text: str, tools: Span, *, flat: bool = False) -> Iterator[Change]:
-    """Yield the definitions that LM Studio refuses in the form that it takes.
-
-    `flat` definitions, of `/v1/responses`, have the function's keys beside the type.
+    Raises OllamaError for one that Ollama refuses, or that LM Studio cannot be made to take.
     """
-    if not isinstance(tools.value, list) or not any(_needs_repair(tool, flat) for tool in tools.value):
-        return
-    for tool in elements(text, tools.start):
-        if not _needs_repair(tool.value, flat):
-            continue
-        decoded = _decode_as_ollama(text[tool.start : tool.end], flat)
-        if decoded is not None:
-            yield tool, compact_json.dumps(_to_lmstudio(decoded, flat)).decode()
+    request.body.set("model", request.resolved.id)
+    if request.services.settings.repair_passthrough:
+        for repair in REPAIRS.get(request.path, ()):
+            if repair.apply(request):
+                _log_once(f"{repair.flaw} the {repair.name} of {request.path}", request.services)
+    return request.body.encode()
 
 
-def _needs_repair(tool: object, flat: bool) -> bool:
-    if flat and not (isinstance(tool, Mapping) and tool.get("type") == "function"):
+def _log_once(flaw: str, services: Services) -> None:
+    if flaw not in services.logged_once:
+        services.logged_once.add(flaw)
+        logger.info("LM Studio would %s: repaired, see the option repair_passthrough (said once)", flaw)
+
+
+def _repair_response_format(request: PassedRequest) -> bool:
+    wanted = request.body.get("response_format")
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_object":
         return False
-    return _to_lmstudio(tool, flat) != tool
+    request.body.set("response_format", format_to_lmstudio("json"))
+    return True
 
 
-def _to_lmstudio(tool: object, flat: bool) -> Mapping[str, Any]:
-    (made,) = tools_to_lmstudio([{"function": tool} if flat else tool])
-    function: Mapping[str, Any] = made["function"]
-    return function if flat else made
+def _repair_text(request: PassedRequest) -> bool:
+    """Complete `text`, in which clients send `verbosity` alone."""
+    text = request.body.get("text")
+    if not isinstance(text, Mapping) or text.get("format") is not None:
+        return False
+    request.body.set("text", {**text, "format": {"type": "text"}})
+    return True
 
 
-def _decode_as_ollama(tool: str, flat: bool) -> Any:
-    """Return a definition as Ollama reads it; None for one that it refuses."""
-    wrapped = f'{{"function":{tool}}}' if flat else tool
-    try:
-        (decoded,) = ChatRequest.decode(f'{{"tools":[{wrapped}]}}'.encode("utf-8", "surrogateescape")).tools
-    except OllamaError:
-        return None
-    return decoded["function"] if flat else decoded
+def _repair_suffix(request: PassedRequest) -> bool:
+    """Make prompt and suffix the prompt of the model's family. Raises OllamaError (400) for a model without one."""
+    body = request.body
+    prompt, suffix = body.get("prompt") or "", body.get("suffix")
+    if not (isinstance(prompt, str) and isinstance(suffix, str) and suffix):
+        return False
+    join = fim.template_for(request.resolved.model)
+    if join is None:
+        raise errors.insert_unsupported(canonical_name(request.asked))
+    body.set("prompt", join(prompt, suffix))
+    body.set("suffix", None)
+    return True
 
 
-def _repair_response_format(text: str, response_format: Span) -> Iterator[Change]:
-    """Yield `json_object` as the schema of any object."""
-    value = response_format.value
-    if isinstance(value, Mapping) and value.get("type") == "json_object":
-        yield response_format, compact_json.dumps(format_to_lmstudio("json")).decode()
+_IMAGES = (
+    "images",
+    "images as `image/webp`, `image/jpg` or without a type, `image_url` as a string, images of a tool's result",
+    "refuse",
+    "PNG or JPEG in the form that LM Studio takes; other kinds are converted with the extra `images`",
+)
+CHAT_IMAGES = Repair(*_IMAGES, repair_chat_images)
+RESPONSE_IMAGES = Repair(*_IMAGES, repair_response_images)
+MESSAGE_IMAGES = Repair(*_IMAGES, repair_message_images)
+CHAT_MESSAGES = Repair(
+    "messages",
+    "results of tools without `tool_call_id`, calls without `id` or `type`, any `role`",
+    "refuse",
+    "ids that fit, by name or order; the role `user`",
+    repair_chat_messages,
+)
+OUTPUTS = Repair(
+    "outputs",
+    "`output` of a `function_call_output` as a list",
+    "refuse",
+    "its text; its images follow in a message of the user",
+    repair_outputs,
+)
+SYSTEM_MESSAGES = Repair(
+    "system messages",
+    "messages of the role `system`, or any other",
+    "refuse",
+    "their text in `system`; the role `user`",
+    repair_system_messages,
+)
+TOOLS = Repair(
+    "tools",
+    'tools with `"parameters": {}`, without `properties`, with nulls',
+    "refuse",
+    "the same definitions, complete",
+    repair_tools,
+)
+TOOL_CHOICE = Repair(
+    "tool_choice",
+    "`tool_choice` as an object, `any`, or anything else",
+    "refuse",
+    "`required` with the tools that it names, `auto` where it says nothing",
+    repair_tool_choice,
+)
+RESPONSE_FORMAT = Repair(
+    "response_format", '`{"type": "json_object"}`', "refuse", "the schema of any object", _repair_response_format
+)
+SUFFIX = Repair(
+    "suffix",
+    "`suffix`",
+    "ignore",
+    "the model's prompt for filling in the middle; a 400 for a model that has none",
+    _repair_suffix,
+)
+_EFFORT = (
+    "reasoning effort",
+    "the efforts `max` and `ultra`; `reasoning.effort` on chat completions and `think` on responses, which are ignored",
+    "refuse",
+    "the nearest level that the model has, where LM Studio reads it",
+)
+CHAT_EFFORT = Repair(*_EFFORT, repair_chat_effort)
+RESPONSE_EFFORT = Repair(*_EFFORT, repair_response_effort)
+RESPONSE_TEXT = Repair("text", "`text` without `format`", "refuse", "`text` with the format `text`", _repair_text)
+EMBEDDING = Repair(
+    "encoding_format and dimensions",
+    '`"encoding_format": "base64"`, `dimensions`, vectors of length 1',
+    "ignore",
+    "the vectors of the answer are cut, scaled to length 1 and encoded",
+    repair_embeddings,
+)
 
-
-# Path -> key -> the repair of its value. `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a
-# client that uses it was written for LM Studio.
-REPAIRS: Mapping[str, Mapping[str, Callable[[str, Span], Iterator[Change]]]] = {
-    CHAT_COMPLETIONS: {"tools": _repair_tools, "response_format": _repair_response_format},
-    RESPONSES: {"tools": partial(_repair_tools, flat=True)},
+# `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
+# Studio.
+REPAIRS: Mapping[str, tuple[Repair, ...]] = {
+    CHAT_COMPLETIONS: (CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT, CHAT_EFFORT),
+    RESPONSES: (OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_EFFORT, RESPONSE_TEXT),
+    COMPLETIONS: (SUFFIX,),
+    MESSAGES: (SYSTEM_MESSAGES, MESSAGE_IMAGES),
+    EMBEDDINGS: (EMBEDDING,),
 }

@@ -37,14 +37,43 @@ def _without_nulls(value: Any, keys: Collection[str]) -> dict[str, Any]:
     return {key: item for key, item in given.items() if item is not None or key not in keys}
 
 
-def tool_choice_to_lmstudio(choice: Any, tools: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
+LMSTUDIO_CHOICES = ("none", "auto", "required")
+# What clients write for the three that LM Studio takes; `any` is Anthropic's word.
+CHOICES: Mapping[str, str] = {**{word: word for word in LMSTUDIO_CHOICES}, "any": "required"}
+
+
+def tool_choice_to_lmstudio(choice: Any, tools: Sequence[Any]) -> tuple[str, Sequence[Any]]:
     """Return tool_choice and the tools to offer.
 
-    LM Studio takes only strings: for an object that names a function, that function alone is offered, and required.
+    LM Studio takes only strings: where functions are named, those alone are offered, and one of them is required. A
+    choice that says nothing is `auto`, as Ollama ignores tool_choice altogether.
     """
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else None
-        named = [tool for tool in tools if tool["function"]["name"] == name]
-        return "required", named or tools
-    return choice, tools
+    mode, names = _read_choice(choice)
+    named = [tool for tool in tools if tool_name(tool) in names]
+    if isinstance(choice, str) and names and not named:
+        return "auto", tools
+    return mode, named or tools
+
+
+def _read_choice(choice: Any) -> tuple[str, list[Any]]:
+    """Return LM Studio's word, and the names of the functions of which one is to be called, if there are such."""
+    match choice:
+        case str():
+            return (CHOICES[choice], []) if choice in CHOICES else ("required", [choice])
+        case {"type": str(kind)} if kind in CHOICES:
+            return CHOICES[kind], []
+        case {"type": "allowed_tools", "allowed_tools": {"tools": list(tools)} as allowed}:
+            return CHOICES.get(str(allowed.get("mode")), "auto"), [tool_name(tool) for tool in tools]
+        case Mapping():
+            name = tool_name(choice)
+            return "required", [name] if name is not None else []
+    return "auto", []
+
+
+def tool_name(tool: Any) -> str | None:
+    """Return the name of a function, of its definition or of a choice: beside its type on `/v1/responses`."""
+    if not isinstance(tool, Mapping):
+        return None
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
+    return name if isinstance(name, str) else None
