@@ -146,6 +146,7 @@ class ChatAnswer(Strict):
     total_duration: Positive
     load_duration: Positive
     prompt_eval_count: Positive = 0
+    prompt_eval_cached_count: Size = 0
     prompt_eval_duration: Positive
     eval_count: Positive = 0
     eval_duration: Positive
@@ -192,6 +193,7 @@ class GenerateAnswer(Strict):
     total_duration: Positive
     load_duration: Positive
     prompt_eval_count: Positive = 0
+    prompt_eval_cached_count: Size = 0
     prompt_eval_duration: Positive
     eval_count: Positive = 0
     eval_duration: Positive

@@ -350,6 +350,7 @@ def _clear(sim: Sim) -> None:
     sim.faults.clear()
     sim.scripts.clear()
     sim.set(jit=True, auto_evict=True, auth=None, cors=False, separate_reasoning=True, token_delay=0.0, coalesce=1)
+    sim.set(cached_tokens=None)
     for instance in sim.instances:
         sim.unload(instance.id)
     sim.clear()

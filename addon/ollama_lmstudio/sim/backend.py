@@ -31,6 +31,7 @@ class Settings:
     token_delay: float = 0.0
     coalesce: int = 1
     overflow: Overflow = "error"
+    cached_tokens: int | None = None
 
 
 @dataclass(eq=False)

@@ -134,6 +134,7 @@ class SimInference:
             separate_reasoning=backend.settings.separate_reasoning,
             prompt_tokens=tokens,
             load_seconds=load_seconds,
+            cached_tokens=backend.settings.cached_tokens,
         )
         dialect = self._dialect(answer, v0=self._v0)
         performance = Performance(

@@ -39,10 +39,18 @@ def metrics(timings: Timings, ended: int, usage: Mapping[str, Any], stats: Mappi
         total_duration=max(ended - timings.started_ns, 1),
         load_duration=max(int(load * NANOSECONDS) or timings.load, 1),
         prompt_eval_count=int(_number(usage.get("prompt_tokens"))),
+        prompt_eval_cached_count=_cached_count(usage),
         prompt_eval_duration=int(seconds_to_first * NANOSECONDS) or prompt,
         eval_count=int(count),
         eval_duration=int(seconds * NANOSECONDS) or generation,
     )
+
+
+def _cached_count(usage: Mapping[str, Any]) -> int | None:
+    """Return how many tokens of the prompt were in the cache; None where LM Studio does not count them."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return cached if isinstance(cached, int) and not isinstance(cached, bool) and cached >= 0 else None
 
 
 def _number(value: object) -> float:
