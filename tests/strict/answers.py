@@ -47,8 +47,8 @@ Time = Annotated[str, StringConstraints(pattern=rf"^{_TIME}(Z|[+-]\d\d:\d\d)$"),
 Hexadecimal = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Vector = Annotated[list[float], Field(min_length=1)]
-# JetBrains' Koog knows no other words.
-Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking", "audio"]
+# JetBrains' Koog knows no other words but the last two, which only models have that are for nothing else.
+Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking", "audio", "decision", "speech"]
 Capabilities = Annotated[list[Capability], Field(min_length=1), AfterValidator(_different)]
 
 

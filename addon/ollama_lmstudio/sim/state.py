@@ -135,7 +135,7 @@ class SimState:
             self.instances.remove(instance)
         return gone
 
-    def loaded(self, kind: Literal["llm", "embedding"] | None = None) -> list[Instance]:
+    def loaded(self, kind: Literal["llm", "embedding", "decision"] | None = None) -> list[Instance]:
         """Return the loaded instances, of one type if asked, in the order they were loaded."""
         self.expire()
         return [instance for instance in self.instances if kind in (None, instance.model.type)]
