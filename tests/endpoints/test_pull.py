@@ -17,7 +17,7 @@ from ollama_lmstudio.lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.outcomes import LocalStream, Request
 from ollama_lmstudio.services import Services
-from ollama_lmstudio.translate.downloads import Download, download_to_lmstudio
+from ollama_lmstudio.translate.downloads import PAUSED, Download, download_to_lmstudio
 
 HF = "https://huggingface.co/"
 
@@ -186,7 +186,7 @@ def test_pause_is_said() -> None:
 
     lines, _ = follow(LMStudio(state))
     polled = [str(status) for status in statuses(lines)[1:-3]]
-    assert [status.endswith("(paused in LM Studio)") for status in polled] == [False, True, False, False]
+    assert [status == PAUSED for status in polled] == [False, True, False, False]
 
 
 def test_failure_has_lm_studios_reason() -> None:

@@ -185,6 +185,35 @@ def test_the_plain_v0_row_describes_the_model() -> None:
     assert model.raw is plain
 
 
+def test_a_doubled_key_keeps_all_its_instances() -> None:
+    """Linked devices: the same model on two machines, loaded on both under the same id."""
+    rows = [
+        {"key": "a", "publisher": "p", "loaded_instances": [{"id": "a"}]},
+        {"key": "b"},
+        {"key": "a", "loaded_instances": [{"id": "a"}, {"id": "a:2"}]},
+    ]
+    first, second = parse_catalog({"models": rows}).models
+    assert (first.key, first.publisher, [instance.id for instance in first.instances]) == ("a", "p", ["a", "a", "a:2"])
+    assert second.key == "b"
+
+
+DECISION = {
+    "type": "decision",
+    "publisher": "p",
+    "key": "p/nimble",
+    "decision_type": "clef",
+    "has_vision_adapter": True,
+    "loaded_instances": [],
+    "max_context_length": None,
+}
+
+
+def test_a_decision_model_has_no_context_length() -> None:
+    model = only({"models": [DECISION]})
+    assert (model.type, model.type_name, model.vision, model.max_context_length) == ("decision", "decision", True, None)
+    assert not model.capabilities_known
+
+
 def test_openai_row_of_a_further_instance_is_loaded() -> None:
     model = only({"data": [{"id": "a"}, {"id": "a:2"}]})
     assert (model.key, model.instances) == ("a", (Instance("a:2"),))
@@ -259,7 +288,10 @@ def test_no_models_is_a_catalog_too(payload: object) -> None:
         ("a", "embedding", "embedding"),
         ("a", "embeddings", "embedding"),
         ("a", None, "llm"),
-        ("a", "new-kind", "llm"),
+        ("a", "", "llm"),
+        ("a", "Decision", "decision"),
+        ("a", "new-kind", "other"),
+        ("text-embedding-a", "new-kind", "other"),
         ("nomic-ai/Text-Embedding-nomic", None, "embedding"),
         ("text-embedding-a", "llm", "llm"),
     ],

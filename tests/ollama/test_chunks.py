@@ -85,6 +85,13 @@ def test_chunks(chunk: dict[str, Any], expected: str) -> None:
     assert wire.dumps(chunk).decode() == HEAD + expected
 
 
+@pytest.mark.parametrize("cached", [0, 18])
+def test_a_cached_count_has_its_place_and_may_be_zero(cached: int) -> None:
+    metrics = Metrics(747340, 668333, 156, 1500000, 3, 42000000, prompt_eval_cached_count=cached)
+    written = wire.dumps(chunks.chat_chunk("m", AT, chunks.chat_message(), done=True, metrics=metrics)).decode()
+    assert f'"prompt_eval_count":156,"prompt_eval_cached_count":{cached},"prompt_eval_duration":1500000,' in written
+
+
 def test_metrics_that_are_not_known_are_left_out() -> None:
     chunk = chunks.generate_chunk("m", AT, done=True, metrics=Metrics(total_duration=5, eval_count=0))
     assert list(chunk) == ["model", "created_at", "response", "done", "total_duration"]

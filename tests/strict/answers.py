@@ -47,8 +47,8 @@ Time = Annotated[str, StringConstraints(pattern=rf"^{_TIME}(Z|[+-]\d\d:\d\d)$"),
 Hexadecimal = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Vector = Annotated[list[float], Field(min_length=1)]
-# JetBrains' Koog knows no other words.
-Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking", "audio"]
+# JetBrains' Koog knows no other words but the last two, which only models have that are for nothing else.
+Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking", "audio", "decision", "speech"]
 Capabilities = Annotated[list[Capability], Field(min_length=1), AfterValidator(_different)]
 
 
@@ -146,6 +146,7 @@ class ChatAnswer(Strict):
     total_duration: Positive
     load_duration: Positive
     prompt_eval_count: Positive = 0
+    prompt_eval_cached_count: Size = 0
     prompt_eval_duration: Positive
     eval_count: Positive = 0
     eval_duration: Positive
@@ -192,6 +193,7 @@ class GenerateAnswer(Strict):
     total_duration: Positive
     load_duration: Positive
     prompt_eval_count: Positive = 0
+    prompt_eval_cached_count: Size = 0
     prompt_eval_duration: Positive
     eval_count: Positive = 0
     eval_duration: Positive

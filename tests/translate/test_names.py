@@ -126,6 +126,48 @@ def test_what_a_name_means(name: str, expected: str | None) -> None:
     assert resolved_id(HOUSE, name) == expected
 
 
+REPOSITORIES = resolver(
+    Model("qwen3-4b-instruct-2507", publisher="unsloth", quantization="Q4_K_M"),
+    Model("gemma-4-26b-a4b-it-qat@q4_k_xl", publisher="unsloth", quantization="Q4_K_XL"),
+    Model("gemma-4-26b-a4b-it-qat@q8_0", publisher="unsloth", quantization="Q8_0"),
+    Model("qwen3-8b-mlx-4bit", publisher="lmstudio-community", quantization="4bit"),
+    Model("odd-gguf", publisher="owner"),
+    Model("odd", publisher="other"),
+)
+QWEN = "qwen3-4b-instruct-2507"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:Q4_K_M", QWEN),
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF", QWEN),
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:latest", QWEN),
+        ("https://huggingface.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:q4_k_m", QWEN),
+        ("unsloth/Qwen3-4B-Instruct-2507-GGUF", QWEN),
+        ("unsloth/qwen3-4b-instruct-2507-gguf@q4_k_m", QWEN),
+        ("hf.co/unsloth/qwen3-4b-instruct-2507:q4_k_m", QWEN),
+        ("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q4_K_XL", "gemma-4-26b-a4b-it-qat@q4_k_xl"),
+        ("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF:Q8_0", "gemma-4-26b-a4b-it-qat@q8_0"),
+        ("hf.co/lmstudio-community/Qwen3-8B-MLX-4bit", "qwen3-8b-mlx-4bit"),
+        ("hf.co/owner/odd-GGUF", "odd-gguf"),
+        # another publisher, another quantization, another repository
+        ("hf.co/bartowski/Qwen3-4B-Instruct-2507-GGUF:Q4_K_M", None),
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0", None),
+        ("hf.co/unsloth/Qwen3-4B-GGUF", None),
+        ("hf.co/unsloth/Qwen3-4B", None),
+        ("unsloth/Qwen3-4B-GGUF", None),
+        ("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF:UD-Q8_0", None),
+        ("hf.co/unsloth/gemma-4-26B-A4B-it-qat-GGUF", None),
+        ("hf.co/lmstudio-community/Qwen3-8B-GGUF", None),
+        ("-GGUF", None),
+        ("unsloth/-GGUF", None),
+    ],
+)
+def test_what_the_name_of_a_repository_means(name: str, expected: str | None) -> None:
+    assert resolved_id(REPOSITORIES, name) == expected
+
+
 def test_numbers_side_by_side_do_not_run_together() -> None:
     assert resolved_id(resolver("qwen-34b"), "qwen3:4b") is None
     assert resolved_id(resolver("llama-3-18b"), "llama3.1:8b") is None

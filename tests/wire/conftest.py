@@ -356,6 +356,7 @@ def _clear(sim: Sim) -> None:
         cors=False,
         separate_reasoning=True,
         counts_tokens=True,
+        cached_tokens=None,
         token_delay=0.0,
         coalesce=1,
     )

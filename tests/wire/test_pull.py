@@ -21,6 +21,8 @@ from ollama_lmstudio.exchanges.loopback import STOPPED
 from ollama_lmstudio.sim import Sim, SimDownload, SimThread
 
 LINK = "https://huggingface.co/owner/repo-GGUF"
+REPOSITORY = "unsloth/Qwen3-4B-Instruct-2507-GGUF"
+UNUSABLE = "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct"
 DOWNLOAD = "/api/v1/models/download"
 SLOW, FAILING, PAUSING, STUCK = "slow/model", "failing/model", "pausing/model", "stuck/model"
 
@@ -34,6 +36,8 @@ def pull_sim() -> Iterator[Sim]:
         SimDownload(FAILING, seconds=0.5, outcome="failed", error_message="no space left on this disk"),
         SimDownload(PAUSING, seconds=0.6, paused_at=0.5, paused_seconds=1.0),
         SimDownload(STUCK, outcome="stuck", seconds=1),
+        SimDownload(f"https://huggingface.co/{REPOSITORY}", seconds=0.3),
+        SimDownload(f"https://huggingface.co/{UNUSABLE}", compatible=False),
     ]
     with SimThread(models=models(), downloads=downloads) as sim:
         yield sim
@@ -102,6 +106,24 @@ def test_link(api: httpx.Client, pull_sim: Sim) -> None:
     assert asked(pull_sim) == [{"model": LINK, "quantization": "q4_k_m"}]
 
 
+def test_a_repository_is_used_under_the_name_it_was_pulled_by(api: httpx.Client, pull_sim: Sim) -> None:
+    """LM Studio calls it `qwen3-4b-instruct-2507`."""
+    name = f"hf.co/{REPOSITORY}:Q4_K_M"
+    assert api.post("/api/show", json={"model": name}).status_code == 404
+    assert ndjson(api.post("/api/pull", json={"model": name}))[-1] == {"status": "success"}
+    assert asked(pull_sim) == [{"model": f"https://huggingface.co/{REPOSITORY}", "quantization": "Q4_K_M"}]
+    for used in (name, f"hf.co/{REPOSITORY}", REPOSITORY):
+        messages = [{"role": "user", "content": "hi"}]
+        answer = api.post("/api/chat", json={"model": used, "messages": messages, "stream": False})
+        assert (answer.status_code, answer.json()["model"]) == (200, used)
+        assert json.loads(pull_sim.requests[-1].body)["model"] == "qwen3-4b-instruct-2507"
+        assert api.post("/api/show", json={"model": used}).json()["details"]["quantization_level"] == "Q4_K_M"
+        through = api.post("/v1/chat/completions", json={"model": used, "messages": messages})
+        assert through.status_code == 200
+    for other in (f"hf.co/{REPOSITORY}:Q8_0", name.replace("unsloth", "someone")):
+        assert api.post("/api/show", json={"model": other}).status_code == 404
+
+
 @pytest.mark.parametrize("name", [CHAT, f"{GPT_OSS}:latest", "gpt-oss:20b"])
 def test_already_here(api: httpx.Client, pull_sim: Sim, name: str) -> None:
     assert ndjson(api.post("/api/pull", json={"model": name})) == [
@@ -117,6 +139,16 @@ def test_unknown(api: httpx.Client) -> None:
     whole = api.post("/api/pull", json={"model": "nosuch", "stream": False})
     assert (whole.status_code, whole.json()) == (500, error)
     assert whole.headers["content-type"] == "application/json"
+
+
+def test_a_repository_with_nothing_to_run_is_no_spelling_mistake(api: httpx.Client) -> None:
+    reason = f"No compatible download options found for hugging face URL https://huggingface.co/{UNUSABLE}"
+    lines = ndjson(api.post("/api/pull", json={"model": f"hf.co/{UNUSABLE}"}))
+    assert [lines[0], list(lines[1])] == [{"status": "pulling manifest"}, ["error"]]
+    assert reason in lines[1]["error"]
+    assert "file does not exist" not in lines[1]["error"]
+    whole = api.post("/api/pull", json={"model": f"hf.co/{UNUSABLE}", "stream": False})
+    assert (whole.status_code, whole.json()) == (500, lines[1])
 
 
 @pytest.mark.parametrize(
@@ -148,9 +180,14 @@ def test_failure(api: httpx.Client) -> None:
 
 
 def test_pause(api: httpx.Client) -> None:
-    said = [line["status"] for line in ndjson(api.post("/api/pull", json={"model": PAUSING}))]
-    assert any("paused" in status for status in said)
-    assert said[-1] == "success"
+    lines = ndjson(api.post("/api/pull", json={"model": PAUSING}))
+    paused = [at for at, line in enumerate(lines) if "paused" in line["status"]]
+    assert len(paused) == 1
+    # Ollama's command line tool shows the status of a line without a digest only: the others are a bar.
+    assert list(lines[paused[0]]) == ["status"]
+    before, after = lines[paused[0] - 1], lines[paused[0] + 1]
+    assert (before["digest"], before["status"]) == (after["digest"], after["status"])
+    assert lines[-1]["status"] == "success"
 
 
 def test_stuck_job_that_runs_already_is_followed(puller: Proxy, api: httpx.Client, pull_sim: Sim) -> None:

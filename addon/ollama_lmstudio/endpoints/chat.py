@@ -26,7 +26,7 @@ async def chat(request: Request, services: Services) -> Response | Call:
     if not body.messages and body.keep_alive is not None and body.keep_alive.unload:
         return await unload_answer(CHAT, body.model, resolved, services)
     check_thinking(body.think, body.model, model, services)
-    if model.type == "embedding":
+    if model.type != "llm":
         raise errors.chat_unsupported(body.model)
     if body.tools and model.capabilities_known and model.tools is False:
         raise errors.tools_unsupported(canonical_name(body.model))

@@ -32,7 +32,7 @@ async def generate(request: Request, services: Services) -> Response | Call:
         return await unload_answer(GENERATE, body.model, resolved, services)
     body.check_raw()
     check_thinking(body.think, body.model, model, services)
-    if model.type == "embedding":
+    if model.type != "llm":
         raise errors.generate_unsupported(body.model)
     join_suffix = fim.template_for(model) if body.suffix else None
     if body.suffix and join_suffix is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
 
@@ -27,6 +28,10 @@ ABSENCE_SECONDS = 60.0
 # The message of LM Studio's error for a download that runs already, in lower case. It does not tell the job's id.
 ALREADY_RUNNING = "already in progress"
 ALREADY_DOWNLOADED = "already_downloaded"
+
+# What LM Studio says of a model that it does not know. It uses the same code for one that it knows and cannot run
+# ("No compatible download options found"), where "file does not exist" would send people after a spelling mistake.
+_NOT_FOUND = re.compile(r"\bmodel\b.*\bnot found|does not exist", re.IGNORECASE)
 
 # The statuses of a proxy in front of LM Studio while that restarts.
 GATEWAY_ERRORS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
@@ -73,6 +78,8 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
             return await services.client.download_status(services.downloads[key])
         if not _is_unknown(e):
             raise
+        if not _NOT_FOUND.search(e.message):
+            raise errors.manifest_refused(e.message) from None
     else:
         if job.get("job_id"):
             services.downloads[key] = str(job["job_id"])

@@ -107,6 +107,7 @@ def model_info(
         "lmstudio.key": model.key,
         "lmstudio.publisher": model.publisher,
         "lmstudio.format": model.format,
+        "lmstudio.type": model.type_name,
         "lmstudio.bits_per_weight": model.bits_per_weight,
         "lmstudio.max_context": model.max_context_length,
         "lmstudio.loaded": model.loaded,

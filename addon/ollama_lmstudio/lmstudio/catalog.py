@@ -22,17 +22,18 @@ from pydantic import (
     WrapValidator,
 )
 
-ModelType = Literal["llm", "embedding"]
+ModelType = Literal["llm", "embedding", "decision", "other"]
 Source = Literal["v1", "v0", "openai"]
 
 EMBEDDING_PREFIX: Final = "text-embedding-"
 """How LM Studio begins the key of an embedding model."""
 
-MODEL_TYPES: Final[Mapping[str | None, ModelType]] = {
+MODEL_TYPES: Final[Mapping[str, ModelType]] = {
     "llm": "llm",
     "vlm": "llm",
     "embedding": "embedding",
     "embeddings": "embedding",
+    "decision": "decision",
 }
 
 
@@ -66,12 +67,14 @@ class Model:
     """One model that LM Studio has on disk; None is "LM Studio did not say".
 
     `capabilities_known` is False when the entry has no `capabilities`: `tools` and `reasoning` are then
-    unknown, not absent. `state` is that of `/api/v0/models` (`loaded`, `not-loaded`, `loading`).
+    unknown, not absent. `type_name` is LM Studio's word for a type that is neither a chat model's nor an embedding
+    model's. `state` is that of `/api/v0/models` (`loaded`, `not-loaded`, `loading`).
     `raw` is the entry as LM Studio sent it.
     """
 
     key: str
     type: ModelType = "llm"
+    type_name: str | None = None
     publisher: str | None = None
     display_name: str | None = None
     architecture: str | None = None
@@ -167,9 +170,18 @@ def parse_catalog(payload: object) -> Catalog:
 
 
 def model_type(key: str, type_name: str | None = None) -> ModelType:
-    """Return the type of a model by LM Studio's word for it, or by its key where that is unknown."""
-    by_key: ModelType = "embedding" if bare_key(key).lower().startswith(EMBEDDING_PREFIX) else "llm"
-    return MODEL_TYPES.get(type_name, by_key)
+    """Return the type of a model by LM Studio's word for it, or by its key where it has none.
+
+    A word that is not known here is "other": what it does is not known, and least of all that it chats.
+    """
+    if type_name:
+        return MODEL_TYPES.get(type_name.lower(), "other")
+    return "embedding" if bare_key(key).lower().startswith(EMBEDDING_PREFIX) else "llm"
+
+
+def _type_name(type_name: str | None) -> str | None:
+    """Return LM Studio's word for a type that is neither a chat model's nor an embedding model's."""
+    return type_name if type_name and MODEL_TYPES.get(type_name.lower()) not in ("llm", "embedding") else None
 
 
 def bare_key(key: str) -> str:
@@ -247,6 +259,7 @@ class _V1Entry(BaseModel):
     max_context_length: Lenient[Count] = None
     format: Lenient[StrictStr] = None
     capabilities: Lenient[_V1Capabilities] = None
+    has_vision_adapter: Lenient[StrictBool] = None
     description: Lenient[StrictStr] = None
     variants: LenientList[Key] = None
     selected_variant: Lenient[Key] = None
@@ -258,6 +271,7 @@ class _V1Entry(BaseModel):
         return Model(
             key=self.key,
             type=model_type(self.key, self.type),
+            type_name=_type_name(self.type),
             publisher=self.publisher,
             display_name=self.display_name,
             architecture=self.architecture,
@@ -268,7 +282,8 @@ class _V1Entry(BaseModel):
             max_context_length=self.max_context_length,
             format=self.format,
             description=self.description,
-            vision=capabilities.vision,
+            # Decision models have no `capabilities`.
+            vision=self.has_vision_adapter if capabilities.vision is None else capabilities.vision,
             tools=capabilities.trained_for_tool_use,
             reasoning=reasoning.to_reasoning() if reasoning else None,
             capabilities_known=self.capabilities is not None,
@@ -296,6 +311,7 @@ class _V0Entry(BaseModel):
         return Model(
             key=key,
             type=model_type(key, self.type),
+            type_name=_type_name(self.type),
             publisher=self.publisher,
             architecture=self.arch,
             quantization=self.quantization,
@@ -355,8 +371,10 @@ def _parse_rows(source: Source, rows: list[dict[str, object]]) -> Catalog:
 
 
 def _merge(first: Model, further: Model, key_field: str) -> Model:
-    """Merge two entries of one key: the instances of both, and the rest from the entry that is not an instance's."""
+    """Merge two entries of one key: the instances of both, and the rest from the entry that is not an instance's.
+
+    Linked devices can have the same key, and instances of the same id: each of them is one that can be unloaded.
+    """
     described = first if first.raw[key_field] == first.key else further
-    instances = {instance.id: instance for instance in (*first.instances, *further.instances)}
     state = "loaded" if "loaded" in (first.state, further.state) else described.state
-    return replace(described, instances=tuple(instances.values()), state=state)
+    return replace(described, instances=(*first.instances, *further.instances), state=state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .wire import Vector
@@ -21,11 +21,15 @@ _ID_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Hold the metrics of a response: durations in nanoseconds, counts in tokens; 0 is unknown, and omitted."""
+    """Hold the metrics of a response: durations in nanoseconds, counts in tokens; 0 is unknown, and omitted.
+
+    `prompt_eval_cached_count`, which Ollama has since 0.33.3, is None where it is unknown: there 0 is a count.
+    """
 
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0
+    prompt_eval_cached_count: int | None = field(default=None, kw_only=True)
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
@@ -119,4 +123,10 @@ def _present(**values: Any) -> JSONObject:
 
 
 def _measured(metrics: Metrics | None) -> JSONObject:
-    return _present(**asdict(metrics)) if metrics else {}
+    if metrics is None:
+        return {}
+    return {
+        key: value
+        for key, value in asdict(metrics).items()
+        if value or (key == "prompt_eval_cached_count" and value is not None)
+    }

@@ -107,6 +107,7 @@ invalid_digest = Text(_BAD_REQUEST, "invalid digest format")
 blob_not_found = Text(_NOT_FOUND, "blob {:q} not found")
 digest_mismatch = Text(_BAD_REQUEST, "digest mismatch, expected {:q}, got {:q}")
 insecure_protocol = Text(_SERVER_ERROR, "insecure protocol http")
+manifest_refused = Text(_SERVER_ERROR, "pull model manifest: {}")
 manifest_not_found = Text(_SERVER_ERROR, "pull model manifest: file does not exist")
 
 # The account.

@@ -16,6 +16,7 @@ from .models import (
     Reasoning,
     SimModel,
     Version,
+    decider,
     embedder,
     gpt_oss,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Version",
     "close",
     "content",
+    "decider",
     "embedder",
     "end",
     "error",

@@ -39,6 +39,7 @@ class Answer:
     time_to_first_token: float = 0.0
     generation_time: float = 0.0
     load_seconds: float | None = None
+    cached_tokens: int | None = None
 
     def take(self, event: Delta | ToolDelta) -> None:
         """Add an event to what was said; the generation itself keeps tool calls."""
@@ -56,8 +57,10 @@ class Answer:
         if not self.counts_tokens:
             return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         completion = self.generation.completion_tokens
+        cached = {} if self.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": self.cached_tokens}}
         return {
             "prompt_tokens": self.prompt_tokens,
+            **cached,
             "completion_tokens": completion,
             "total_tokens": self.prompt_tokens + completion,
             "completion_tokens_details": {"reasoning_tokens": self.generation.reasoning_tokens},

@@ -33,6 +33,7 @@ class Settings:
     coalesce: int = 1
     overflow: Overflow = "error"
     counts_tokens: bool = True
+    cached_tokens: int | None = None
 
 
 @dataclass(eq=False)

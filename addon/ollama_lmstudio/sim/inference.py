@@ -135,6 +135,7 @@ class SimInference:
             counts_tokens=backend.settings.counts_tokens,
             prompt_tokens=tokens,
             load_seconds=load_seconds,
+            cached_tokens=backend.settings.cached_tokens,
         )
         dialect = self._dialect(answer, v0=self._v0)
         performance = Performance(

@@ -46,7 +46,7 @@ def _v0_row(state: SimState, model: SimModel, name: str, instance: Instance | No
     row: JsonObject = {
         "id": name,
         "object": "model",
-        "type": "embeddings" if model.type == "embedding" else "vlm" if model.vision else "llm",
+        "type": _v0_type(model),
         "publisher": model.owner,
         "arch": model.architecture,
         "compatibility_type": model.format,
@@ -61,6 +61,12 @@ def _v0_row(state: SimState, model: SimModel, name: str, instance: Instance | No
     return row
 
 
+def _v0_type(model: SimModel) -> str:
+    if model.type == "embedding":
+        return "embeddings"
+    return "vlm" if model.type == "llm" and model.vision else model.type
+
+
 def native_model(state: SimState, model: SimModel) -> JsonObject:
     """Describe one model of `/api/v1/models`."""
     quantization = model.quantization
@@ -70,7 +76,7 @@ def native_model(state: SimState, model: SimModel) -> JsonObject:
         "key": model.key,
         "display_name": model.title,
     }
-    if model.type == "llm":
+    if model.type != "embedding":
         row["architecture"] = model.architecture
     row |= {
         "quantization": quantization and {"name": quantization, "bits_per_weight": model.bits_per_weight},
@@ -88,6 +94,8 @@ def native_model(state: SimState, model: SimModel) -> JsonObject:
         row["capabilities"] = capabilities
     if model.type == "llm":
         row["description"] = model.description
+    if model.type == "decision":
+        row |= {"decision_type": "clef", "has_vision_adapter": model.vision}
     if model.variants:
         row |= {"variants": list(model.variants), "selected_variant": model.variants[0]}
     return row

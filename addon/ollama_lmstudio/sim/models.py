@@ -20,6 +20,10 @@ ALWAYS_ON_REASONING = Reasoning(("on",), "on")
 LEVELS_REASONING = Reasoning(("off", "low", "medium", "xhigh", "on"), "xhigh")
 
 
+# What a model is loaded with of which LM Studio knows no context length.
+DEFAULT_CONTEXT_LENGTH = 4096
+
+
 @dataclass(frozen=True)
 class SimModel:
     """One downloaded model.
@@ -28,10 +32,11 @@ class SimModel:
     the memory guard gives however much was asked for. `capabilities_known=False` leaves `capabilities` out.
     `opens_thoughts` is for a model whose template opens `<think>`: its text begins inside the thoughts, whatever the
     setting that separates reasoning says.
+    `type` may be one that no version of LM Studio has yet.
     """
 
     key: str
-    type: Literal["llm", "embedding"] = "llm"
+    type: str = "llm"
     vision: bool = False
     tools: bool = True
     reasoning: Reasoning | None = None
@@ -44,7 +49,7 @@ class SimModel:
     bits_per_weight: float | None = 4
     size_bytes: int = 2_019_377_440
     params_string: str | None = None
-    max_context_length: int = 131072
+    max_context_length: int | None = 131072
     default_context_length: int | None = None
     granted_context_length: int | None = None
     format: Literal["gguf", "mlx", "splash"] | None = "gguf"
@@ -82,7 +87,7 @@ class SimModel:
     @property
     def context_length(self) -> int:
         """The context length of a load that does not ask for one."""
-        return self.default_context_length or self.max_context_length
+        return self.default_context_length or self.max_context_length or DEFAULT_CONTEXT_LENGTH
 
 
 def gpt_oss(key: str = "openai/gpt-oss-20b", **changes: object) -> SimModel:
@@ -106,6 +111,12 @@ def embedder(key: str = "text-embedding-nomic-embed-text-v1.5", **changes: objec
         "size_bytes": 84_106_624,
         "max_context_length": 2048,
     }
+    return SimModel(key, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def decider(key: str = "nimble-4b", **changes: object) -> SimModel:
+    """Return a decision model: it answers `/v1/systemone` alone, and its context length is not told."""
+    values: dict[str, object] = {"type": "decision", "publisher": "nimble", "max_context_length": None}
     return SimModel(key, **{**values, **changes})  # type: ignore[arg-type]
 
 

@@ -150,7 +150,7 @@ async def download(backend: Backend, exchange: SimExchange, found: Found) -> Non
     if "quantization" in body and not name.startswith("https://huggingface.co/"):
         message = "Quantization can only be specified for Hugging Face URLs"
         raise native_error(message, code="invalid_value", param="quantization")
-    await backend.send(exchange, backend.state.start_download(name))
+    await backend.send(exchange, backend.state.start_download(name, body.get("quantization")))
 
 
 async def download_status(backend: Backend, exchange: SimExchange, found: Found) -> None:

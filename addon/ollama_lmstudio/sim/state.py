@@ -11,6 +11,7 @@ from typing import Literal
 from .models import SimModel, Version
 from .wire import ApiError, JsonObject, native_error, openai_error
 
+HUGGING_FACE = "https://huggingface.co/"
 PARALLEL = 4
 DEFAULT_TTL = 3600.0
 # "The clock says 0" is this moment, for the dates that downloads have.
@@ -64,7 +65,8 @@ class Loading:
 class SimDownload:
     """A model that can be downloaded, and how that goes: evenly over `seconds`, then `outcome`.
 
-    `stuck` stays at 0 % for ever. `paused_at` is a fraction at which it halts for `paused_seconds`.
+    `stuck` stays at 0 % for ever. `paused_at` is a fraction at which it halts for `paused_seconds`. A repository that
+    is not `compatible` has no files that LM Studio can run.
     """
 
     model: str
@@ -74,15 +76,17 @@ class SimDownload:
     error_message: str = "Download failed: connect ETIMEDOUT"
     paused_at: float | None = None
     paused_seconds: float = 0.0
+    compatible: bool = True
 
 
 @dataclass
 class Job:
-    """A download under way."""
+    """A download under way, and the model that it will be."""
 
     id: str
     plan: SimDownload
     started: float
+    downloaded: SimModel
 
 
 class SimState:
@@ -135,7 +139,7 @@ class SimState:
             self.instances.remove(instance)
         return gone
 
-    def loaded(self, kind: Literal["llm", "embedding"] | None = None) -> list[Instance]:
+    def loaded(self, kind: Literal["llm", "embedding", "decision"] | None = None) -> list[Instance]:
         """Return the loaded instances, of one type if asked, in the order they were loaded."""
         self.expire()
         return [instance for instance in self.instances if kind in (None, instance.model.type)]
@@ -275,14 +279,18 @@ class SimState:
 
     # Downloads
 
-    def start_download(self, name: str) -> JsonObject:
+    def start_download(self, name: str, quantization: str | None = None) -> JsonObject:
         """Begin a download and describe it, as the answer to the POST does. Raises ApiError."""
-        if self.find(name):
-            return {"status": "already_downloaded"}
         plan = self.downloads.get(name)
+        downloaded = self._downloaded_as(name, quantization, plan)
+        if self.find(downloaded.key):
+            return {"status": "already_downloaded"}
         if plan is None:
             raise native_error(f"Model {name} not found", code="model_not_found", status=404)
-        job = Job(f"job_{self._random.getrandbits(40):010x}", plan, self.clock())
+        if not plan.compatible:
+            message = f"No compatible download options found for hugging face URL {name}"
+            raise ApiError(404, {"error": {"type": "model_not_found", "message": message}})
+        job = Job(f"job_{self._random.getrandbits(40):010x}", plan, self.clock(), downloaded)
         self.jobs[job.id] = job
         return {
             "job_id": job.id,
@@ -290,6 +298,22 @@ class SimState:
             "total_size_bytes": plan.total_size_bytes,
             "started_at": self._date(job.started),
         }
+
+    def _downloaded_as(self, name: str, quantization: str | None, plan: SimDownload | None) -> SimModel:
+        """Return the model that a download becomes: of a Hugging Face repository, its name without `-GGUF`.
+
+        A second quantization of one repository has the quantization in its key.
+        """
+        size = plan.total_size_bytes if plan else 0
+        if not name.startswith(HUGGING_FACE):
+            return SimModel(name, size_bytes=size)
+        publisher, _, repository = name.removeprefix(HUGGING_FACE).partition("/")
+        key = repository.lower().removesuffix("-gguf")
+        first = self.find(key)
+        quantization = (quantization or (first and first.quantization) or "Q4_K_M").upper().removeprefix("UD-")
+        if first and first.quantization != quantization:
+            key = f"{key}@{quantization.lower()}"
+        return SimModel(key, publisher=publisher, quantization=quantization, size_bytes=size)
 
     def download_status(self, job_id: str) -> JsonObject:
         """Describe a download as it stands by the clock. Raises ApiError for an unknown one."""
@@ -313,8 +337,8 @@ class SimState:
                 body["estimated_completion"] = self._date(job.started + _duration(plan))
         if finished and plan.outcome == "completed":
             body["completed_at"] = self._date(job.started + _duration(plan))
-            if not self.find(plan.model):
-                self.models[plan.model] = SimModel(plan.model, size_bytes=plan.total_size_bytes)
+            if not self.find(job.downloaded.key):
+                self.models[job.downloaded.key] = job.downloaded
         body["total_size_bytes"] = plan.total_size_bytes
         body["downloaded_bytes"] = int(plan.total_size_bytes * fraction)
         body["started_at"] = self._date(job.started)

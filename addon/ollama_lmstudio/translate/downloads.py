@@ -15,6 +15,8 @@ _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 # Ollama shows the first 12 digits of a digest.
 SHORT_DIGEST_LENGTH = 12
 
+PAUSED = "paused in LM Studio: resume the download there"
+
 Line = Mapping[str, object]
 """One line of Ollama's progress."""
 
@@ -70,9 +72,10 @@ def _split_tag(path: str) -> tuple[str, str]:
 
 def progress_to_ollama(job: Mapping[str, object], digest: str) -> Line:
     """Return the state of a job as a line of Ollama's progress, without sizes that are 0, as Ollama does."""
-    status = f"pulling {digest.removeprefix('sha256:')[:SHORT_DIGEST_LENGTH]}"
     if job["status"] == "paused":
-        status += " (paused in LM Studio)"
+        # Without a digest: of a line that has one, Ollama's command line tool shows only a bar.
+        return {"status": PAUSED}
+    status = f"pulling {digest.removeprefix('sha256:')[:SHORT_DIGEST_LENGTH]}"
     total, completed = _size(job, "total_size_bytes"), _size(job, "downloaded_bytes")
     if job["status"] == "completed":
         completed = total

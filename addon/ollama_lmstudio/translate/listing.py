@@ -80,9 +80,17 @@ def context_length(model: Model) -> int | None:
 
 
 def capabilities(model: Model, services: Services) -> list[str]:
-    """Return the capabilities of a model, of those that Ollama has."""
-    if model.type == "embedding":
-        return ["embedding"]
+    """Return the capabilities of a model, of those that Ollama has.
+
+    A model of a type that Ollama does not have is shown under LM Studio's word for it, as no model for chats.
+    """
+    match model.type:
+        case "embedding":
+            return ["embedding"]
+        case "decision":
+            return ["decision", "vision"] if model.vision else ["decision"]
+        case "other":
+            return [(model.type_name or "unknown").lower()]
     has = {
         "completion": True,
         "tools": model.tools is not False if not model.capabilities_known else bool(model.tools),

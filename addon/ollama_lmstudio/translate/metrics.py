@@ -59,10 +59,18 @@ def metrics(
         total_duration=max(ended - timings.started_ns, 1),
         load_duration=max(int(load * NANOSECONDS) or timings.load, 1),
         prompt_eval_count=int(_number(usage.get("prompt_tokens"))),
+        prompt_eval_cached_count=_cached_count(usage),
         prompt_eval_duration=int(seconds_to_first * NANOSECONDS) or max(first - called, 1),
         eval_count=int(_number(usage.get("completion_tokens"))),
         eval_duration=generation or max((timings.finished or ended) - called if timings.first else 0, 1),
     )
+
+
+def _cached_count(usage: Mapping[str, Any]) -> int | None:
+    """Return how many tokens of the prompt were in the cache; None where LM Studio does not count them."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return cached if isinstance(cached, int) and not isinstance(cached, bool) and cached >= 0 else None
 
 
 def _number(value: object) -> float:

@@ -11,6 +11,10 @@ A name is looked up in one index after another, and the first that knows it deci
 
 Case, `:latest`, a registry host and `library/` are no part of a name, and neither is the `text-embedding-`
 that LM Studio puts before the keys of embedding models.
+
+A Hugging Face repository, `hf.co/unsloth/Qwen3-4B-GGUF:Q4_K_M`, is `qwen3-4b` of the publisher `unsloth` with the
+quantization `q4_k_m`: LM Studio drops `-GGUF` when it makes a key of a repository's name. It is one repository, so its
+name is no beginning of another's.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..lmstudio.catalog import EMBEDDING_PREFIX, Catalog, Model, Resolution, bare_key
+from .downloads import HUGGING_FACE
 
 DEFAULT_TAG: Final = "latest"
 DEFAULT_NAMESPACE: Final = "library"
@@ -60,13 +65,18 @@ class Resolver:
         Of several that fit equally well the loaded one is taken, if only one of them is.
         """
         spellings = list(_spellings(_fold(name)))
-        for spelling in spellings:
+        repositories = [shorter for spelling in spellings for shorter in _repository_spellings(spelling)]
+        for spelling in (*spellings, *repositories):
             for index in (*self._with_publisher, *self._without_publisher):
                 if found := index.get(spelling):
                     return _only_candidate(found)
-        reduced = [_letters_and_digits(spelling) for spelling in spellings if not spelling.endswith(f":{DEFAULT_TAG}")]
-        for index in (self._reduced, self._beginnings):
-            for spelling in reduced:
+        reduced = _all_reduced(spellings)
+        beginnings = [] if _host(_fold(name)) in HUGGING_FACE else reduced
+        for index, candidates in (
+            (self._reduced, reduced + _all_reduced(repositories)),
+            (self._beginnings, beginnings),
+        ):
+            for spelling in candidates:
                 if found := index.get(spelling):
                     return _only_candidate(found)
         return None
@@ -100,6 +110,8 @@ _Index = dict[str, list[Resolution]]
 
 _TAGGED_KEY: Final = re.compile(r"(.+)[@:]([^@:/]+)", re.DOTALL)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
+_REPOSITORY: Final = re.compile(r"(?P<name>[^/]+/[^/]*[^/@:])-gguf(?P<tag>[@:][^/@:]+)?")
+_UNSLOTH_TAG: Final = re.compile(r"@ud-(\w+_xl)")
 # A dot between digits belongs to the number: `3.1` is one part, `3-1` are two.
 _PART: Final = re.compile(r"(?:[^\W_]|(?<=\d)\.(?=\d))+")
 
@@ -140,11 +152,34 @@ def _spellings(name: str) -> Iterator[str]:
     """Yield what a folded name may be written as in the catalog, the most literal spelling first."""
     yield from _tag_spellings(name)
     name = _SCHEME.sub("", name, count=1)
-    first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first):
-        yield from _tag_spellings(name := rest)
+    if host := _host(name):
+        yield from _tag_spellings(name := name[len(host) + 1 :])
     if name.startswith(f"{DEFAULT_NAMESPACE}/"):
         yield from _tag_spellings(name.removeprefix(f"{DEFAULT_NAMESPACE}/"))
+
+
+def _host(name: str) -> str:
+    """Return the host that a folded name begins with, after a scheme or not; an empty string if there is none."""
+    first, slash, _ = _SCHEME.sub("", name, count=1).partition("/")
+    return first if slash and ("." in first or ":" in first) else ""
+
+
+def _repository_spellings(spelling: str) -> Iterator[str]:
+    """Yield what LM Studio may have made of a Hugging Face repository's name, which ends in `-gguf`.
+
+    Unsloth's quantizations are named `UD-Q4_K_XL`, of which LM Studio keeps `q4_k_xl`; there are no others of that
+    size in the same repository.
+    """
+    repository = _REPOSITORY.fullmatch(spelling)
+    if repository is not None:
+        name, tag = repository["name"], repository["tag"] or ""
+        yield name + tag
+        if dynamic := _UNSLOTH_TAG.fullmatch(tag):
+            yield f"{name}@{dynamic[1]}"
+
+
+def _all_reduced(spellings: list[str]) -> list[str]:
+    return [_letters_and_digits(spelling) for spelling in spellings if not spelling.endswith(f":{DEFAULT_TAG}")]
 
 
 def _tag_spellings(name: str) -> Iterator[str]:
