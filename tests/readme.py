@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ollama_lmstudio import options, routes
 from ollama_lmstudio.inspect.commands import Commands
+from ollama_lmstudio.lmstudio.apis import PREFIXES
 from ollama_lmstudio.translate.options import OPENAI_KEYS, OPTION_TO_LMSTUDIO
 from ollama_lmstudio.translate.repairs import REPAIRS
 
@@ -34,7 +35,7 @@ def option_table() -> str:
 
 def endpoint_table() -> str:
     rows: list[Row] = [(f"`{', '.join(route.allow)}`", f"`{route.path}`", route.becomes) for route in routes.ROUTES]
-    rows += [("any", f"`{path}*`", "LM Studio's own API; the model's name is mapped") for path in routes.PASSTHROUGH]
+    rows += [("any", f"`{path}*`", "LM Studio's own API; the model's name is mapped") for path in PREFIXES]
     return table(("method", "path", "becomes"), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -66,7 +67,8 @@ def test_split_host(host: str, name: str) -> None:
         "127.0.0.1:11434",
         "0.0.0.0:11434",
         "192.168.1.2",
-        "8.8.8.8:80",
+        "169.254.1.2",
+        "100.64.0.1:80",
         "[::1]:11434",
         "[::]",
         "::1",
@@ -75,6 +77,14 @@ def test_split_host(host: str, name: str) -> None:
         "ours.example",
         "OURS.example.:11434",
         "ported.example",
+        "ollama.home.arpa",
+        "ollama.apps.lan",
+        "ollama.lan:11434",
+        "OLLAMA.HOME",
+        "ai.intranet",
+        "ai.corp.",
+        "nas.private:80",
+        "ollama.test",
     ],
 )
 def test_hosts_that_are_let_in(host: str, loopback: bool) -> None:
@@ -101,12 +111,61 @@ def test_hosts_that_are_let_in(host: str, loopback: bool) -> None:
         "1.2.3",
         "256.1.1.1",
         "127.0.0.1:11434:evil.com",
+        "evil.arpa",
+        "nothome.arpa",
+        "lan.evil.com",
+        "evil.xlan",
+        "nas.fritz.box",
+        "box.tailnet-1234.ts.net",
     ],
 )
 def test_hosts_that_are_refused(host: str, loopback: bool) -> None:
     refusing = gate(hosts=("ours.example",), loopback=loopback)
     assert not refusing.allows_host(host)
-    assert access.check(refusing, "GET", host, {}, ("GET",)) == access.FORBIDDEN
+    answer = access.check(refusing, "GET", host, {}, ("GET",))
+    assert answer is not None
+    assert (answer.status, answer.content_type, answer.headers) == (403, "application/json; charset=utf-8", ())
+    text = json.loads(answer.body)["error"]
+    assert repr(access.split_host(host)) in text
+    assert "option allowed_hosts" in text
+
+
+def test_public_addresses_of_other_machines_are_refused_on_loopback_as_in_ollama() -> None:
+    for host in ("8.8.8.8", "8.8.8.8:80", "[2606:4700::1111]:11434"):
+        assert not gate().allows_host(host)
+        assert gate(hosts=(access.split_host(host),)).allows_host(host)
+        assert gate(loopback=False).allows_host(host)
+
+
+def test_a_public_address_of_this_machine_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bound:
+        """A socket that can be bound to any address."""
+
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Bound:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def bind(self, address: tuple[str, int]) -> None:
+            assert address == ("8.8.8.8", 0)
+
+    monkeypatch.setattr("socket.socket", Bound)
+    assert gate().allows_host("8.8.8.8:11434")
+
+
+def test_a_refused_host_is_told_to_the_page_of_an_origin_that_may_ask() -> None:
+    for key, host in (("", "evil.com"), ("k", HOST)):
+        answer = access.check(gate(key=key), "POST", host, {"origin": PAGE}, ("POST",))
+        assert answer is not None
+        assert headers(answer) == {"Access-Control-Allow-Origin": [PAGE], "Vary": ["Origin"]}
+
+
+def test_a_refused_host_is_told_the_methods_by_options() -> None:
+    answer = access.check(gate(), "OPTIONS", "8.8.8.8", {}, ("POST",))
+    assert answer is not None
+    assert (answer.status, answer.headers) == (403, (("Allow", "POST"),))
 
 
 def test_this_machines_own_names_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +253,9 @@ def test_the_server_itself_is_no_other_origin(origin: str) -> None:
 
 
 def test_a_page_whose_name_leads_here_is_refused() -> None:
-    assert access.check(gate(), "GET", "evil.com", {"origin": "http://evil.com"}, ("GET",)) == access.FORBIDDEN
+    answer = access.check(gate(), "GET", "evil.com", {"origin": "http://evil.com"}, ("GET",))
+    assert answer is not None
+    assert (answer.status, answer.headers) == (403, ())
 
 
 def test_cors_headers() -> None:

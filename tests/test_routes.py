@@ -62,7 +62,7 @@ FOUND: list[tuple[str, str, services.Endpoint]] = [
     *[
         (method, path, passthrough.passthrough)
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")
-        for path in ("/v1/", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1//x")
+        for path in ("/v1/x", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1/%63hat%2Fx")
     ],
 ]
 
@@ -115,8 +115,10 @@ def test_wrong_methods(method: str, path: str, allow: str) -> None:
         "/v1models",
         "/metrics",
         "/api/nothing/",
-        "//nothing",
-        "//evil.com/",
+        "/v1/",
+        "/api/v0/",
+        "/api/v1/",
+        "/%2e%2e/api/tags",
     ],
 )
 def test_unknown_paths(method: str, path: str) -> None:
@@ -128,24 +130,74 @@ def test_unknown_paths(method: str, path: str) -> None:
     ("method", "path", "query", "status", "location", "body"),
     [
         ("GET", "/api/tags/", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
-        ("GET", "//api/tags", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
-        ("GET", "/api//tags", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
-        ("GET", "//", "", 301, "/", b'<a href="/">Moved Permanently</a>.\n\n'),
+        ("GET", "/api/tags%2F", "", 301, "/api/tags", b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
+        ("GET", "//api/tags", "", 307, "/api/tags", b'<a href="/api/tags">Temporary Redirect</a>.\n\n'),
+        ("GET", "/api//tags", "", 307, "/api/tags", b'<a href="/api/tags">Temporary Redirect</a>.\n\n'),
+        ("GET", "//nothing", "", 307, "/nothing", b'<a href="/nothing">Temporary Redirect</a>.\n\n'),
+        ("GET", "//", "", 307, "/", b'<a href="/">Temporary Redirect</a>.\n\n'),
         ("GET", "/api/ps/", "a=1&b", 301, "/api/ps?a=1&b", b'<a href="/api/ps?a=1&amp;b">Moved Permanently</a>.\n\n'),
         ("POST", "/api/chat/", "", 307, "/api/chat", b""),
         ("POST", "/v1/chat/completions/", "", 307, "/v1/chat/completions", b""),
         ("GET", "/v1/models/", "", 301, "/v1/models", b'<a href="/v1/models">Moved Permanently</a>.\n\n'),
-        ("HEAD", "/api/tags/", "", 307, "/api/tags", b""),
-        ("DELETE", "/api/chat/", "x", 307, "/api/chat?x", b""),
-        ("POST", "//api/chat", "", 301, "/api/chat", b""),
-        ("POST", "//v1/chat/completions", "", 301, "/v1/chat/completions", b""),
-        ("GET", '//v1/"><b>', "", 301, '/v1/"><b>', b'<a href="/v1/&quot;&gt;&lt;b&gt;">Moved Permanently</a>.\n\n'),
+        ("HEAD", "/api/tags/", "", 307, "/api/tags", b'<a href="/api/tags">Temporary Redirect</a>.\n\n'),
+        ("POST", "/api/blobs/sha256-0/", "", 307, "/api/blobs/sha256-0", b""),
+        ("DELETE", "/api/delete/", "x", 307, "/api/delete?x", b""),
+        ("POST", "//api/chat", "", 307, "/api/chat", b""),
+        ("POST", "//api/chat/", "", 307, "/api/chat/", b""),
+        ("POST", "/v1//chat/completions", "", 307, "/v1/chat/completions", b""),
+        ("OPTIONS", "/v1//x", "", 307, "/v1/x", b""),
+        ("POST", "/v1/./a/../../api/chat", "", 307, "/api/chat", b""),
+        ("PUT", "//api/%74ags", "", 307, "/api/%74ags", b""),
+        ("POST", '//v1/"><b>', "", 307, "/v1/%22%3E%3Cb%3E", b""),
+        ("POST", "//\\evil.com", "", 307, "/%5Cevil.com", b""),
+        ("POST", "//\udce9", "", 307, "/%E9", b""),
+        (
+            "GET",
+            "//nothing",
+            '"><b>&',
+            307,
+            '/nothing?"><b>&',
+            b'<a href="/nothing?&quot;&gt;&lt;b&gt;&amp;">Temporary Redirect</a>.\n\n',
+        ),
     ],
 )
 def test_redirects(method: str, path: str, query: str, status: int, location: str, body: bytes) -> None:
     found = routes.find(method, path, query)
     content_type = "text/html; charset=utf-8" if body else ""
     assert found == outcomes.Response(status, body, content_type, (("Location", location),))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/tags/"),
+        ("GET", "/api/chat/"),
+        ("PUT", "/api/chat/"),
+        ("DELETE", "/api/tags%2F"),
+        ("HEAD", "/v1/models/"),
+        ("GET", "/v1/chat/completions/"),
+    ],
+)
+def test_a_slash_at_the_end_is_no_redirect_for_a_method_that_the_path_lacks(method: str, path: str) -> None:
+    assert routes.find(method, path) == routes.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("path", "decoded"),
+    [
+        ("/api/%74ags", "/api/tags"),
+        ("/%61pi/chat", "/api/chat"),
+        ("/v1/%63hat/completions", "/v1/chat/completions"),
+        ("/v1/models/qwen%2Fqwen3-8b", "/v1/models/qwen/qwen3-8b"),
+        ("/api/blobs/sha256%3A00", "/api/blobs/sha256:00"),
+        ("/api/v0/models/qwen%2Fqwen3-8b", "/api/v0/models/qwen%2Fqwen3-8b"),
+        ("/api/tags%2F", "/api/tags%2F"),
+        ("/api/nothing%", "/api/nothing%"),
+        ("/api/%54ags", "/api/%54ags"),
+    ],
+)
+def test_percent_encoded_paths_lead_to_their_routes(path: str, decoded: str) -> None:
+    assert routes.decoded(path) == decoded
 
 
 def test_a_redirect_leads_to_an_endpoint_and_not_away() -> None:

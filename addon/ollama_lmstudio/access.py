@@ -7,7 +7,7 @@ where CORS alone would only have the browser keep the response from the page.
 Hosts: Ollama checks the Host header only when it listens on a loopback address. Here a name that anybody could register
 is refused on every address, against DNS rebinding: a web page's own name is made to resolve to this machine, so that
 the browser takes this server for the page's origin, and CORS does not apply. The Host header is then still the page's
-name (RFC 9110 7.2).
+name (RFC 9110 7.2). Ollama's refusal has no body; here it says what to do.
 
 The key: `Authorization: Bearer` (RFC 6750 2.1, scheme in any case: RFC 9110 11.1), or `x-api-key`, which Anthropic's
 clients send.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -38,8 +38,21 @@ DEFAULT_ORIGINS: tuple[str, ...] = (
     "vscode-webview://*",
     "vscode-file://*",
 )
-# Names that nobody can register: RFC 6761 6.3, RFC 6762 3 (mDNS), and ICANN's reservation of 2024. Ollama has the same.
-LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+# Names that nobody can register. The first three are Ollama's: RFC 6761 6.3, RFC 6762 3 (mDNS), and ICANN's reservation
+# of 2024; then RFC 8375, RFC 6761 6.2, and the private names of RFC 6762 appendix G, which routers use.
+LOCAL_SUFFIXES = (
+    ".localhost",
+    ".local",
+    ".internal",
+    ".home.arpa",
+    ".test",
+    ".lan",
+    ".home",
+    ".intranet",
+    ".corp",
+    ".private",
+)
+IPV4 = 4
 
 # Ollama's values, in its order, as recorded.
 PREFLIGHT_HEADERS: Headers = (
@@ -99,12 +112,16 @@ class Gate:
         """Whether a Host header holds no name that anybody could register, or one that is allowed.
 
         No header (HTTP/1.0), a name without a dot and an IP address are allowed: no web page can be reached by one of
-        them and then have it resolve to this machine.
+        them and then have it resolve to this machine. On a loopback address Ollama refuses the public addresses of
+        other machines, and so does this.
         """
         name = split_host(host)
-        if not name or "." not in name or name in self.hosts or name.endswith(LOCAL_SUFFIXES):
+        if not name or name in self.hosts or name.endswith(LOCAL_SUFFIXES):
             return True
-        return _is_address(name)
+        address = _address(name)
+        if address is None:
+            return "." not in name
+        return not self.loopback or not address.is_global or _is_own(address)
 
     def allows_origin(self, origin: str) -> bool:
         """Whether an origin is allowed. As in Ollama, an allowed one may hold one `*`, which stands for any text."""
@@ -126,10 +143,23 @@ class Gate:
         return True in [hmac.compare_digest(text.encode("utf-8", "surrogatepass"), key) for text in given]
 
 
-def _is_address(name: str) -> bool:
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(name: str) -> _Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
+        return None
+
+
+def _is_own(address: _Address) -> bool:
+    """Return whether an address is this machine's: only to such a one can a socket be bound."""
+    family = socket.AF_INET if address.version == IPV4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((str(address), 0))
+    except OSError:
         return False
     return True
 
@@ -170,27 +200,43 @@ def preflight(gate: Gate, origin: str, allow: Headers) -> Response:
 
 FORBIDDEN = Response(HTTPStatus.FORBIDDEN, b"", NO_CONTENT_TYPE)
 # Ollama itself has no key. The text is that of its 401 for a user who is not signed in to ollama.com.
-UNAUTHORIZED = Response.error(HTTPStatus.UNAUTHORIZED, "unauthorized")
+NO_KEY = "unauthorized"
+UNAUTHORIZED = Response.error(HTTPStatus.UNAUTHORIZED, NO_KEY)
+FOREIGN_HOST = (
+    "the host name {!r} is not one of this server's, and a web page could have its own name lead here (DNS rebinding): "
+    "if the name is yours, add it to the option allowed_hosts"
+)
 
 
-def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow: tuple[str, ...]) -> Response | None:
+def check(
+    gate: Gate,
+    method: str,
+    host: str,
+    headers: Mapping[str, str],
+    allow: tuple[str, ...],
+    error: Callable[[int, str], Response] = Response.error,
+) -> Response | None:
     """Return None if a request is allowed, else the response that refuses it or answers a preflight.
 
-    `allow` are the methods of the path, empty for an unknown one. The order is Ollama's: origin, host, then the route.
-    A preflight needs no key: browsers send it without credentials (Fetch standard, "CORS-preflight fetch").
+    `allow` are the methods of the path, empty for an unknown one; `error` makes an error in the shape of its API. The
+    order is Ollama's: origin, host, then the route. A preflight needs no key: browsers send it without credentials
+    (Fetch standard, "CORS-preflight fetch").
     """
     origin = headers.get("origin", "")
     allow_header: Headers = (("Allow", ", ".join(allow)),) if allow else ()
+    cors: Headers = ()
     if origin and not is_same_origin(origin, host):
         if not gate.allows_every_origin and not gate.allows_origin(origin):
             return replace(FORBIDDEN, headers=allow_header) if method == "OPTIONS" else FORBIDDEN
         if method == "OPTIONS":
             return preflight(gate, origin, allow_header)
+        cors = cors_headers(gate, origin)
     if not gate.allows_host(host):
-        return FORBIDDEN
-    if method == "OPTIONS" and not origin and gate.loopback and not _is_address(split_host(host)):
+        cors += allow_header if method == "OPTIONS" else ()
+        return replace(error(HTTPStatus.FORBIDDEN, FOREIGN_HOST.format(split_host(host))), headers=cors)
+    if method == "OPTIONS" and not origin and gate.loopback and _address(split_host(host)) is None:
         # As recorded: Ollama answers so on a loopback address when Host is a name; an IP address gets the route's 405.
         return Response(HTTPStatus.NO_CONTENT, b"", NO_CONTENT_TYPE, allow_header)
     if not gate.has_key(headers):
-        return UNAUTHORIZED
+        return replace(error(HTTPStatus.UNAUTHORIZED, NO_KEY), headers=cors)
     return None

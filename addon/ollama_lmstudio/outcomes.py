@@ -29,7 +29,7 @@ def header_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A client's request, as it arrived. `path` has no query; `started_ns` is monotonic."""
+    """A client's request, as it arrived. `path` is the route's, without a query; `started_ns` is monotonic."""
 
     method: str
     path: str

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from http import HTTPStatus
+from urllib.parse import quote, unquote
 
 from . import outcomes, services
 from .endpoints import (
@@ -31,14 +33,12 @@ from .endpoints import (
     version,
     web,
 )
+from .lmstudio.apis import PREFIXES
 
 # The order in which `Allow` lists methods, as Ollama's router does.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
 
 NOT_FOUND = outcomes.Response(HTTPStatus.NOT_FOUND, b"404 page not found", outcomes.TEXT)
-
-# The beginnings of the paths of LM Studio's own APIs.
-PASSTHROUGH = ("/v1/", "/api/v0/", "/api/v1/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,26 @@ _ALL = (*ROUTES, *COMPATIBLE)
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in _ALL}
 _BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in _ALL if ":" in route.path)
 
-_DOUBLE_SLASH = re.compile(r"//+")
+# A model's key may have a slash, which the segment of Ollama's route cannot.
+_MODELS = "/v1/models/"
+# The characters of a path that stand for themselves (RFC 3986 3.3), and the percent sign of those that do not.
+_IN_PATHS = "/%:@!$&'()*+,;=~"
 
 
 def is_passthrough(path: str) -> bool:
     """Return whether a path is one of LM Studio's own APIs."""
-    return path.startswith(PASSTHROUGH)
+    return path.startswith(PREFIXES) and path not in PREFIXES
+
+
+def decoded(path: str) -> str:
+    """Return the path of the route that a percent-encoded one leads to, as Gin decodes it.
+
+    Other paths are returned as they are: what they mean is for LM Studio to decide.
+    """
+    if "%" not in path:
+        return path
+    plain = unquote(path)
+    return plain if _route(plain) or plain.startswith(_MODELS) else path
 
 
 def _route(path: str) -> Route | None:
@@ -158,6 +172,9 @@ def allowed_methods(path: str) -> tuple[str, ...]:
 
 def find(method: str, path: str, query: str = "") -> services.Endpoint | outcomes.Response:
     """Return the endpoint of a request, or Ollama's response where there is none: a redirect, 404 or 405."""
+    clean = _clean(path)
+    if clean != path:
+        return _redirect(method, HTTPStatus.TEMPORARY_REDIRECT, clean, query)
     route = _route(path)
     if route is not None:
         endpoint = route.endpoints.get(method)
@@ -167,21 +184,27 @@ def find(method: str, path: str, query: str = "") -> services.Endpoint | outcome
             outcomes.TEXT,
             (("Allow", ", ".join(route.allow)),),
         )
-    if is_passthrough(path) and not _route(path.rstrip("/")):
-        return passthrough.passthrough
-    return _redirect(method, path, query) or NOT_FOUND
+    without_slash = unquote(path).removesuffix("/")
+    if path.endswith(("/", "%2F", "%2f")) and (route := _route(without_slash)):
+        if method not in route.allow:
+            return NOT_FOUND
+        status = HTTPStatus.MOVED_PERMANENTLY if method == "GET" else HTTPStatus.TEMPORARY_REDIRECT
+        return _redirect(method, status, without_slash, query)
+    return passthrough.passthrough if is_passthrough(path) else NOT_FOUND
 
 
-def _redirect(method: str, path: str, query: str) -> outcomes.Response | None:
-    """Return the redirect of a path with a slash too many, as Gin and net/http redirect it; None for other paths."""
-    clean = _DOUBLE_SLASH.sub("/", path)
-    if clean == path:
-        clean = path.rstrip("/")
-    if clean == path or not (_route(clean) or is_passthrough(clean)):
-        return None
-    location = f"{clean}?{query}" if query else clean
-    if "//" in path or method == "GET":
-        html = f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode("utf-8", "replace")
-        body, content_type = (html, "text/html; charset=utf-8") if method in ("GET", "HEAD") else (b"", "")
-        return outcomes.Response(HTTPStatus.MOVED_PERMANENTLY, body, content_type, (("Location", location),))
-    return outcomes.Response(HTTPStatus.TEMPORARY_REDIRECT, b"", "", (("Location", location),))
+def _clean(path: str) -> str:
+    """Return a path without empty and dot segments, as net/http's mux cleans it before Gin sees it."""
+    if not path.startswith("/"):
+        return path
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return clean + "/" if path.endswith("/") and clean != "/" else clean
+
+
+def _redirect(method: str, status: HTTPStatus, path: str, query: str) -> outcomes.Response:
+    """Return a redirect as net/http makes it: with a body for GET, and its type for HEAD as well."""
+    # A backslash must not stay: browsers take it for a slash, and `/\\host` for another server.
+    location = quote(path, safe=_IN_PATHS, errors="surrogateescape") + (f"?{query}" if query else "")
+    html = f'<a href="{escape(location)}">{status.phrase}</a>.\n\n'.encode("utf-8", "replace")
+    body, content_type = (html, "text/html; charset=utf-8") if method in ("GET", "HEAD") else (b"", "")
+    return outcomes.Response(status, body, content_type, (("Location", location),))

@@ -12,14 +12,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from ollama_lmstudio.sim import Prompt, Reasoning, SimModel, Step, content, embedder, end, error, reasoning, tool_call
 
-RECORDED = Path(__file__).with_name("ollama.jsonl")
 TIMEOUT = 20
 
 COMPARED_HEADERS = (
@@ -46,24 +46,75 @@ MODELS = (
     SimModel("code", tools=False, architecture="starcoder2"),
     embedder("bert", max_context_length=512, dimensions=4),
 )
-ALIAS = {
-    "model": "plain",
-    "from": "plain-base",
-    "system": "You are <x>.",
-    "parameters": {"num_ctx": 2048, "stop": ["<|a|>", "b"], "temperature": 0.7},
-    "license": ["LIC A", "LIC B"],
-}
+PLAIN = {"model": "plain", "from": "plain-base"}
 THINKERS = ("thinky", "gothink", "q3think")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A file of recorded exchanges. `plain` makes an alias with what the recorded model of that name had of its own.
+
+    `encoding` is the one in which the bytes of the requests' bodies stand in the file. `last_headers` is whether only
+    the last value of a header was kept. On the paths `thoughtless` the recorded runner did not think.
+    """
+
+    file: str
+    plain: Mapping[str, Any]
+    encoding: str = "utf-8"
+    last_headers: bool = False
+    thoughtless: tuple[str, ...] = ()
+
+    def cases(self) -> list[Case]:
+        """Read the exchanges, in their order."""
+        text = Path(__file__).with_name(self.file).read_text(encoding="utf-8")
+        return [self._case(json.loads(line)) for line in text.splitlines()]
+
+    def _case(self, row: dict[str, Any]) -> Case:
+        headers = row["headers"]
+        fields = headers.items() if isinstance(headers, dict) else headers
+        return Case(
+            self,
+            row["n"],
+            row["method"],
+            row["path"],
+            row["req_headers"],
+            row["req_body"],
+            row["status"],
+            tuple((name, value) for name, value in fields),
+            row["body"],
+        )
+
+
+OLLAMA = Recording(
+    "ollama.jsonl",
+    PLAIN
+    | {
+        "system": "You are <x>.",
+        "parameters": {"num_ctx": 2048, "stop": ["<|a|>", "b"], "temperature": 0.7},
+        "license": ["LIC A", "LIC B"],
+    },
+)
+# Each field with values that are wrong in many ways, and each path with all methods. Every other exchange of what was
+# recorded: see `Case.missing`.
+VARIATIONS = Recording(
+    "variations.jsonl",
+    PLAIN | {"parameters": {"stop": ["<|im_start|>", "<|im_end|>"]}},
+    encoding="latin-1",
+    last_headers=True,
+    thoughtless=("/api/generate",),
+)
 
 
 class Runner:
     """Say what the recorded runner said to the same prompts. `path` is what is being replayed."""
 
-    def __init__(self) -> None:
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
         self.path = ""
 
     def __call__(self, prompt: Prompt, model: SimModel) -> list[Step]:
-        thoughts = [reasoning("hmm", " ok")] if prompt.thinks and model.reasoning else []
+        thinks = prompt.thinks and model.reasoning and self.path not in self.recording.thoughtless
+        thoughts = [reasoning("hmm", " ok")] if thinks else []
         said = [content("Hello", " <w> & é'\"\u2028")]
         match prompt.last_user or prompt.text:
             case "ERR0":
@@ -84,10 +135,11 @@ class Runner:
         return [*thoughts, *said]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One recorded exchange."""
 
+    recording: Recording
     n: int
     method: str
     path: str
@@ -99,6 +151,13 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.n} {self.method} {self.path} {(self.request_body or '')[:100]}"
+
+    @property
+    def missing(self) -> Mapping[str, Any] | None:
+        """The body of the create before this exchange that the recording lacks; None where nothing is missing."""
+        if self.recording is not VARIATIONS or (self.method, self.status) != ("DELETE", HTTPStatus.OK):
+            return None
+        return {**json.loads(self.request_body or "{}"), "from": PLAIN["from"]}
 
 
 @dataclass
@@ -119,24 +178,6 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
 
 
-def recorded() -> list[Case]:
-    """Read the recorded exchanges, in their order."""
-    rows = map(json.loads, RECORDED.read_text(encoding="utf-8").splitlines())
-    return [
-        Case(
-            row["n"],
-            row["method"],
-            row["path"],
-            row["req_headers"],
-            row["req_body"],
-            row["status"],
-            tuple((name, value) for name, value in row["headers"]),
-            row["body"],
-        )
-        for row in rows
-    ]
-
-
 def send(case: Case, port: int) -> Answer:
     """Send a recorded request as it was sent, byte for byte."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
@@ -146,7 +187,7 @@ def send(case: Case, port: int) -> Answer:
         )
         for name, value in case.request_headers.items():
             connection.putheader(name, value)
-        data = None if case.request_body is None else case.request_body.encode()
+        data = None if case.request_body is None else case.request_body.encode(case.recording.encoding)
         if data is not None or case.method == "POST":
             connection.putheader("Content-Length", str(len(data or b"")))
         connection.endheaders(data)
@@ -164,6 +205,7 @@ def compare(case: Case, answer: Answer) -> Outcome:
         told.append(f"status {answer.status} instead of {case.status}")
     for name in COMPARED_HEADERS:
         was, now = _values(case.headers, name), _values(answer.headers, name)
+        now = now[-1:] if case.recording.last_headers else now
         if was != now:
             told.append(f"{name}: {now} instead of {was}")
     if answer.body.endswith("\n") != case.body.endswith("\n"):
@@ -186,7 +228,7 @@ def normalised(case: Case, body: str) -> str:
         return body
     if case.path == "/api/generate":
         values = _take_thoughts_out(case, values)
-    if dict(case.headers).get("Content-Type") == "application/x-ndjson":
+    if _values(case.headers, "Content-Type") == ["application/x-ndjson"]:
         values = _split_tool_calls(values)
     values = [_normalise(value) for value in values]
     texts = [json.dumps(value, ensure_ascii=False) for value in values if not _says_nothing(value)]
@@ -201,9 +243,10 @@ def _says_nothing(value: Any) -> bool:
 def _take_thoughts_out(case: Case, values: list[Any]) -> list[Any]:
     """Take thoughts out of the text of generate, where Ollama left them in."""
     text = "".join(value.get("response", "") for value in values if isinstance(value, dict))
-    body = json.loads(case.request_body or "{}") or {}
-    thinks = isinstance(body, dict) and body.get("model") in THINKERS
-    if not thinks or not text.startswith("<think>") or body.get("think") is False:
+    if not text.startswith("<think>"):
+        return values
+    body = json.loads(case.request_body or "{}")
+    if body.get("model") not in THINKERS or body.get("think") is False:
         return values
     if len(values) == 1:
         keys = list(values[0].items())
@@ -281,7 +324,7 @@ def _normalise_text(value: str, key: str) -> str:
         return "PARENT"
     if key == "modelfile":
         # Where the model's file is, and the template, which LM Studio does not tell.
-        return re.sub(r"^(FROM .*|TEMPLATE .*\n)", "", value, flags=re.MULTILINE)
+        return re.sub(r'^(FROM .*|TEMPLATE ("""[^"]*"""|"[^"]*"|.*)\n)', "", value, flags=re.MULTILINE)
     if key == "status":
         return _DIGEST.sub("DIGEST", value)
     return "DIGEST" if key == "digest" and _DIGEST.fullmatch(value) else value

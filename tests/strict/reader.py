@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import ValidationError
 from tests.strict import answers
@@ -111,7 +112,7 @@ class Asked:
             body = json.loads(data)
         except (ValueError, RecursionError):
             body = None
-        return cls(method, target.partition("?")[0], body if isinstance(body, dict) else {})
+        return cls(method, unquote(target.partition("?")[0]), body if isinstance(body, dict) else {})
 
 
 # What an object with these keys is; the first that fits.
@@ -326,8 +327,9 @@ class Reading:
             value = parse(body.removesuffix(b"\n") if path.startswith("/v1/") else body)
             if path == "/health":
                 return
-            # Who may not come in has one form on all APIs, and the cloud on those that Ollama has too.
-            if not path.startswith(PASSED_ON) or status == 401 or (status == 403 and path.startswith("/v1/")):
+            # The cloud has one form on all APIs that Ollama has too.
+            is_cloud = status == 403 and path.startswith("/v1/") and isinstance(value.get("error"), str)
+            if not path.startswith(PASSED_ON) or is_cloud:
                 validate(answers.Error, value)
             else:
                 messages = path.startswith("/v1/messages")

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.golden.replay import Case, recorded
+from tests.golden.replay import OLLAMA, Case
 from tests.strict.reader import LONGEST_LINE, Asked, Marks, Reading, Refused, marked
 from tests.strict.ways import Socket, Tap, attach, read_connection
 
@@ -229,7 +229,8 @@ TAKEN = [
     nothing("/api/chat", status=403),
     ("/", b"Ollama is running", {"method": "GET", "content_type": f"{TEXT}; charset=utf-8"}),
     failed(ERROR, 404),
-    failed({"error": "unauthorized"}, 401, "/v1/models"),
+    failed({"error": "unauthorized"}, 401),
+    failed(OPENAI_ERROR, 401, "/v1/models", content_type=PLAIN_JSON),
     failed(b"404 page not found", 404, "/metrics", content_type=TEXT),
     failed(b"405 method not allowed", 405, content_type=TEXT, headers={"Allow": "POST"}),
     failed(OPENAI_ERROR, 404, "/v1/chat/completions", content_type=PLAIN_JSON),
@@ -428,7 +429,7 @@ OLLAMA_BREAKS: Mapping[str, tuple[int, ...]] = {
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-@pytest.mark.parametrize("case", [case for case in recorded() if not case.path.startswith("/v1")], ids=str)
+@pytest.mark.parametrize("case", [case for case in OLLAMA.cases() if not case.path.startswith("/v1")], ids=str)
 def test_what_ollama_answers(case: Case) -> None:
     def read_case(body: str) -> None:
         asked = Asked.of(case.method, case.path, (case.request_body or "").encode())

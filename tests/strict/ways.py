@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self
+from urllib.parse import quote
 
 import h11
 import httpx
@@ -96,7 +97,7 @@ def _requests(sent: bytes) -> Iterator[tuple[Asked, bool]]:
 
 
 def _read_answer(client: h11.Connection, asked: Asked, *, needed: bool) -> None:
-    client.send(h11.Request(method=asked.method, target=asked.path, headers=[("Host", "localhost")]))
+    client.send(h11.Request(method=asked.method, target=quote(asked.path), headers=[("Host", "localhost")]))
     client.send(h11.EndOfMessage())
     reading: Reading | None = None
     chunk = b""

@@ -24,6 +24,7 @@ from tests.wire.conftest import (
     RawAnswer,
     models,
     ndjson,
+    post_bytes,
 )
 
 from ollama_lmstudio.sim import Sim, SimThread
@@ -201,16 +202,20 @@ def test_a_wrong_method(client: httpx.Client, sim: Sim, method: str, path: str, 
     ("method", "path", "status", "location"),
     [
         ("GET", "/api/tags/", 301, "/api/tags"),
-        ("GET", "//api/tags", 301, "/api/tags"),
-        ("GET", "/api//tags?x=1", 301, "/api/tags?x=1"),
+        ("GET", "//api/tags", 307, "/api/tags"),
+        ("GET", "/api//tags?x=1", 307, "/api/tags?x=1"),
+        ("POST", "//api/chat", 307, "/api/chat"),
+        ("POST", "/v1//chat/completions", 307, "/v1/chat/completions"),
         ("POST", "/api/chat/", 307, "/api/chat"),
+        ("POST", "/v1/chat/completions/", 307, "/v1/chat/completions"),
     ],
 )
 def test_a_slash_too_many(client: httpx.Client, method: str, path: str, status: int, location: str) -> None:
     response = client.request(method, f"{client.base_url}".rstrip("/") + path)
     assert (response.status_code, response.headers["location"]) == (status, location)
     if method == "GET":
-        assert response.text == f'<a href="{location}">Moved Permanently</a>.\n\n'
+        phrase = "Moved Permanently" if status == 301 else "Temporary Redirect"
+        assert response.text == f'<a href="{location}">{phrase}</a>.\n\n'
     else:
         assert response.content == b""
 
@@ -218,6 +223,21 @@ def test_a_slash_too_many(client: httpx.Client, method: str, path: str, status: 
 def test_a_redirected_chat(proxy: Proxy, sim: Sim) -> None:
     with proxy.client(follow_redirects=True) as client:
         ndjson(client.post("/api/chat/", json={"model": CHAT, "messages": HI}))
+        ndjson(client.post(f"{proxy.url}//api/chat", json={"model": CHAT, "messages": HI}))
+        body = {"model": CHAT, "messages": HI}
+        assert client.post("/v1//chat/completions", json=body).json()["object"] == "chat.completion"
+
+
+def test_percent_encoded_paths(proxy: Proxy, sim: Sim) -> None:
+    assert ask(proxy, "GET", "/api/%74ags").json["models"]
+    assert ask(proxy, "PUT", "/api/%74ags").header("allow") == "HEAD, GET"
+    body = {"model": CHAT, "messages": HI}
+    assert len(proxy.raw(post_bytes("/%61pi/chat", body)).lines) > 1
+    assert proxy.raw(post_bytes("/v1/%63hat/completions", body)).json["object"] == "chat.completion"
+    assert {request.path for request in sim.requests if request.method == "POST"} == {"/v1/chat/completions"}
+    assert ask(proxy, "GET", "/v1/models/google%2Fgemma-3-4b").json["id"] == VISION
+    for path in ("/%2e%2e/api/tags", "/api/%54AGS", "/v1/"):
+        assert ask(proxy, "GET", path).status == 404
 
 
 # Who may come in
@@ -301,19 +321,44 @@ def test_options_without_an_origin(proxy: Proxy, host: str, path: str, status: i
         ("ollama:11434", 200),
         ("host.docker.internal:11434", 200),
         ("box.local", 200),
+        ("ollama.lan:11434", 200),
+        ("ollama.home.arpa", 200),
+        ("ollama.apps.home", 200),
         ("evil.example", 403),
         ("127.0.0.1.evil.example:11434", 403),
         ("localhost.evil.example", 403),
+        ("nas.fritz.box", 403),
+        ("box.tailnet-1234.ts.net", 403),
+        ("8.8.8.8", 403),
     ],
 )
 def test_hosts(proxy: Proxy, sim: Sim, host: str, status: int) -> None:
     for path in ("/api/version", "/v1/models"):
         answer = ask(proxy, "GET", path, host=host)
         assert answer.status == status
-        assert bool(answer.body) is (status == 200)
+        assert answer.body
     if status == 403:
         assert not sim.requests
         proxy.wait_for_log(rf"{re.escape(host)}.*allowed_hosts", 5)
+
+
+def test_a_refused_host_is_told_why_in_the_shape_of_the_api_that_was_asked(proxy: Proxy, sim: Sim) -> None:
+    def refused(path: str, *headers: str) -> Any:
+        answer = ask(proxy, "GET", path, *headers, host="llm.example")
+        assert (answer.status, (answer.header("content-type") or "")[:16]) == (403, "application/json")
+        return answer.json["error"]
+
+    sentence = refused("/api/tags")
+    assert "'llm.example'" in sentence
+    assert "option allowed_hosts" in sentence
+    assert refused("/") == sentence
+    assert refused("/v1/models") == {"message": sentence, "type": "api_error", "param": None, "code": None}
+    assert refused("/v1/messages") == {"type": "permission_error", "message": sentence}
+    assert refused("/api/v0/models")["message"] == sentence
+    page = ask(proxy, "GET", "/api/tags", "Origin: http://localhost:3000", host="llm.example")
+    assert (page.status, page.header("access-control-allow-origin")) == (403, "http://localhost:3000")
+    assert ask(proxy, "GET", "/api/tags", "Origin: http://llm.example:1", host="llm.example").body == b""
+    assert not sim.requests
 
 
 def test_a_large_request_that_is_turned_away_is_not_read(proxy: Proxy, sim: Sim) -> None:
@@ -361,9 +406,17 @@ def test_without_the_key(guarded: tuple[Proxy, Sim, Path], headers: dict[str, st
     proxy, sim, _ = guarded
     sim.clear()
     with proxy.client(headers=headers) as client:
-        for path in ("/", "/api/version", "/api/tags", "/v1/models", "/health", "/nothing"):
+        for path in ("/", "/api/version", "/api/tags", "/health", "/nothing"):
             response = client.get(path)
             assert (response.status_code, response.text) == (401, '{"error":"unauthorized"}')
+        openai = {"message": "unauthorized", "type": "api_error", "param": None, "code": None}
+        for path, error in (
+            ("/v1/models", openai),
+            ("/v1/messages", {"type": "authentication_error", "message": "unauthorized"}),
+            ("/api/v0/models", {**openai, "type": "invalid_request"}),
+        ):
+            response = client.get(path)
+            assert (response.status_code, response.json()["error"]) == (401, error)
         assert client.post("/api/chat", json={"model": CHAT, "messages": HI}).status_code == 401
         large = client.post("/api/chat", content=b" " * 1_000_000)
         assert (large.status_code, large.text) == (401, '{"error":"unauthorized"}')

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import unquote
 
 from ..ollama import errors
 from ..outcomes import NO_CONTENT_TYPE, Request, Response
@@ -31,7 +30,7 @@ def _directory(services: Services) -> Path:
 
 
 def _digest_in_path(request: Request) -> str:
-    return unquote(request.path.rpartition("/")[2])
+    return request.path.rpartition("/")[2]
 
 
 async def head(request: Request, services: Services) -> Response:

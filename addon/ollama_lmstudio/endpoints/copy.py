@@ -21,7 +21,7 @@ async def copy(request: Request, services: Services) -> Response:
     if "@" not in body.source:
         check_name(body.source, errors.invalid_source(body.source))
     name = check_new_name(body.destination, errors.invalid_destination(body.destination))
-    resolved = await find_model(body.source, services, errors.source_not_found)
+    resolved = await find_model(body.source, services, errors.source_not_found, errors.invalid_source)
     # A copy onto itself, also under another spelling of the model's own name, changes nothing.
     if name.key != names.key_of(ListEntry(resolved.model, resolved.alias).name):
         alias = replace(alias_of(resolved, services), modified=services.clock.wall())

@@ -31,7 +31,7 @@ async def delete(request: Request, services: Services) -> Response:
             return Response(HTTPStatus.OK, b"", NO_CONTENT_TYPE)
     if names.is_cloud(name):
         raise errors.model_not_found(name)
-    resolved = await find_model(name, services)
+    resolved = await find_model(name, services, invalid=errors.invalid_name)
     raise OllamaError(
         HTTPStatus.BAD_REQUEST,
         f"LM Studio has no call that deletes a model: delete {resolved.model.key} in LM Studio itself, in My Models",

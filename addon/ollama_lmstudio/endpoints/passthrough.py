@@ -7,7 +7,6 @@ repaired (`translate/repairs.py`). No other byte changes.
 from __future__ import annotations
 
 from functools import partial
-from urllib.parse import unquote
 
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import names
@@ -71,7 +70,7 @@ async def _list_models(request: Request, services: Services) -> Passthrough:
 
 async def _describe_model(request: Request, services: Services) -> Response:
     """Answer `GET /v1/models/:model` here: LM Studio does not know the client's names."""
-    name = unquote(request.path.removeprefix(f"{MODELS}/"))
+    name = request.path.removeprefix(f"{MODELS}/")
     try:
         resolved = await find_model(name, services, display_not_found)
     except (OllamaError, LMStudioError) as e:

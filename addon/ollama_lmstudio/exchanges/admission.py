@@ -75,7 +75,8 @@ def _admit(exchange: Exchange) -> None:
     request = exchange.client_request = _request_of(flow, exchange.recorder.started_ns)
     secrets = {name: headers.pop(name) for name in access.SECRET_HEADERS if name in headers}
     allowed = routes.allowed_methods(request.path)
-    refusal = access.check(gate, request.method, host, {**request.headers, **secrets}, allowed)
+    error = partial(error_answer, request.path)
+    refusal = access.check(gate, request.method, host, {**request.headers, **secrets}, allowed, error)
     exchange.recorder.set_request(request)
     exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
@@ -112,6 +113,7 @@ def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
 def _request_of(flow: http.HTTPFlow, started_ns: int, body: bytes = b"") -> Request:
     """Return a flow's request as it is now, without its secrets."""
     path, _, query = flow.request.path.partition("?")
+    path = routes.decoded(path)
     fields = {name.lower(): value for name, value in flow.request.headers.items()}
     headers = {name: value for name, value in fields.items() if name not in access.SECRET_HEADERS}
     return Request(flow.request.method, path, query, headers, body, started_ns)

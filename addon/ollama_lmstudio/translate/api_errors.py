@@ -1,4 +1,4 @@
-"""Errors in the shapes of the APIs that are passed through: OpenAI's, Anthropic's and LM Studio's own."""
+"""Errors in the shapes of the APIs that clients use: Ollama's, OpenAI's, Anthropic's and LM Studio's own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from ..lmstudio.apis import PREFIXES
 from ..ollama import wire
 from ..outcomes import PLAIN_JSON, Response
 from .paths import MESSAGES
@@ -30,10 +31,12 @@ ANTHROPIC_ID_BYTES = 12
 
 
 def error_answer(path: str, status: int, message: str, parameter: str | None = None) -> Response:
-    """Return an error in the shape of the API that a path belongs to: on `/v1` as Ollama writes it, else as LM Studio.
+    """Return an error in the shape of the API that a path belongs to: on `/v1` too as Ollama writes it.
 
     `parameter` is what LM Studio's own APIs name as the cause.
     """
+    if not path.startswith(PREFIXES):
+        return Response.error(status, message)
     if path.startswith(MESSAGES):
         error = {"type": ANTHROPIC_TYPES.get(status, OTHER_TYPE), "message": message}
         request_id = f"req_{secrets.token_hex(ANTHROPIC_ID_BYTES)}"

@@ -21,11 +21,16 @@ class ResolvedModel(Resolution):
     alias: Alias | None = None
 
 
-async def find_model(name: str, services: Services, not_found: NotFound = errors.model_not_found) -> ResolvedModel:
+async def find_model(
+    name: str,
+    services: Services,
+    not_found: NotFound = errors.model_not_found,
+    invalid: NotFound = errors.invalid_model_name,
+) -> ResolvedModel:
     """Return the model that a client names; an alias goes before LM Studio's own names.
 
     Raises OllamaError: 400 for an invalid name, 403 for one of ollama.com's models, `not_found` for one that LM Studio
-    does not have; LMStudioError when LM Studio cannot be asked.
+    does not have, or `invalid` if that holds an `@`; LMStudioError when LM Studio cannot be asked.
     """
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model is unavailable")
@@ -37,7 +42,7 @@ async def find_model(name: str, services: Services, not_found: NotFound = errors
         base, _ = names.split_source(name)
         resolved = await services.catalog.resolve(base)
     if resolved is None:
-        raise not_found(name)
+        raise invalid(name) if "@" in name else not_found(name)
     return ResolvedModel(resolved.model, resolved.id, alias)
 
 
