@@ -45,7 +45,7 @@ def test_find_model(name: str, found: str, make_services: MakeServices) -> None:
         ("NoSuch:7B", 404, "model 'NoSuch:7B' not found"),
         ("nosuch:local", 404, "model 'nosuch:local' not found"),
         ("plai", 404, "model 'plai' not found"),
-        ("nosuch@q4", 404, "model 'nosuch@q4' not found"),
+        ("nosuch@q4", 400, "invalid model name"),
         ("", 400, "invalid model name"),
         ("a b", 400, "invalid model name"),
         ("plain:", 400, "invalid model name"),
