@@ -14,7 +14,7 @@ from ..services import Services
 from . import fim
 from .models import canonical_name
 from .passthrough import PassedRequest
-from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, MODELS, RESPONSES
 from .repair_embeddings import repair_embeddings
 from .repair_images import repair_chat_images, repair_message_images, repair_response_images
 from .repair_messages import repair_chat_messages, repair_outputs, repair_system_messages
@@ -37,7 +37,7 @@ class Repair:
     takes: str
     flaw: str
     becomes: str
-    apply: Callable[[PassedRequest], bool]
+    apply: Callable[[PassedRequest], bool] = lambda request: False
 
 
 def repaired(request: PassedRequest) -> bytes:
@@ -160,6 +160,8 @@ EMBEDDING = Repair(
     "the vectors of the answer are cut, scaled to length 1 and encoded",
     repair_embeddings,
 )
+# There is no body to be changed: `complete_list` does this.
+LIST = Repair("list", "`created` in the entries of `GET /v1/models`", "omit", "it is added")
 
 # `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
 # Studio.
@@ -169,4 +171,5 @@ REPAIRS: Mapping[str, tuple[Repair, ...]] = {
     COMPLETIONS: (SUFFIX,),
     MESSAGES: (SYSTEM_MESSAGES, MESSAGE_IMAGES),
     EMBEDDINGS: (EMBEDDING,),
+    MODELS: (LIST,),
 }
