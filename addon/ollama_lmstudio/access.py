@@ -170,7 +170,8 @@ def preflight(gate: Gate, origin: str, allow: Headers) -> Response:
 
 FORBIDDEN = Response(HTTPStatus.FORBIDDEN, b"", NO_CONTENT_TYPE)
 # Ollama itself has no key. The text is that of its 401 for a user who is not signed in to ollama.com.
-UNAUTHORIZED = Response.error(HTTPStatus.UNAUTHORIZED, "unauthorized")
+NO_KEY = "unauthorized"
+UNAUTHORIZED = Response.error(HTTPStatus.UNAUTHORIZED, NO_KEY)
 
 
 def check(gate: Gate, method: str, host: str, headers: Mapping[str, str], allow: tuple[str, ...]) -> Response | None:

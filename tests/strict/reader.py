@@ -322,8 +322,9 @@ class Reading:
             value = parse(body.removesuffix(b"\n") if path.startswith("/v1/") else body)
             if path == "/health":
                 return
-            # Who may not come in has one form on all APIs, and the cloud on those that Ollama has too.
-            if not path.startswith(PASSED_ON) or status == 401 or (status == 403 and path.startswith("/v1/")):
+            # The cloud has one form on all APIs that Ollama has.
+            native = path == "/v1/systemone" or (status == 403 and path.startswith("/v1/"))
+            if native or not path.startswith(PASSED_ON):
                 validate(answers.Error, value)
             else:
                 messages = path.startswith("/v1/messages")

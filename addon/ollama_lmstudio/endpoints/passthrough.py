@@ -23,8 +23,9 @@ from ..translate.passthrough import PassedRequest, complete_list, members_with_m
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
 
-# The model that these name need not be on disk, or is named by the id of an instance.
-UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
+# The model that these name need not be on disk, is named by the id of an instance, or is of a kind that LM Studio does
+# not list: should it not have the path, it is to say so.
+UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload", "/v1/audio/")
 
 
 async def passthrough(request: Request, services: Services) -> Passthrough | Response:

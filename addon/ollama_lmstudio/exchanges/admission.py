@@ -60,7 +60,7 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     except Exception:
         # Nobody comes in because the check failed.
         logger.exception("%s %s failed", flow.request.method, flow.request.path)
-        flow.response = responses.make(_internal_error(), (), flow.request.method)
+        flow.response = responses.make(_internal_error(flow.request.path), (), flow.request.method)
 
 
 def _admit(exchange: Exchange) -> None:
@@ -92,6 +92,8 @@ def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
     flow = exchange.flow
     if refusal.status == HTTPStatus.FORBIDDEN and not exchange.bridge.gate.allows_host(host):
         logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
+    if refusal is access.UNAUTHORIZED:
+        refusal = error_answer(exchange.path, refusal.status, access.NO_KEY)
     answered = exchange.handler = Answered(exchange, refusal)
     answered.respond()
     length = flow.request.headers.get("content-length", "")
@@ -110,8 +112,8 @@ def _request_of(flow: http.HTTPFlow, started_ns: int, body: bytes = b"") -> Requ
     return Request(flow.request.method, path, query, headers, body, started_ns)
 
 
-def _internal_error() -> Response:
-    return Response.error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+def _internal_error(path: str) -> Response:
+    return error_answer(path, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 class _Deciding(Handler):
@@ -126,7 +128,7 @@ class _Deciding(Handler):
             outcome = Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
         except Exception:
             logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
-            outcome = _internal_error()
+            outcome = _internal_error(self.exchange.path)
         if outcome is None:
             return
         if not isinstance(outcome, recording.RecordedAnswer):

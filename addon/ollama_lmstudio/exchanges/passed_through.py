@@ -11,7 +11,7 @@ from .. import routes
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough
-from ..translate.api_errors import error_answer
+from ..translate.api_errors import error_answer, missing_answer
 from . import downstream, upstream
 from .exchange import Exchange, Handler
 
@@ -63,7 +63,8 @@ class PassedThrough(Handler):
         if response.status_code in TOKEN_REFUSED:
             upstream.set_body(response, scrub_bytes(body, self.bridge.services.secrets))
         if is_unknown_route(body):
-            self.exchange.respond(routes.NOT_FOUND)
+            missing = missing_answer(self.recorder.record.method, self.exchange.path)
+            self.exchange.respond(missing or routes.NOT_FOUND)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
             self._rewrite(response, body, self._passthrough.rewrite)
 
