@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ from ollama_lmstudio.internals import connections, interception
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.outcomes import (
+    INTERNAL_ERROR,
     Call,
     CollectedCall,
     LocalStream,
@@ -125,6 +127,24 @@ def test_what_an_endpoint_raises_is_the_response(
     exchange = admitted(bridge, flow_of())
     asyncio.run(exchange.request())
     assert (response_of(exchange)[0], error_of(response_of(exchange))) == (status, message)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/models", {"message": INTERNAL_ERROR, "type": "api_error", "param": None, "code": None}),
+        ("/v1/messages", {"type": "api_error", "message": INTERNAL_ERROR}),
+        ("/api/v1/models", {"message": INTERNAL_ERROR, "type": "internal_error", "param": None, "code": None}),
+    ],
+)
+def test_a_bug_is_told_in_the_shape_of_the_api(
+    bridge: Bridge, outcome: Callable[..., list[Request]], path: str, error: dict[str, object]
+) -> None:
+    outcome(ValueError("a bug"))
+    exchange = admitted(bridge, flow_of(path=path))
+    asyncio.run(exchange.request())
+    status, body = response_of(exchange)
+    assert (status, json.loads(body)["error"]) == (500, error)
 
 
 def test_secrets_leave_the_request_when_it_comes_in(bridge: Bridge) -> None:

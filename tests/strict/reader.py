@@ -327,9 +327,9 @@ class Reading:
             value = parse(body.removesuffix(b"\n") if path.startswith("/v1/") else body)
             if path == "/health":
                 return
-            # The cloud has one form on all APIs that Ollama has too.
+            # The cloud has one form on all APIs that Ollama has, and /v1/systemone has Ollama's own.
             is_cloud = status == 403 and path.startswith("/v1/") and isinstance(value.get("error"), str)
-            if not path.startswith(PASSED_ON) or is_cloud:
+            if not path.startswith(PASSED_ON) or is_cloud or path == "/v1/systemone":
                 validate(answers.Error, value)
             else:
                 messages = path.startswith("/v1/messages")

@@ -230,6 +230,7 @@ TAKEN = [
     ("/", b"Ollama is running", {"method": "GET", "content_type": f"{TEXT}; charset=utf-8"}),
     failed(ERROR, 404),
     failed({"error": "unauthorized"}, 401),
+    failed({"error": "unauthorized"}, 401, "/api/tags"),
     failed(OPENAI_ERROR, 401, "/v1/models", content_type=PLAIN_JSON),
     failed(b"404 page not found", 404, "/metrics", content_type=TEXT),
     failed(b"405 method not allowed", 405, content_type=TEXT, headers={"Allow": "POST"}),

@@ -461,11 +461,7 @@ def test_show_knows_the_length_of_vectors_once_there_were_some(client: httpx.Cli
 @pytest.mark.parametrize(
     ("path", "model", "rest"),
     [
-        ("/v1/chat/completions", CHAT, {"messages": HI}),
-        ("/v1/completions", CHAT, {"prompt": "hi"}),
         ("/v1/embeddings", EMBEDDER, {"input": "hi"}),
-        ("/v1/responses", CHAT, {"input": "hi"}),
-        ("/v1/messages", CHAT, {"messages": HI, "max_tokens": 5}),
         ("/api/v0/chat/completions", CHAT, {"messages": HI}),
         ("/api/v1/chat", CHAT, {"input": "hi"}),
     ],
@@ -473,24 +469,182 @@ def test_show_knows_the_length_of_vectors_once_there_were_some(client: httpx.Cli
 def test_lmstudios_own_apis_take_the_name(
     client: httpx.Client, sim: Sim, path: str, model: str, rest: dict[str, Any]
 ) -> None:
-    create(client, "mine", model, system="not added here")
+    create(client, "mine", model, system="not added here", parameters={"temperature": 0.5})
+    assert reached(client, sim, path, rest) == {"model": model} | rest
+
+
+def reached(client: httpx.Client, sim: Sim, path: str, rest: dict[str, Any]) -> dict[str, Any]:
+    """Ask the alias `mine`; give the body that reached LM Studio."""
     sim.clear()
-    assert client.post(path, json={"model": "mine"} | rest).status_code == 200
+    response = client.post(path, json={"model": "mine"} | rest)
+    assert response.status_code == 200, response.text
     (request,) = [request for request in sim.requests if request.method == "POST"]
-    assert json.loads(request.body) == {"model": model} | rest
+    body: dict[str, Any] = json.loads(request.body)
+    return body
+
+
+FULL: dict[str, Any] = {
+    "system": "Answer in one word.",
+    "parameters": {"temperature": 0.5, "num_predict": 7, "stop": ["x"], "top_k": 3, "num_ctx": 2048},
+    "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Four."}],
+}
+SYSTEM = {"role": "system", "content": "Answer in one word."}
+OTHER = {"role": "system", "content": "Be kind."}
+
+
+@pytest.mark.parametrize(
+    ("path", "rest", "made"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": HI},
+            {
+                "messages": [SYSTEM, *FULL["messages"], *HI],
+                "temperature": 0.5,
+                "top_k": 3,
+                "stop": ["x"],
+                "max_tokens": 7,
+            },
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [OTHER, *HI], "temperature": 0, "stop": "y", "max_completion_tokens": 5, "top_k": None},
+            {
+                "messages": [OTHER, *FULL["messages"], *HI],
+                "temperature": 0,
+                "stop": "y",
+                "max_completion_tokens": 5,
+                "top_k": 3,
+            },
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "hi", "max_tokens": 9},
+            {
+                "prompt": "Answer in one word.\n\n2+2?\n\nFour.\n\nhi",
+                "max_tokens": 9,
+                "temperature": 0.5,
+                "top_k": 3,
+                "stop": ["x"],
+            },
+        ),
+        (
+            "/v1/responses",
+            {"input": "hi"},
+            {
+                "input": [*FULL["messages"], *HI],
+                "instructions": "Answer in one word.",
+                "temperature": 0.5,
+                "max_output_tokens": 7,
+            },
+        ),
+        (
+            "/v1/responses",
+            {"input": [OTHER, *HI], "temperature": 1, "max_output_tokens": 3},
+            {"input": [OTHER, *FULL["messages"], *HI], "temperature": 1, "max_output_tokens": 3},
+        ),
+        (
+            "/v1/messages",
+            {"messages": HI, "max_tokens": 5},
+            {
+                "messages": [*FULL["messages"], *HI],
+                "max_tokens": 5,
+                "system": "Answer in one word.",
+                "temperature": 0.5,
+                "top_k": 3,
+                "stop_sequences": ["x"],
+            },
+        ),
+        (
+            "/v1/messages",
+            {"messages": HI, "max_tokens": 5, "system": "Be kind.", "stop_sequences": ["y"], "top_k": 1},
+            {
+                "messages": [*FULL["messages"], *HI],
+                "max_tokens": 5,
+                "system": "Be kind.",
+                "stop_sequences": ["y"],
+                "top_k": 1,
+                "temperature": 0.5,
+            },
+        ),
+    ],
+)
+def test_an_alias_is_applied_on_v1(
+    client: httpx.Client, sim: Sim, path: str, rest: dict[str, Any], made: dict[str, Any]
+) -> None:
+    create(client, "mine", CHAT, **FULL)
+    assert reached(client, sim, path, rest) == {"model": CHAT} | made
+
+
+def test_an_alias_that_adds_nothing_changes_nothing(client: httpx.Client, sim: Sim) -> None:
+    create(client, "mine", CHAT)
+    for path, rest in (
+        ("/v1/chat/completions", {"messages": HI}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/responses", {"input": "hi"}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 5}),
+    ):
+        sim.clear()
+        body = json.dumps({"model": "mine", **rest}, indent=3)
+        assert client.post(path, content=body).status_code == 200
+        assert sim.requests[-1].body == body.replace("mine", CHAT).encode()
+
+
+def test_a_response_that_goes_on_has_the_messages_already(client: httpx.Client, sim: Sim) -> None:
+    create(client, "mine", CHAT, **FULL)
+    first = client.post("/v1/responses", json={"model": "mine", "input": "hi"}).json()["id"]
+    body = reached(client, sim, "/v1/responses", {"input": "and?", "previous_response_id": first})
+    assert (body["input"], body["instructions"]) == ("and?", "Answer in one word.")
+
+
+def test_a_suffix_comes_alone(client: httpx.Client, sim: Sim) -> None:
+    create(client, "mine", CODER, **FULL)
+    body = reached(client, sim, "/v1/completions", {"prompt": "a", "suffix": "b"})
+    assert (body["prompt"], body["temperature"]) == ("<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>", 0.5)
+
+
+def test_calls_and_images_of_an_alias_on_v1(client: httpx.Client, sim: Sim) -> None:
+    call = {"function": {"name": "look", "arguments": {"a": 1}}}
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n0000").decode()
+    messages = [
+        {"role": "user", "content": "see", "images": [png]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "seen", "tool_name": "look"},
+    ]
+    create(client, "mine", CHAT, messages=messages)
+    call_id = "call_00000001"
+    body = reached(client, sim, "/v1/responses", {"input": "hi"})
+    picture = {"type": "input_image", "image_url": f"data:image/png;base64,{png}"}
+    assert body["input"] == [
+        {"role": "user", "content": [{"type": "input_text", "text": "see"}, picture]},
+        {"type": "function_call", "call_id": call_id, "name": "look", "arguments": '{"a": 1}'},
+        {"type": "function_call_output", "call_id": call_id, "output": "seen"},
+        *HI,
+    ]
+    body = reached(client, sim, "/v1/messages", {"messages": HI, "max_tokens": 5})
+    source = {"type": "base64", "media_type": "image/png", "data": png}
+    assert body["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "see"}, {"type": "image", "source": source}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": call_id, "name": "look", "input": {"a": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call_id, "content": "seen"}]},
+        *HI,
+    ]
+    body = reached(client, sim, "/v1/chat/completions", {"messages": HI})
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "tool", "user"]
 
 
 def test_openai_list(client: httpx.Client, sim: Sim) -> None:
     with httpx.Client(base_url=sim.url, trust_env=False) as direct:
         own = direct.get("/v1/models")
-    assert client.get("/v1/models").content == own.content
+    listed = client.get("/v1/models").json()["data"]
     create(client, "ns/Mine")
     response = client.get("/v1/models")
     assert response.headers["content-length"] == str(len(response.content))
     assert "etag" not in response.headers
     assert response.headers["content-type"] == own.headers["content-type"]
     *others, mine = response.json()["data"]
-    assert others == own.json()["data"]
+    assert others == listed
+    assert [{k: v for k, v in other.items() if k != "created"} for other in others] == own.json()["data"]
     assert {k: v for k, v in mine.items() if k != "created"} == {
         "id": "ns/Mine:latest",
         "object": "model",

@@ -390,6 +390,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, S
         yield proxy, sim, flows
 
 
+IN_ITS_FORM = {
+    "/v1/models": {"error": {"message": "unauthorized", "type": "api_error", "param": None, "code": None}},
+    "/v1/chat/completions": {"error": {"message": "unauthorized", "type": "api_error", "param": None, "code": None}},
+    "/v1/messages": {"type": "error", "error": {"type": "authentication_error", "message": "unauthorized"}},
+    "/v1/systemone": {"error": "unauthorized"},
+    "/api/v1/chat": {
+        "error": {"message": "unauthorized", "type": "invalid_request", "param": None, "code": "invalid_api_key"}
+    },
+}
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -409,14 +420,11 @@ def test_without_the_key(guarded: tuple[Proxy, Sim, Path], headers: dict[str, st
         for path in ("/", "/api/version", "/api/tags", "/health", "/nothing"):
             response = client.get(path)
             assert (response.status_code, response.text) == (401, '{"error":"unauthorized"}')
-        openai = {"message": "unauthorized", "type": "api_error", "param": None, "code": None}
-        for path, error in (
-            ("/v1/models", openai),
-            ("/v1/messages", {"type": "authentication_error", "message": "unauthorized"}),
-            ("/api/v0/models", {**openai, "type": "invalid_request"}),
-        ):
-            response = client.get(path)
-            assert (response.status_code, response.json()["error"]) == (401, error)
+        for path, form in IN_ITS_FORM.items():
+            response = client.post(path, json={"model": CHAT, "messages": HI})
+            told = response.json()
+            told.pop("request_id", None)
+            assert (response.status_code, told) == (401, form)
         assert client.post("/api/chat", json={"model": CHAT, "messages": HI}).status_code == 401
         large = client.post("/api/chat", content=b" " * 1_000_000)
         assert (large.status_code, large.text) == (401, '{"error":"unauthorized"}')

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from mitmproxy.net import encoding as encoding_of_mitmproxy
-from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, HI, THINKING, VISION, Proxy
+from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, HI, THINKING, VISION, Proxy, StartProxy, models
 
 from ollama_lmstudio.exchanges.compression import MAX_BYTES
-from ollama_lmstudio.sim import Sim
+from ollama_lmstudio.sim import Sim, SimThread
 
 CHATS = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -45,7 +45,7 @@ def assert_same(through: httpx.Response, direct: httpx.Response) -> None:
     }
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/api/v0/models", f"/api/v0/models/{CHAT}", "/api/v1/models"])
+@pytest.mark.parametrize("path", ["/api/v0/models", f"/api/v0/models/{CHAT}", "/api/v1/models"])
 def test_lists(client: httpx.Client, sim: Sim, path: str) -> None:
     through, direct = both(client, sim, "GET", path)
     assert_same(through, direct)
@@ -267,16 +267,64 @@ def test_methods_are_kept(client: httpx.Client, sim: Sim, method: str) -> None:
     assert sim.requests[0].method == method
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/v1/models"), ("PUT", "/api/v1/models")]
-)
-def test_a_path_that_lmstudio_does_not_have_is_none_here(
-    client: httpx.Client, sim: Sim, method: str, path: str
-) -> None:
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("POST", "/v1/v1/models")])
+def test_a_path_that_nobody_has_is_none_here(client: httpx.Client, sim: Sim, method: str, path: str) -> None:
     response = client.request(method, path)
     assert sim.requests[0].method == method
     assert (response.status_code, response.headers["content-type"]) == (404, "text/plain")
     assert response.text == "404 page not found"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/systemone", {"model": CHAT, "state": "s", "questions": {}}),
+        ("/v1/audio/speech", {"model": "phonon", "input": "hi"}),
+        ("/v1/audio/transcriptions", None),
+        ("/v1/audio/translations", None),
+        ("/v1/decisions", {"model": CHAT, "input": "hi"}),
+        ("/api/v1/nothing", {"model": CHAT}),
+        ("/api/v0/nothing", None),
+    ],
+)
+def test_a_path_that_this_lm_studio_does_not_have(client: httpx.Client, sim: Sim, path: str, body: Any) -> None:
+    response = client.post(path, json=body)
+    assert sim.requests[-1].path == path
+    message = f"This LM Studio does not have POST {path}; a newer version may."
+    error = response.json()["error"]
+    assert response.status_code == 404
+    if path == "/v1/systemone":
+        assert error == message
+    elif path.startswith("/v1/"):
+        assert error == {"message": message, "type": "not_found_error", "param": None, "code": None}
+    else:
+        assert error == {"message": message, "type": "invalid_request", "param": None, "code": "not_implemented"}
+
+
+@pytest.mark.parametrize("path", ["/v1/systemone", "/v1/audio/speech", "/v1/rerank"])
+def test_a_path_that_lm_studio_has_by_now(client: httpx.Client, sim: Sim, path: str) -> None:
+    sim.fault(path=path, pre_error=(200, "application/json", '{"answers":{}}'))
+    body = {"model": f"{CHAT}:latest", "x": 1.0}
+    response = client.post(path, json=body)
+    assert (response.status_code, response.text) == (200, '{"answers":{}}')
+    name = body["model"] if path.startswith("/v1/audio/") else CHAT
+    assert sim.requests[-1].body == json.dumps(body | {"model": name}, separators=(",", ":")).encode()
+
+
+def test_an_older_lm_studio(start_proxy: StartProxy) -> None:
+    with SimThread(models(), version="0.3.20") as sim, start_proxy(sim.url).client() as client:
+        answers = {
+            path: client.post(path, json={"model": CHAT, **rest})
+            for path, rest in (
+                ("/v1/responses", {"input": "hi"}),
+                ("/v1/messages", {"messages": HI, "max_tokens": 9}),
+                ("/api/v1/chat", {"input": "hi"}),
+            )
+        }
+    for path, answer in answers.items():
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"This LM Studio does not have POST {path}; a newer version may."
+    assert answers["/v1/messages"].json()["type"] == "error"
 
 
 @pytest.mark.parametrize("name", [CHAT, f"{CHAT}:latest", "Llama3.2:3b"])

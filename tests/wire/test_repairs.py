@@ -373,6 +373,23 @@ def test_suffix_for_a_model_that_cannot(client: httpx.Client, sim: Sim) -> None:
     assert not any(request.method == "POST" for request in sim.requests)
 
 
+# The list
+
+
+def test_the_entries_of_the_list_have_ollamas_keys(client: httpx.Client, sim: Sim) -> None:
+    response = client.get("/v1/models")
+    with httpx.Client(base_url=sim.url, trust_env=False) as direct:
+        own = direct.get("/v1/models").json()
+    listed = response.json()
+    assert list(listed) == list(own)
+    for entry, other in zip(listed["data"], own["data"], strict=True):
+        assert list(entry) == ["id", "object", "created", "owned_by"]
+        assert entry == other | {"created": entry["created"]}
+        assert client.get(f"/v1/models/{entry['id']}").json()["created"] == entry["created"]
+    assert response.headers["content-length"] == str(len(response.content))
+    assert len(sim.requests) == 2, "nothing else is asked for"
+
+
 # Not at all
 
 
@@ -387,3 +404,4 @@ def test_nothing_is_repaired_where_that_is_switched_off(start_proxy: StartProxy,
             through, own = (asker.post(path, json=body) for asker in (client, direct))
             assert_same(through, own)
             assert len({request.body for request in sim.requests if request.method == "POST"}) == 1
+        assert client.get("/v1/models").content == direct.get("/v1/models").content

@@ -7,6 +7,7 @@ repaired (`translate/repairs.py`). No other byte changes.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import names
@@ -17,17 +18,18 @@ from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
 from ..translate.models import display_not_found, find_aliases, find_model
-from ..translate.passthrough import PassedRequest, add_models, members_with_model, model_entry
+from ..translate.passthrough import PassedRequest, complete_list, members_with_model, model_entry
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
 
-# The model that these name need not be on disk, or is named by the id of an instance.
-UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload")
+# The model that these name need not be on disk, is named by the id of an instance, or is of a kind that LM Studio does
+# not list: should it not have the path, it is to say so.
+UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload", "/v1/audio/")
 
 
 async def passthrough(request: Request, services: Services) -> Passthrough | Response:
     """Pass a request through, with LM Studio's key for the model's name."""
-    if request.method == "GET" and request.path == MODELS and services.aliases.all():
+    if request.method == "GET" and request.path == MODELS:
         return await _list_models(request, services)
     if request.method == "GET" and request.path.startswith(f"{MODELS}/"):
         return await _describe_model(request, services)
@@ -60,12 +62,17 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
 
 async def _list_models(request: Request, services: Services) -> Passthrough:
     """Pass `GET /v1/models` through, with the aliases added to LM Studio's list."""
+    entries = await _alias_entries(services) if services.aliases.all() else []
+    rewrite = partial(complete_list, entries=entries, dated=services.settings.repair_passthrough)
+    return Passthrough(request.path, request.body, rewrite)
+
+
+async def _alias_entries(services: Services) -> list[dict[str, Any]]:
     try:
         aliases = find_aliases(await services.catalog.get(), services)
     except LMStudioError:
-        aliases = []
-    entries = [model_entry(resolved.alias.name, resolved) for resolved in aliases if resolved.alias is not None]
-    return Passthrough(request.path, request.body, lambda body: add_models(body, entries) if entries else body)
+        return []
+    return [model_entry(resolved.alias.name, resolved) for resolved in aliases if resolved.alias is not None]
 
 
 async def _describe_model(request: Request, services: Services) -> Response:

@@ -65,7 +65,7 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     except Exception:
         # Nobody comes in because the check failed.
         logger.exception("%s %s failed", flow.request.method, flow.request.path)
-        flow.response = responses.make(_internal_error(), (), flow.request.method)
+        flow.response = responses.make(_internal_error(flow.request.path), (), flow.request.method)
 
 
 def _admit(exchange: Exchange) -> None:
@@ -119,8 +119,8 @@ def _request_of(flow: http.HTTPFlow, started_ns: int, body: bytes = b"") -> Requ
     return Request(flow.request.method, path, query, headers, body, started_ns)
 
 
-def _internal_error() -> Response:
-    return Response.error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+def _internal_error(path: str) -> Response:
+    return error_answer(path, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 class _Deciding(Handler):
@@ -152,7 +152,7 @@ class _Deciding(Handler):
             return Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
         except Exception:
             logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
-            return _internal_error()
+            return _internal_error(self.exchange.path)
 
     async def call_endpoint(self, request: Request) -> Outcome:
         """Return what the endpoint of a request makes of it."""

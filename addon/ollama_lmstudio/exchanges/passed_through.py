@@ -15,7 +15,7 @@ from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_byte
 from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Response
 from ..threads import run_in_thread_if_large
-from ..translate.api_errors import error_answer
+from ..translate.api_errors import error_answer, missing_answer
 from . import downstream, substitution, upstream
 from .exchange import Exchange, Handler
 
@@ -142,7 +142,8 @@ class PassedThrough(Handler):
         if response.status_code in TOKEN_REFUSED:
             upstream.set_body(response, scrub_bytes(body, self.bridge.services.secrets))
         if is_unknown_route(body):
-            self.exchange.respond(routes.NOT_FOUND)
+            missing = missing_answer(self.recorder.record.method, self.exchange.path)
+            self.exchange.respond(missing or routes.NOT_FOUND)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
             await self._rewrite(response, body, self._passthrough.rewrite)
 

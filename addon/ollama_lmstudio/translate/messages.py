@@ -15,6 +15,7 @@ from .tool_pairing import ToolCallPairing
 
 # The roles that LM Studio takes; `tool` and `developer` as OpenAI has them.
 ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
+SYSTEM_ROLES = ("system", "developer")
 
 
 def conversation_to_lmstudio(alias: Alias | None, messages: Sequence[Message], system: object) -> list[dict[str, Any]]:
@@ -28,10 +29,15 @@ def conversation_to_lmstudio(alias: Alias | None, messages: Sequence[Message], s
     text = system or (alias.system if alias else "")
     if isinstance(text, str) and text and not any(message.role == "system" for message in messages):
         leading = [Message("system", text)]
-    return messages_to_lmstudio([*leading, *_alias_messages(alias), *rest])
+    return messages_to_lmstudio([*leading, *_decode_messages(alias), *rest])
 
 
-def _alias_messages(alias: Alias | None) -> list[Message]:
+def alias_messages(alias: Alias) -> list[dict[str, Any]]:
+    """Return an alias's messages for LM Studio."""
+    return messages_to_lmstudio(_decode_messages(alias))
+
+
+def _decode_messages(alias: Alias | None) -> list[Message]:
     if alias is None or not alias.messages:
         return []
     return ChatRequest.decode(compact_json.dumps({"messages": alias.messages})).messages

@@ -10,7 +10,7 @@ from typing import Any
 from ..services import Services
 from .json_body import JSONBody
 from .json_spans import Span, members
-from .listing import SECOND, ListEntry
+from .listing import MODIFIED, SECOND, ListEntry
 from .models import ResolvedModel
 
 
@@ -52,11 +52,23 @@ def model_entry(name: str, resolved: ResolvedModel) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": entry.modified // SECOND, "owned_by": entry.namespace}
 
 
-def add_models(body: bytes, entries: list[dict[str, Any]]) -> bytes:
-    """Return LM Studio's list of models with further entries; a body that is no such list is returned as it is."""
+def complete_list(body: bytes, entries: list[dict[str, Any]], *, dated: bool) -> bytes:
+    """Return LM Studio's list of models with further entries and, if `dated`, the date that its own do not have.
+
+    A body that is no such list, or lacks nothing, is returned as it is.
+    """
     try:
         models = json.loads(body)
-        models["data"] += entries
-    except (ValueError, TypeError, KeyError):
+        listed = models["data"]
+        made = [_dated(entry) for entry in listed] if dated else list(listed)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return body
-    return json.dumps(models, ensure_ascii=False, indent=2).encode()
+    if made == listed and not entries:
+        return body
+    return json.dumps({**models, "data": made + entries}, ensure_ascii=False, indent=2).encode()
+
+
+def _dated(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with `created`, which some clients cannot do without, in Ollama's order of keys."""
+    first: dict[str, Any] = {key: entry[key] for key in ("id", "object") if key in entry}
+    return entry if "created" in entry else {**first, "created": MODIFIED // SECOND, **entry}

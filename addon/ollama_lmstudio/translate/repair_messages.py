@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .messages import ROLES
+from .messages import ROLES, SYSTEM_ROLES
 from .passthrough import PassedRequest
 from .tool_pairing import ToolCallPairing
 
-SYSTEM_ROLES = ("system", "developer")
 ANTHROPIC_ROLES = ("user", "assistant")
 
 

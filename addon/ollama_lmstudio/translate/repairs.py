@@ -14,7 +14,8 @@ from ..services import Services
 from . import fim
 from .models import canonical_name
 from .passthrough import PassedRequest
-from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from .paths import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, MODELS, RESPONSES
+from .repair_aliases import apply_to_chat, apply_to_completion, apply_to_message, apply_to_response
 from .repair_embeddings import repair_embeddings
 from .repair_images import repair_chat_images, repair_message_images, repair_response_images
 from .repair_messages import repair_chat_messages, repair_outputs, repair_system_messages
@@ -37,7 +38,7 @@ class Repair:
     takes: str
     flaw: str
     becomes: str
-    apply: Callable[[PassedRequest], bool]
+    apply: Callable[[PassedRequest], bool] = lambda request: False
 
 
 def repaired(request: PassedRequest) -> bytes:
@@ -90,6 +91,16 @@ def _repair_suffix(request: PassedRequest) -> bool:
     return True
 
 
+_ALIAS = (
+    "alias",
+    "names that `ollama create` made",
+    "ignore",
+    "the alias's system text, messages and parameters, as far as the request has none",
+)
+CHAT_ALIAS = Repair(*_ALIAS, apply_to_chat)
+COMPLETION_ALIAS = Repair(*_ALIAS, apply_to_completion)
+RESPONSE_ALIAS = Repair(*_ALIAS, apply_to_response)
+MESSAGE_ALIAS = Repair(*_ALIAS, apply_to_message)
 _IMAGES = (
     "images",
     "images as `image/webp`, `image/jpg` or without a type, `image_url` as a string, images of a tool's result",
@@ -160,13 +171,16 @@ EMBEDDING = Repair(
     "the vectors of the answer are cut, scaled to length 1 and encoded",
     repair_embeddings,
 )
+# There is no body to be changed: `complete_list` does this.
+LIST = Repair("list", "`created` in the entries of `GET /v1/models`", "omit", "it is added")
 
 # `/api/v0/chat/completions` refuses the same, but Ollama has no such path: a client that uses it was written for LM
 # Studio.
 REPAIRS: Mapping[str, tuple[Repair, ...]] = {
-    CHAT_COMPLETIONS: (CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT, CHAT_EFFORT),
-    RESPONSES: (OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_EFFORT, RESPONSE_TEXT),
-    COMPLETIONS: (SUFFIX,),
-    MESSAGES: (SYSTEM_MESSAGES, MESSAGE_IMAGES),
+    CHAT_COMPLETIONS: (CHAT_ALIAS, CHAT_MESSAGES, CHAT_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_FORMAT, CHAT_EFFORT),
+    COMPLETIONS: (COMPLETION_ALIAS, SUFFIX),
+    RESPONSES: (RESPONSE_ALIAS, OUTPUTS, RESPONSE_IMAGES, TOOLS, TOOL_CHOICE, RESPONSE_EFFORT, RESPONSE_TEXT),
+    MESSAGES: (MESSAGE_ALIAS, SYSTEM_MESSAGES, MESSAGE_IMAGES),
     EMBEDDINGS: (EMBEDDING,),
+    MODELS: (LIST,),
 }
