@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from ..internals import held_heads
 from ..lifetimes import wants_load
 from ..lmstudio import sse
-from ..lmstudio.errors import LMStudioError, error_from_response
+from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import BodyTranslation, Call, Measured, Response
 from . import upstream
 from .exchange import Exchange, Handler
+
+T = TypeVar("T")
+
+# How often it is looked whether the client is still there that a call of the bridge's own is made for.
+LOOK_SECONDS = 0.5
 
 
 class Buffered(Handler):
@@ -48,9 +56,26 @@ class Buffered(Handler):
     async def stream(self) -> None:
         """Translate events as they come."""
 
+    async def call_in_turn(self, held: held_heads.HeldBody) -> Response | None:
+        """Call once more because the model was evicted before its first token; return the client's response for that.
+
+        None is for a client that has gone meanwhile. LM Studio evicts one model for the next, so that calls for several
+        would go on to evict each other: these calls are made one at a time, as Ollama has the next model wait.
+        """
+        lifetimes, reload = self.bridge.services.lifetimes, self._call.reload
+        self.bridge.services.catalog.invalidate()
+        try:
+            async with self.bridge.retries:
+                if reload is not None and not lifetimes.on_demand:
+                    await reload()
+                return await _while_client_waits(held, self._call_once_more())
+        except LMStudioError as e:
+            return self.translation.fail(e)
+
     async def refused(self) -> None:
         """Where LM Studio does not load models on demand, load the model and call again, unseen by the client.
 
+        It is called again, too, where the model was evicted.
         The one response for which this happens does not stream: the second call is one of the bridge's own, since
         mitmproxy has the connection of the first. From then on models are loaded before they are called.
         """
@@ -60,19 +85,31 @@ class Buffered(Handler):
         if held is None or not held.ended_at or call.reload is None:
             return
         content_type = response.headers.get("content-type", "")
-        if not wants_load(error_from_response(response.status_code, content_type, held.body)):
+        error = error_from_response(response.status_code, content_type, held.body)
+        if is_evicted(error):
+            self._early = await self.call_in_turn(held)
+            return
+        if not wants_load(error):
             return
         try:
             await call.reload()
-            status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
+            self._early = await self._call_once_more()
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)
             self._early = self.translation.fail(e)
             return
-        if status == HTTPStatus.OK:
+        if self.recorder.record.status == HTTPStatus.OK:
             self.bridge.services.lifetimes.not_on_demand()
+
+    async def _call_once_more(self) -> Response:
+        """Send the call once more, as one of the bridge's own, and return the client's response for what came.
+
+        Raises LMStudioError where nothing came.
+        """
+        call = self._call
+        status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
         self.recorder.record.status = status
-        self._early = self._translate(status, content_type, body)
+        return self._translate(status, content_type, body)
 
     def response(self) -> None:
         if not self.exchange.head_sent:
@@ -103,3 +140,14 @@ class Buffered(Handler):
     def close(self) -> None:
         if self._call.release is not None:
             self._call.release()
+
+
+async def _while_client_waits(held: held_heads.HeldBody, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what `work` returns; cancel it, and return None, if the client goes."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done() and not held.client_gone:
+            await asyncio.wait({task}, timeout=LOOK_SECONDS)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..internals import held_heads
+from ..lmstudio.errors import is_evicted
 from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
 from .buffered import Buffered
 from .exchange import Exchange
@@ -50,9 +51,17 @@ class Collected(Buffered):
         if held is None:
             return
         if failed(held):
-            self.exchange.respond_at_once(self._translation.response())
+            self.exchange.respond_at_once(await self.failure(held))
         elif held.ended_at:
             self.flush_held(held)
+
+    async def failure(self, held: held_heads.HeldBody | None) -> Response:
+        """Return the client's response for a stream that has failed: that of a second one, if its model was evicted."""
+        translation, error = self.translation, self.translation.error
+        if held is None or error is None or not (translation.rejected and is_evicted(error)):
+            return translation.response()
+        translation.begin_again()
+        return await self.call_in_turn(held) or translation.fail(error)
 
     def translate_response(self) -> Response:
         if not self._is_fed_whole:

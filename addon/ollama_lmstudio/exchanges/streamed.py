@@ -37,7 +37,7 @@ class Streamed(Collected):
             if held.ended_at:
                 self.flush_held(held)
         elif self._translation.rejected:
-            self.exchange.respond_at_once(self._translation.response())
+            self.exchange.respond_at_once(await self.failure(held))
         else:
             self._begin()
 
