@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from tests.exchanges.conftest import FakeTranslation, MakeExchange, answer
 
-from ollama_lmstudio.exchanges import buffered
+from ollama_lmstudio.exchanges import eviction
 from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.buffered import Buffered
 from ollama_lmstudio.exchanges.exchange import Exchange
@@ -91,7 +91,7 @@ def test_one_call_after_the_other(exchange_of: MakeExchange, lmstudio: LMStudio)
 def test_a_client_that_goes_keeps_no_other_waiting(
     exchange_of: MakeExchange, lmstudio: LMStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffered, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(eviction, "LOOK_SECONDS", 0.01)
 
     async def scenario() -> None:
         held = HeldBody()

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Any, TypeVar
 
 from ..internals import held_heads
 from ..lifetimes import wants_load
 from ..lmstudio import sse
 from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import BodyTranslation, Call, Measured, Response
-from . import upstream
+from . import eviction, upstream
 from .exchange import Exchange, Handler
-
-T = TypeVar("T")
-
-# How often it is looked whether the client is still there that a call of the bridge's own is made for.
-LOOK_SECONDS = 0.5
 
 
 class Buffered(Handler):
@@ -68,7 +60,7 @@ class Buffered(Handler):
             async with self.bridge.retries:
                 if reload is not None and not lifetimes.on_demand:
                     await reload()
-                return await _while_client_waits(held, self._call_once_more())
+                return await eviction.while_client_waits(held, self._call_once_more())
         except LMStudioError as e:
             return self.translation.fail(e)
 
@@ -140,14 +132,3 @@ class Buffered(Handler):
     def close(self) -> None:
         if self._call.release is not None:
             self._call.release()
-
-
-async def _while_client_waits(held: held_heads.HeldBody, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `work` returns; cancel it, and return None, if the client goes."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not task.done() and not held.client_gone:
-            await asyncio.wait({task}, timeout=LOOK_SECONDS)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()

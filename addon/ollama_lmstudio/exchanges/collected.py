@@ -42,6 +42,14 @@ class Collected(Buffered):
         self._lines += self._translation.flush(held.ended_at)
         self._is_fed_whole = True
 
+    async def failure(self, held: held_heads.HeldBody | None) -> Response:
+        """Return the client's response for a stream that has failed: that of a second one, if its model was evicted."""
+        translation, error = self.translation, self.translation.error
+        if held is None or error is None or not (translation.rejected and is_evicted(error)):
+            return translation.response()
+        translation.begin_again()
+        return await self.call_in_turn(held) or translation.fail(error)
+
     async def stream(self) -> None:
         def failed(held: held_heads.HeldBody) -> bool:
             self.feed_held(held)
@@ -54,14 +62,6 @@ class Collected(Buffered):
             self.exchange.respond_at_once(await self.failure(held))
         elif held.ended_at:
             self.flush_held(held)
-
-    async def failure(self, held: held_heads.HeldBody | None) -> Response:
-        """Return the client's response for a stream that has failed: that of a second one, if its model was evicted."""
-        translation, error = self.translation, self.translation.error
-        if held is None or error is None or not (translation.rejected and is_evicted(error)):
-            return translation.response()
-        translation.begin_again()
-        return await self.call_in_turn(held) or translation.fail(error)
 
     def translate_response(self) -> Response:
         if not self._is_fed_whole:
