@@ -80,6 +80,7 @@ def strict_reader() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wire, "dumps", _read_after(wire.dumps))
         patch.setattr(Translator, "__init__", _follow(Translator.__init__, reading))
+        patch.setattr(Translator, "begin_again", _begin_again(Translator.begin_again, reading))
         for name in ("feed", "flush", "abort"):
             patch.setattr(Translator, name, _read_lines(getattr(Translator, name), reading))
         yield
@@ -110,6 +111,16 @@ def _follow(init: Callable[..., None], reading: WeakKeyDictionary[Translator, Li
         reading[self] = Lines(Asked("POST", path, body, Marks(uncounted=None)), ENDPOINTS[path])
 
     return follow
+
+
+def _begin_again(
+    begin_again: Callable[[Translator], None], reading: WeakKeyDictionary[Translator, Lines]
+) -> Callable[[Translator], None]:
+    def begin(self: Translator) -> None:
+        begin_again(self)
+        reading[self] = reading[self].anew()
+
+    return begin
 
 
 def _read_lines(

@@ -113,6 +113,13 @@ class StreamTranslation(BodyTranslation, Protocol):
     def failed(self) -> bool:
         """Whether the answer has ended with an error."""
 
+    @property
+    def error(self) -> LMStudioError | None:
+        """The error that the answer has ended with."""
+
+    def begin_again(self) -> None:
+        """Forget a stream that was rejected: another response to the same call is translated next."""
+
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Return the lines that more bytes of the stream complete."""
 

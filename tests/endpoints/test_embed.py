@@ -59,6 +59,59 @@ def test_embed(make_services: MakeServices) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("usage", "count"),
+    [
+        ({"prompt_tokens": 9, "total_tokens": 9}, 9),
+        ({"total_tokens": 9}, 9),
+        ({"prompt_tokens": 0, "total_tokens": 0}, 3),
+        ({"prompt_tokens": "9"}, 3),
+        (None, 3),
+    ],
+)
+def test_lm_studios_count_goes_before_the_lower_bound(usage: Any, count: int, make_services: MakeServices) -> None:
+    made, _ = call("/api/embed", {"input": ["a b", "c"]}, make_services(BERT))
+    body = json.loads(vectors([3, 4], [0, -2])) | {"usage": usage}
+    assert answered(made, json.dumps(body).encode())[1]["prompt_eval_count"] == count
+    assert made.translation.measured().metrics.prompt_eval_count == count
+
+
+@pytest.mark.parametrize(
+    ("texts", "num_ctx", "refused"),
+    [
+        ("a b c", 2, True),
+        ("a b c", 3, False),
+        ("a b c", 0, False),
+        ("a b c", None, False),
+        ("a b c d e", 100, True),
+        (["a", "a b c"], 2.9, True),
+    ],
+)
+def test_what_is_too_long_for_num_ctx(
+    texts: str | list[str], num_ctx: float | None, refused: bool, make_services: MakeServices
+) -> None:
+    body = {"input": texts, "options": {"num_ctx": num_ctx}}
+    call("/api/embed", body, make_services(BERT))
+    if refused:
+        with pytest.raises(OllamaError, match="the input length exceeds the context length"):
+            call("/api/embed", body | {"truncate": False}, make_services(BERT))
+    else:
+        call("/api/embed", body | {"truncate": False}, make_services(BERT))
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [({}, 400), ({"truncate": True}, 200), ({"input": ["a b", "a b"]}, 200), ({"options": {"num_ctx": 3}}, 200)],
+)
+def test_what_lm_studio_counts_to_be_too_long(given: dict[str, Any], status: int, make_services: MakeServices) -> None:
+    body = {"input": "a b", "truncate": False, "options": {"num_ctx": 2}} | given
+    made, sent = call("/api/embed", body, make_services(BERT))
+    told = json.loads(vectors(*([1] for _ in sent["input"]))) | {"usage": {"prompt_tokens": 3}}
+    found, answer = answered(made, json.dumps(told).encode())
+    assert found == status
+    assert (answer.get("error") == "the input length exceeds the context length") is (status == 400)
+
+
 def test_one_text_is_a_list_of_one(make_services: MakeServices) -> None:
     made, body = call("/api/embed", {"input": "a", "dimensions": 1}, make_services(BERT))
     assert body["input"] == ["a"]

@@ -52,6 +52,7 @@ class FakeTranslation:
         self.model = ""
         self.fed: list[tuple[bytes, int]] = []
         self.started = self.rejected = self.failed = False
+        self.error: LMStudioError | None = None
         self.held = 0
         self._lines = 0
         self._delayed: list[bytes] = []
@@ -89,6 +90,11 @@ class FakeTranslation:
 
     def abort(self, error: LMStudioError) -> list[bytes]:
         return [] if self.failed else self._fail(b"error: %s\n" % error.message.encode())
+
+    def begin_again(self) -> None:
+        assert self.rejected
+        self.failed = self.rejected = False
+        self.error = None
 
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         self.fed.append((body, at))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.errors import (
+    EVICTED_HINT,
     MAX_TEXT,
     LMStudioError,
     LMStudioTimeout,
@@ -16,6 +17,7 @@ from ollama_lmstudio.lmstudio.errors import (
     Peeled,
     error_from_response,
     from_event,
+    is_evicted,
     is_model_not_found,
     is_no_models_loaded,
     is_token_refused,
@@ -210,6 +212,36 @@ def test_status_and_message_of_an_answer(
     assert str(error) == message
 
 
+EVICTIONS = [
+    {"error": 'Failed to load model "m". Error: Engine protocol startup was aborted'},
+    {"error": {"message": 'Failed to load model "m". Error: Engine protocol startup was aborted', "code": None}},
+    {"error": "Model unloaded."},
+    {"error": "Model is unloaded."},
+    {"error": "Engine protocol predict request failed: fetch failed"},
+]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("body", EVICTIONS, ids=str)
+def test_an_eviction_is_not_the_clients_doing(body: object, status: int) -> None:
+    error = error_from_response(status, "application/json", json.dumps(body))
+    said = peel(body).message.removesuffix(".")
+    assert (error.status, error.message) == (503, f"{said}. {EVICTED_HINT}")
+    assert is_evicted(error)
+    event = from_event(body)
+    assert (event.status, event.message) == (503, peel(body).message)
+    assert is_evicted(event)
+
+
+@pytest.mark.parametrize(
+    "message", ["The model has crashed", "No models loaded.", "Failed to load model: no memory", "Say: Model unloaded."]
+)
+def test_what_is_no_eviction(message: str) -> None:
+    error = error_from_response(400, "application/json", json.dumps({"error": message}))
+    assert (error.status, error.message) == (400, message)
+    assert not is_evicted(error)
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_unknown_route_is_a_missing_endpoint(status: int) -> None:
     body = b'{"error":"Unexpected endpoint or method. (POST /api/v1/models/load)"}'
@@ -245,8 +277,8 @@ def test_a_refused_token_is_not_the_clients_doing(status: int) -> None:
     ("event", "status"),
     [
         ({"error": {"message": ENGINE_ERROR}}, 400),
-        ({"error": {"message": "Model unloaded."}}, 500),
-        ({"error": "Model unloaded."}, 500),
+        ({"error": {"message": "Model unloaded."}}, 503),
+        ({"error": "Model unloaded."}, 503),
         ({"error": {"message": "x", "code": 200}}, 500),
         ({"error": {"message": "x", "code": "unknown"}}, 500),
     ],

@@ -149,6 +149,10 @@ class Lines:
         self._said = False
         self.ended = False
 
+    def anew(self) -> Lines:
+        """Give a reader of another answer to the same question."""
+        return Lines(self._asked, self._endpoint)
+
     def take(self, value: Any) -> None:
         """Take the next object."""
         check(not self.ended, f"something after the last line: {value}")

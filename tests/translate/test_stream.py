@@ -547,6 +547,20 @@ def test_how_a_stream_begins(stream: bytes, started: bool, rejected: bool, hide_
         assert (made.started, made.rejected) == (started, rejected)
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_stream_that_was_rejected_may_begin_again(streaming: bool) -> None:
+    """The model was evicted before its first token: another response to the call is translated in its place."""
+    made, only = (translator(VECTORS["plain"], CHAT, streaming=streaming) for _ in range(2))
+    made.feed(delta(role="assistant", content="") + b'event: error\ndata: {"error":"Model unloaded."}\n\n', 1)
+    assert made.rejected
+    assert made.error is not None
+    made.begin_again()
+    assert [made.rejected, made.failed, made.started, made.error is None] == [False, False, False, True]
+    answers = [each.translate(200, "text/event-stream", HELLO + END, 5000) for each in (made, only)]
+    assert answers[0] == answers[1]
+    assert answers[0].status == 200
+
+
 def test_when_lm_studio_is_gone_the_error_is_the_last_line() -> None:
     made = translator(VECTORS["plain"], CHAT)
     made.feed(text("a"), 1)

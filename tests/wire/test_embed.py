@@ -106,6 +106,29 @@ def test_a_text_that_is_too_long(client: httpx.Client, sim: Sim) -> None:
     assert len(vectors(embed(client, "word " * 8, model=UNSCALED_EMBEDDER, truncate=False))) == 1
 
 
+def test_a_text_that_is_too_long_for_num_ctx(client: httpx.Client, sim: Sim) -> None:
+    """Also where an alias has it, as every option."""
+    response = embed(client, "five words are too many", truncate=False, options={"num_ctx": 4})
+    assert (response.status_code, response.json()) == (400, {"error": "the input length exceeds the context length"})
+    assert not any(request.path == "/v1/embeddings" for request in sim.requests)
+    assert len(vectors(embed(client, "these four words fit", truncate=False, options={"num_ctx": 4}))) == 1
+    assert len(vectors(embed(client, "five words are too many", options={"num_ctx": 4}))) == 1
+    client.post("/api/create", json={"model": "short", "from": EMBEDDER, "parameters": {"num_ctx": 4}})
+    assert embed(client, "five words are too many", model="short", truncate=False).status_code == 400
+    client.request("DELETE", "/api/delete", json={"model": "short"}).raise_for_status()
+
+
+@pytest.mark.parametrize(("counted", "told"), [(9, 9), (0, 2)])
+def test_the_count_of_tokens_is_lmstudios_if_it_has_one(
+    client: httpx.Client, sim: Sim, counted: int, told: int
+) -> None:
+    data = [{"object": "embedding", "embedding": [3, 4], "index": 0}]
+    usage = {"prompt_tokens": counted, "total_tokens": counted}
+    body = json.dumps({"object": "list", "data": data, "model": EMBEDDER, "usage": usage})
+    sim.fault(pre_error=(200, "application/json", body))
+    assert embed(client, "two words").json()["prompt_eval_count"] == told
+
+
 def test_the_older_endpoint_gives_the_vector_as_it_is(client: httpx.Client) -> None:
     response = client.post("/api/embeddings", json={"model": UNSCALED_EMBEDDER, "prompt": "hello"})
     assert response.json() == {"embedding": embedding("hello", UNSCALED, 8)}

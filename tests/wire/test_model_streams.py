@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, THINKING, Proxy, content_of, ndjson, post_bytes
+from tests.strict.reader import JSON
+from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, StartProxy, content_of, ndjson, post_bytes
 
 from ollama_lmstudio.sim import (
     ALWAYS_ON_REASONING,
+    MidError,
     Reasoning,
     Sim,
     SimModel,
@@ -251,3 +254,128 @@ def test_a_chunk_a_line(client: httpx.Client, proxy: Proxy, path: str, body: dic
     lines = [b"%s\n" % line for line in answer.body.split(b"\r\n")[1:-3:2] for line in line.splitlines()]
     assert len(lines) > 1
     assert answer.body == b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in [*lines, b""])
+
+
+# Models that are evicted
+
+EVICTIONS = {
+    "aborted": f'Failed to load model "{CHAT}". Error: Engine protocol startup was aborted',
+    "unloaded": "Model unloaded.",
+    "fetch failed": "Engine protocol predict request failed: fetch failed",
+}
+BODIES: dict[str, dict[str, Any]] = {
+    "/api/chat": {"model": CHAT, "messages": HI},
+    "/api/generate": {"model": CHAT, "prompt": "hi"},
+    "/api/embed": {"model": EMBEDDER, "input": "hi"},
+}
+WAYS = [(path, stream) for path in ("/api/chat", "/api/generate") for stream in (True, False)] + [("/api/embed", False)]
+EVICTED = pytest.mark.parametrize("message", EVICTIONS.values(), ids=EVICTIONS)
+
+
+def calls(sim: Sim) -> list[str]:
+    """Give the paths of the calls to models."""
+    return [request.path for request in sim.requests if request.path.startswith("/v1/") and request.method == "POST"]
+
+
+def evict(sim: Sim, message: str, times: int | None, *, in_stream: bool = False) -> None:
+    """Let LM Studio evict the model, so many times, before its first token."""
+    if in_stream:
+        sim.fault(times=times, mid_error=MidError(after=0, message=message))
+    else:
+        sim.fault(times=times, pre_error=(400, "application/json", json.dumps({"error": message})))
+
+
+@EVICTED
+@pytest.mark.parametrize(("path", "stream"), WAYS)
+def test_a_model_that_is_evicted_before_its_first_token_is_called_once_more(
+    client: httpx.Client, sim: Sim, path: str, stream: bool, message: str
+) -> None:
+    evict(sim, message, 1)
+    response = client.post(path, json=BODIES[path] | {"stream": stream})
+    assert response.status_code == 200, response.text
+    if path == "/api/embed":
+        assert len(response.json()["embeddings"]) == 1
+    else:
+        assert said_of(response, "content" if path == "/api/chat" else "response") == "You said: hi"
+        assert response.headers["content-type"] == ("application/x-ndjson" if stream else JSON)
+    assert len(calls(sim)) == 2
+
+
+@EVICTED
+@pytest.mark.parametrize(("path", "stream"), WAYS)
+def test_a_model_that_is_evicted_twice_is_a_503(
+    client: httpx.Client, sim: Sim, path: str, stream: bool, message: str
+) -> None:
+    evict(sim, message, None)
+    response = client.post(path, json=BODIES[path] | {"stream": stream})
+    assert response.status_code == 503
+    assert list(response.json()) == ["error"]
+    assert response.json()["error"].startswith(f"{message.removesuffix('.')}. LM Studio has unloaded the model")
+    assert len(calls(sim)) == 2
+
+
+@STREAMS
+@pytest.mark.parametrize("times", [1, None])
+def test_a_stream_that_begins_with_an_eviction(client: httpx.Client, sim: Sim, times: int | None, stream: bool) -> None:
+    evict(sim, "Model unloaded.", times, in_stream=True)
+    response = client.post("/api/chat", json=BODIES["/api/chat"] | {"stream": stream})
+    assert len(calls(sim)) == 2
+    if times:
+        assert response.status_code == 200, response.text
+        assert said_of(response, "content") == "You said: hi"
+    else:
+        assert (response.status_code, response.json()["error"]) == (503, "Model unloaded.")
+
+
+def test_an_eviction_after_the_first_token_is_told(client: httpx.Client, sim: Sim) -> None:
+    sim.fault(mid_error=MidError(after=1, message="Model unloaded."), token_delay=0.01)
+    lines = ndjson(client.post("/api/chat", json=BODIES["/api/chat"]))
+    assert lines[-1] == {"error": "Model unloaded."}
+    assert len(calls(sim)) == 1
+
+
+def test_two_clients_whose_models_abort_each_others_load() -> None:
+    models = [SimModel(key=key, load_seconds=0.3) for key in ("one", "two")]
+    with (
+        SimThread(models, abort_concurrent_loads=True) as sim,
+        Proxy(sim.url) as proxy,
+        proxy.client() as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        client.get("/api/tags").raise_for_status()
+        body = {"messages": HI, "stream": False}
+        answers = list(threads.map(lambda key: client.post("/api/chat", json=body | {"model": key}), ("one", "two")))
+        assert [said_of(answer, "content") for answer in answers] == ["You said: hi"] * 2
+        assert len(calls(sim)) > 2
+
+
+@EVICTED
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/chat/completions", {"type": "api_error", "param": None, "code": None}),
+        ("/v1/messages", {"type": "overloaded_error"}),
+    ],
+)
+def test_an_eviction_on_v1_is_a_503_in_the_shape_of_its_api(
+    client: httpx.Client, sim: Sim, path: str, error: dict[str, Any], message: str
+) -> None:
+    evict(sim, message, None)
+    response = client.post(path, json={"model": CHAT, "messages": HI, "max_tokens": 9})
+    assert response.status_code == 503
+    told = response.json()["error"]
+    assert told.pop("message").startswith(message.removesuffix("."))
+    assert told == error
+    assert len(calls(sim)) == 1
+
+
+def test_evictions_that_pass_as_they_are(client: httpx.Client, sim: Sim, start_proxy: StartProxy) -> None:
+    """Those of LM Studio's own APIs, and all without `repair_passthrough`."""
+    body = json.dumps({"error": "Model unloaded."})
+    evict(sim, "Model unloaded.", None)
+    response = client.post("/api/v0/chat/completions", json=BODIES["/api/chat"])
+    assert (response.status_code, response.text) == (400, body)
+    proxy = start_proxy(sim.url, options={"repair_passthrough": "false"})
+    with proxy.client() as plain:
+        response = plain.post("/v1/chat/completions", json=BODIES["/api/chat"])
+    assert (response.status_code, response.text) == (400, body)

@@ -11,7 +11,8 @@ from ..services import Services
 from ..translate import loading
 from ..translate.embeddings import Embedding, Vectors, count_tokens, embedding_call, normalise
 from ..translate.listing import context_length
-from ..translate.models import find_model
+from ..translate.models import ResolvedModel, find_model
+from ..translate.options import merge_options
 
 
 async def embed(request: Request, services: Services) -> Response | Call:
@@ -24,15 +25,27 @@ async def embed(request: Request, services: Services) -> Response | Call:
     if not texts:
         await loading.load(resolved, body.keep_alive, body.options or {}, services)
         return Response.json({"model": body.model, "embeddings": []})
-    limit = context_length(resolved.model)
-    if body.truncate is False and limit and any(count_tokens([text]) > limit for text in texts):
+    limit = _limit(resolved, body) if body.truncate is False else None
+    if limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
-    embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services)
+    embedding = Embedding(request, body, resolved, texts, services)
     await embedding.prepare()
     load_duration = max(services.clock.monotonic() - request.started_ns, 1)
 
-    def build(vectors: Vectors, duration: int) -> dict[str, Any]:
+    def build(vectors: Vectors, duration: int, tokens: int) -> dict[str, Any]:
+        # What LM Studio has counted is of all texts together.
+        if limit and len(texts) == 1 and tokens > limit:
+            raise errors.input_too_long()
         normalised = [wire.Vector(normalise(vector, body.dimensions)) for vector in vectors]
-        return chunks.embed_answer(body.model, normalised, duration, load_duration, embedding.tokens)
+        return chunks.embed_answer(body.model, normalised, duration, load_duration, tokens)
 
     return embedding_call(embedding, build)
+
+
+def _limit(resolved: ResolvedModel, body: EmbedRequest) -> int | None:
+    """Return how many tokens a text may have: `num_ctx`, or the model's context if that is shorter; None if unknown.
+
+    Raises OllamaError (500) for an option of a wrong type.
+    """
+    lengths = (merge_options(resolved.alias, body.options, {}).get("num_ctx"), context_length(resolved.model))
+    return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)

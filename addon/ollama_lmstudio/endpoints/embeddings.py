@@ -9,7 +9,7 @@ from ..ollama.requests import EmbeddingRequest
 from ..outcomes import Call, Request, Response
 from ..services import Services
 from ..translate import loading
-from ..translate.embeddings import Embedding, count_tokens, embedding_call
+from ..translate.embeddings import Embedding, embedding_call
 from ..translate.models import ResolvedModel, find_model
 from ..translate.names import ollama_name
 
@@ -25,12 +25,11 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
     if not body.prompt:
         await loading.load(resolved, body.keep_alive, body.options or {}, services)
         return Response.json({"embedding": []})
-    texts = [body.prompt]
     # Ollama returns a 500 for every error of its runner here.
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services, status)
+    embedding = Embedding(request, body, resolved, [body.prompt], services, status)
     await embedding.prepare()
-    return embedding_call(embedding, lambda vectors, duration: chunks.embeddings_answer(vectors[0]))
+    return embedding_call(embedding, lambda vectors, duration, tokens: chunks.embeddings_answer(vectors[0]))
 
 
 def _differs_in_case(name: str, resolved: ResolvedModel) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -66,6 +67,8 @@ class Bridge:
         self.tasks = Tasks()
         self.loopback = Loopback()
         self.idle_connections = IdleConnections()
+        self.retries = asyncio.Lock()
+        """Held by the call that is sent once more because its model was evicted."""
         self._reached: tuple[str, str, bool] | None = None
 
     def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:

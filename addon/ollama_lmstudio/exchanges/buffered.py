@@ -8,10 +8,10 @@ from ..internals import held_heads
 from ..lifetimes import wants_load
 from ..lmstudio import sse
 from ..lmstudio.answering_model import model_of_body
-from ..lmstudio.errors import LMStudioError, error_from_response
+from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import BodyTranslation, Call, Measured, Response
 from ..threads import run_in_thread_if_large
-from . import substitution, upstream
+from . import eviction, substitution, upstream
 from .exchange import Exchange, Handler
 
 
@@ -51,9 +51,26 @@ class Buffered(Handler):
     async def stream(self) -> None:
         """Translate events as they come."""
 
+    async def call_in_turn(self, held: held_heads.HeldBody) -> Response | None:
+        """Call once more because the model was evicted before its first token; return the client's response for that.
+
+        None is for a client that has gone meanwhile. LM Studio evicts one model for the next, so that calls for several
+        would go on to evict each other: these calls are made one at a time, as Ollama has the next model wait.
+        """
+        lifetimes, reload = self.bridge.services.lifetimes, self._call.reload
+        self.bridge.services.catalog.invalidate()
+        try:
+            async with self.bridge.retries:
+                if reload is not None and not lifetimes.on_demand:
+                    await reload()
+                return await eviction.while_client_waits(held, self._call_once_more())
+        except LMStudioError as e:
+            return self.translation.fail(e)
+
     async def refused(self) -> None:
         """Where LM Studio does not load models on demand, load the model and call again, unseen by the client.
 
+        It is called again, too, where the model was evicted.
         The one response for which this happens does not stream: the second call is one of the bridge's own, since
         mitmproxy has the connection of the first. From then on models are loaded before they are called.
         """
@@ -63,7 +80,11 @@ class Buffered(Handler):
         if held is None or not held.ended_at or call.reload is None:
             return
         content_type = response.headers.get("content-type", "")
-        if not wants_load(error_from_response(response.status_code, content_type, held.body)):
+        error = error_from_response(response.status_code, content_type, held.body)
+        if is_evicted(error):
+            self._early = await self.call_in_turn(held)
+            return
+        if not wants_load(error):
             return
         try:
             await call.reload()

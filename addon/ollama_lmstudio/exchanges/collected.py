@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..internals import held_heads
+from ..lmstudio.errors import is_evicted
 from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
 from . import substitution
 from .buffered import Buffered
@@ -43,6 +44,14 @@ class Collected(Buffered):
         self._lines += self.translation.flush(held.ended_at)
         self._is_fed_whole = True
 
+    async def failure(self, held: held_heads.HeldBody | None) -> Response:
+        """Return the client's response for a stream that has failed: that of a second one, if its model was evicted."""
+        translation, error = self.translation, self.translation.error
+        if held is None or error is None or not (translation.rejected and is_evicted(error)):
+            return translation.response()
+        translation.begin_again()
+        return await self.call_in_turn(held) or translation.fail(error)
+
     async def stream(self) -> None:
         def failed(held: held_heads.HeldBody) -> bool:
             return self.has_started(held) and self.translation.failed
@@ -53,7 +62,7 @@ class Collected(Buffered):
             return
         held = await held_heads.hold(self.flow, clock, failed) or held
         if failed(held):
-            self.exchange.respond_at_once(self.translation.response())
+            self.exchange.respond_at_once(await self.failure(held))
         elif held.ended_at:
             self.flush_held(held)
 

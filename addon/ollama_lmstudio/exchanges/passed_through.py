@@ -16,7 +16,7 @@ from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Response
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, missing_answer
-from . import downstream, substitution, upstream
+from . import downstream, eviction, substitution, upstream
 from .exchange import Exchange, Handler
 
 # LM Studio says with a 200 that it does not have a path. No such response is larger.
@@ -117,7 +117,7 @@ class PassedThrough(Handler):
         return tuple((name, value) for name, value in headers if name.lower() not in OF_THE_BODY)
 
     def _is_buffered(self, response: http.Response) -> bool:
-        if response.status_code in TOKEN_REFUSED:
+        if response.status_code in TOKEN_REFUSED or eviction.may_be_told(self.exchange, response):
             return True
         if response.status_code != HTTPStatus.OK:
             return False
@@ -144,6 +144,8 @@ class PassedThrough(Handler):
         if is_unknown_route(body):
             missing = missing_answer(self.recorder.record.method, self.exchange.path)
             self.exchange.respond(missing or routes.NOT_FOUND)
+        elif evicted := eviction.error_of(self.exchange, response, body):
+            self.exchange.respond(evicted)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
             await self._rewrite(response, body, self._passthrough.rewrite)
 

@@ -32,7 +32,7 @@ class Streamed(Collected):
         elif await self.is_substitute():
             return
         elif self.translation.rejected:
-            self.exchange.respond_at_once(self.translation.response())
+            self.exchange.respond_at_once(await self.failure(held))
         else:
             self._begin()
 

@@ -88,7 +88,8 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     """Return the error of a response that is one, whatever its status.
 
     `body` is bytes, text or parsed JSON. 4xx and 5xx are kept, except where the client is not the cause: a success that
-    holds an error, a redirect, an endpoint that this LM Studio lacks and a token that it refuses become 502.
+    holds an error, a redirect, an endpoint that this LM Studio lacks and a token that it refuses become 502, a model
+    that was evicted 503.
     """
     found = None if "html" in content_type.lower() else _find(body, MAX_DEPTH)
     if found is None:
@@ -100,15 +101,24 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     elif status in _TOKEN_REFUSED:
         message = f"{_TOKEN_REFUSED[status]}. It says: {message}"
         status = HTTPStatus.BAD_GATEWAY
+    elif _EVICTED.search(message):
+        message = f"{message.removesuffix('.')}. {EVICTED_HINT}"
+        status = HTTPStatus.SERVICE_UNAVAILABLE
     elif not httpx.codes.is_error(status):
         status = HTTPStatus.BAD_GATEWAY
     return LMStudioError(status, message, found.code, found.type)
 
 
 def from_event(value: object, secrets: Iterable[str] = ()) -> LMStudioError:
-    """Return the error that an event in a stream holds: the status is the engine's own where it names one, else 500."""
+    """Return the error that an event in a stream holds.
+
+    The status is the engine's own where it names one, else 503 for a model that was evicted, and 500 for all others.
+    """
     peeled = peel(value, secrets)
-    status = int(peeled.code) if peeled.code and _STATUS.fullmatch(peeled.code) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if peeled.code and _STATUS.fullmatch(peeled.code):
+        return LMStudioError(int(peeled.code), *peeled)
+    is_temporary = _EVICTED.search(peeled.message)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if is_temporary else HTTPStatus.INTERNAL_SERVER_ERROR
     return LMStudioError(status, *peeled)
 
 
@@ -153,6 +163,14 @@ def is_model_not_found(error: LMStudioError) -> bool:
     return "model_not_found" in (error.code, error.type) and not error.message.startswith("Failed to load")
 
 
+def is_evicted(error: LMStudioError) -> bool:
+    """Return whether LM Studio took the model away from a call, or aborted its load, mostly for another model.
+
+    The call is right, and may be made again (LM Studio's issues 671 and 1796).
+    """
+    return _EVICTED.search(error.message) is not None
+
+
 def is_token_refused(error: LMStudioError) -> bool:
     """Return whether LM Studio wanted a token, or another one."""
     return error.code == "invalid_api_key" or error.message.startswith(tuple(_TOKEN_REFUSED.values()))
@@ -169,6 +187,13 @@ _TOKEN_REFUSED: Final[Mapping[int, str]] = {
     status: f"LM Studio answered {status}, check the option lmstudio_token"
     for status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 }
+EVICTED_HINT: Final = (
+    "LM Studio has unloaded the model for another one, or has lost its engine, before it answered: ask again; if that "
+    "does not help, unload the model there."
+)
+_EVICTED: Final = re.compile(
+    r"^Model (?:is )?unloaded\b|Engine protocol (?:startup was aborted|predict request failed: fetch failed)"
+)
 _ERROR_STRING: Final = b'{"error":"'
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
 _STATUS: Final = re.compile(r"[45][0-9][0-9]")

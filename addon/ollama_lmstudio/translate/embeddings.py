@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from .. import tolerant_json
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
 from ..ollama import chunks, errors
 from ..ollama.options import check_options
@@ -20,13 +20,14 @@ from . import compact_json, loading
 from .models import ResolvedModel
 from .paths import EMBEDDINGS
 
-# LM Studio counts no tokens of embeddings (its usage is 0). A word or a mark is at least one token, so their number is
-# a lower bound, and the same every time.
+# LM Studio counts no tokens of embeddings (its usage is 0), in all versions so far. A word or a mark is at least one
+# token, so their number is a lower bound, and the same every time.
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 Vectors = list[list[float]]
-BuildAnswer = Callable[[Vectors, int], dict[str, Any]]
-"""How the client's object is made of the vectors, and of the ns from the client's request to LM Studio's answer."""
+BuildAnswer = Callable[[Vectors, int, int], dict[str, Any]]
+"""How the client's object is made of the vectors, of the ns from the client's request to LM Studio's answer, and of the
+number of tokens. It may raise OllamaError."""
 
 
 def count_tokens(texts: Sequence[str]) -> int:
@@ -46,14 +47,13 @@ def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
 class Embedding:
     """A request for the embeddings of texts whose model has been found.
 
-    `tokens` is their count, as far as it is known. `error_status` is the status of every error, None for LM Studio's.
+    `error_status` is the status of every error, None for LM Studio's.
     """
 
     request: Request
     body: EmbedRequest | EmbeddingRequest
     resolved: ResolvedModel
     texts: list[str]
-    tokens: int
     services: Services
     error_status: HTTPStatus | None = None
 
@@ -83,7 +83,7 @@ class EmbedTranslation:
         self._build = build
         self._secrets = embedding.services.secrets
         self._started_ns = embedding.request.started_ns
-        self._duration = 0
+        self._duration = self._tokens = 0
         self._error = ""
 
     def paused(self, duration: int) -> None:
@@ -93,15 +93,20 @@ class EmbedTranslation:
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         """Return the client's response: the vectors, in the order of the inputs."""
         self._duration = max(at - self._started_ns, 1)
-        vectors = _read_vectors(body, len(self._embedding.texts)) if status == HTTPStatus.OK else None
+        answer = tolerant_json.loads(body) if status == HTTPStatus.OK else None
+        vectors = _read_vectors(answer, len(self._embedding.texts))
         if vectors is None:
             return self.fail(error_from_response(status, content_type, body, self._secrets))
+        self._tokens = _read_tokens(answer) or count_tokens(self._embedding.texts)
         self._embedding.services.dimensions[self._embedding.resolved.model.key] = len(vectors[0])
         try:
-            return Response.json(self._build(vectors, self._duration))
+            return Response.json(self._build(vectors, self._duration, self._tokens))
         except ValueError:
             error = errors.embedding_not_finite()
-            return Response.error(self._embedding.error_status or error.status, error.message)
+        except errors.OllamaError as e:
+            error = e
+        self._error = error.message
+        return Response.error(self._embedding.error_status or error.status, error.message)
 
     def fail(self, error: LMStudioError) -> Response:
         """Return the client's response for an error."""
@@ -111,15 +116,21 @@ class EmbedTranslation:
 
     def measured(self) -> Measured:
         """Return what has been measured so far."""
-        metrics = chunks.Metrics(self._duration, prompt_eval_count=self._embedding.tokens)
+        metrics = chunks.Metrics(self._duration, prompt_eval_count=self._tokens)
         return Measured(metrics, error=self._error)
 
 
-def _read_vectors(body: bytes, count: int) -> Vectors | None:
+def _read_tokens(answer: Any) -> int:
+    """Return LM Studio's count of tokens; 0 if it has none."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    counts = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
+    return next((count for count in counts if type(count) is int and count > 0), 0)
+
+
+def _read_vectors(answer: Any, count: int) -> Vectors | None:
     """Return the vectors of an answer, in the order of their indexes; None if they are not all there."""
     try:
-        data = json.loads(body)["data"]
-        rows = sorted(data, key=lambda row: row["index"])
+        rows = sorted(answer["data"], key=lambda row: row["index"])
         vectors = [[float(x) for x in row["embedding"]] for row in rows]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

@@ -90,9 +90,6 @@ class Translator:
         # Read for each token.
         self._streaming = response_options.streaming
         self._wall_offset = options.wall_offset
-        self._reader = lm.AnswerReader(
-            max_event_size=options.max_event_size, recover=options.recover, think_tags=options.think_tags
-        )
         self._line_start = '{"model":' + wire.string(model) + ',"created_at":"'
         self._final: dict[str, Any] = {}
         self._ended_at = 0
@@ -104,6 +101,20 @@ class Translator:
         self.ended = False
         self.rejected = False
         """Whether the stream began with an error, so that nothing of an answer has been returned."""
+        self._reader = self._new_reader()
+
+    def _new_reader(self) -> lm.AnswerReader:
+        options = self._options
+        return lm.AnswerReader(
+            max_event_size=options.max_event_size, recover=options.recover, think_tags=options.think_tags
+        )
+
+    def begin_again(self) -> None:
+        """Forget a stream that was rejected: another response to the same call is translated next."""
+        self.ended = self.rejected = False
+        self.error = None
+        self._lines = []
+        self._reader = self._new_reader()
 
     @property
     def started(self) -> bool:
