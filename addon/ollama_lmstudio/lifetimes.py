@@ -12,10 +12,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from typing import Any
 
 from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
@@ -395,6 +396,10 @@ class ModelLifetimes:
             await self._unload_if_due(model)
         except LMStudioError as e:
             logger.warning("%s could not be unloaded: %s", model.key, e.message)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for a request that has ended."""
+        self._tasks.spawn(work)
 
     def stop(self) -> None:
         """Cancel all loads, unloads and timers, and log which models stay loaded because of it."""

@@ -499,6 +499,32 @@ def test_what_was_really_loaded_is_read_and_said(make_proxy: Callable[..., Proxy
         assert paths(sim) == [LOAD, CHAT, CHAT]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_is_refused_or_cut_for_lack_of_context_names_the_option_that_helps(
+    make_proxy: Callable[..., Proxy], stream: bool
+) -> None:
+    models = [SimModel(key=key, default_context_length=30) for key in ("one", "two")]
+    with SimThread(models=models, auto_evict=False) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
+        response = client.post(
+            "/api/generate", json={"model": "one", "prompt": "word " * 40, "stream": stream, "options": {"num_ctx": 99}}
+        )
+        assert response.status_code == 400
+        assert "num_ctx=grow" in response.json()["error"]
+        # The answer repeats the prompt, and does not fit any more.
+        response = client.post("/api/generate", json={"model": "one", "prompt": "word " * 20, "stream": stream})
+        assert '"done_reason":"length"' in response.text
+        proxy.wait_for_log("an answer of one was cut at the end of its context of 30 tokens.*num_ctx=grow")
+        assert "two" not in proxy.log
+        # A silent cut in the middle of the conversation.
+        sim.set(overflow="cut")
+        messages = [{"role": "user", "content": "something " * 50}, {"role": "user", "content": "hi"}]
+        response = client.post("/api/chat", json={"model": "two", "messages": messages, "stream": stream})
+        assert response.status_code == 200
+        proxy.wait_for_log("LM Studio has cut a prompt of 51 words at least to 22 tokens for two.*num_ctx=grow")
+        assert client.post("/api/generate", json={"model": "one", "prompt": "word " * 20}).status_code == 200
+        assert proxy.log.count("was cut at the end") == 1
+
+
 def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) -> None:
     with SimThread(models=[SimModel(key="one")]) as sim:
         with make_proxy(sim.url) as proxy, proxy.client() as client:

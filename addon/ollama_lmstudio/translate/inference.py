@@ -12,6 +12,7 @@ from ..ollama.requests import ChatRequest, GenerateRequest
 from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
 from . import compact_json, loading
+from .context_advice import with_advice
 from .line_format import LineFormat
 from .metrics import Timings
 from .models import ResolvedModel
@@ -152,7 +153,7 @@ def _translator(inference: Inference, expects_json: bool, context: MakeContext |
         recover=settings.enable_chunk_recovery,
         split_think=split_think,
         context=context,
-        scrub=lambda text: scrub(text, services.secrets),
+        scrub=lambda text: with_advice(scrub(text, services.secrets), services),
     )
     timings = Timings(started_ns=started_ns, forwarded=now, load=now - started_ns)
     return Translator(inference.line_format, request.model, response_options, timings, options)

@@ -10,6 +10,7 @@ from ..lifetimes import LoadTerms
 from ..ollama.durations import KeepAlive
 from ..outcomes import Call
 from ..services import Services
+from .context_advice import log_if_cut
 from .models import ResolvedModel
 
 MAX_TTL_SECONDS = 2_147_483
@@ -65,7 +66,11 @@ def acquire(
     async def reload() -> None:
         await services.lifetimes.ensure_loaded(resolved, terms(resolved, options, services))
 
+    def release() -> None:
+        services.lifetimes.release(resolved.model)
+        log_if_cut(call, resolved, services)
+
     services.lifetimes.acquire(resolved.model, keep_alive)
-    call.release = lambda: services.lifetimes.release(resolved.model)
+    call.release = release
     call.reload = reload
     return call
