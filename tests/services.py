@@ -48,8 +48,11 @@ class LMStudio:
     async def catalog(self) -> Catalog:
         return self.listed
 
-    async def load(self, key: str, context_length: int | None = None, *, timeout: float) -> None:
+    async def load(
+        self, key: str, context_length: int | None, settings: Mapping[str, object], *, timeout: float
+    ) -> dict[str, object]:
         self.loads.append(key)
+        return {}
 
     async def use_once(self, key: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
         self.uses.append(key)

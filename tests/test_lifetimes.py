@@ -41,6 +41,8 @@ class LMStudio:
         self.used: Model | None = None
         self.source: Source = "v1"
         self.refusal: LMStudioError | None = None
+        self.most_context = self.most_loadable = 100_000
+        self.echoes = True
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
@@ -49,9 +51,16 @@ class LMStudio:
             raise LMStudioError(503, "gone")
         return Catalog((self.listed,), self.source)
 
-    async def load(self, id_: str, context_length: int | None, *, timeout: float) -> None:
+    async def load(
+        self, id_: str, context_length: int | None, settings: Mapping[str, object], *, timeout: float
+    ) -> dict[str, object]:
         self.asked.append("load" if context_length is None else f"load with {context_length}")
         await self.let_load.wait()
+        if context_length and context_length > self.most_loadable:
+            raise LMStudioError(500, "insufficient system resources")
+        granted = min(context_length or 4096, self.most_context)
+        self.listed = replace(self.listed, instances=(Instance(id_, granted, config=settings),))
+        return {"load_config": {"context_length": granted}} if self.echoes else {}
 
     async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
         self.asked.append(f"use {id_} with {ttl}" if ttl else f"use {id_}")
@@ -64,6 +73,8 @@ class LMStudio:
         await self.let_unload.wait()
         if self.error:
             raise self.error
+        left = tuple(instance for instance in self.listed.instances if instance.id != id_)
+        self.listed = replace(self.listed, instances=left)
 
 
 Test = Callable[[ModelLifetimes, LMStudio], Awaitable[None]]
@@ -200,7 +211,7 @@ def test_an_unload_on_request_does_not_wait_for_the_time_that_a_model_is_to_stay
         await lifetimes.unload_when_idle(MODEL)
         assert lmstudio.asked == ["list", "unload one"]
         await lifetimes.unload_when_idle(MODEL)
-        assert lmstudio.asked == ["list", "unload one"] * 2
+        assert lmstudio.asked == ["list", "unload one", "list"]
 
     run(test)
 
@@ -420,6 +431,145 @@ def test_concurrent_requests_share_one_load() -> None:
         lmstudio.let_load.set()
         await asyncio.gather(*waiting)
         assert lmstudio.asked == ["list", "load"]
+
+    run(test)
+
+
+# num_ctx=grow
+
+SMALL = Resolution(
+    Model(key="two", instances=(Instance("two", 4096, config={"flash_attention": False, "x": 1}),)), "two"
+)
+
+
+def grow(context_length: int | None) -> LoadTerms:
+    return LoadTerms(60, context_length, context_length is not None)
+
+
+def test_a_model_with_too_little_context_is_loaded_anew_once_for_all_when_no_answer_uses_it() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed = SMALL.model
+        await lifetimes.prepare(SMALL, grow(4096))
+        lifetimes.acquire(SMALL.model, None)
+        waiting = [
+            asyncio.create_task(lifetimes.prepare(SMALL, terms)) for terms in (grow(6000), grow(8192), TERMS, grow(10))
+        ]
+        relay = asyncio.create_task(settled_in_use(lifetimes, SMALL.model))
+        await settle()
+        assert lmstudio.asked == []
+        lifetimes.release(SMALL.model)
+        await settle()
+        assert lmstudio.asked == ["list", "unload two", "load with 8192"]
+        # One that wants even more comes too late for this load.
+        more = asyncio.create_task(lifetimes.prepare(SMALL, grow(9000)))
+        await settle()
+        assert not any(task.done() for task in (*waiting, relay, more))
+        lmstudio.let_load.set()
+        await asyncio.gather(*waiting, relay, more)
+        assert [asked for asked in lmstudio.asked if asked != "list"] == [
+            "unload two",
+            "load with 8192",
+            "unload two",
+            "load with 9000",
+        ]
+        (instance,) = lmstudio.listed.instances
+        assert (instance.context_length, instance.config) == (9000, {"flash_attention": False})
+        # The user had loaded it, for ever.
+        assert lifetimes.remaining_seconds("two") is None
+        lmstudio.asked.clear()
+        await lifetimes.prepare(Resolution(lmstudio.listed, "two"), grow(8192))
+        assert lmstudio.asked == []
+
+    run(test)
+
+
+async def settled_in_use(lifetimes: ModelLifetimes, model: Model) -> None:
+    with lifetimes.using(model):
+        await lifetimes.settled(model)
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+def test_what_the_memory_guard_has_refused_is_not_asked_for_again(echoes: bool) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed, lmstudio.most_context, lmstudio.echoes = SMALL.model, 5000, echoes
+        await lifetimes.prepare(SMALL, grow(8192))
+        assert lmstudio.listed.instances[0].context_length == 5000
+        lmstudio.asked.clear()
+        await lifetimes.prepare(Resolution(lmstudio.listed, "two"), grow(8192))
+        assert lmstudio.asked == []
+        lmstudio.most_context = 9000
+        await lifetimes.prepare(Resolution(lmstudio.listed, "two"), grow(8500))
+        assert lmstudio.listed.instances[0].context_length == 8500
+
+    run(test)
+
+
+def test_a_model_that_cannot_be_loaded_with_more_context_is_loaded_as_it_was() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed, lmstudio.most_loadable = SMALL.model, 5000
+        for _ in range(2):
+            await lifetimes.prepare(Resolution(lmstudio.listed, "two"), grow(8192))
+            asked = [asked for asked in lmstudio.asked if asked != "list"]
+            assert asked == ["unload two", "load with 8192", "load with 4096"]
+            assert lmstudio.listed.instances[0].context_length == 4096
+
+    run(test)
+
+
+def test_a_model_that_cannot_be_unloaded_is_used_as_it_is() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed, lmstudio.error = SMALL.model, LMStudioError(500, "no")
+        await lifetimes.prepare(SMALL, grow(8192))
+        assert [asked for asked in lmstudio.asked if asked != "list"] == ["unload two"]
+
+    run(test)
+
+
+def test_who_leaves_wants_no_more_context() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed = SMALL.model
+        lifetimes.acquire(SMALL.model, None)
+        waiting = asyncio.create_task(lifetimes.prepare(SMALL, grow(8192)))
+        await settle()
+        waiting.cancel()
+        await settle()
+        lifetimes.release(SMALL.model)
+        await settle()
+        assert lmstudio.asked == []
+        # And nobody waits for it any more.
+        await lifetimes.prepare(SMALL, TERMS)
+
+    run(test)
+
+
+def test_a_load_that_takes_too_long_with_more_context() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed = SMALL.model
+        with pytest.raises(LMStudioError, match="load_timeout_seconds"):
+            await lifetimes.prepare(SMALL, LoadTerms(0.01, 8192, grow=True))
+        waiting = asyncio.create_task(lifetimes.prepare(SMALL, grow(8192)))
+        await settle()
+        lmstudio.let_load.set()
+        await waiting
+        assert [asked for asked in lmstudio.asked if asked != "list"] == ["unload two", "load with 8192"]
+
+    run(test)
+
+
+def test_a_load_that_is_joined_may_be_one_with_too_little_context() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.listed = UNLOADED.model
+        waiting = [asyncio.create_task(lifetimes.prepare(UNLOADED, terms)) for terms in (grow(4096), grow(8192), TERMS)]
+        await settle()
+        lmstudio.let_load.set()
+        await asyncio.gather(*waiting)
+        assert [asked for asked in lmstudio.asked if asked != "list"] == [
+            "load with 4096",
+            "unload two",
+            "load with 8192",
+        ]
 
     run(test)
 

@@ -48,7 +48,8 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("ollama_version", "0.33.0", "0.33.0"),
     ("ollama_version", "12.345.6", "12.345.6"),
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
-    *[("num_ctx", choice, choice) for choice in ("ignore", "load")],
+    *[("num_ctx", choice, choice) for choice in ("ignore", "load", "grow")],
+    ("context_length", 8192, 8192),
     ("repair_passthrough", False, False),
     ("state_dir", "/var/lib/x", Path("/var/lib/x")),
     ("demo", True, True),
@@ -93,6 +94,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("lmstudio_url", "http://localhost/?a=b", "must end with a path"),
     ("lmstudio_url", "http://localhost/#a", "must end with a path"),
     ("load_timeout_seconds", 0, "0 is not a positive number"),
+    ("context_length", -1, "-1 is negative"),
     ("load_timeout_seconds", -1, "-1 is not a positive number"),
     ("model_resolution_cache_ttl_seconds", -1, "-1 is negative"),
     ("max_buffer_size", 1023, "1023 bytes are too few"),
@@ -105,7 +107,7 @@ WRONG: list[tuple[str, Any, str]] = [
         for text in ("", "0.33", "v0.33.0", "0.33.0-rc1", "0.33.0+lmstudio", "0.33.0\n", "٠.٣.٣")
     ],
     ("generate_endpoint", "Chat", "'Chat' is not one of auto, completions, chat"),
-    ("num_ctx", "reload", "'reload' is not one of ignore, load"),
+    ("num_ctx", "reload", "'reload' is not one of ignore, load, grow"),
     ("state_dir", "~nobody-has-this-name/x", "'~nobody-has-this-name/x'"),
 ]
 
@@ -152,6 +154,9 @@ ENVIRONMENT: list[tuple[str, dict[str, str], Any]] = [
     ("api_key", {"LMSTUDIO_TOKEN": "a"}, ""),
     ("allowed_origins", {"OLLAMA_ORIGINS": "http://a,http://b"}, ["http://a,http://b"]),
     ("allowed_origins", {"OLLAMA_ORIGINS": ""}, []),
+    ("context_length", {"OLLAMA_CONTEXT_LENGTH": "8192"}, 8192),
+    ("context_length", {"OLLAMA_CONTEXT_LENGTH": "many"}, 0),
+    ("context_length", {}, 0),
     ("listen", {"OLLAMA_HOST": "1.2.3.4:5"}, "0.0.0.0:11434"),
 ]
 

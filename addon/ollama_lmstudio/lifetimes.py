@@ -12,10 +12,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from typing import Any
 
 from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
@@ -49,17 +50,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadTerms:
-    """How a model is to be loaded: within `timeout` seconds, and with what context length, None for LM Studio's own."""
+    """How a model is to be loaded: within `timeout` seconds, and with what context length, None for LM Studio's own.
+
+    With `grow`, one that is loaded with less context is loaded anew.
+    """
 
     timeout: float
     context_length: int | None = None
+    grow: bool = False
 
 
 @dataclass(slots=True)
 class _Use:
-    """The requests that use a model, and the last `keep_alive` that one of them has named."""
+    """The requests that use a model, and the last `keep_alive` that one of them has named.
+
+    `waiting` counts those of them that wait until the model is loaded with more context.
+    """
 
     active: int = 0
+    waiting: int = 0
     keep_alive: KeepAlive | None = None
     timer: asyncio.TimerHandle | None = None
 
@@ -68,6 +77,19 @@ class _Use:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+@dataclass(slots=True)
+class _Growth:
+    """A model that is to be loaded with more context, as soon as no answer uses it.
+
+    `changed` is set whenever that may be so, `begun` when it was so, or when nobody wants it any more.
+    """
+
+    context_length: int
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] = field(init=False)
 
 
 def wants_load(error: LMStudioError) -> bool:
@@ -85,6 +107,7 @@ class ModelLifetimes:
         self._loader = Loader(client, catalog)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
+        self._growths: dict[str, _Growth] = {}
         self._uses: dict[str, _Use] = {}
         self._tasks = Tasks()
         self._not_on_demand_until = 0.0
@@ -104,13 +127,21 @@ class ModelLifetimes:
         A caller that calls `acquire` next, without awaiting anything, can rely on the model to stay loaded until then.
         Raises LMStudioError.
         """
-        key = model.model.key
         with self.using(model.model):
-            unloaded = await self._wait_for_unload(key)
-            is_loaded = not unloaded and (model.model.loaded or not self._loader.tells_loaded)
-            explicit = terms.context_length is not None or not self.on_demand
-            if key in self._loading or (explicit and not is_loaded):
-                await self.ensure_loaded(model, terms)
+            await self._prepare(model, terms)
+
+    async def _prepare(self, model: Resolution, terms: LoadTerms) -> None:
+        key = model.model.key
+        unloaded = await self._wait_for_unload(key)
+        grown = await self._grow(model, terms)
+        unloaded = unloaded or grown
+        is_loaded = not unloaded and (model.model.loaded or not self._loader.tells_loaded)
+        explicit = terms.context_length is not None or not self.on_demand
+        if key in self._loading or (explicit and not is_loaded):
+            await self.ensure_loaded(model, terms)
+            if terms.grow and not grown:
+                # Another load may have come before, with less context.
+                await self._grow(replace(model, model=await self._loader.refreshed(model.model)), terms)
 
     async def load(
         self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int], terms: LoadTerms
@@ -120,7 +151,7 @@ class ModelLifetimes:
         LM Studio does it on demand, with `ttl`, where it can. Raises LMStudioError.
         """
         with self.using(model.model):
-            await self.prepare(model, terms)
+            await self._prepare(model, terms)
             if not await self._load_on_demand(model, keep_alive, ttl):
                 await self.ensure_loaded(model, terms)
         self.acquire(model.model, keep_alive)
@@ -158,11 +189,14 @@ class ModelLifetimes:
         # Waiting for it does not cancel it when the caller is cancelled: others may wait, too.
         done, _ = await asyncio.wait([loading], timeout=terms.timeout)
         if not done:
-            message = STILL_LOADING.format(key=key, seconds=terms.timeout)
-            raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, message)
+            raise self._still_loading(key, terms.timeout)
         if loading.cancelled():
             raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, LOAD_ABANDONED)
         loading.result()
+
+    @staticmethod
+    def _still_loading(key: str, seconds: float | None) -> LMStudioError:
+        return LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STILL_LOADING.format(key=key, seconds=seconds))
 
     async def _load(self, model: Resolution, context_length: int | None) -> None:
         # In use, so that the time for which it is kept begins at its end, also if nobody waits for it any more.
@@ -174,6 +208,65 @@ class ModelLifetimes:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Every caller has raised it, if any is left.
             logger.info("%s could not be loaded: %s", key, error)
+
+    async def _grow(self, model: Resolution, terms: LoadTerms) -> bool:
+        """Wait for a load with more context, if this request or another one wants it; return whether there was one.
+
+        All who want it wait for the same, and those who come later, so that a model in use becomes free for it.
+        """
+        key, wanted = model.model.key, (terms.context_length or 0) if terms.grow else 0
+        while True:
+            growth = self._growths.get(key)
+            if self._loader.has_less_context(model, wanted):
+                growth = growth or self._begin_growth(model, wanted)
+                if not growth.begun.is_set():
+                    growth.context_length = max(growth.context_length, wanted)
+            if growth is None:
+                return False
+            await self._wait_for_growth(key, growth, terms.timeout)
+            if growth.context_length >= wanted:
+                return True
+            model = replace(model, model=await self._loader.refreshed(model.model))
+
+    def _begin_growth(self, model: Resolution, context_length: int) -> _Growth:
+        growth = self._growths[model.model.key] = _Growth(context_length)
+        growth.task = self._tasks.spawn(self._load_with_more_context(model, growth))
+        return growth
+
+    async def _wait_for_growth(self, key: str, growth: _Growth, timeout: float | None) -> None:
+        use = self._uses[key]
+        use.waiting += 1
+        growth.changed.set()
+        try:
+            # Answers may take their time; `timeout` is for the load.
+            await growth.begun.wait()
+            done, _ = await asyncio.wait([growth.task], timeout=timeout)
+        finally:
+            use.waiting -= 1
+        if not done:
+            raise self._still_loading(key, timeout)
+
+    async def _load_with_more_context(self, model: Resolution, growth: _Growth) -> None:
+        key = model.model.key
+        try:
+            while use := self._uses.get(key):
+                growth.changed.clear()
+                if use.active > use.waiting:
+                    await growth.changed.wait()
+                    continue
+                async with self._loader.lock:
+                    # Looked at again: an answer may have begun while the lock was waited for.
+                    if use.active > use.waiting:
+                        continue
+                    growth.begun.set()
+                    with self.using(model.model):
+                        await self._loader.reload(model, growth.context_length)
+                return
+        except LMStudioError as e:
+            logger.warning("%s could not be loaded with a context of %d tokens: %s", key, growth.context_length, e)
+        finally:
+            del self._growths[key]
+            growth.begun.set()
 
     async def unload(self, model: Model) -> None:
         """Unload every instance of a model, even if it is in use; one that is gone already is no error."""
@@ -191,9 +284,11 @@ class ModelLifetimes:
     async def settled(self, model: Model) -> None:
         """Wait for the unload of a model that has begun, and for its load; either may have failed.
 
-        An unload that has not begun yet does not begin while the model is in use.
+        An unload that has not begun yet does not begin while the model is in use. The caller uses it.
         """
         await self._wait_for_unload(model.key)
+        if growth := self._growths.get(model.key):
+            await self._wait_for_growth(model.key, growth, None)
         if loading := self._loading.get(model.key):
             await asyncio.wait([loading])
 
@@ -267,6 +362,8 @@ class ModelLifetimes:
         if use is None:
             return  # `stop` was called in the meantime
         use.active -= 1
+        if growth := self._growths.get(model.key):
+            growth.changed.set()
         if use.active > 0:
             return
         seconds = self._keep_seconds(model.key, use)
@@ -299,6 +396,10 @@ class ModelLifetimes:
             await self._unload_if_due(model)
         except LMStudioError as e:
             logger.warning("%s could not be unloaded: %s", model.key, e.message)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for a request that has ended."""
+        self._tasks.spawn(work)
 
     def stop(self) -> None:
         """Cancel all loads, unloads and timers, and log which models stay loaded because of it."""

@@ -33,7 +33,7 @@ LEAST_BUFFER_BYTES = 1024
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
-NUM_CTX_POLICIES = ("ignore", "load")
+NUM_CTX_POLICIES = ("ignore", "load", "grow")
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -96,6 +96,7 @@ class Settings:
     ollama_version: str
     generate_endpoint: str
     num_ctx: str
+    context_length: int
     repair_passthrough: bool
     state_dir: Path
     max_kept_size: int
@@ -244,7 +245,7 @@ OPTIONS: tuple[Option, ...] = (
         "load_timeout_seconds",
         int,
         15,
-        "How long an explicit load of a model may take before the client gets a 503; LM Studio goes on loading.",
+        "How long an explicit load may take before the client gets a 503; LM Studio goes on, and later requests join.",
         _positive,
         metavar="N",
     ),
@@ -319,9 +320,18 @@ OPTIONS: tuple[Option, ...] = (
         "num_ctx",
         str,
         "ignore",
-        "With load, an explicit load of a model uses the request's num_ctx; a loaded model is never reloaded for it.",
+        "With load, a model is loaded with the request's num_ctx; with grow, one that is loaded with less is reloaded.",
         _one_of(NUM_CTX_POLICIES),
         choices=NUM_CTX_POLICIES,
+    ),
+    Option(
+        "context_length",
+        int,
+        0,
+        "Context length of models that are loaded for a request that names none; 0 is LM Studio's own setting.",
+        _not_negative,
+        environment=("OLLAMA_CONTEXT_LENGTH",),
+        metavar="N",
     ),
     Option(
         "repair_passthrough",
@@ -358,6 +368,9 @@ def default_of(option: Option, environ: Mapping[str, str]) -> Any:
     value = environment(option.environment, environ)
     if not value:
         return option.default
+    if option.typespec is int:
+        # As in Ollama, a variable that holds no number is none.
+        return int(value) if value.isdecimal() else option.default
     return [value] if option.typespec == Sequence[str] else value
 
 

@@ -37,6 +37,8 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     logged_once: set[str] = field(default_factory=set)
     """What is logged only once, and has been."""
+    advised: set[str] = field(default_factory=set)
+    """The keys of models for which it was logged how they get more context."""
     dimensions: dict[str, int] = field(default_factory=dict)
     """The length of a model's vectors, by its key, learned from answers: LM Studio's lists do not have it."""
     downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)

@@ -355,10 +355,10 @@ def test_load() -> None:
     async def scenario(server: Server) -> None:
         client = Client(server.url)
         assert await client.load("plain", timeout=5) == answer
-        assert await client.load("plain", 8192, timeout=5) == answer
+        assert await client.load("plain", 8192, {"flash_attention": True}, timeout=5) == answer
         assert [json.loads(request.body) for request in server.requests] == [
             {"model": "plain"},
-            {"model": "plain", "context_length": 8192},
+            {"model": "plain", "flash_attention": True, "context_length": 8192, "echo_load_config": True},
         ]
         assert server.requests[0].headers["content-type"] == "application/json"
         await client.aclose()

@@ -165,7 +165,7 @@ class Proxy:
             *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
             *arguments,
         ]
-        own = {"OLLAMA_API_KEY", "OLLAMA_ORIGINS", "LMSTUDIO_TOKEN", "LM_API_TOKEN"}
+        own = {"OLLAMA_API_KEY", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_ORIGINS", "LMSTUDIO_TOKEN", "LM_API_TOKEN"}
         self.environment = {k: v for k, v in os.environ.items() if k not in own} | {"PYTHONUNBUFFERED": "1"}
         self.environment |= environment or {}
         self.url = f"http://127.0.0.1:{self.port}"

@@ -181,7 +181,10 @@ OVERFLOW = (
     'Engine protocol predict request returned 400: {"error":{"code":400,"message":"request (9 tokens) exceeds the '
     'available context size (8 tokens), try increasing it","type":"exceed_context_size_error"}}'
 )
-OVERFLOW_TOLD = "request (9 tokens) exceeds the available context size (8 tokens), try increasing it"
+OVERFLOW_TOLD = (
+    "request (9 tokens) exceeds the available context size (8 tokens), try increasing it (The option num_ctx=grow of "
+    "this bridge loads the model with the num_ctx of a request, and context_length with more for every request)"
+)
 
 
 @STREAMS

@@ -430,14 +430,99 @@ def test_a_relay_begins_the_time_that_a_model_is_kept_anew_and_does_not_change_i
     assert paths(sim) == [CHAT, CHAT, UNLOAD]
 
 
-def test_num_ctx_is_used_for_an_explicit_load(make_proxy: Callable[..., Proxy]) -> None:
+def loads(sim: Sim) -> list[int | None]:
+    return [request.json.get("context_length") for request in sim.requests if request.path == LOAD]
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        ({}, {}, []),
+        ({"num_ctx": "load"}, {}, [8192]),
+        ({"num_ctx": "load", "context_length": "2048"}, {}, [8192]),
+        ({"context_length": "2048"}, {}, [2048]),
+        ({}, {"OLLAMA_CONTEXT_LENGTH": "2048"}, [2048]),
+        ({"context_length": "999999"}, {}, [131072]),
+    ],
+)
+def test_what_context_a_model_is_loaded_with(
+    make_proxy: Callable[..., Proxy], options: dict[str, str], environment: dict[str, str], expected: list[int]
+) -> None:
     with SimThread(models=[SimModel(key="one")]) as sim:
-        with make_proxy(sim.url, options={"num_ctx": "load"}) as proxy, proxy.client() as client:
-            for length in (8192, 4096):
+        with make_proxy(sim.url, options=options, environment=environment) as proxy, proxy.client() as client:
+            for length in (8192.0, 16384, 4096):
                 assert chat(client, options={"num_ctx": length}).status_code == 200
-        assert [request.json for request in sim.requests if request.path == LOAD] == [
-            {"model": "one", "context_length": 8192}
-        ]
+            shown = client.get("/api/ps").json()["models"][0]["context_length"]
+        assert loads(sim) == expected
+        assert [(instance.context_length, instance.jit) for instance in sim.instances] == [(shown, not expected)]
+
+
+def test_a_model_grows_with_what_requests_ask_for(make_proxy: Callable[..., Proxy]) -> None:
+    models = [SimModel(key="one", default_context_length=4096)]
+    with (
+        SimThread(models=models) as sim,
+        make_proxy(sim.url, options={"num_ctx": "grow"}) as proxy,
+        proxy.client() as client,
+    ):
+        sim.script([content(*"abcdefgh")])
+        sim.set(token_delay=0.1)
+        with ThreadPoolExecutor(5) as pool:
+            slow = pool.submit(chat, client)
+            wait_for(lambda: sim.active)
+            asked = [pool.submit(chat, client, options={"num_ctx": length}) for length in (6000, 8192, 4096)]
+            asked.append(pool.submit(client.post, CHAT, json={"model": "one", "messages": HI}))
+            for answer in (slow, *asked):
+                assert answer.result().status_code == 200
+                assert "unloaded" not in answer.result().text
+        assert loads(sim) == [8192]
+        assert [path for path in paths(sim) if path != CHAT] == [UNLOAD, LOAD]
+        assert [instance.context_length for instance in sim.instances] == [8192]
+        # Never smaller, and what has enough is left alone.
+        sim.clear()
+        for length in (8192, 10):
+            assert chat(client, options={"num_ctx": length}).status_code == 200
+        assert [request.path for request in sim.requests if request.path != "/api/v1/models"] == [CHAT, CHAT]
+        assert client.post("/api/generate", json={"model": "one", "options": {"num_ctx": 9000}}).status_code == 200
+        assert loads(sim) == [9000]
+        proxy.wait_for_log("one is loaded with a context of 9000 tokens")
+
+
+def test_what_was_really_loaded_is_read_and_said(make_proxy: Callable[..., Proxy]) -> None:
+    with (
+        SimThread(models=[SimModel(key="one", granted_context_length=4864)]) as sim,
+        make_proxy(sim.url, options={"num_ctx": "grow"}) as proxy,
+        proxy.client() as client,
+    ):
+        for _ in range(2):
+            assert chat(client, options={"num_ctx": 16384}).status_code == 200
+        proxy.wait_for_log("LM Studio has loaded one with a context of 4864 tokens, not of the 16384 that were asked")
+        assert paths(sim) == [LOAD, CHAT, CHAT]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_is_refused_or_cut_for_lack_of_context_names_the_option_that_helps(
+    make_proxy: Callable[..., Proxy], stream: bool
+) -> None:
+    models = [SimModel(key=key, default_context_length=30) for key in ("one", "two")]
+    with SimThread(models=models, auto_evict=False) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
+        response = client.post(
+            "/api/generate", json={"model": "one", "prompt": "word " * 40, "stream": stream, "options": {"num_ctx": 99}}
+        )
+        assert response.status_code == 400
+        assert "num_ctx=grow" in response.json()["error"]
+        # The answer repeats the prompt, and does not fit any more.
+        response = client.post("/api/generate", json={"model": "one", "prompt": "word " * 20, "stream": stream})
+        assert '"done_reason":"length"' in response.text
+        proxy.wait_for_log("an answer of one was cut at the end of its context of 30 tokens.*num_ctx=grow")
+        assert "two" not in proxy.log
+        # A silent cut in the middle of the conversation.
+        sim.set(overflow="cut")
+        messages = [{"role": "user", "content": "something " * 50}, {"role": "user", "content": "hi"}]
+        response = client.post("/api/chat", json={"model": "two", "messages": messages, "stream": stream})
+        assert response.status_code == 200
+        proxy.wait_for_log("LM Studio has cut a prompt of 51 words at least to 22 tokens for two.*num_ctx=grow")
+        assert client.post("/api/generate", json={"model": "one", "prompt": "word " * 20}).status_code == 200
+        assert proxy.log.count("was cut at the end") == 1
 
 
 def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) -> None:

@@ -141,14 +141,22 @@ class Client:
             HTTPStatus.BAD_GATEWAY, f"There is no model list of LM Studio at {self._masked_url}. {message}"
         )
 
-    async def load(self, model: str, context_length: int | None = None, *, timeout: float) -> dict[str, object]:
+    async def load(
+        self,
+        model: str,
+        context_length: int | None = None,
+        settings: Mapping[str, object] | None = None,
+        *,
+        timeout: float,
+    ) -> dict[str, object]:
         """Load a model, again if it is loaded already, and return LM Studio's description of the instance.
 
-        LM Studio answers when the model is loaded. After `timeout` seconds LMStudioTimeout is raised.
+        `settings` are further members of the body. With a `context_length` the description has the `load_config` that
+        has come of it. LM Studio answers when the model is loaded; after `timeout` seconds LMStudioTimeout is raised.
         """
-        body: dict[str, object] = {"model": model}
+        body: dict[str, object] = {"model": model, **(settings or {})}
         if context_length is not None:
-            body["context_length"] = context_length
+            body |= {"context_length": context_length, "echo_load_config": True}
         return self._read_any(await self._send("POST", "/api/v1/models/load", body, timeout=timeout))
 
     async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool) -> None:

@@ -171,6 +171,11 @@ def is_evicted(error: LMStudioError) -> bool:
     return _EVICTED.search(error.message) is not None
 
 
+def lacks_context(message: str) -> bool:
+    """Return whether LM Studio, or one of its engines, says that a model is loaded with too little context."""
+    return _LACKS_CONTEXT.search(message) is not None
+
+
 def is_token_refused(error: LMStudioError) -> bool:
     """Return whether LM Studio wanted a token, or another one."""
     return error.code == "invalid_api_key" or error.message.startswith(tuple(_TOKEN_REFUSED.values()))
@@ -196,6 +201,8 @@ _EVICTED: Final = re.compile(
 )
 _ERROR_STRING: Final = b'{"error":"'
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
+# E.g. "Context size has been exceeded.", "Reached context length of 4096 tokens", "n_keep (a) >= n_ctx (b)".
+_LACKS_CONTEXT: Final = re.compile(r"\bcontext (?:length|size)\b|\bn_ctx\b", re.IGNORECASE)
 _STATUS: Final = re.compile(r"[45][0-9][0-9]")
 _TOKEN: Final = re.compile(r"sk-lm-[\w:*-]+")
 # LM Studio repeats the first ten characters and stars the others.

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from .cache import CatalogCache
-from .catalog import Model, Resolution
+from .catalog import Instance, Model, Resolution
 from .client import Client
 from .errors import LMStudioError, is_model_not_found
 
@@ -17,6 +17,17 @@ LOAD_LIMIT_SECONDS: Final = 3600.0
 """How long an explicit load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
 
 logger = logging.getLogger(__name__)
+
+
+LOAD_SETTINGS: Final = ("eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
+"""The settings of an instance that a load takes, apart from its context length."""
+
+
+class _Granted(NamedTuple):
+    """The context length that a load has asked for, and that it got: the memory guard may have given less."""
+
+    asked: int
+    got: int | None
 
 
 class Loader:
@@ -30,6 +41,7 @@ class Loader:
         self._catalog = catalog
         self.lock = asyncio.Lock()
         self._explicit: set[str] = set()
+        self._granted: dict[str, _Granted] = {}
 
     @property
     def tells_loaded(self) -> bool:
@@ -54,12 +66,67 @@ class Loader:
             if not (await self.refreshed(model.model)).loaded:
                 await self._load(model, context_length)
 
-    async def _load(self, model: Resolution, context_length: int | None) -> None:
+    async def _load(
+        self, model: Resolution, context_length: int | None, settings: Mapping[str, object] | None = None
+    ) -> None:
         try:
-            await self._client.load(model.id, context_length, timeout=LOAD_LIMIT_SECONDS)
+            answer = await self._client.load(model.id, context_length, settings or {}, timeout=LOAD_LIMIT_SECONDS)
         finally:
             self._catalog.invalidate()
-        self._explicit.add(model.model.key)
+        key = model.model.key
+        self._explicit.add(key)
+        if context_length is None:
+            return
+        config = answer.get("load_config")
+        got = config.get("context_length") if isinstance(config, Mapping) else None
+        if not isinstance(got, int):
+            got = _context_length(replace(model, model=await self.refreshed(model.model)))
+        self._granted[key] = _Granted(context_length, got)
+        if got is not None and got < context_length:
+            logger.warning(
+                "LM Studio has loaded %s with a context of %d tokens, not of the %d that were asked for",
+                key,
+                got,
+                context_length,
+            )
+        else:
+            logger.info("%s is loaded with a context of %s tokens", key, got or context_length)
+
+    def has_less_context(self, model: Resolution, context_length: int) -> bool:
+        """Return whether a loaded model has less context than this, and might get more."""
+        got = _context_length(model)
+        if got is None:
+            return False
+        granted = self._granted.get(model.model.key)
+        return max(got, granted.asked if granted and granted.got == got else 0) < context_length
+
+    async def reload(self, model: Resolution, context_length: int) -> None:
+        """Load a model anew with more context, in place of all its instances; without, where LM Studio cannot.
+
+        The caller holds `lock`. The settings of the instance stay, and whether LM Studio keeps it for ever.
+        """
+        current = replace(model, model=await self.refreshed(model.model))
+        key, instance = model.model.key, _instance(current)
+        if instance is None or not self.has_less_context(current, context_length):
+            return
+        settings = {name: instance.config[name] for name in LOAD_SETTINGS if name in instance.config}
+        kept_for_ever = key not in self._explicit and instance.remaining_ttl_seconds is None
+        await self.unload(current.model)
+        try:
+            await self._load(model, context_length, settings)
+        except LMStudioError as e:
+            before = instance.context_length
+            logger.warning(
+                "%s could not be loaded with a context of %d tokens, and is loaded with %d again: %s",
+                key,
+                context_length,
+                before,
+                e,
+            )
+            await self._load(model, before, settings)
+            self._granted[key] = _Granted(context_length, before)
+        if kept_for_ever:
+            self._explicit.discard(key)
 
     async def load_on_demand(self, model: Resolution, ttl: Mapping[str, int], keep_seconds: float) -> bool:
         """Load a model as LM Studio does on demand, so that its time to live and its eviction rule for it.
@@ -99,6 +166,18 @@ class Loader:
             self._explicit.discard(model.key)
         finally:
             self._catalog.invalidate()
+
+
+def _instance(model: Resolution) -> Instance | None:
+    """Return the instance that answers for an id: the one that has it, else the first."""
+    instances = model.model.instances
+    return next((instance for instance in instances if instance.id == model.id), next(iter(instances), None))
+
+
+def _context_length(model: Resolution) -> int | None:
+    """Return the context length that a model is loaded with; None if it is not, or LM Studio does not tell."""
+    instance = _instance(model)
+    return None if instance is None else instance.context_length
 
 
 def _ends_before(model: Model, seconds: float) -> bool:

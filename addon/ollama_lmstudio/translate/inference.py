@@ -14,6 +14,7 @@ from ..ollama.requests import ChatRequest, GenerateRequest
 from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
 from . import compact_json, loading
+from .context_advice import with_advice
 from .counts import count_prompt
 from .line_format import LineFormat
 from .metrics import Timings
@@ -170,7 +171,7 @@ def _translator(
         think_tags=_think_tags(inference, path),
         context=context,
         count_prompt=count,
-        scrub=lambda text: scrub(text, services.secrets),
+        scrub=lambda text: with_advice(scrub(text, services.secrets), services),
     )
     timings = Timings(started_ns=started_ns, forwarded=now, load=now - started_ns)
     return Translator(inference.line_format, request.model, response_options, timings, options)

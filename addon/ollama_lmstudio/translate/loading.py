@@ -10,33 +10,41 @@ from ..lifetimes import LoadTerms
 from ..ollama.durations import KeepAlive
 from ..outcomes import Call
 from ..services import Services
+from .context_advice import log_if_cut
 from .models import ResolvedModel
 
 MAX_TTL_SECONDS = 2_147_483
 """The longest `ttl` that is safe: a timer of Node's of more than 2^31-1 ms fires at once."""
 
 
-def terms(options: Mapping[str, Any], services: Services) -> LoadTerms:
+def terms(resolved: ResolvedModel, options: Mapping[str, Any], services: Services) -> LoadTerms:
     """Return how a model is to be loaded for a request with these options."""
-    return LoadTerms(services.settings.load_timeout_seconds, context_length(options, services))
+    settings = services.settings
+    asked = _num_ctx(options) if settings.num_ctx != "ignore" else 0
+    wanted = asked or settings.context_length
+    # LM Studio loads with more than a model can use, if it is asked to.
+    wanted = min(wanted, resolved.model.max_context_length or wanted)
+    return LoadTerms(settings.load_timeout_seconds, wanted or None, bool(asked) and settings.num_ctx == "grow")
+
+
+def _num_ctx(options: Mapping[str, Any]) -> int:
+    """Return the request's `num_ctx` as Ollama reads it; 0 if it has none."""
+    num_ctx = options.get("num_ctx")
+    if isinstance(num_ctx, bool) or not isinstance(num_ctx, int | float):
+        return 0
+    return int(num_ctx) if 0 < num_ctx < math.inf else 0
 
 
 async def load(
     resolved: ResolvedModel, keep_alive: KeepAlive | None, options: Mapping[str, Any], services: Services
 ) -> None:
     """Load a model, for a request that asks for nothing else."""
-    await services.lifetimes.load(resolved, keep_alive, ttl(keep_alive), terms(options, services))
+    await services.lifetimes.load(resolved, keep_alive, ttl(keep_alive), terms(resolved, options, services))
 
 
 async def prepare(resolved: ResolvedModel, options: Mapping[str, Any], services: Services) -> None:
     """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for."""
-    await services.lifetimes.prepare(resolved, terms(options, services))
-
-
-def context_length(options: Mapping[str, Any], services: Services) -> int | None:
-    """Return the request's `num_ctx`, if the option `num_ctx` says that loads use it."""
-    num_ctx = options.get("num_ctx")
-    return num_ctx if services.settings.num_ctx == "load" and isinstance(num_ctx, int) and num_ctx > 0 else None
+    await services.lifetimes.prepare(resolved, terms(resolved, options, services))
 
 
 def ttl(keep_alive: KeepAlive | None) -> dict[str, int]:
@@ -56,9 +64,13 @@ def acquire(
     """Return the call with its model acquired until the call is released, and a way to load the model."""
 
     async def reload() -> None:
-        await services.lifetimes.ensure_loaded(resolved, terms(options, services))
+        await services.lifetimes.ensure_loaded(resolved, terms(resolved, options, services))
+
+    def release() -> None:
+        services.lifetimes.release(resolved.model)
+        log_if_cut(call, resolved, services)
 
     services.lifetimes.acquire(resolved.model, keep_alive)
-    call.release = lambda: services.lifetimes.release(resolved.model)
+    call.release = release
     call.reload = reload
     return call
