@@ -6,11 +6,12 @@ its help and the function that parses the user's text. `parse()` runs the table.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
 MAX_PORT = 65535
 EVERYWHERE = "0.0.0.0"
-ANYWHERE = (EVERYWHERE, "::")
+EVERYWHERE_6 = "::"
+ANYWHERE = (EVERYWHERE, EVERYWHERE_6)
 # The names by which a server on this machine may be reached. The unspecified addresses lead to it as well.
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
 LOOPS = "lmstudio_url is this bridge's own address: {}"
@@ -49,6 +51,11 @@ class Listen:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the address."""
         return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+    @property
+    def local(self) -> Listen:
+        """The address by which this machine reaches the server."""
+        return Listen("127.0.0.1", self.port) if self.host in (*ANYWHERE, "localhost") else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -124,22 +131,19 @@ class Option:
 
 
 def parse_listen(text: str) -> Listen:
-    """Parse `host:port`, `[v6]:port`, `:port` or `port`."""
+    """Parse `host:port`, `[v6]:port`, `:port` or `port`; an IPv6 address is brought to its shortest form."""
     text = text.strip()
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
+    is_host = bool(re.fullmatch(r"[\w.-]*", host))
+    if ":" in host:
+        with suppress(ValueError):
+            host = str(ipaddress.IPv6Address(host))
+            is_host = True
     is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= MAX_PORT
-    if not is_port or not (re.fullmatch(r"[\w.-]*", host) or _is_ipv6(host)):
+    if not (is_host and is_port):
         raise ValueError(f"{text!r} is not host:port")
     return Listen(host or EVERYWHERE, int(port))
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except OSError:
-        return False
-    return True
 
 
 def parse_url(text: str) -> Upstream:
@@ -231,7 +235,14 @@ def environment(names: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("listen", str, "0.0.0.0:11434", "Address to serve on.", parse_listen, metavar="HOST:PORT"),
+    Option(
+        "listen",
+        str,
+        "0.0.0.0:11434",
+        "Address to serve on; `[::]:11434` is every address of IPv4 and IPv6.",
+        parse_listen,
+        metavar="HOST:PORT",
+    ),
     Option(
         "lmstudio_url",
         str,

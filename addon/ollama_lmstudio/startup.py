@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 from mitmproxy import ctx, exceptions
@@ -53,13 +54,13 @@ def add_options(loader: Loader) -> None:
     loader.add_option(DOCTOR, bool, False, "Examine LM Studio, the port, the access and the state directory, and end.")
 
 
-async def is_ollama(port: int) -> bool:
-    """Return whether an Ollama server, or a bridge like this one, answers on a port of this machine."""
+async def is_ollama(address: options.Listen) -> bool:
+    """Return whether an Ollama server, or a bridge like this one, answers on an address of this machine."""
     try:
         async with asyncio.timeout(PORT_SECONDS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(address.host, address.port)
             try:
-                writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 await reader.readuntil(b"Ollama is running")
             finally:
                 writer.close()
@@ -75,7 +76,7 @@ class Startup:
         self._failure_log = servers.FailureLog(self._server_failed)
         self._starting = True
         self._failed: list[str] = []
-        self._port = 0
+        self._listen = options.Listen("", 0)
         self._mode = ""
         self._demo_socket: socket.socket | None = None
         self._demo_port = 0
@@ -107,7 +108,7 @@ class Startup:
         if not self._is_our_choice() and (address := servers.reverse_address()) is not None:
             return options.Listen(address[0] or options.EVERYWHERE, address[1] or given.port)
         host, port = ctx.options.listen_host, ctx.options.listen_port
-        return options.Listen(host or given.host, given.port if port is None else port)
+        return options.Listen((host or given.host).strip("[]"), given.port if port is None else port)
 
     def _is_our_choice(self) -> bool:
         """Whether the mode is mitmproxy's default or the one that this object has set, not the user's."""
@@ -134,7 +135,7 @@ class Startup:
         # In mitmweb's list, the comment says more than the path of the call to LM Studio.
         if "web_columns" in ctx.options and list(ctx.options.web_columns) == list(ctx.options.default("web_columns")):
             changes["web_columns"] = WEB_COLUMNS
-        self._port = settings.listen.port
+        self._listen = settings.listen
         if changes:
             ctx.options.update(**changes)
 
@@ -190,11 +191,11 @@ class Startup:
     async def _report_failure(self, message: str) -> str:
         """Log why a server does not run, naming an Ollama server that has the port; return what was logged."""
         port = servers.failures().get(message)
-        if port and port == self._port and await is_ollama(port):
+        if port and port == self._listen.port and await is_ollama(self._listen.local):
             message += (
                 f"\nAn Ollama server, or another bridge like this one, answers on port {port} already. "
                 f"Stop it, or serve on another port: "
-                f"--set listen=127.0.0.1:{port + 1}"
+                f"--set listen={replace(self._listen.local, port=port + 1)}"
             )
         logger.error("%s", message)
         return message
@@ -230,8 +231,13 @@ class Startup:
 
 
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
-    """Return mitmproxy's mode."""
-    return f"reverse:{upstream.origin}@{settings.listen}"
+    """Return mitmproxy's mode.
+
+    It takes an IPv6 address without brackets. Its sockets of IPv6 have no IPv4, so that every address of both is told
+    as no address.
+    """
+    host, port = settings.listen.host, settings.listen.port
+    return f"reverse:{upstream.origin}@{'' if host == options.EVERYWHERE_6 else host}:{port}"
 
 
 def _exit(status: int | str) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
+from tests.wire.conftest import CHAT, HI, ROOT, START_SECONDS, Proxy, StartProxy, content_of, free_port, ndjson
 
 from ollama_lmstudio.sim import Sim, content, sleep
 
@@ -29,7 +30,7 @@ def chat(proxy: Proxy) -> str:
 
 
 @contextlib.contextmanager
-def taken(port: int, answer: bytes | None = None) -> Iterator[None]:
+def taken(port: int, answer: bytes | None = None, host: str = "127.0.0.1") -> Iterator[None]:
     """Take a port of this machine, if nobody has it; what listens gives one answer to every GET, if any."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +50,11 @@ def taken(port: int, answer: bytes | None = None) -> Iterator[None]:
                 sock.listen()
             yield
         return
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -124,6 +129,49 @@ def test_a_mode_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> Non
     assert "everybody on this network" not in proxy.log
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", listen), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts"),
+    [
+        ({"listen": "[::1]:{}"}, ["::1"]),
+        ({"listen": "[::]:{}"}, ["::1", "127.0.0.1"]),
+        ({"listen_host": "::", "listen_port": "{}"}, ["::1", "127.0.0.1"]),
+        ({"listen": "[0:0:0:0:0:0:0:1]:{}"}, ["::1"]),
+    ],
+)
+def test_ipv6(sim: Sim, start_proxy: StartProxy, settings: dict[str, str], hosts: list[str]) -> None:
+    port = free_port()
+    proxy = start_proxy(sim.url, options={name: text.format(port) for name, text in settings.items()}, wait=False)
+    proxy.wait_for_log(r"\d+ models at")
+    for host in hosts:
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        with proxy.client(base_url=url) as client:
+            assert client.get("/api/version").json() == {"version": "0.33.0"}
+            body = {"model": CHAT, "messages": HI}
+            assert content_of(ndjson(client.post("/api/chat", json=body))) == "You said: hi"
+    if "127.0.0.1" not in hosts:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 1)
+    assert "Traceback" not in proxy.log
+
+
+def test_ipv6_with_the_command_line_tool(sim: Sim, tmp_path: Path) -> None:
+    proxy = Proxy(sim.url)
+    given = ("--listen", f"[::1]:{proxy.port}", "--lmstudio-url", sim.url, "--state-dir", str(tmp_path))
+    proxy.command = [sys.executable, "-m", "ollama_lmstudio", *given]
+    proxy.url = f"http://[::1]:{proxy.port}"
+    with proxy:
+        assert chat(proxy) == "You said: hi"
+
+
+def test_an_ipv6_address_that_is_taken(sim: Sim) -> None:
+    proxy = Proxy(sim.url)
+    proxy.command = [part.replace("listen=127.0.0.1", "listen=[::1]") for part in proxy.command]
+    with taken(proxy.port, b"Ollama is running", "::1"):
+        proxy.start(wait=False)
+        assert proxy.process.wait(START_SECONDS) == 1
+    proxy.wait_for_log(rf"An Ollama server, or another bridge.*--set listen=\[::1\]:{proxy.port + 1}")
 
 
 def test_an_address_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:
