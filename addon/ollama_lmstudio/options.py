@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ EVERYWHERE_6 = "::"
 ANYWHERE = (EVERYWHERE, EVERYWHERE_6)
 # The names by which a server on this machine may be reached. The unspecified addresses lead to it as well.
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
+# How the paths of LM Studio's APIs begin, the longest first. Most clients want `/v1` in an address of OpenAI's API.
+API_PATHS = ("/api/v1", "/api/v0", "/v1")
 LOOPS = "lmstudio_url is this bridge's own address: {}"
 # RFC 9110 4.2: the port of a URL without one.
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -69,6 +71,8 @@ class Upstream:
     host: str
     port: int
     prefix: str = ""
+    removed: str = field(default="", compare=False)
+    """What was taken off the end of the path: the beginning of one of LM Studio's APIs, as other clients need it."""
 
     @property
     def authority(self) -> str:
@@ -147,7 +151,7 @@ def parse_listen(text: str) -> Listen:
 
 
 def parse_url(text: str) -> Upstream:
-    """Parse LM Studio's address; a trailing slash does not matter."""
+    """Parse LM Studio's address; a trailing slash does not matter, nor the beginning of one of its APIs at the end."""
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -159,11 +163,14 @@ def parse_url(text: str) -> Upstream:
         raise ValueError("the URL must not hold a password: use lmstudio_token")
     if parts.query or parts.fragment:
         raise ValueError(f"{text!r} must end with a path")
+    path = parts.path.rstrip("/")
+    removed = next((api for api in API_PATHS if path.endswith(api)), "")
     return Upstream(
         parts.scheme,
         parts.hostname,
         DEFAULT_PORTS[parts.scheme] if port is None else port,
-        parts.path.rstrip("/"),
+        path.removesuffix(removed).rstrip("/"),
+        removed,
     )
 
 
@@ -247,7 +254,7 @@ OPTIONS: tuple[Option, ...] = (
         "lmstudio_url",
         str,
         "http://localhost:1234",
-        "LM Studio's server; https and a path prefix work.",
+        "LM Studio's server; https and a path prefix work, and `/v1` at the end is taken off.",
         parse_url,
         metavar="URL",
     ),

@@ -80,6 +80,7 @@ class Startup:
         self._mode = ""
         self._demo_socket: socket.socket | None = None
         self._demo_port = 0
+        self._told_of = ""
         self._demo: Any = None
         # Not cancelled by `stop`: the demo's server is stopped in one of them.
         self._tasks = Tasks()
@@ -94,6 +95,7 @@ class Startup:
         """Return the address of LM Studio; with `demo`, that of the stand-in, whose port is reserved here."""
         if not settings.demo:
             self._close_demo()
+            self._report_removed(settings.lmstudio_url)
             return settings.lmstudio_url
         if self._demo_socket is None and self._demo is None:
             self._demo_socket = socket.socket()
@@ -102,6 +104,14 @@ class Startup:
             self._demo_socket.listen()
             self._demo_port = self._demo_socket.getsockname()[1]
         return options.Upstream("http", "127.0.0.1", self._demo_port)
+
+    def _report_removed(self, upstream: options.Upstream) -> None:
+        """Log, once for an address, that its path has been cut."""
+        if upstream.removed and str(upstream) != self._told_of:
+            self._told_of = str(upstream)
+            logger.info(
+                "lmstudio_url is the address of LM Studio's server, without %s: using %s", upstream.removed, upstream
+            )
 
     def listening(self, given: options.Listen) -> options.Listen:
         """Return the address that is served on: mitmproxy's own options win over `listen`."""

@@ -18,9 +18,20 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, ROOT, START_SECONDS, Proxy, StartProxy, content_of, free_port, ndjson
+from tests.wire.conftest import (
+    CHAT,
+    HI,
+    ROOT,
+    START_SECONDS,
+    Proxy,
+    StartProxy,
+    content_of,
+    free_port,
+    models,
+    ndjson,
+)
 
-from ollama_lmstudio.sim import Sim, content, sleep
+from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 
 
 def chat(proxy: Proxy) -> str:
@@ -163,6 +174,52 @@ def test_ipv6_with_the_command_line_tool(sim: Sim, tmp_path: Path) -> None:
     proxy.url = f"http://[::1]:{proxy.port}"
     with proxy:
         assert chat(proxy) == "You said: hi"
+
+
+class _SimAt(Sim):
+    """A stand-in that serves on an address of choice."""
+
+    at: tuple[str, int]
+
+    async def start(self, host: str = "", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        await super().start(*self.at, sock=sock)
+
+
+@contextlib.contextmanager
+def sim_at(host: str, port: int) -> Iterator[Sim]:
+    """Serve a stand-in on an address."""
+    thread = SimThread()
+    thread.sim = sim = _SimAt(models())
+    sim.at = (host, port)
+    with thread:
+        yield sim
+
+
+def test_localhost_is_dialled_on_ipv4_first_and_then_on_ipv6(start_proxy: StartProxy) -> None:
+    port = free_port()
+    with sim_at("::1", port) as second:
+        with sim_at("127.0.0.1", port) as first:
+            proxy = start_proxy(f"http://localhost:{port}")
+            proxy.wait_for_log(r"\d+ models at")
+            assert chat(proxy) == "You said: hi"
+            assert {request.header("host") for request in first.requests} == {f"localhost:{port}"}
+            assert not second.requests
+        with proxy.client() as client:
+            assert client.get("/health").status_code == 200
+        assert chat(proxy) == "You said: hi"
+        assert {"/api/v1/models", "/v1/chat/completions"} <= {request.path for request in second.requests}
+        assert {request.header("host") for request in second.requests} == {f"localhost:{port}"}
+
+
+@pytest.mark.parametrize("path", ["/v1", "/api/v1/", "/api/v0"])
+def test_the_path_of_an_api_is_taken_off_lmstudios_address(sim: Sim, start_proxy: StartProxy, path: str) -> None:
+    proxy = start_proxy(sim.url + path)
+    proxy.wait_for_log(rf"\d+ models at {sim.url}\.")
+    with proxy.client() as client:
+        assert client.get("/api/tags").json()["models"]
+    assert chat(proxy) == "You said: hi"
+    told = f"lmstudio_url is the address of LM Studio's server, without {path.rstrip('/')}: using {sim.url}"
+    assert " ".join(proxy.log.split()).count(told) == 1
 
 
 def test_an_ipv6_address_that_is_taken(sim: Sim) -> None:
