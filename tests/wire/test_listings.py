@@ -413,10 +413,11 @@ def test_without_the_key(guarded: tuple[Proxy, Sim, Path], headers: dict[str, st
         for path, error in (
             ("/v1/models", openai),
             ("/v1/messages", {"type": "authentication_error", "message": "unauthorized"}),
-            ("/api/v0/models", {**openai, "type": "invalid_request"}),
+            ("/api/v0/models", {"type": "invalid_request", "message": "unauthorized", "param": None}),
         ):
             response = client.get(path)
-            assert (response.status_code, response.json()["error"]) == (401, error)
+            assert response.status_code == 401
+            assert response.json()["error"].items() >= error.items()
         assert client.post("/api/chat", json={"model": CHAT, "messages": HI}).status_code == 401
         large = client.post("/api/chat", content=b" " * 1_000_000)
         assert (large.status_code, large.text) == (401, '{"error":"unauthorized"}')
