@@ -141,12 +141,13 @@ def test_the_doctor_looks_at_what_mitmproxy_is_told(tmp_path: Path) -> None:
         ("-p", str(port), "--listen-host", "127.0.0.1"),
         ("--set", f"listen=127.0.0.1:{port}"),
         ("--listen", f"127.0.0.1:{other}", "--listen-port", str(port)),
+        ("--listen", f"[::1]:{port}"),
     ):
         done = doctor(*state, *given, "--set", f"confdir={tmp_path}")
         assert (done.returncode, done.stderr) == (0, "")
         found = done.stdout
         assert f"port {port} is free" in found
-        assert f"127.0.0.1:{port} is reached from this machine only" in found
+        assert re.search(rf"(127\.0\.0\.1|\[::1\]):{port} is reached from this machine only", found)
         assert "it lists 5 models" in found
         # The report is everything that is written.
         assert re.fullmatch(r"(?: *(?:ok|note): [^\n]+\n)+", found)

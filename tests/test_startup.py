@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from mitmproxy import ctx
 from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
 from tests.internals.helpers import master_with
 from tests.wire.conftest import free_port
 
@@ -40,7 +41,7 @@ async def is_ollama(*parts: bytes, silent: bool = False) -> bool:
             writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1") as server:
-        return await startup.is_ollama(server.sockets[0].getsockname()[1])
+        return await startup.is_ollama(options.Listen(*server.sockets[0].getsockname()))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_an_ollama_server_is_known(parts: list[bytes], found: bool) -> None:
 def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "PORT_SECONDS", 0.05)
     assert not asyncio.run(is_ollama(silent=True))
-    assert not asyncio.run(startup.is_ollama(free_port()))
+    assert not asyncio.run(startup.is_ollama(options.Listen("127.0.0.1", free_port())))
 
 
 @pytest.mark.parametrize("is_ollama", [True, False])
@@ -70,11 +71,11 @@ def test_a_port_that_is_taken_while_it_runs(
 ) -> None:
     """The user gives another address to a proxy that serves: it goes on, and says what is wrong."""
 
-    async def ask(port: int) -> bool:
-        asked.append(port)
+    async def ask(address: options.Listen) -> bool:
+        asked.append(address)
         return is_ollama
 
-    asked: list[int] = []
+    asked: list[options.Listen] = []
     logged = asyncio.Event()
     errors: list[str] = []
 
@@ -87,7 +88,7 @@ def test_a_port_that_is_taken_while_it_runs(
 
     async def scenario(port: int) -> None:
         start = startup.Startup()
-        monkeypatch.setattr(start, "_port", port)
+        monkeypatch.setattr(start, "_listen", options.Listen("0.0.0.0", port))
         monkeypatch.setattr(start, "_starting", False)
         start.watch_log()
         try:
@@ -107,7 +108,7 @@ def test_a_port_that_is_taken_while_it_runs(
     (message,) = errors
     assert f"failed to listen on 127.0.0.1:{port} with" in message
     assert ("An Ollama server, or another bridge like this one" in message) is is_ollama
-    assert asked == [port]
+    assert asked == [options.Listen("127.0.0.1", port)]
     assert not caplog.records, "mitmproxy's own record is not shown as well"
 
 
@@ -144,6 +145,12 @@ def test_the_doctor_ends_the_process(
     assert capsys.readouterr().out == "".join(f"{finding}\n" for finding in found or [])
 
 
-def test_the_mode() -> None:
-    settings = cast(Any, SimpleNamespace(listen=options.Listen("::1", 5)))
-    assert startup.mode_spec(settings, options.parse_url("https://h/x")) == "reverse:https://h:443@[::1]:5"
+@pytest.mark.parametrize(
+    ("listen", "host"), [("127.0.0.1:5", "127.0.0.1"), ("[::1]:5", "::1"), ("[::]:5", ""), ("5", "0.0.0.0")]
+)
+def test_the_mode(listen: str, host: str) -> None:
+    settings = cast(Any, SimpleNamespace(listen=options.parse_listen(listen)))
+    spec = startup.mode_spec(settings, options.parse_url("https://h/x"))
+    assert spec == f"reverse:https://h:443@{host}:5"
+    mode = ProxyMode.parse(spec)
+    assert (mode.listen_host("not this"), mode.listen_port()) == (host, 5)

@@ -20,6 +20,8 @@ from .inspect.commands import Commands
 from .inspect.summary import label
 from .inspect.views import Views
 from .internals import connections, headers, interface
+from .internals.localhost import LocalhostOrder
+from .lmstudio.localhost import ADDRESSES
 
 # mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
 SILENCE_SECONDS = 3600
@@ -34,6 +36,7 @@ class OllamaBridge:
         self._bridge = Bridge(label)
         self._exchanges = Exchanges(self._bridge)
         self._error_pages = connections.ErrorPages()
+        self._localhost = LocalhostOrder(ADDRESSES)
         self._start = startup.Startup()
         self.addons = [Views(), Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
 
@@ -63,6 +66,7 @@ class OllamaBridge:
     def running(self) -> None:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
         self._bridge.is_serving = True
+        self._localhost.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
 
@@ -75,6 +79,7 @@ class OllamaBridge:
         if busy:
             ctx.master.addons.add(Remaining(self._exchanges))
         self._bridge.stop()
+        self._localhost.remove()
         self._error_pages.remove()
 
     # The life of a flow

@@ -6,12 +6,13 @@ its help and the function that parses the user's text. `parse()` runs the table.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,9 +23,12 @@ APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
 MAX_PORT = 65535
 EVERYWHERE = "0.0.0.0"
-ANYWHERE = (EVERYWHERE, "::")
+EVERYWHERE_6 = "::"
+ANYWHERE = (EVERYWHERE, EVERYWHERE_6)
 # The names by which a server on this machine may be reached. The unspecified addresses lead to it as well.
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
+# How the paths of LM Studio's APIs begin, the longest first. Most clients want `/v1` in an address of OpenAI's API.
+API_PATHS = ("/api/v1", "/api/v0", "/v1")
 LOOPS = "lmstudio_url is this bridge's own address: {}"
 # RFC 9110 4.2: the port of a URL without one.
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -50,6 +54,11 @@ class Listen:
         """Whether only this machine can reach the address."""
         return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
 
+    @property
+    def local(self) -> Listen:
+        """The address by which this machine reaches the server."""
+        return Listen("127.0.0.1", self.port) if self.host in (*ANYWHERE, "localhost") else self
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -62,6 +71,8 @@ class Upstream:
     host: str
     port: int
     prefix: str = ""
+    removed: str = field(default="", compare=False)
+    """What was taken off the end of the path: the beginning of one of LM Studio's APIs, as other clients need it."""
 
     @property
     def authority(self) -> str:
@@ -125,26 +136,23 @@ class Option:
 
 
 def parse_listen(text: str) -> Listen:
-    """Parse `host:port`, `[v6]:port`, `:port` or `port`."""
+    """Parse `host:port`, `[v6]:port`, `:port` or `port`; an IPv6 address is brought to its shortest form."""
     text = text.strip()
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
+    is_host = bool(re.fullmatch(r"[\w.-]*", host))
+    if ":" in host:
+        with suppress(ValueError):
+            host = str(ipaddress.IPv6Address(host))
+            is_host = True
     is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= MAX_PORT
-    if not is_port or not (re.fullmatch(r"[\w.-]*", host) or _is_ipv6(host)):
+    if not (is_host and is_port):
         raise ValueError(f"{text!r} is not host:port")
     return Listen(host or EVERYWHERE, int(port))
 
 
-def _is_ipv6(host: str) -> bool:
-    try:
-        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except OSError:
-        return False
-    return True
-
-
 def parse_url(text: str) -> Upstream:
-    """Parse LM Studio's address; a trailing slash does not matter."""
+    """Parse LM Studio's address; a trailing slash does not matter, nor the beginning of one of its APIs at the end."""
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -156,11 +164,14 @@ def parse_url(text: str) -> Upstream:
         raise ValueError("the URL must not hold a password: use lmstudio_token")
     if parts.query or parts.fragment:
         raise ValueError(f"{text!r} must end with a path")
+    path = parts.path.rstrip("/")
+    removed = next((api for api in API_PATHS if path.endswith(api)), "")
     return Upstream(
         parts.scheme,
         parts.hostname,
         DEFAULT_PORTS[parts.scheme] if port is None else port,
-        parts.path.rstrip("/"),
+        path.removesuffix(removed).rstrip("/"),
+        removed,
     )
 
 
@@ -232,12 +243,19 @@ def environment(names: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("listen", str, "0.0.0.0:11434", "Address to serve on.", parse_listen, metavar="HOST:PORT"),
+    Option(
+        "listen",
+        str,
+        "0.0.0.0:11434",
+        "Address to serve on; `[::]:11434` is every address of IPv4 and IPv6.",
+        parse_listen,
+        metavar="HOST:PORT",
+    ),
     Option(
         "lmstudio_url",
         str,
         "http://localhost:1234",
-        "LM Studio's server; https and a path prefix work.",
+        "LM Studio's server; https and a path prefix work, and `/v1` at the end is taken off.",
         parse_url,
         metavar="URL",
     ),

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 from mitmproxy import ctx, exceptions
@@ -57,13 +58,13 @@ def add_options(loader: Loader) -> None:
     loader.add_option(DOCTOR, bool, False, "Examine LM Studio, the port, the access and the state directory, and end.")
 
 
-async def is_ollama(port: int) -> bool:
-    """Return whether an Ollama server, or a bridge like this one, answers on a port of this machine."""
+async def is_ollama(address: options.Listen) -> bool:
+    """Return whether an Ollama server, or a bridge like this one, answers on an address of this machine."""
     try:
         async with asyncio.timeout(PORT_SECONDS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(address.host, address.port)
             try:
-                writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 await reader.readuntil(b"Ollama is running")
             finally:
                 writer.close()
@@ -79,11 +80,12 @@ class Startup:
         self._failure_log = servers.FailureLog(self._server_failed)
         self._starting = True
         self._failed: list[str] = []
-        self._port = 0
         self._reported_streaming = False
+        self._listen = options.Listen("", 0)
         self._mode = ""
         self._demo_socket: socket.socket | None = None
         self._demo_port = 0
+        self._told_of = ""
         self._demo: Any = None
         # Not cancelled by `stop`: the demo's server is stopped in one of them.
         self._tasks = Tasks()
@@ -98,6 +100,7 @@ class Startup:
         """Return the address of LM Studio; with `demo`, that of the stand-in, whose port is reserved here."""
         if not settings.demo:
             self._close_demo()
+            self._report_removed(settings.lmstudio_url)
             return settings.lmstudio_url
         if self._demo_socket is None and self._demo is None:
             self._demo_socket = socket.socket()
@@ -107,12 +110,20 @@ class Startup:
             self._demo_port = self._demo_socket.getsockname()[1]
         return options.Upstream("http", "127.0.0.1", self._demo_port)
 
+    def _report_removed(self, upstream: options.Upstream) -> None:
+        """Log, once for an address, that its path has been cut."""
+        if upstream.removed and str(upstream) != self._told_of:
+            self._told_of = str(upstream)
+            logger.info(
+                "lmstudio_url is the address of LM Studio's server, without %s: using %s", upstream.removed, upstream
+            )
+
     def listening(self, given: options.Listen) -> options.Listen:
         """Return the address that is served on: mitmproxy's own options win over `listen`."""
         if not self._is_our_choice() and (address := servers.reverse_address()) is not None:
             return options.Listen(address[0] or options.EVERYWHERE, address[1] or given.port)
         host, port = ctx.options.listen_host, ctx.options.listen_port
-        return options.Listen(host or given.host, given.port if port is None else port)
+        return options.Listen((host or given.host).strip("[]"), given.port if port is None else port)
 
     def _is_our_choice(self) -> bool:
         """Whether the mode is mitmproxy's default or the one that this object has set, not the user's."""
@@ -145,7 +156,7 @@ class Startup:
             if not self._reported_streaming:
                 self._reported_streaming = True
                 logger.warning(STREAMING_OFF)
-        self._port = settings.listen.port
+        self._listen = settings.listen
         if changes:
             ctx.options.update(**changes)
 
@@ -201,11 +212,11 @@ class Startup:
     async def _report_failure(self, message: str) -> str:
         """Log why a server does not run, naming an Ollama server that has the port; return what was logged."""
         port = servers.failures().get(message)
-        if port and port == self._port and await is_ollama(port):
+        if port and port == self._listen.port and await is_ollama(self._listen.local):
             message += (
                 f"\nAn Ollama server, or another bridge like this one, answers on port {port} already. "
                 f"Stop it, or serve on another port: "
-                f"--set listen=127.0.0.1:{port + 1}"
+                f"--set listen={replace(self._listen.local, port=port + 1)}"
             )
         logger.error("%s", message)
         return message
@@ -241,8 +252,13 @@ class Startup:
 
 
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
-    """Return mitmproxy's mode."""
-    return f"reverse:{upstream.origin}@{settings.listen}"
+    """Return mitmproxy's mode.
+
+    It takes an IPv6 address without brackets. Its sockets of IPv6 have no IPv4, so that every address of both is told
+    as no address.
+    """
+    host, port = settings.listen.host, settings.listen.port
+    return f"reverse:{upstream.origin}@{'' if host == options.EVERYWHERE_6 else host}:{port}"
 
 
 def _exit(status: int | str) -> None:

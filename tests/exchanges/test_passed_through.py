@@ -27,7 +27,16 @@ def passed(exchange: Exchange, **named: Any) -> None:
 
 def test_the_request_goes_on_without_what_is_between_client_and_bridge(exchange_of: MakeExchange) -> None:
     flow = flow_of(
-        "PATCH", PATH, b"{}", connection="close", origin="http://app", if_none_match="x", x_own="1", x_api_key="key"
+        "PATCH",
+        PATH,
+        b"{}",
+        connection="close, X-Hop,,x-other ",
+        x_hop="1",
+        x_other="2",
+        origin="http://app",
+        if_none_match="x",
+        x_own="1",
+        x_api_key="key",
     )
     exchange = exchange_of(flow)
     passed(exchange)
@@ -50,7 +59,9 @@ def test_the_body_passes_through(exchange_of: MakeExchange, version: str, chunke
     exchange = exchange_of(flow_of(path=PATH, version=version))
     exchange.cors_headers = (("Access-Control-Allow-Origin", "http://app"),)
     passed(exchange, release=lambda: released.append(1))
-    headers = http.Headers(EVENTS.fields, x_own="1", access_control_allow_origin="*", keep_alive="5")
+    headers = http.Headers(
+        EVENTS.fields, x_own="1", access_control_allow_origin="*", keep_alive="5", connection="X-Hop", x_hop="1"
+    )
     headers["transfer-encoding" if chunked else "content-length"] = "chunked" if chunked else "5000"
     answer(exchange, headers=headers)
     if not chunked:
@@ -60,7 +71,8 @@ def test_the_body_passes_through(exchange_of: MakeExchange, version: str, chunke
     assert exchange.flow.response is not None
     found = dict(exchange.flow.response.headers)
     assert (found["x-own"], found["Access-Control-Allow-Origin"]) == ("1", "http://app")
-    assert "keep-alive" not in found
+    assert not {"keep-alive", "x-hop"}.intersection(found)
+    assert found["X-Accel-Buffering"] == "no"
     assert ("Transfer-Encoding" in found) is (chunked and version == "HTTP/1.1")
     assert (found.get("Connection") == "close") is (version == "HTTP/1.0")
     assert written(exchange, b"data: 1\n\n", b"", b"data: 2\n\n") == [b"data: 1\n\n", b"data: 2\n\n"]

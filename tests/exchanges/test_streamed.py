@@ -77,6 +77,7 @@ def test_the_head_of_the_response(exchange_of: MakeExchange, hold: MakeHolding) 
     assert headers.pop("Date")
     assert headers == {
         "Content-Type": "application/x-ndjson",
+        "X-Accel-Buffering": "no",
         "Access-Control-Allow-Origin": "*",
         "Transfer-Encoding": "chunked",
     }

@@ -11,7 +11,18 @@ from typing import Any
 import httpx
 import pytest
 from mitmproxy.net import encoding as encoding_of_mitmproxy
-from tests.wire.conftest import CHAT, DOWNLOADABLE, EMBEDDER, HI, THINKING, VISION, Proxy, StartProxy, models
+from tests.wire.conftest import (
+    CHAT,
+    DOWNLOADABLE,
+    EMBEDDER,
+    HI,
+    THINKING,
+    VISION,
+    Proxy,
+    StartProxy,
+    models,
+    post_bytes,
+)
 
 from ollama_lmstudio.exchanges.compression import MAX_BYTES
 from ollama_lmstudio.sim import Sim, SimThread
@@ -24,8 +35,8 @@ MADE_UP = re.compile(
     rb'"(?:\w+_)?id": ?"[^"]*"|"system_fingerprint": ?"[^"]*"|"(?:created|c\w+ed_at)": ?\d+'
     rb'|"time_to[^,]*|"tokens_per[^,]*'
 )
-# What differs from one transport to the next.
-TRANSPORT = {"date", "connection", "keep-alive", "transfer-encoding", "etag", "content-length"}
+# What differs from one transport to the next, or is said to one of them.
+TRANSPORT = {"date", "connection", "keep-alive", "transfer-encoding", "etag", "content-length", "x-accel-buffering"}
 
 
 def both(
@@ -86,6 +97,34 @@ def test_a_stream_flows(client: httpx.Client, sim: Sim) -> None:
     with client.stream("POST", CHATS, json={"model": CHAT, "messages": HI, "stream": True}) as response:
         times = [time.monotonic() for _ in response.iter_raw()]
     assert times[-1] - times[0] > 0.2
+
+
+def test_nginx_is_told_not_to_hold_streams_back(client: httpx.Client, sim: Sim) -> None:
+    def told(path: str, **body: Any) -> str | None:
+        response = client.post(path, json={"model": CHAT, **body})
+        assert response.status_code == 200
+        found: str | None = response.headers.get("x-accel-buffering")
+        return found
+
+    for stream in (True, False):
+        wanted = "no" if stream else None
+        assert told("/api/chat", messages=HI, stream=stream) == wanted
+        assert told("/api/generate", prompt="hi", stream=stream) == wanted
+        assert told("/api/pull", stream=stream) == wanted
+        assert told(CHATS, messages=HI, stream=stream) == wanted
+        assert told("/v1/responses", input="hi", stream=stream) == wanted
+        assert told(MESSAGES, messages=HI, max_tokens=9, stream=stream) == wanted
+        assert told("/api/v1/chat", input="hi", stream=stream) == wanted
+
+
+def test_headers_that_the_request_names_in_connection_are_for_this_hop_only(proxy: Proxy, sim: Sim) -> None:
+    headers = "Connection: close, X-Hop, x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Own: 3\r\n"
+    for path, body in ((CHATS, {"messages": HI}), ("/v1/nothing", {}), ("/api/v0/models", {})):
+        sim.clear()
+        proxy.raw(post_bytes(path, {"model": CHAT, **body}, headers=headers))
+        (request,) = sim.requests
+        assert [request.header(name) for name in ("x-hop", "x-other", "x-own")] == [None, None, "3"]
+        assert request.header("connection") in (None, "keep-alive")
 
 
 def test_an_upload_in_chunks(client: httpx.Client, sim: Sim) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +18,20 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, free_port, ndjson
+from tests.wire.conftest import (
+    CHAT,
+    HI,
+    ROOT,
+    START_SECONDS,
+    Proxy,
+    StartProxy,
+    content_of,
+    free_port,
+    models,
+    ndjson,
+)
 
-from ollama_lmstudio.sim import Sim, content, sleep
+from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 
 
 def chat(proxy: Proxy) -> str:
@@ -29,7 +41,7 @@ def chat(proxy: Proxy) -> str:
 
 
 @contextlib.contextmanager
-def taken(port: int, answer: bytes | None = None) -> Iterator[None]:
+def taken(port: int, answer: bytes | None = None, host: str = "127.0.0.1") -> Iterator[None]:
     """Take a port of this machine, if nobody has it; what listens gives one answer to every GET, if any."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +61,11 @@ def taken(port: int, answer: bytes | None = None) -> Iterator[None]:
                 sock.listen()
             yield
         return
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -124,6 +140,95 @@ def test_a_mode_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> Non
     assert "everybody on this network" not in proxy.log
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", listen), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts"),
+    [
+        ({"listen": "[::1]:{}"}, ["::1"]),
+        ({"listen": "[::]:{}"}, ["::1", "127.0.0.1"]),
+        ({"listen_host": "::", "listen_port": "{}"}, ["::1", "127.0.0.1"]),
+        ({"listen": "[0:0:0:0:0:0:0:1]:{}"}, ["::1"]),
+    ],
+)
+def test_ipv6(sim: Sim, start_proxy: StartProxy, settings: dict[str, str], hosts: list[str]) -> None:
+    port = free_port()
+    proxy = start_proxy(sim.url, options={name: text.format(port) for name, text in settings.items()}, wait=False)
+    proxy.wait_for_log(r"\d+ models at")
+    for host in hosts:
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        with proxy.client(base_url=url) as client:
+            assert client.get("/api/version").json() == {"version": "0.33.0"}
+            body = {"model": CHAT, "messages": HI}
+            assert content_of(ndjson(client.post("/api/chat", json=body))) == "You said: hi"
+    if "127.0.0.1" not in hosts:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 1)
+    assert "Traceback" not in proxy.log
+
+
+def test_ipv6_with_the_command_line_tool(sim: Sim, tmp_path: Path) -> None:
+    proxy = Proxy(sim.url)
+    given = ("--listen", f"[::1]:{proxy.port}", "--lmstudio-url", sim.url, "--state-dir", str(tmp_path))
+    proxy.command = [sys.executable, "-m", "ollama_lmstudio", *given]
+    proxy.url = f"http://[::1]:{proxy.port}"
+    with proxy:
+        assert chat(proxy) == "You said: hi"
+
+
+class _SimAt(Sim):
+    """A stand-in that serves on an address of choice."""
+
+    at: tuple[str, int]
+
+    async def start(self, host: str = "", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        await super().start(*self.at, sock=sock)
+
+
+@contextlib.contextmanager
+def sim_at(host: str, port: int) -> Iterator[Sim]:
+    """Serve a stand-in on an address."""
+    thread = SimThread()
+    thread.sim = sim = _SimAt(models())
+    sim.at = (host, port)
+    with thread:
+        yield sim
+
+
+def test_localhost_is_dialled_on_ipv4_first_and_then_on_ipv6(start_proxy: StartProxy) -> None:
+    port = free_port()
+    with sim_at("::1", port) as second:
+        with sim_at("127.0.0.1", port) as first:
+            proxy = start_proxy(f"http://localhost:{port}")
+            proxy.wait_for_log(r"\d+ models at")
+            assert chat(proxy) == "You said: hi"
+            assert {request.header("host") for request in first.requests} == {f"localhost:{port}"}
+            assert not second.requests
+        with proxy.client() as client:
+            assert client.get("/health").status_code == 200
+        assert chat(proxy) == "You said: hi"
+        assert {"/api/v1/models", "/v1/chat/completions"} <= {request.path for request in second.requests}
+        assert {request.header("host") for request in second.requests} == {f"localhost:{port}"}
+
+
+@pytest.mark.parametrize("path", ["/v1", "/api/v1/", "/api/v0"])
+def test_the_path_of_an_api_is_taken_off_lmstudios_address(sim: Sim, start_proxy: StartProxy, path: str) -> None:
+    proxy = start_proxy(sim.url + path)
+    proxy.wait_for_log(rf"\d+ models at {sim.url}\.")
+    with proxy.client() as client:
+        assert client.get("/api/tags").json()["models"]
+    assert chat(proxy) == "You said: hi"
+    told = f"lmstudio_url is the address of LM Studio's server, without {path.rstrip('/')}: using {sim.url}"
+    assert " ".join(proxy.log.split()).count(told) == 1
+
+
+def test_an_ipv6_address_that_is_taken(sim: Sim) -> None:
+    proxy = Proxy(sim.url)
+    proxy.command = [part.replace("listen=127.0.0.1", "listen=[::1]") for part in proxy.command]
+    with taken(proxy.port, b"Ollama is running", "::1"):
+        proxy.start(wait=False)
+        assert proxy.process.wait(START_SECONDS) == 1
+    proxy.wait_for_log(rf"An Ollama server, or another bridge.*--set listen=\[::1\]:{proxy.port + 1}")
 
 
 def test_an_address_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> None:

@@ -6,22 +6,30 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
+from ..lmstudio import sse
+from ..outcomes import NDJSON, Headers
 from . import display
 from .exchange import Exchange
-from .upstream import HOP_BY_HOP
+from .upstream import remove_hop_by_hop
 
 # The other server's CORS headers are for its own clients.
-NOT_FOR_CLIENTS = (*HOP_BY_HOP, "access-control-allow-origin", "access-control-allow-headers")
+NOT_FOR_CLIENTS = ("access-control-allow-origin", "access-control-allow-headers")
+STREAMS = (sse.MEDIA_TYPE, NDJSON)
+# nginx holds back what is streamed, until 4 or 8 kB have come, unless it is told not to.
+UNBUFFERED: Headers = (("X-Accel-Buffering", "no"),)
 
 
 def pass_headers(exchange: Exchange) -> None:
     """Put this bridge's CORS headers in the place of those that are between it and the other server."""
     assert exchange.flow.response is not None
     headers = exchange.flow.response.headers
+    remove_hop_by_hop(headers)
     for name in NOT_FOR_CLIENTS:
         headers.pop(name, None)
     for name, value in exchange.cors_headers:
         headers.add(name, value)
+    if headers.get("content-type", "").startswith(STREAMS):
+        headers.update(UNBUFFERED)
 
 
 def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool) -> None:

@@ -9,7 +9,7 @@ from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import display, responses, substitution
 from .collected import Collected
-from .downstream import frame_chunks
+from .downstream import UNBUFFERED, frame_chunks
 from .exchange import LAST_CHUNK, Exchange
 
 
@@ -46,7 +46,7 @@ class Streamed(Collected):
     def _begin(self) -> None:
         response = self.flow.response
         assert response is not None
-        headers = (("Content-Type", NDJSON), *responses.date(), *self.exchange.cors_headers)
+        headers = (("Content-Type", NDJSON), *responses.date(), *UNBUFFERED, *self.exchange.cors_headers)
         response.headers = http.Headers(header_fields(headers))
         frame_chunks(self.exchange, response)
         response.stream = ChunkTranslator(self.exchange, self.translation, self._fed, self._lines)

@@ -23,7 +23,7 @@ HOP_BY_HOP = (
     "upgrade",
 )
 # LM Studio's own CORS and caching are not for this bridge's clients: a 304 could not be translated.
-NOT_FOR_LM_STUDIO = (*HOP_BY_HOP, *SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method")
+NOT_FOR_LM_STUDIO = (*SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method")
 
 
 def set_body(message: http.Message, body: bytes) -> None:
@@ -44,9 +44,17 @@ def call_headers(request: http.Request) -> http.Headers:
 def passthrough_headers(request: http.Request) -> http.Headers:
     """Return a client's headers without those that are between it and this bridge."""
     headers = request.headers.copy()
+    remove_hop_by_hop(headers)
     for name in NOT_FOR_LM_STUDIO:
         headers.pop(name, None)
     return headers
+
+
+def remove_hop_by_hop(headers: http.Headers) -> None:
+    """Remove the headers that are between one hop and the next; a message's Connection header names further ones."""
+    named = [name.strip() for value in headers.get_all("connection") for name in value.split(",")]
+    for name in (*HOP_BY_HOP, *named):
+        headers.pop(name, None)
 
 
 async def send(exchange: Exchange, path: str, body: bytes, headers: http.Headers) -> None:

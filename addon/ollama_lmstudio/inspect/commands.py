@@ -142,7 +142,8 @@ class Commands:
     def _address(self) -> str:
         """Return the bridge's address for clients on this machine."""
         given = self._services().settings.listen
-        return f"http://{Listen('localhost', given.port) if given.host in ANYWHERE or given.is_loopback else given}"
+        is_localhost = given.host in ANYWHERE or (given.is_loopback and ":" not in given.host)
+        return f"http://{Listen('localhost', given.port) if is_localhost else given}"
 
 
 def _row(entry: listing.ListEntry, services: Services) -> str:

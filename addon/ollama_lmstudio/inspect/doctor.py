@@ -15,7 +15,7 @@ from .. import __version__
 from ..access import UNAUTHORIZED
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
-from ..options import DEFAULT_LISTEN_PORT, LOOPS, Settings
+from ..options import DEFAULT_LISTEN_PORT, LOOPS, Listen, Settings
 from ..services import Services
 from ..translate.models import find_aliases
 
@@ -121,27 +121,27 @@ def _loop(settings: Settings) -> Iterator[Finding]:
 
 
 async def _port(services: Services, *, serving: bool | None) -> list[Finding]:
-    port = services.settings.listen.port
-    found = []
+    listen = services.settings.listen
+    port, found = listen.port, []
     if not serving:
-        holder = await who_serves(port)
+        holder = await who_serves(listen.local)
         if serving is False and holder == FREE:
             holder = "not served: the log says why"
         verdict: Verdict = "ok" if holder in (FREE, THIS) else "problem"
         found.append(Finding(verdict, f"port {port} is {holder}"))
-    if serving and port != DEFAULT_LISTEN_PORT and await who_serves(DEFAULT_LISTEN_PORT) == OLLAMA:
+    if serving and port != DEFAULT_LISTEN_PORT and await who_serves(Listen("127.0.0.1", DEFAULT_LISTEN_PORT)) == OLLAMA:
         message = f"clients that are not told port {port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
         found.append(Finding("note", message))
     return found
 
 
-async def who_serves(port: int) -> str:
-    """Return who listens on a port of this machine."""
+async def who_serves(address: Listen) -> str:
+    """Return who listens on an address of this machine."""
     async with httpx.AsyncClient(timeout=HTTP_SECONDS, trust_env=False) as client:
         try:
-            root = await client.get(f"http://127.0.0.1:{port}/")
+            root = await client.get(f"http://{address}/")
             # The bridge asks LM Studio before it answers this one; an Ollama server answers 404 at once.
-            health = await client.get(f"http://127.0.0.1:{port}/health", timeout=HEALTH_SECONDS)
+            health = await client.get(f"http://{address}/health", timeout=HEALTH_SECONDS)
         except httpx.ConnectError:
             return FREE
         except httpx.HTTPError:

@@ -127,8 +127,11 @@ class CatalogCache:
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(_retrieve_exception)
-        # A caller that is cancelled must not cancel the read for the others.
-        return await asyncio.shield(self._reading)
+        # A caller that is cancelled must not cancel the read for the others. Of a shielded task that fails when all of
+        # them are gone, asyncio complains since Python 3.14.
+        reading = self._reading
+        await asyncio.wait([reading])
+        return reading.result()
 
     async def _read(self) -> _Listing:
         this_task = asyncio.current_task()

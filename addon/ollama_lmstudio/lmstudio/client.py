@@ -31,6 +31,7 @@ from .errors import (
     scrub_bytes,
     unexpected_success,
 )
+from .localhost import LocalhostTransport
 
 logger = logging.getLogger(__name__)
 
@@ -225,10 +226,10 @@ class Client:
             raise LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, "The connection to LM Studio has been closed.")
         if self._http is None:
             self._loop = asyncio.get_running_loop()
+            limits = httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS)
             self._http = httpx.AsyncClient(
-                verify=self._verify,
+                transport=LocalhostTransport(httpx.AsyncHTTPTransport(verify=self._verify, limits=limits)),
                 timeout=httpx.Timeout(None, connect=self._connect_timeout),
-                limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
                 follow_redirects=False,
                 trust_env=False,
             )
