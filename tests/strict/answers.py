@@ -343,11 +343,14 @@ class Shown(Strict):
     parameters: str
     template: Text
     system: Text = ""
+    renderer: Text = ""
+    parser: Text = ""
     details: Details
     messages: Annotated[list[SavedMessage], Field(min_length=1)] = []
     info: Annotated[dict[str, Any], AfterValidator(_info), Field(alias="model_info")]
     capabilities: Capabilities
     modified_at: Time
+    requires: Text = ""
 
     @model_validator(mode="after")
     def _template_tells(self) -> Self:

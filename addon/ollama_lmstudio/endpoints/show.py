@@ -48,7 +48,7 @@ def describe(
     """
     model, alias = resolved.model, resolved.alias or _NO_ALIAS
     entry = ListEntry(model, resolved.alias)
-    model_capabilities = capabilities(model, services)
+    model_capabilities = capabilities(model, services, resolved.alias)
     system = body.system or alias.system
     base = alias.target if resolved.alias else model.key
     return {
@@ -56,7 +56,11 @@ def describe(
         "modelfile": modelfile(entry.name, base, alias, system, {**alias.parameters, **(body.options or {})}),
         "parameters": parameter_lines(alias.parameters),
         "template": alias.template or _template(model_capabilities),
-        **({"system": system} if system else {}),
+        **{
+            key: value
+            for key, value in (("system", system), ("renderer", alias.renderer), ("parser", alias.parser))
+            if value
+        },
         "details": {**details(model), "parent_model": display_name(model) if resolved.alias else ""},
         **({"messages": alias.messages} if alias.messages else {}),
         "model_info": model_info(
@@ -67,6 +71,7 @@ def describe(
         ),
         "capabilities": model_capabilities,
         "modified_at": entry.modified_at,
+        **({"requires": alias.requires} if alias.requires else {}),
     }
 
 

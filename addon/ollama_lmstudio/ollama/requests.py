@@ -38,6 +38,11 @@ from .durations import KeepAlive, parse_keep_alive
 
 JSONObject = dict[str, Any]
 
+# What a model can be said to be able to do.
+CAPABILITIES = frozenset(
+    ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio", "decision", "speech")
+)
+
 _THINK_LEVELS = ("high", "medium", "low", "max")
 _MAX_TOP_LOGPROBS = 20
 
@@ -293,6 +298,7 @@ AnyValue = Annotated[Any, ANYTHING]
 Object = Annotated[JSONObject | None, OBJECT]
 Files = Annotated[dict[str, str] | None, Dictionary(STRING)]
 Images = Annotated[list[bytes], _IMAGES]
+Strings = Annotated[list[str], _STRINGS]
 Messages = Annotated[list[Message], _MESSAGES]
 MaybeKeepAlive = Annotated[KeepAlive | None, _KEEP_ALIVE]
 
@@ -502,6 +508,7 @@ class CreateRequest(_ModelRequest):
     renderer: String = ""
     parser: String = ""
     requires: String = ""
+    capabilities: Strings = field(default_factory=list)
     info: Object = None
     remote_host: String = ""
 
