@@ -11,7 +11,7 @@ from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
-from ollama_lmstudio.translate.thinking import check_thinking, think_to_lmstudio, thinks
+from ollama_lmstudio.translate.thinking import check_thinking, think_to_lmstudio, thinking_choices, thinks
 
 MakeServices = Callable[..., Services]
 
@@ -49,6 +49,15 @@ LEVELS = ReasoningOptions(("off", "low", "medium", "xhigh", "on"), "xhigh")
         (LEVELS, "low", "low"),
         (LEVELS, "high", None),
         (LEVELS, "max", "xhigh"),
+        (LEVELS, "xhigh", "xhigh"),
+        # Words that a model does not have mean its default.
+        (LEVELS, "huge", None),
+        (LEVELS, "minimal", None),
+        (OFF_ON, "xhigh", None),
+        # LM Studio's other words for on and off, and a level that its server does not take.
+        (ReasoningOptions(("Disabled", "enabled"), "enabled"), False, "none"),
+        (ReasoningOptions(("disabled", "enabled"), "disabled"), True, "medium"),
+        (ReasoningOptions(("low", "ultra"), "low"), "ultra", None),
         (ReasoningOptions(), True, None),
         (ReasoningOptions(), False, None),
     ],
@@ -86,3 +95,34 @@ def test_thinks(model: Model, others: list[Model], expected: bool | None, make_s
                 check_thinking(think, "n", model, services)
         else:
             check_thinking(think, "n", model, services)
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "choices"),
+    [
+        (None, None),
+        (ReasoningOptions(), None),
+        (ReasoningOptions(("low", "high")), None),
+        (GPT_OSS, {"values": ["low", "medium", "high"], "default": "low"}),
+        (ON_OFF, {"values": [False, True], "default": True}),
+        (OFF_ON, {"values": [False, True], "default": False}),
+        (ALWAYS, {"values": [True], "default": True}),
+        (LEVELS, {"values": [False, "low", "medium", "xhigh", True], "default": "xhigh"}),
+        (ReasoningOptions(("Disabled", "enabled"), "Enabled"), {"values": [False, True], "default": True}),
+        (ReasoningOptions(("low", "ultra"), "low"), {"values": ["low"], "default": "low"}),
+        (ReasoningOptions(("low", "ultra"), "ultra"), None),
+    ],
+)
+def test_what_is_shown_of_it(reasoning: ReasoningOptions | None, choices: dict[str, object] | None) -> None:
+    assert thinking_choices(Model("m", reasoning=reasoning)) == choices
+
+
+@pytest.mark.parametrize("think", ["huge", "", "true"])
+def test_a_word_that_no_model_has(make_services: MakeServices, think: str) -> None:
+    with pytest.raises(OllamaError) as refused:
+        check_thinking(think, "m", Model("m"), make_services(Model("m")))
+    assert (refused.value.status, f"invalid think value: {think}" in refused.value.message.replace('"', "")) == (
+        400,
+        True,
+    )
+    check_thinking(think, "m", Model("m", reasoning=ON_OFF), make_services(Model("m", reasoning=ON_OFF)))

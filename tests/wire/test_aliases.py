@@ -504,6 +504,7 @@ def test_show(client: httpx.Client) -> None:
         "messages",
         "model_info",
         "capabilities",
+        "thinking",
         "modified_at",
     ]
     assert answer["license"] == "first\nsecond"

@@ -13,6 +13,7 @@ from ..state.aliases import Alias
 from ..translate.listing import ListEntry, capabilities, context_length, details, display_name, family, parameter_count
 from ..translate.modelfile import modelfile, parameter_lines
 from ..translate.models import ResolvedModel, display_not_found, find_model
+from ..translate.thinking import thinking_choices
 
 # Not the template that is applied: LM Studio applies the model's own, and does not tell it. Clients search this text
 # for the capabilities of a model.
@@ -70,6 +71,7 @@ def describe(
             verbose=body.verbose,
         ),
         "capabilities": model_capabilities,
+        **({"thinking": choices} if (choices := thinking_choices(model)) else {}),
         "modified_at": entry.modified_at,
         **({"requires": alias.requires} if alias.requires else {}),
     }

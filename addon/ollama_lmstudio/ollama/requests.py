@@ -1,6 +1,6 @@
 """The request bodies of Ollama's endpoints, with the fields and types of its `api` package.
 
-`decode` refuses what Ollama's own decoding refuses: types, `think`, `keep_alive`, images, tool arguments. What Ollama
+`decode` refuses what Ollama's own decoding refuses: types, `keep_alive`, images, tool arguments. What Ollama
 checks later, partly after it has looked up the model, is a `check_...` method or `options.check_options`.
 """
 
@@ -43,7 +43,9 @@ CAPABILITIES = frozenset(
     ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio", "decision", "speech")
 )
 
-_THINK_LEVELS = ("high", "medium", "low", "max")
+THINK_LEVELS = ("high", "medium", "low", "max")
+"""The words of `think` that every model takes. Since 0.34 a model can have words of its own."""
+
 _MAX_TOP_LOGPROBS = 20
 
 
@@ -132,8 +134,6 @@ def _think(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise errors.invalid_think_type()
-    if value not in _THINK_LEVELS:
-        raise errors.invalid_think_value(value)
     return value
 
 
