@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, GPT_OSS, HI, THINKING, StartProxy, ndjson
+from tests.wire.conftest import CHAT, EMBEDDER, GPT_OSS, HI, THINKING, StartProxy, ndjson
 
 from ollama_lmstudio.sim import LEVELS_REASONING, Sim, SimModel, SimThread
 
@@ -55,3 +58,37 @@ def test_each_value_that_is_shown_is_taken_and_any_other_means_the_default(start
         # Of this one LM Studio tells no words.
         refused = client.post("/api/chat", json={"model": "plain", "messages": HI, "think": "huge"})
         assert (refused.status_code, refused.json()["error"][:27]) == (400, 'invalid think value: "huge"')
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        ({"text": "one"}, ["one"]),
+        ([{"text": "one"}, "two", {"text": "", "image": None}], ["one", "two", ""]),
+    ],
+)
+def test_embed_takes_texts_as_objects(client: httpx.Client, sim: Sim, given: Any, texts: list[str]) -> None:
+    answer = client.post("/api/embed", json={"model": EMBEDDER, "input": given}).json()
+    assert sim.requests[-1].json["input"] == texts
+    assert (
+        answer["embeddings"] == client.post("/api/embed", json={"model": EMBEDDER, "input": texts}).json()["embeddings"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"image": "aGk="}, "LM Studio embeds texts only: the input has image"),
+        (["one", {"text": "two", "audio": "aGk=", "video": "x"}], "LM Studio embeds texts only: .* audio and video"),
+        ({}, "invalid input type"),
+        ({"text": 5}, "invalid input type"),
+        ([{"text": "one"}, 5], "invalid input type"),
+        ([["one"]], "invalid input type"),
+        (5, "invalid input type"),
+    ],
+)
+def test_embed_refuses_what_is_no_text(client: httpx.Client, sim: Sim, given: Any, error: str) -> None:
+    answer = client.post("/api/embed", json={"model": EMBEDDER, "input": given})
+    assert answer.status_code == 400
+    assert re.fullmatch(error, answer.json()["error"])
+    assert sim.requests == []

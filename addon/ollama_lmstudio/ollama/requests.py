@@ -409,6 +409,21 @@ class GenerateRequest(_RunRequest):
             raise errors.raw_conflict()
 
 
+def _embedded_text(item: Any) -> str:
+    """Return the text of an input to embed. Raises OllamaError (400)."""
+    if isinstance(item, str):
+        return item
+    parts = {key.lower(): value for key, value in item.items() if value} if isinstance(item, dict) else {}
+    if media := [name for name in ("image", "audio", "video") if name in parts]:
+        raise errors.OllamaError(
+            HTTPStatus.BAD_REQUEST, f"LM Studio embeds texts only: the input has {' and '.join(media)}"
+        )
+    text = item.get("text") if isinstance(item, dict) else None
+    if not isinstance(text, str):
+        raise errors.invalid_input_type()
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest(RequestBody):
     """The body of POST /api/embed."""
@@ -424,17 +439,15 @@ class EmbedRequest(RequestBody):
         """Return the texts to embed; an empty list only loads the model.
 
         Raises OllamaError (400) for what is neither a text nor a list of texts. Ollama checks this before it looks up
-        the model.
+        the model. Since 0.36, an object stands for a text, an image or a sound.
         """
         match self.input:
             case None | "":
                 return []
-            case str(text):
-                return [text]
-            case list(texts) if all(isinstance(text, str) for text in texts):
-                return texts
-            case _:
-                raise errors.invalid_input_type()
+            case list(items):
+                return [_embedded_text(item) for item in items]
+            case item:
+                return [_embedded_text(item)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
