@@ -69,6 +69,9 @@ class OllamaBridge:
         self._localhost.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
+        # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
+        if ctx.options.server and not ctx.options.doctor:
+            self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
 
     def done(self) -> None:
         """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""

@@ -109,6 +109,7 @@ def test_what_every_client_reads(model: Model, verbose: bool, make_services: Mak
         "details",
         "model_info",
         "capabilities",
+        *(["thinking"] if model.reasoning else []),
         "modified_at",
     ]
     assert all(isinstance(shown[key], str) for key in ("license", "modelfile", "parameters", "template", "modified_at"))

@@ -301,6 +301,8 @@ def _normalise(value: Any, key: str = "") -> Any:
         if "model_info" in value:
             # Ollama leaves out what is empty; some clients want it all the same.
             parts = [(name, item) for name, item in parts if item or name not in ("license", "parameters")]
+            # Later versions tell it, and clients look for it.
+            parts = [(name, item) for name, item in parts if name != "thinking"]
         return {name: _normalise(item, name) for name, item in parts if name not in _UNKNOWN}
     if isinstance(value, list):
         return _normalise_list(value, key)

@@ -335,6 +335,19 @@ def _info(info: dict[str, Any]) -> dict[str, Any]:
     return info
 
 
+class ThinkingChoices(Strict):
+    """What `think` can be; what is not listed is the default."""
+
+    values: Annotated[list[bool | Text], Field(min_length=1), AfterValidator(_different)]
+    default: bool | Text
+
+    @model_validator(mode="after")
+    def _default_is_listed(self) -> Self:
+        if self.default not in self.values:
+            raise ValueError("a default that is no value")
+        return self
+
+
 class Shown(Strict):
     """What is known of a model; the texts are there even where they are empty, for Swift and Rust."""
 
@@ -343,11 +356,15 @@ class Shown(Strict):
     parameters: str
     template: Text
     system: Text = ""
+    renderer: Text = ""
+    parser: Text = ""
     details: Details
     messages: Annotated[list[SavedMessage], Field(min_length=1)] = []
     info: Annotated[dict[str, Any], AfterValidator(_info), Field(alias="model_info")]
     capabilities: Capabilities
+    thinking: ThinkingChoices | None = None
     modified_at: Time
+    requires: Text = ""
 
     @model_validator(mode="after")
     def _template_tells(self) -> Self:

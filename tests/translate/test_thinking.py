@@ -12,7 +12,7 @@ from ollama_lmstudio.lmstudio.catalog import Model, ReasoningOptions
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
-from ollama_lmstudio.translate.thinking import check_thinking, think_tags, think_to_lmstudio, thinks
+from ollama_lmstudio.translate.thinking import check_thinking, think_tags, think_to_lmstudio, thinking_choices, thinks
 
 MakeServices = Callable[..., Services]
 
@@ -50,6 +50,15 @@ LEVELS = ReasoningOptions(("off", "low", "medium", "xhigh", "on"), "xhigh")
         (LEVELS, "low", "low"),
         (LEVELS, "high", None),
         (LEVELS, "max", "xhigh"),
+        (LEVELS, "xhigh", "xhigh"),
+        # Words that a model does not have mean its default.
+        (LEVELS, "huge", None),
+        (LEVELS, "minimal", None),
+        (OFF_ON, "xhigh", None),
+        # LM Studio's other words for on and off, and a level that its server does not take.
+        (ReasoningOptions(("Disabled", "enabled"), "enabled"), False, "none"),
+        (ReasoningOptions(("disabled", "enabled"), "disabled"), True, "medium"),
+        (ReasoningOptions(("low", "ultra"), "low"), "ultra", None),
         (ReasoningOptions(), True, None),
         (ReasoningOptions(), False, None),
     ],
@@ -108,3 +117,22 @@ def test_think_tags(make_services: MakeServices, model: Model, given: dict[str, 
     services = make_services(model)
     asked = {"templated": True, "streaming": True, "hidden": False} | given
     assert think_tags(model, services, **asked) == tags
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "choices"),
+    [
+        (None, None),
+        (ReasoningOptions(), None),
+        (ReasoningOptions(("low", "high")), None),
+        (GPT_OSS, {"values": ["low", "medium", "high"], "default": "low"}),
+        (ON_OFF, {"values": [False, True], "default": True}),
+        (OFF_ON, {"values": [False, True], "default": False}),
+        (ALWAYS, {"values": [True], "default": True}),
+        (LEVELS, {"values": [False, "low", "medium", "xhigh", True], "default": "xhigh"}),
+        (ReasoningOptions(("Disabled", "enabled"), "Enabled"), {"values": [False, True], "default": True}),
+        (ReasoningOptions(("low", "ultra"), "low"), {"values": ["low"], "default": "low"}),
+        (ReasoningOptions(("low", "ultra"), "ultra"), None),
+    ],
+)
+def test_what_is_shown_of_it(reasoning: ReasoningOptions | None, choices: dict[str, object] | None) -> None:

@@ -20,6 +20,8 @@ from ollama_lmstudio.sim import Sim, SimModel, SimThread
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
 DIGEST = "sha256:" + "0" * 64
+ADAPTER = b"GGUF\3"
+ADAPTER_DIGEST = f"sha256:{hashlib.sha256(ADAPTER).hexdigest()}"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 
 
@@ -95,13 +97,27 @@ def test_create_answers_with_one_object(client: httpx.Client) -> None:
         ({"model": "mine:7b-cloud", "from": CHAT}, 400, JSON, "invalid model name"),
         ({"model": "mine", "files": {"/x.gguf": DIGEST}}, 400, JSON, "file path must be relative"),
         ({"model": "mine", "files": {"../x.gguf": DIGEST}}, 400, JSON, "file path must be relative"),
-        ({"model": "mine", "files": {"x.gguf": "md5:0"}}, 400, JSON, "invalid digest format"),
-        ({"model": "mine", "from": CHAT, "adapters": {"x": "0"}}, 400, JSON, "invalid digest format"),
+        ({"model": "mine", "files": {"x.gguf": ""}}, 400, JSON, "invalid digest format"),
+        ({"model": "mine", "draft_files": {"../x": DIGEST}}, 400, JSON, "file path must be relative"),
+        ({"model": "mine", "from": CHAT, "adapters": {"x": ""}}, 400, JSON, "invalid digest format"),
+        ({"model": "mine", "from": CHAT, "capabilities": ["swim"]}, 400, JSON, 'unknown capability: "swim"'),
+        ({"model": "a b", "capabilities": ["swim"]}, 400, JSON, 'unknown capability: "swim"'),
+        ({"model": "mine", "files": {"x.safetensors": "md5:0"}}, 500, PLAIN_JSON, "invalid digest format"),
+        ({"model": "mine", "files": {"x": DIGEST}}, 400, PLAIN_JSON, "unknown type"),
+        ({"model": "mine", "from": CHAT, "adapters": {}}, 400, PLAIN_JSON, "unknown type"),
+        ({"model": "mine", "from": CHAT, "adapters": {"x": DIGEST}}, 400, PLAIN_JSON, "unknown type"),
+        ({"model": "mine", "from": CHAT, "adapters": {"x": "0"}}, 400, PLAIN_JSON, "unknown type"),
+        (
+            {"model": "mine", "from": CHAT, "adapters": {"x.safetensors": DIGEST}},
+            400,
+            PLAIN_JSON,
+            "open .*: no such .*",
+        ),
         ({"model": "mine", "files": {}}, 400, PLAIN_JSON, "unknown type"),
-        ({"model": "mine", "files": {"x.safetensors": DIGEST}}, 400, PLAIN_JSON, r"LM Studio cannot import .*"),
+        ({"model": "mine", "files": {"x.safetensors": DIGEST}}, 500, PLAIN_JSON, "open .*: no such file or directory"),
         ({"model": "mine", "from": CHAT, "draft_files": {"x": DIGEST}}, 400, PLAIN_JSON, r"LM Studio cannot import .*"),
         (
-            {"model": "mine", "from": CHAT, "adapters": {"x": DIGEST, "y": DIGEST}},
+            {"model": "mine", "from": CHAT, "adapters": {"x.gguf": DIGEST, "y.gguf": DIGEST}},
             400,
             PLAIN_JSON,
             "only one adapter is currently supported",
@@ -113,19 +129,37 @@ def test_create_answers_with_one_object(client: httpx.Client) -> None:
             'info field "context_length" must be a number',
         ),
         ({"model": "mine", "from": CHAT, "remote_host": "https://h"}, 403, PLAIN_JSON, "ollama cloud is disabled: .*"),
-        ({"model": "mine", "from": CHAT, "draft_quantize": "Q8_0"}, 400, PLAIN_JSON, "--draft-quantize requires .*"),
+        ({"model": "mine", "from": CHAT, "remote_host": "http://[x"}, 400, PLAIN_JSON, "bad remote"),
+        ({"model": "mine", "from": CHAT, "draft_quantize": "Q8_0"}, 400, JSON, "--draft-quantize requires .*"),
+        (
+            {"model": "mine", "from": CHAT, "template": "a\n{{ if .X }}"},
+            400,
+            PLAIN_JSON,
+            "template error: template: :2: unexpected EOF",
+        ),
+        (
+            {"model": "mine", "from": CHAT, "template": "{{ tojson .Messages }}"},
+            400,
+            PLAIN_JSON,
+            'template error: template: :1: function "tojson" not defined',
+        ),
         ({"model": "mine", "from": CHAT, "quantize": "q9"}, 500, PLAIN_JSON, r"unsupported quantization type Q9 - .*"),
         ({"model": "mine", "from": CHAT, "quantization": "q8_0"}, 500, PLAIN_JSON, "quantization is only supported .*"),
         ({"model": "mine"}, 400, PLAIN_JSON, "neither 'from' or 'files' was specified"),
         ({"model": "mine", "from": "a b"}, 400, PLAIN_JSON, "invalid model name"),
         ({"model": "mine", "from": "nosuch"}, 404, PLAIN_JSON, "model 'nosuch' not found"),
         ({"model": "mine", "from": "x:cloud"}, 403, PLAIN_JSON, "ollama cloud is disabled: .*"),
-        ({"model": "mine", "from": CHAT, "license": 5}, 400, PLAIN_JSON, "license must be .*"),
         (
-            {"model": "mine", "from": CHAT, "parameters": {"num_ctx": "x"}},
+            {"model": "mine", "from": CHAT, "license": 5},
             500,
             PLAIN_JSON,
-            'option "num_ctx" must be of type integer',
+            r"json: cannot unmarshal number into Go value of type \[\]string",
+        ),
+        (
+            {"model": "mine", "from": CHAT, "license": ["a", {}]},
+            500,
+            PLAIN_JSON,
+            "json: cannot unmarshal object into Go value of type string",
         ),
     ],
 )
@@ -152,9 +186,79 @@ def test_create_looks_into_files(client: httpx.Client, data: bytes, error: str) 
     first, last = response.text.splitlines()
     assert first == '{"status":"parsing GGUF"}'
     assert json.loads(last)["error"].startswith(error)
+    client.post(f"/api/blobs/{digest}", content=data).raise_for_status()
     response = client.post("/api/create", json={"model": "mine", "files": {"x": digest}, "stream": False})
     assert response.status_code == 400
     assert response.json()["error"].startswith(error if data.startswith(b"GGUF") else "unknown type")
+
+
+def test_an_adapter_that_is_no_gguf_is_told_while_it_is_read(client: httpx.Client) -> None:
+    digest = f"sha256:{hashlib.sha256(b'hello').hexdigest()}"
+    client.post(f"/api/blobs/{digest}", content=b"hello").raise_for_status()
+    body = {"model": "mine", "from": CHAT, "adapters": {"x.gguf": digest}}
+    lines = ndjson(client.post("/api/create", json=body))
+    assert lines == [{"status": "parsing GGUF"}, {"error": "supplied file was not in GGUF format"}]
+    # It has been removed with the refusal.
+    *_, error = ndjson(client.post("/api/create", json=body))
+    assert re.fullmatch("open .*: no such file or directory", error["error"])
+    whole = client.post("/api/create", json=body | {"stream": False})
+    assert (whole.status_code, whole.json()) == (400, error)
+
+
+def test_parameters_are_checked_when_they_are_used(client: httpx.Client) -> None:
+    create(client, "mine", parameters={"num_ctx": "x"})
+    assert show(client, "mine")["parameters"].split() == ["num_ctx", '"x"']
+    answer = client.post("/api/chat", json={"model": "mine", "messages": HI})
+    assert (answer.status_code, answer.json()) == (500, {"error": 'option "num_ctx" must be of type integer'})
+
+
+def test_what_is_kept_and_not_applied_is_said(client: httpx.Client) -> None:
+    client.post(f"/api/blobs/{ADAPTER_DIGEST}", content=ADAPTER).raise_for_status()
+    body = {
+        "model": "mine",
+        "from": CHAT,
+        "system": "S",
+        "adapters": {"x.gguf": ADAPTER_DIGEST},
+        "template": "{{ .Prompt }}",
+        "renderer": "qwen3.5",
+        "parser": "qwen3",
+        "requires": "0.14.0",
+        "capabilities": ["tools", "audio"],
+        "info": {"capabilities": ["insert"]},
+        "parameters": {"temperature": 0.5, "num_ctx": 4096, "mirostat": 1},
+    }
+    said = [line["status"] for line in ndjson(client.post("/api/create", json=body))]
+    assert said[0] == "parsing GGUF"
+    assert said[1].startswith("using existing layer sha256:")
+    assert said[2:] == [
+        "kept and shown, but not applied by LM Studio: template, adapters, renderer, parser, requires, capabilities, "
+        "parameter mirostat, parameter num_ctx",
+        "writing manifest",
+        "success",
+    ]
+    mine = show(client, "mine")
+    own = show(client, CHAT)["capabilities"]
+    assert mine["capabilities"] == [*own, "audio", "insert"]
+    assert (mine["renderer"], mine["parser"], mine["requires"]) == ("qwen3.5", "qwen3", "0.14.0")
+    keys = list(mine)
+    assert keys[keys.index("system") :][:4] == ["system", "renderer", "parser", "details"]
+    assert keys[-1] == "requires"
+    assert "RENDERER qwen3.5\nPARSER qwen3\nREQUIRES 0.14.0\n" in mine["modelfile"]
+    (tag,) = [entry for entry in client.get("/api/tags").json()["models"] if entry["name"] == "mine:latest"]
+    assert tag["capabilities"] == mine["capabilities"]
+
+    # A copy, and what is made of it, has all of it.
+    client.post("/api/copy", json={"source": "mine", "destination": "two"}).raise_for_status()
+    create(client, "three", "two", parser="harmony", capabilities=["speech"])
+    three = show(client, "three")
+    assert (three["renderer"], three["parser"]) == ("qwen3.5", "harmony")
+    assert three["capabilities"] == [*mine["capabilities"], "speech"]
+
+
+def test_what_is_applied_is_not_mentioned(client: httpx.Client) -> None:
+    body = {"model": "mine", "from": CHAT, "system": "S", "parameters": {"temperature": 0.5}, "license": "MIT"}
+    said = [line["status"] for line in ndjson(client.post("/api/create", json=body))]
+    assert said[1:] == ["writing manifest", "success"]
 
 
 def test_create_from_an_alias_keeps_what_is_not_given(client: httpx.Client) -> None:
@@ -377,6 +481,7 @@ def test_tags(client: httpx.Client) -> None:
 
 
 def test_show(client: httpx.Client) -> None:
+    client.post(f"/api/blobs/{ADAPTER_DIGEST}", content=ADAPTER).raise_for_status()
     create(
         client,
         "Mine:7b",
@@ -385,7 +490,7 @@ def test_show(client: httpx.Client) -> None:
         template='{{ .Prompt }} "x"\n',
         parameters={"temperature": 0.5, "num_ctx": 2048, "stop": ["a", 'b"']},
         license=["first", "second"],
-        adapters={"lora.gguf": DIGEST},
+        adapters={"lora.gguf": ADAPTER_DIGEST},
         messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": " ho"}],
     )
     answer = show(client, "mine:7B")
@@ -399,6 +504,7 @@ def test_show(client: httpx.Client) -> None:
         "messages",
         "model_info",
         "capabilities",
+        "thinking",
         "modified_at",
     ]
     assert answer["license"] == "first\nsecond"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import subprocess
@@ -240,3 +241,51 @@ def test_secret_is_shown_nowhere(sim: Sim, tmp_path: Path) -> None:
         shown = re.findall(SECRET_HEADER + r"(?:: |,\d+:)([^\s,]+)", text)
         assert len(shown) == 2
         assert set(shown) == {"***"}
+
+
+def age(tmp_path: Path, digest: str, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(tmp_path / "state" / "blobs" / digest.replace(":", "-"), (then, then))
+
+
+def blobs_left(tmp_path: Path) -> set[str]:
+    return {name.replace("-", ":") for name in stored(tmp_path) if name.startswith("sha256-")}
+
+
+def test_a_refused_create_leaves_no_blobs(own: Proxy, tmp_path: Path) -> None:
+    gguf, adapter, other = b"GGUF\3 weights", b"GGUF\3 lora", b"somebody else's"
+    with own.client() as client:
+        for data in (gguf, adapter, other):
+            client.post(f"/api/blobs/{digest_of(data)}", content=data).raise_for_status()
+        created = client.post("/api/create", json={"model": "a", "from": CHAT, "adapters": {"l": digest_of(adapter)}})
+        assert created.text.endswith('{"status":"success"}\n')
+        refused = client.post("/api/create", json={"model": "mine", "files": {"x.gguf": digest_of(gguf)}})
+        assert "LM Studio cannot import" in refused.text
+        assert blobs_left(tmp_path) == {digest_of(adapter), digest_of(other)}
+        # It is needed by an alias, whatever else is refused.
+        for body in ({"model": "a b", "from": CHAT}, {"model": "b", "from": "nosuch"}):
+            answer = client.post("/api/create", json=body | {"adapters": {"l": digest_of(adapter)}})
+            assert answer.status_code in (400, 404)
+            answer = client.post("/api/create", json=body | {"adapters": {"l": digest_of(other)}})
+            assert answer.status_code in (400, 404)
+        assert blobs_left(tmp_path) == {digest_of(adapter)}
+
+
+def test_old_blobs_go_when_it_starts(start_proxy: StartProxy, sim: Sim, tmp_path: Path) -> None:
+    old, wanted, young, needed = b"old", b"wanted", b"young", b"GGUF\3 needed"
+    first = start_proxy(sim.url)
+    with first.client() as client:
+        for data in (old, wanted, young, needed):
+            client.post(f"/api/blobs/{digest_of(data)}", content=data).raise_for_status()
+        body = {"model": "a", "from": CHAT, "adapters": {"l": digest_of(needed)}, "stream": False}
+        client.post("/api/create", json=body).raise_for_status()
+        for data in (old, wanted, needed):
+            age(tmp_path, digest_of(data), 25 * 3600)
+        # Who asks for it is about to use it.
+        assert client.head(f"/api/blobs/{digest_of(wanted)}").status_code == 200
+    first.stop()
+    second = start_proxy(sim.url)
+    second.wait_for(lambda: digest_of(old) not in blobs_left(tmp_path))
+    with second.client() as client:
+        client.get("/api/tags").raise_for_status()
+    assert blobs_left(tmp_path) == {digest_of(data) for data in (wanted, young, needed)}

@@ -39,9 +39,15 @@ async def head(request: Request, services: Services) -> Response:
     digest = blobs.parse_digest(asked)
     if digest is None:
         raise errors.invalid_digest()
-    if not await asyncio.to_thread(blobs.blob_path(_directory(services), digest).is_file):
+    if not await asyncio.to_thread(_is_there, _directory(services), digest):
         raise errors.blob_not_found(asked)
     return Response(HTTPStatus.OK, b"", NO_CONTENT_TYPE)
+
+
+def _is_there(directory: Path, digest: str) -> bool:
+    """Return whether a blob exists; who asks is about to name it in a request, so that it stays for another day."""
+    blobs.touch(directory, digest)
+    return blobs.blob_path(directory, digest).is_file()
 
 
 class BlobUpload:
@@ -100,7 +106,7 @@ class BlobUpload:
     def _write_now(self, data: bytes) -> Response | None:
         assert self._digest is not None
         if self._writer is None:
-            if blobs.blob_path(self._directory, self._digest).is_file():
+            if _is_there(self._directory, self._digest):
                 return Response(HTTPStatus.OK, b"", NO_CONTENT_TYPE)
             self._writer = blobs.BlobWriter(self._directory)
             if self._aborted:

@@ -13,17 +13,19 @@ from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama import chunks, errors
 from ..ollama.errors import OllamaError
-from ..ollama.options import check_options
-from ..ollama.requests import CreateRequest, Message
+from ..ollama.names import Name
+from ..ollama.requests import CAPABILITIES, CreateRequest, Message
+from ..ollama.templates import TemplateError, check_template
 from ..outcomes import PLAIN_JSON, LocalStream, Request, Response
 from ..services import Services
-from ..state import blobs
+from ..state import blobs, unneeded
 from ..state.aliases import Alias, StoreError
-from ..translate.aliases import alias_of, check_name, check_new_name, store_alias
+from ..translate.aliases import alias_of, check_name, check_new_name, not_applied, store_alias
 from ..translate.listing import digest
 from ..translate.models import ResolvedModel, find_model
 from ..translate.unsupported import log_unsupported
@@ -37,6 +39,8 @@ UNQUANTIZED = ("F32", "F16", "BF16")
 
 # The keys of `info` whose values Ollama checks.
 INFO_NUMBERS = ("context_length", "embedding_length")
+# What Ollama says while it looks into a file.
+PARSING = "parsing GGUF"
 
 CANNOT_IMPORT = (
     "LM Studio cannot import model files through its server: put them into its models directory, "
@@ -48,22 +52,30 @@ CANNOT_QUANTIZE = "LM Studio cannot quantize models: download the quantization a
 async def create(request: Request, services: Services) -> Response | LocalStream:
     """Make an alias, or replace one; what the request does not set is taken from the model it is made from."""
     body = await CreateRequest.read(request.body)
-    name = check_new_name(body.model, errors.invalid_model_name())
-    _check_files(body.files)
-    _check_files(body.adapters)
     statuses: list[str] = []
+    try:
+        name = _check_request(body)
+    except OllamaError:
+        await _remove_files(body, services)
+        raise
     try:
         resolved = await _find_source(body, services, statuses)
         alias = _merged_alias(resolved, body, services)
         await store_alias(alias, name, services)
     # Ollama returns these from within its stream, which shows in their content type.
     except (OllamaError, LMStudioError, StoreError) as e:
+        # Neither LM Studio's absence nor a full disk will last, and the client may ask again.
+        if isinstance(e, OllamaError):
+            await _remove_files(body, services)
         message = scrub(e.message, services.secrets)
         if statuses and body.stream:
             return _stream(statuses, {"error": message})
         return Response.error(e.status, message, content_type=PLAIN_JSON)
-    log_unsupported([key for key in ("template", "adapters") if getattr(body, key)], services)
-    statuses += [f"using existing layer sha256:{digest(resolved.model, services)}", "writing manifest", "success"]
+    log_unsupported([key for key in ("template", "adapters", "renderer", "parser") if getattr(body, key)], services)
+    statuses.append(f"using existing layer sha256:{digest(resolved.model, services)}")
+    if kept := not_applied(alias, services):
+        statuses.append(f"kept and shown, but not applied by LM Studio: {', '.join(kept)}")
+    statuses += ["writing manifest", "success"]
     return _stream(statuses) if body.stream else Response.json(chunks.progress(statuses[-1]), content_type=PLAIN_JSON)
 
 
@@ -77,12 +89,34 @@ def _stream(statuses: list[str], *last: Mapping[str, str]) -> LocalStream:
     return LocalStream(lines(), streaming=True)
 
 
-def _check_files(files: Mapping[str, str] | None) -> None:
+async def _remove_files(body: CreateRequest, services: Services) -> None:
+    """Remove the blobs that a refused request has uploaded files for, but for those that an alias needs."""
+    given = (*(body.files or {}).values(), *(body.draft_files or {}).values(), *(body.adapters or {}).values())
+    digests = {parsed for text in given if (parsed := blobs.parse_digest(text)) is not None}
+    if digests:
+        await asyncio.to_thread(unneeded.remove, services.aliases, digests)
+
+
+def _check_request(body: CreateRequest) -> Name:
+    """Return the name of the new model; raise the errors that Ollama returns before its stream, in its order."""
+    for capability in body.capabilities:
+        if capability not in CAPABILITIES:
+            raise errors.unknown_capability(capability)
+    _check_paths(body.files)
+    _check_paths(body.draft_files)
+    if body.draft_quantize and not body.draft_files:
+        raise errors.draft_quantize_without_draft()
+    if "" in (body.adapters or {}).values():
+        raise errors.invalid_digest()
+    return check_new_name(body.model, errors.invalid_model_name())
+
+
+def _check_paths(files: Mapping[str, str] | None) -> None:
     for path, blob in (files or {}).items():
         parts = PurePosixPath(path).parts
         if not path or path.startswith("/") or ".." in parts or str(PurePosixPath(path)) != path:
             raise errors.relative_path_required()
-        if blobs.parse_digest(blob) is None:
+        if not blob:
             raise errors.invalid_digest()
 
 
@@ -95,50 +129,83 @@ async def _find_source(body: CreateRequest, services: Services, statuses: list[s
         if "@" not in body.from_:
             check_name(body.from_, errors.invalid_model_name())
         if body.remote_host:
-            raise errors.cloud_disabled("remote model is unavailable")
+            raise (
+                errors.cloud_disabled("remote model is unavailable")
+                if _is_url(body.remote_host)
+                else errors.bad_remote()
+            )
         resolved = await find_model(body.from_, services)
     elif body.files is not None:
-        raise await _refuse_files(body.files, services, statuses)
+        await _check_files(body.files, services, statuses)
+        raise _cannot_import()
     else:
         raise errors.no_from_or_files()
+    if body.draft_files:
+        raise _cannot_import()
+    if body.adapters is not None:
+        try:
+            await _check_files(body.adapters, services, statuses, adapter=True)
+        except OllamaError as e:
+            # Ollama returns a 400 for every error of an adapter.
+            raise OllamaError(HTTPStatus.BAD_REQUEST, e.message) from None
     _check_changes(body, resolved)
     return resolved
 
 
+def _is_url(host: str) -> bool:
+    """Return whether Ollama can parse a host as a URL."""
+    try:
+        _ = urlsplit(host if "://" in host else f"http://{host}").port
+    except ValueError:
+        return False
+    return not any(character.isspace() for character in host)
+
+
 def _check_changes(body: CreateRequest, resolved: ResolvedModel) -> None:
     """Raise Ollama's error for changes of the model that are invalid, else that LM Studio cannot make them."""
-    if body.adapters and len(body.adapters) > 1:
-        raise errors.one_adapter_only()
     for name in INFO_NUMBERS:
         value = (body.info or {}).get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise errors.info_number_required(name)
-    if body.draft_files:
-        raise _cannot_import()
-    if body.draft_quantize:
-        raise errors.draft_quantize_without_draft()
     if body.quantize:
         raise _refuse_to_quantize(body.quantize.upper(), resolved)
+    try:
+        check_template(body.template)
+    except TemplateError as e:
+        raise errors.bad_template(str(e)) from None
 
 
-async def _refuse_files(files: Mapping[str, str], services: Services, statuses: list[str]) -> OllamaError:
-    """Return the error for files: Ollama's where it has one, else that LM Studio takes none."""
+async def _check_files(
+    files: Mapping[str, str], services: Services, statuses: list[str], *, adapter: bool = False
+) -> None:
+    """Raise Ollama's error for files that it cannot read; an adapter that it can read is kept."""
     directory = blobs.directory_in(services.settings.state_dir)
-    starts = {path: await asyncio.to_thread(_first_bytes, directory, blob) for path, blob in files.items()}
+    starts = {path: await asyncio.to_thread(_first_bytes, directory, blob) for path, blob in sorted(files.items())}
     suffixes = {PurePosixPath(path).suffix for path in files}
     if SAFETENSORS in suffixes:
-        return _cannot_import()
+        raise next((start for start in starts.values() if isinstance(start, OllamaError)), _cannot_import())
     if GGUF not in suffixes and GGUF_MAGIC not in starts.values():
-        return errors.unknown_file_type()
-    statuses.append("parsing GGUF")
-    return _cannot_import() if {GGUF_MAGIC, b""} & set(starts.values()) else errors.not_gguf()
+        raise errors.unknown_file_type()
+    if adapter and len(files) > 1:
+        raise errors.one_adapter_only()
+    statuses.append(PARSING)
+    for start in starts.values():
+        if isinstance(start, OllamaError):
+            raise start
+        if start != GGUF_MAGIC:
+            raise errors.not_gguf()
 
 
-def _first_bytes(directory: Path, blob: str) -> bytes:
-    """Return the first bytes of a blob; none if it does not exist."""
-    with suppress(OSError), blobs.blob_path(directory, blobs.parse_digest(blob) or "").open("rb") as file:
+def _first_bytes(directory: Path, blob: str) -> bytes | OllamaError:
+    """Return the first bytes of a blob, or the error that there is none. Its day of rest begins anew."""
+    digest = blobs.parse_digest(blob)
+    if digest is None:
+        return OllamaError(HTTPStatus.INTERNAL_SERVER_ERROR, errors.invalid_digest.template)
+    path = blobs.blob_path(directory, digest)
+    with suppress(OSError), path.open("rb") as file:
+        blobs.touch(directory, digest)
         return file.read(len(GGUF_MAGIC))
-    return b""
+    return errors.no_such_file(str(path))
 
 
 def _refuse_to_quantize(quantization: str, resolved: ResolvedModel) -> OllamaError:
@@ -154,29 +221,61 @@ def _cannot_import() -> OllamaError:
 
 
 def _merged_alias(resolved: ResolvedModel, body: CreateRequest, services: Services) -> Alias:
-    """Return the source's alias with what the request sets. As in Ollama licenses are added, the rest is replaced."""
+    """Return the source's alias with what the request sets.
+
+    As in Ollama licenses and capabilities are added, the rest is replaced; parameters are checked when they are used.
+    """
     base = alias_of(resolved, services)
-    parameters = check_options(body.parameters)
+    parameters = {name: value for name, value in (body.parameters or {}).items() if value is not None}
     given: dict[str, Any] = {
         "system": body.system,
         "template": body.template,
         "adapters": body.adapters,
         "messages": [_message(message) for message in body.messages],
+        "renderer": body.renderer,
+        "parser": body.parser,
+        "requires": body.requires,
     }
     return replace(
         base,
         modified=services.clock.wall(),
-        parameters={**base.parameters, **parameters.known, **parameters.unknown},
+        parameters={**base.parameters, **parameters},
         license=[*base.license, *_licenses(body.license)],
+        capabilities=list(dict.fromkeys((*base.capabilities, *body.capabilities, *_info_capabilities(body)))),
         **{key: value for key, value in given.items() if value},
     )
 
 
+def _info_capabilities(body: CreateRequest) -> list[str]:
+    """Return the capabilities in `info`, where they were before they had a key of their own."""
+    given = (body.info or {}).get("capabilities")
+    return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+
+
 def _licenses(given: Any) -> list[str]:
-    licenses = given if isinstance(given, list) else [given] if given is not None else []
-    if not all(isinstance(text, str) for text in licenses):
-        raise OllamaError(HTTPStatus.BAD_REQUEST, "license must be a string or a list of strings")
-    return [text for text in licenses if text]
+    """Return the texts of a license. Raises OllamaError (500) for what Go cannot decode as a list of strings."""
+    if given is None or given == "":
+        return []
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, list):
+        raise errors.license_type(_go_kind(given), "[]string")
+    for item in given:
+        if item is not None and not isinstance(item, str):
+            raise errors.license_type(_go_kind(item), "string")
+    return [item for item in given if item]
+
+
+def _go_kind(value: Any) -> str:
+    """Return what encoding/json calls a JSON value."""
+    match value:
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"
+        case list():
+            return "array"
+    return "object"
 
 
 def _message(message: Message) -> dict[str, Any]:

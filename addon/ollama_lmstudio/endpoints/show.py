@@ -13,6 +13,7 @@ from ..state.aliases import Alias
 from ..translate.listing import ListEntry, capabilities, context_length, details, display_name, family, parameter_count
 from ..translate.modelfile import modelfile, parameter_lines
 from ..translate.models import ResolvedModel, display_not_found, find_model
+from ..translate.thinking import thinking_choices
 
 # Not the template that is applied: LM Studio applies the model's own, and does not tell it. Clients search this text
 # for the capabilities of a model.
@@ -48,7 +49,7 @@ def describe(
     """
     model, alias = resolved.model, resolved.alias or _NO_ALIAS
     entry = ListEntry(model, resolved.alias)
-    model_capabilities = capabilities(model, services)
+    model_capabilities = capabilities(model, services, resolved.alias)
     system = body.system or alias.system
     base = alias.target if resolved.alias else model.key
     return {
@@ -56,7 +57,11 @@ def describe(
         "modelfile": modelfile(entry.name, base, alias, system, {**alias.parameters, **(body.options or {})}),
         "parameters": parameter_lines(alias.parameters),
         "template": alias.template or _template(model_capabilities),
-        **({"system": system} if system else {}),
+        **{
+            key: value
+            for key, value in (("system", system), ("renderer", alias.renderer), ("parser", alias.parser))
+            if value
+        },
         "details": {**details(model), "parent_model": display_name(model) if resolved.alias else ""},
         **({"messages": alias.messages} if alias.messages else {}),
         "model_info": model_info(
@@ -66,7 +71,9 @@ def describe(
             verbose=body.verbose,
         ),
         "capabilities": model_capabilities,
+        **({"thinking": choices} if (choices := thinking_choices(model)) else {}),
         "modified_at": entry.modified_at,
+        **({"requires": alias.requires} if alias.requires else {}),
     }
 
 

@@ -14,6 +14,7 @@ from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record import internal_calls
 from ..services import Clock, Services
+from ..state import unneeded
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
@@ -21,6 +22,8 @@ from .loopback import Loopback
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
+# How often blobs are looked at: they are kept for a day.
+CLEANING_SECONDS = 3600
 
 Label = Callable[[http.HTTPFlow], None]
 
@@ -113,6 +116,12 @@ class Bridge:
         self.loopback.stop()
         if self._reached:
             self._disconnect()
+
+    async def remove_unneeded_blobs(self) -> None:
+        """Remove the blobs that no alias needs, now and every hour."""
+        while True:
+            await asyncio.to_thread(unneeded.remove_old, self.services.aliases)
+            await asyncio.sleep(CLEANING_SECONDS)
 
     def show_call(self, call: ClientCall) -> None:
         """Show a call that the bridge has made on its own."""

@@ -93,6 +93,11 @@ invalid_encoding_format = Text(
 embedding_not_finite = Text(_BAD_REQUEST, "embedding contains NaN or Inf values")
 
 # Create, pull and blobs.
+unknown_capability = Text(_BAD_REQUEST, "unknown capability: {:q}")
+bad_remote = Text(_BAD_REQUEST, "bad remote")
+bad_template = Text(_BAD_REQUEST, "template error: {}")
+license_type = Text(_SERVER_ERROR, "json: cannot unmarshal {} into Go value of type {}")
+no_such_file = Text(_SERVER_ERROR, "open {}: no such file or directory")
 no_from_or_files = Text(_BAD_REQUEST, "neither 'from' or 'files' was specified")
 unknown_file_type = Text(_BAD_REQUEST, "unknown type")
 not_gguf = Text(_BAD_REQUEST, "supplied file was not in GGUF format")

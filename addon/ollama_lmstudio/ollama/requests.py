@@ -1,6 +1,6 @@
 """The request bodies of Ollama's endpoints, with the fields and types of its `api` package.
 
-`decode` refuses what Ollama's own decoding refuses: types, `think`, `keep_alive`, images, tool arguments. What Ollama
+`decode` refuses what Ollama's own decoding refuses: types, `keep_alive`, images, tool arguments. What Ollama
 checks later, partly after it has looked up the model, is a `check_...` method or `options.check_options`.
 """
 
@@ -38,7 +38,14 @@ from .durations import KeepAlive, parse_keep_alive
 
 JSONObject = dict[str, Any]
 
-_THINK_LEVELS = ("high", "medium", "low", "max")
+# What a model can be said to be able to do.
+CAPABILITIES = frozenset(
+    ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio", "decision", "speech")
+)
+
+THINK_LEVELS = ("high", "medium", "low", "max")
+"""The words of `think` that every model takes. Since 0.34 a model can have words of its own."""
+
 _MAX_TOP_LOGPROBS = 20
 
 
@@ -127,8 +134,6 @@ def _think(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise errors.invalid_think_type()
-    if value not in _THINK_LEVELS:
-        raise errors.invalid_think_value(value)
     return value
 
 
@@ -293,6 +298,7 @@ AnyValue = Annotated[Any, ANYTHING]
 Object = Annotated[JSONObject | None, OBJECT]
 Files = Annotated[dict[str, str] | None, Dictionary(STRING)]
 Images = Annotated[list[bytes], _IMAGES]
+Strings = Annotated[list[str], _STRINGS]
 Messages = Annotated[list[Message], _MESSAGES]
 MaybeKeepAlive = Annotated[KeepAlive | None, _KEEP_ALIVE]
 
@@ -403,6 +409,21 @@ class GenerateRequest(_RunRequest):
             raise errors.raw_conflict()
 
 
+def _embedded_text(item: Any) -> str:
+    """Return the text of an input to embed. Raises OllamaError (400)."""
+    if isinstance(item, str):
+        return item
+    parts = {key.lower(): value for key, value in item.items() if value} if isinstance(item, dict) else {}
+    if media := [name for name in ("image", "audio", "video") if name in parts]:
+        raise errors.OllamaError(
+            HTTPStatus.BAD_REQUEST, f"LM Studio embeds texts only: the input has {' and '.join(media)}"
+        )
+    text = item.get("text") if isinstance(item, dict) else None
+    if not isinstance(text, str):
+        raise errors.invalid_input_type()
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest(RequestBody):
     """The body of POST /api/embed."""
@@ -418,17 +439,15 @@ class EmbedRequest(RequestBody):
         """Return the texts to embed; an empty list only loads the model.
 
         Raises OllamaError (400) for what is neither a text nor a list of texts. Ollama checks this before it looks up
-        the model.
+        the model. Since 0.36, an object stands for a text, an image or a sound.
         """
         match self.input:
             case None | "":
                 return []
-            case str(text):
-                return [text]
-            case list(texts) if all(isinstance(text, str) for text in texts):
-                return texts
-            case _:
-                raise errors.invalid_input_type()
+            case list(items):
+                return [_embedded_text(item) for item in items]
+            case item:
+                return [_embedded_text(item)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -502,6 +521,7 @@ class CreateRequest(_ModelRequest):
     renderer: String = ""
     parser: String = ""
     requires: String = ""
+    capabilities: Strings = field(default_factory=list)
     info: Object = None
     remote_host: String = ""
 

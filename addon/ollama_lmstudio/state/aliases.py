@@ -53,7 +53,7 @@ class Alias:
     """A name for a model of LM Studio's, with what is added to requests for it.
 
     `target` is LM Studio's id; `created` and `modified` are nanoseconds since the epoch; `messages` are JSON objects
-    as in Ollama's API, `adapters` are digests by file name.
+    as in Ollama's API, `adapters` are digests by file name. `capabilities` are added to those of the model.
     """
 
     name: str
@@ -66,6 +66,10 @@ class Alias:
     license: list[str] = field(default_factory=list)
     adapters: dict[str, str] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    capabilities: list[str] = field(default_factory=list)
 
 
 Aliases = Mapping[str, Alias]

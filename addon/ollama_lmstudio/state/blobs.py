@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class BlobWriter:
         self._directory = directory
         self._hash = hashlib.sha256()
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory)
+        remove_abandoned(directory)
         self._path, self._descriptor = _open_partial(directory)
 
     def write(self, data: bytes) -> None:
@@ -68,6 +69,8 @@ class BlobWriter:
             if self._descriptor < 0:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             if found == digest:
+                # Its day begins when it is whole, not with its last byte.
+                os.utime(self._path)
                 os.fsync(self._descriptor)
                 self._path.replace(blob_path(self._directory, digest))
                 files.sync_directory(self._directory)
@@ -94,6 +97,30 @@ def blob_path(directory: Path, digest: str) -> Path:
     return directory / digest.replace(":", "-")
 
 
+def touch(directory: Path, digest: str) -> None:
+    """Note that a blob is wanted: it is removed no sooner than a day from now. Does nothing if there is none."""
+    with suppress(OSError):
+        os.utime(blob_path(directory, digest))
+
+
+def remove(directory: Path, digests: Iterable[str]) -> None:
+    """Remove blobs; one that does not exist, or cannot be removed, is left."""
+    for digest in digests:
+        with suppress(OSError):
+            blob_path(directory, digest).unlink()
+
+
+def unwanted_since(directory: Path, seconds: float) -> set[str]:
+    """Return the blobs that nobody has asked for, nor uploaded, since a time of the system's clock."""
+    found = set()
+    for path in directory.glob("sha256-*"):
+        digest = parse_digest(path.name)
+        with suppress(OSError):
+            if digest is not None and path.stat().st_mtime < seconds:
+                found.add(digest)
+    return found
+
+
 def _open_partial(directory: Path) -> tuple[Path, int]:
     while True:
         path = directory / f"{_PARTIAL}{secrets.token_hex(_RANDOM_BYTES)}"
@@ -104,7 +131,8 @@ def _open_partial(directory: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _remove_abandoned(directory: Path) -> None:
+def remove_abandoned(directory: Path) -> None:
+    """Remove what dead processes have left of uploads; those that are under way are locked."""
     for path in directory.glob(f"{_PARTIAL}*"):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR)

@@ -12,6 +12,8 @@ from ..ollama.names import Name
 from ..services import Services
 from ..state.aliases import Alias
 from .models import ResolvedModel
+from .options import options_to_lmstudio
+from .paths import CHAT_COMPLETIONS
 
 
 def check_name(text: str, error: OllamaError) -> Name:
@@ -38,6 +40,15 @@ def alias_of(resolved: ResolvedModel, services: Services) -> Alias:
     lasting = Catalog((resolved.model,)).exact(resolved.id)
     now = services.clock.wall()
     return Alias("", lasting.id if lasting else resolved.model.key, now, now)
+
+
+def not_applied(alias: Alias, services: Services) -> list[str]:
+    """Return what an alias holds, and LM Studio has nothing for, in the words of a Modelfile."""
+    given = ("template", "adapters", "renderer", "parser", "requires", "capabilities")
+    parameters = options_to_lmstudio(alias.parameters, {}, CHAT_COMPLETIONS).unsupported
+    if "num_ctx" in alias.parameters and services.settings.num_ctx == "ignore":
+        parameters.append("num_ctx")
+    return [name for name in given if getattr(alias, name)] + [f"parameter {name}" for name in parameters]
 
 
 async def store_alias(alias: Alias, name: Name, services: Services) -> None:

@@ -79,11 +79,16 @@ def context_length(model: Model) -> int | None:
     return loaded or model.max_context_length
 
 
-def capabilities(model: Model, services: Services) -> list[str]:
-    """Return the capabilities of a model, of those that Ollama has.
+def capabilities(model: Model, services: Services, alias: Alias | None = None) -> list[str]:
+    """Return the capabilities of a model, of those that Ollama has, and those that an alias adds.
 
     A model of a type that Ollama does not have is shown under LM Studio's word for it, as no model for chats.
     """
+    added = alias.capabilities if alias else []
+    return list(dict.fromkeys((*_own_capabilities(model, services), *added)))
+
+
+def _own_capabilities(model: Model, services: Services) -> list[str]:
     match model.type:
         case "embedding":
             return ["embedding"]
@@ -152,5 +157,5 @@ def tag_entry(entry: ListEntry, services: Services) -> dict[str, Any]:
         "size": size(model),
         "digest": digest(model, services, entry.alias),
         "details": {**details(model), **length},
-        "capabilities": capabilities(model, services),
+        "capabilities": capabilities(model, services, entry.alias),
     }

@@ -10,6 +10,8 @@ from ..state.aliases import Alias
 
 # Ollama pads the names of parameters to this width.
 NAME_WIDTH = 30
+# What an alias has a command of the same name for, each a word.
+OWN_COMMANDS = ("renderer", "parser", "requires")
 
 
 def parameter_lines(parameters: Mapping[str, Any]) -> str:
@@ -45,6 +47,7 @@ def modelfile(name: str, base: str, alias: Alias, system: str, parameters: Mappi
     commands += [("ADAPTER", path) for path in alias.adapters]
     commands += [("TEMPLATE", alias.template)] if alias.template else []
     commands += [("SYSTEM", system)] if system else []
+    commands += [(name.upper(), text) for name in OWN_COMMANDS if (text := getattr(alias, name))]
     commands += [(f"PARAMETER {key}", _plain(item)) for key, item in _items(parameters)]
     commands += [("LICENSE", text) for text in alias.license]
     commands += [(f"MESSAGE {message['role']}", message["content"]) for message in alias.messages]

@@ -72,7 +72,13 @@ def merge_options(alias: Alias | None, options: Mapping[str, Any] | None, extras
     if alias is None:
         return given
     taken = {lmstudio_key(name) for name, value in given.items() if value is not None} | set(extras)
-    defaults = {name: value for name, value in alias.parameters.items() if lmstudio_key(name) not in taken}
+    # Ollama, too, finds out that a model's parameter is of a wrong type when the model is used.
+    parameters = check_options(alias.parameters)
+    defaults = {
+        name: value
+        for name, value in (*parameters.known.items(), *parameters.unknown.items())
+        if lmstudio_key(name) not in taken
+    }
     return {**given, **defaults}
 
 
