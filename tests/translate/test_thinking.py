@@ -136,3 +136,15 @@ def test_think_tags(make_services: MakeServices, model: Model, given: dict[str, 
     ],
 )
 def test_what_is_shown_of_it(reasoning: ReasoningOptions | None, choices: dict[str, object] | None) -> None:
+    assert thinking_choices(Model("m", reasoning=reasoning)) == choices
+
+
+@pytest.mark.parametrize("think", ["huge", "", "true"])
+def test_a_word_that_no_model_has(make_services: MakeServices, think: str) -> None:
+    with pytest.raises(OllamaError) as refused:
+        check_thinking(think, "m", Model("m"), make_services(Model("m")))
+    assert (refused.value.status, f"invalid think value: {think}" in refused.value.message.replace('"', "")) == (
+        400,
+        True,
+    )
+    check_thinking(think, "m", Model("m", reasoning=ON_OFF), make_services(Model("m", reasoning=ON_OFF)))

@@ -39,8 +39,8 @@ def think_tags(model: Model, services: Services, *, templated: bool, streaming: 
     """Return what is known of the `<think>` tags in a model's answer; None for a model that does not think.
 
     `hidden` is whether the client wants no thoughts. What a stream has told cannot be taken back: there a text without
-    an opening tag is reasoning only if the model cannot but think, which nothing but a template can make it do. One with
-    levels (gpt-oss) has other tags, which LM Studio knows.
+    an opening tag is reasoning only if the model cannot but think, which nothing but a template can make it do. A model
+    with levels (gpt-oss) has other tags, which LM Studio knows.
     """
     thinking = thinks(model, services)
     if thinking is False:
