@@ -231,8 +231,11 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
         "embeddings: |\n  2 dimensions, norm 5.0000: 3, 4",
     ),
     "embeddings of LM Studio's": (
-        answered("/v1/embeddings", {"data": [{"embedding": [1.0]}, {"embedding": "AAAA"}]}),
-        'embeddings: |\n  1 dimensions, norm 1.0000: 1\n  "AAAA"',
+        answered(
+            "/v1/embeddings",
+            {"data": [{"embedding": [1.0]}, {"embedding": "AAAA"}, {"embedding": "AAAAPwAAAL8="}, {"embedding": "%"}]},
+        ),
+        'embeddings: |\n  1 dimensions, norm 1.0000: 1\n  "AAAA"\n  2 dimensions, norm 0.7071: 0.5, -0.5\n  "%"',
     ),
     "no embeddings": (answered("/api/embed", {"embeddings": []}), "embeddings: |\n  none"),
     "a list of models": (

@@ -105,6 +105,14 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "v1/embeddings nomic: 1 text, 3 dimensions",
         "",
     ),
+    "embeddings in base64": (
+        snapshot(
+            request({"input": "a"}, "/v1/embeddings", kind="relay"),
+            response=b'{"object":"list","data":[{"object":"embedding","embedding":"AAAAPwAAAL8AAAA/","index":0}]}',
+        ),
+        "v1/embeddings nomic: 1 text, 3 dimensions",
+        "",
+    ),
     "no embedding": (
         snapshot(request({"input": []}, "/api/embed"), response=dumps({"embeddings": []})),
         "embed nomic",

@@ -9,16 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.services import MakeServices
 from tests.translate.test_images import GIF, JPEG, PNG, WEBP
 
 from ollama_lmstudio.lmstudio.catalog import Model
 from ollama_lmstudio.ollama.errors import OllamaError
+from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim.anthropic import message_prompt
 from ollama_lmstudio.sim.models import Version
 from ollama_lmstudio.sim.responses import response_prompt
 from ollama_lmstudio.sim.validate import chat_prompt
 from ollama_lmstudio.sim.wire import ApiError
+from ollama_lmstudio.state.aliases import Alias
 from ollama_lmstudio.translate.json_body import JSONBody
 from ollama_lmstudio.translate.models import ResolvedModel
 from ollama_lmstudio.translate.passthrough import PassedRequest, members_with_model
@@ -280,6 +284,61 @@ def test_other_roles_of_anthropics_messages(repair: Repair) -> None:
     messages = [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}, {"content": "z"}]
     found = repair(MESSAGES, {"max_tokens": 9, "messages": messages})
     assert [message["role"] for message in found["messages"]] == ["user", "assistant", "user"]
+
+
+KEYS = (
+    *("messages", "input", "instructions", "system", "tools", "tool_choice", "response_format", "reasoning_effort"),
+    *("reasoning", "think", "text", "prompt", "suffix", "encoding_format", "dimensions", "stop", "temperature"),
+)
+words = st.sampled_from(["system", "user", "assistant", "tool", "image_url", "input_image", "image", "text", "base64"])
+names = st.sampled_from(
+    ["role", "content", "type", "tool_calls", "function", "name", "id", "image_url", "url", "source", "data", "output"]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | words | st.text(max_size=3) | st.just(url(PNG, "image/jpg")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.text(max_size=2), inner, max_size=4),
+    max_leaves=25,
+)
+ALIAS = Alias("a", "m", 1, 1, "s", parameters={"stop": "x"}, messages=[{"role": "user", "content": "hi"}])
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(sorted(REPAIRS)),
+    body=st.dictionaries(st.sampled_from(KEYS), anything),
+    alias=st.sampled_from([None, ALIAS]),
+)
+def test_whatever_comes_stays_json(
+    path: str, body: dict[str, Any], alias: Alias | None, make_services: MakeServices
+) -> None:
+    check_json(path, body, alias, make_services(Model("m")))
+
+
+def check_json(path: str, body: dict[str, Any], alias: Alias | None, services: Services) -> None:
+    parsed = members_with_model(json.dumps({"model": "m", **body}).encode())
+    assert parsed is not None
+    request = PassedRequest(path, JSONBody(*parsed), "m", ResolvedModel(Model("m"), "k", alias), services)
+    try:
+        made = json.loads(repaired(request))
+    except OllamaError:
+        return
+    assert made["model"] == "k"
+    assert body.keys() <= made.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHATS, {"messages": [{"role": []}, {"role": "tool", "tool_call_id": {}}]}),
+        (CHATS, {"tool_choice": {"type": []}, "tools": [{"function": {"name": []}}]}),
+        (CHATS, {"reasoning": {"effort": {}}, "reasoning_effort": []}),
+        (MESSAGES, {"messages": [{"role": {}}, {"role": "system", "content": 5}], "system": 5}),
+        (RESPONSES, {"input": [{"role": [], "type": {}}], "tool_choice": {"type": {}}, "think": {}}),
+    ],
+)
+def test_values_of_a_wrong_type(path: str, body: dict[str, Any], make_services: MakeServices) -> None:
+    for alias in (None, ALIAS):
+        check_json(path, body, alias, make_services(Model("m")))
 
 
 def test_every_repair_has_a_row_of_its_own() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.clients.environments import NodeClient, Process, PythonClient, running
 from tests.strict.reader import marked
@@ -43,7 +44,12 @@ CLIENTS = {
     # The last versions that run on Node.js 20.
     "ai-sdk": NodeClient("node_ai_sdk.mjs", ("ai@6.0.326", "ollama-ai-provider-v2@3.6.0", "zod@4.6.7")),
     "openai": PythonClient("python_openai.py", ("openai==3.57.0",)),
+    # The last version that runs on Node.js 20.
+    "openai-node": NodeClient("node_openai.mjs", ("openai@6.49.0", "zod@4.6.7")),
+    "instructor": PythonClient("python_instructor.py", ("instructor==1.17.0",)),
 }
+# instructor is for structured answers, which it has its own way to ask for.
+EVERY = tuple(name for name in CLIENTS if name != "instructor")
 # Ollama's own libraries do more than the others.
 OWN = ("ollama-python", "ollama-python-async", "ollama-js")
 
@@ -55,11 +61,12 @@ ABSENT = {
     ("ai-sdk", "think_high"): "`think` is a boolean",
     ("ai-sdk", "fail_late"): "drops lines that are no chunk: the text just ends",
     ("openai", "show"): "has models.retrieve instead",
+    ("openai-node", "show"): "has models.retrieve instead",
     ("ollama-js", "blob"): "no such method",
 }
 
 
-def clients(row: str, names: Any = tuple(CLIENTS)) -> pytest.MarkDecorator:
+def clients(row: str, names: Any = EVERY) -> pytest.MarkDecorator:
     """Run a test, a row of the table, with all clients that have such a thing."""
     return pytest.mark.parametrize("run", [name for name in names if (name, row) not in ABSENT], indirect=True)
 
@@ -476,3 +483,29 @@ def test_a_push_says_that_nothing_was_sent(run: Process, sim: Sim) -> None:
 def test_a_model_is_retrieved(run: Process, sim: Sim, name: str) -> None:
     assert run("retrieve", name)["id"] == name
     assert calls(sim) == []
+
+
+@pytest.mark.parametrize("run", ["openai-node"], indirect=True)
+@pytest.mark.parametrize("options", [{}, {"encoding_format": "float"}])
+def test_embeddings_are_numbers_however_they_come(run: Process, sim: Sim, options: dict[str, Any]) -> None:
+    # Without the option the library asks for base64 itself.
+    (embedded,) = run("embed", EMBEDDER, ["one"], options)["vectors"]
+    (request,) = sim.requests
+    (own,) = httpx.post(f"{sim.url}/v1/embeddings", json=request.json, trust_env=False).json()["data"]
+    assert embedded == pytest.approx(own["embedding"], abs=1e-6)
+    (cut,) = run("embed", EMBEDDER, ["one"], options | {"dimensions": 2})["vectors"]
+    assert len(cut) == 2
+    assert math.hypot(*cut) == pytest.approx(1)
+
+
+# What only instructor does
+
+
+@pytest.mark.parametrize("run", ["instructor"], indirect=True)
+def test_a_tool_that_the_model_has_to_call(run: Process, sim: Sim) -> None:
+    told = run("structured", CHAT, "Tell me about Canada")
+    assert told == {"name": "Canada", "capital": "Canada", "languages": ["Canada"]}
+    body = sent(sim)
+    assert body["tool_choice"] == "required"
+    (tool,) = body["tools"]
+    assert tool["function"]["name"] == "Country"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -16,6 +18,7 @@ MAX_ROWS = 200
 MAX_VECTORS = 20
 FIRST_VALUES = 5
 CELL_CHARACTERS = 60
+FLOAT_BYTES = 4
 
 Entry = Mapping[str, Any]
 
@@ -42,7 +45,18 @@ def embeddings(found: Sequence[Any]) -> list[str]:
     return lines
 
 
+def _decoded(vector: object) -> object:
+    """Return the numbers of an embedding in OpenAI's base64 (32 bit floats); other values as they are."""
+    try:
+        data = base64.b64decode(vector, validate=True) if isinstance(vector, str) else b""
+    except ValueError:
+        return vector
+    count, rest = divmod(len(data), FLOAT_BYTES)
+    return list(struct.unpack(f"<{count}f", data)) if data and not rest else vector
+
+
 def _embedding(vector: object) -> str:
+    vector = _decoded(vector)
     if not isinstance(vector, list) or not all(isinstance(x, int | float) for x in vector):
         return jsontext.one_line(jsontext.without_base64(jsontext.compact(vector)), CELL_CHARACTERS)
     try:

@@ -35,6 +35,8 @@ CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
 
 # The first embedding in a response, of Ollama or LM Studio, as far as the next bracket.
 _VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
+# The same in base64, of 32 bit floats: three bytes for four letters, without the padding.
+_BASE64_VECTOR = re.compile(rb'"embedding"\s*:\s*"([A-Za-z0-9+/]+)')
 
 
 def comment(snapshot: Snapshot) -> str:
@@ -155,8 +157,11 @@ def _chat(snapshot: Snapshot) -> list[str]:
 def _embeddings(snapshot: Snapshot) -> list[str]:
     request = _request(snapshot)
     count = len(request.texts) or len(request.messages)
-    found = _VECTOR.search((snapshot.response or b"")[:PARSED_BYTES])
+    beginning = (snapshot.response or b"")[:PARSED_BYTES]
+    found = _VECTOR.search(beginning)
     values = found[1].count(b",") + 1 if found and found[1].strip() else 0
+    if encoded := _BASE64_VECTOR.search(beginning):
+        values = len(encoded[1]) * 3 // 4 // response_data.FLOAT_BYTES
     return [f"{count} {plural(count, 'text')}" if count else "", f"{values} dimensions" if values else ""]
 
 

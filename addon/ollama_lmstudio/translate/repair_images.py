@@ -18,18 +18,19 @@ def repair_chat_images(request: PassedRequest) -> bool:
 
 
 def _chat_message(message: Any) -> list[Any]:
-    content = message.get("content") if isinstance(message, Mapping) else None
+    content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return [message]
-    parts = [_chat_part(part) for part in content]
-    images = [part for part in parts if _is_of_type(part, "image_url")]
-    if images and message.get("role") == "tool":
-        rest = [part for part in parts if not _is_of_type(part, "image_url")]
-        return [{**message, "content": rest or ""}, {"role": "user", "content": images}]
-    return [_with_parts(message, content, parts)]
+    images = [part for part in content if _is_of_type(part, "image_url")]
+    if not images:
+        return [message]
+    if message.get("role") == "tool":
+        rest = [part for part in content if not _is_of_type(part, "image_url")]
+        return [{**message, "content": rest or ""}, {"role": "user", "content": list(map(_chat_image, images))}]
+    return [_with_parts(message, content, [_chat_image(part) for part in content])]
 
 
-def _chat_part(part: Any) -> Any:
+def _chat_image(part: Any) -> Any:
     match part:
         case {"type": "image_url", "image_url": str(url)}:
             return {**part, "image_url": {"url": url_to_lmstudio(url)}}
@@ -87,4 +88,4 @@ def _with_parts(holder: Mapping[str, Any], before: list[Any], parts: list[Any]) 
 
 
 def _is_of_type(part: Any, kind: str) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == kind
+    return isinstance(part, dict) and part.get("type") == kind

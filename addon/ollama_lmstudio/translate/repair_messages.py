@@ -18,11 +18,29 @@ ANTHROPIC_ROLES = ("user", "assistant")
 
 def repair_chat_messages(request: PassedRequest) -> bool:
     """Give tool calls and their results the ids that LM Studio wants, and other roles than it knows the user's."""
+    messages = request.body.get("messages")
+    if not isinstance(messages, list) or all(map(_is_taken, messages)):
+        return False
     return request.body.replace_elements("messages", partial(_chat_message, ToolCallPairing()))
 
 
+def _is_taken(message: Any) -> bool:
+    """Return whether a message is as LM Studio wants it, or is none: nearly all are, and this is quickly told."""
+    if not isinstance(message, dict):
+        return True
+    role = message.get("role")
+    if role == "tool":
+        return bool(_text(message.get("tool_call_id")))
+    calls = message.get("tool_calls") if role == "assistant" else None
+    return _chat_role(role) == role and (not isinstance(calls, list) or all(map(_is_call_taken, calls)))
+
+
+def _is_call_taken(call: Any) -> bool:
+    return not isinstance(call, dict) or (bool(_text(call.get("id"))) and call.get("type") == "function")
+
+
 def _chat_message(pairing: ToolCallPairing, message: Any) -> list[Any]:
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         return [message]
     wanted: dict[str, Any] = {"role": _chat_role(message.get("role"))}
     calls = message.get("tool_calls")
@@ -30,14 +48,15 @@ def _chat_message(pairing: ToolCallPairing, message: Any) -> list[Any]:
         given = _text(message.get("tool_call_id"))
         call_id = pairing.match_result(given, _text(message.get("name")))
         wanted["tool_call_id"] = given or call_id
-    elif wanted["role"] == "assistant" and isinstance(calls, list) and all(isinstance(call, Mapping) for call in calls):
+    elif wanted["role"] == "assistant" and isinstance(calls, list) and all(isinstance(call, dict) for call in calls):
         ids = pairing.add_calls((_text(call.get("id")), _function_name(call)) for call in calls)
         wanted["tool_calls"] = [{**call, "id": id_, "type": "function"} for call, id_ in zip(calls, ids, strict=True)]
-    is_taken = all(message.get(key) == value for key, value in wanted.items())
-    return [message if is_taken else {**message, **wanted}]
+    same = all(message.get(key) == value for key, value in wanted.items())
+    return [message if same else {**message, **wanted}]
 
 
 def _chat_role(role: object) -> object:
+    """Return a role of LM Studio's; what is no name at all, Ollama refuses as well."""
     if role is not None and not isinstance(role, str):
         return role
     name = (role or "").lower()

@@ -20,7 +20,8 @@ def repair_chat_effort(request: PassedRequest) -> bool:
     body = request.body
     given = body.get("reasoning_effort")
     made = effort_to_lmstudio(_nested(body.get("reasoning")) or given, request.resolved.model)
-    if made is None or made == given:
+    # An empty one is none to Ollama, and a mistake to LM Studio.
+    if made == given or (made is None and given != ""):
         return False
     body.set("reasoning_effort", made)
     return True
