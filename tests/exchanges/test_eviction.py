@@ -42,7 +42,8 @@ class LMStudio:
 
 
 @pytest.fixture
-def lmstudio(bridge: Bridge) -> LMStudio:
+def lmstudio(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> LMStudio:
+    monkeypatch.setattr(eviction, "SETTLE_SECONDS", 0)
     return LMStudio(bridge)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 
 from ..internals import held_heads
@@ -61,6 +62,7 @@ class Buffered(Handler):
         self.bridge.services.catalog.invalidate()
         try:
             async with self.bridge.retries:
+                await asyncio.sleep(eviction.SETTLE_SECONDS)
                 if reload is not None and not lifetimes.on_demand:
                     await reload()
                 return await eviction.while_client_waits(held, self._call_once_more())

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # How often it is looked whether the client is still there that a call of the bridge's own is made for.
 LOOK_SECONDS = 0.5
+# LM Studio gets this long to end what has gone before a call is sent once more.
+SETTLE_SECONDS = 0.3
 # LM Studio's status for an eviction, and now and then, and more than the size of what it says.
 STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
 MAX_BYTES = 4096

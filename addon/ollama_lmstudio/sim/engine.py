@@ -9,7 +9,7 @@ import string
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from .answer import Dialect
@@ -162,7 +162,8 @@ class Engine:
         """Load a model in the time it takes; return the instance, or why there is none."""
         loading: Loading = self.state.begin_load(model)
         try:
-            await asyncio.sleep(model.load_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(loading.aborted.wait(), model.load_seconds)
             if loading.problem:
                 return loading.problem
             return self.state.add(model, jit=jit, ttl=ttl, context_length=context_length, config=config)

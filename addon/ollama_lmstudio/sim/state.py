@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,10 +56,11 @@ class Instance:
 
 @dataclass(eq=False)
 class Loading:
-    """A load under way. `problem` is why it will fail, if it will."""
+    """A load under way. `problem` is why it will fail, if it will; one that is `aborted` fails at once."""
 
     model: SimModel
     problem: str | None = None
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ class SimState:
         if self.abort_concurrent_loads and others:
             for aborted in (loading, *others):
                 aborted.problem = ABORT
+                aborted.aborted.set()
         self.loading.append(loading)
         return loading
 
