@@ -435,6 +435,26 @@ def test_concurrent_requests_share_one_load() -> None:
     run(test)
 
 
+def test_which_calls_are_cold_is_known_without_asking() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        assert lifetimes.is_cold(UNLOADED.model)
+        assert not lifetimes.is_cold(MODEL)
+        lifetimes.note_loaded(UNLOADED.model)
+        assert not lifetimes.is_cold(UNLOADED.model)
+        # Until the next list, which knows better.
+        assert not await lifetimes.is_loaded(UNLOADED.model)
+        assert lifetimes.is_cold(UNLOADED.model)
+        lmstudio.listed = with_ttl(None)
+        assert not await lifetimes.is_loaded(UNLOADED.model), "many who ask have one look"
+        assert lmstudio.asked == ["list"]
+        await lifetimes.unload(UNLOADED.model)
+        lmstudio.source = "openai"
+        await lifetimes.unload(UNLOADED.model)
+        assert not lifetimes.is_cold(UNLOADED.model), "that list does not tell"
+
+    run(test)
+
+
 # num_ctx=grow
 
 SMALL = Resolution(

@@ -39,6 +39,9 @@ EXPLICIT_KEEP_SECONDS = 3600
 # How long Ollama keeps a model by default (OLLAMA_KEEP_ALIVE): what a request without a prompt asks for at least.
 OLLAMA_KEEP_SECONDS = 300
 
+# How often it is looked whether a model is loaded, while a call waits for it.
+LOOK_SECONDS = 1.0
+
 LOAD_ABANDONED = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
 STILL_LOADING = (
     "{key} is not loaded yet after {seconds:g} seconds, which the option load_timeout_seconds sets. LM Studio goes on "
@@ -350,6 +353,18 @@ class ModelLifetimes:
         use.cancel_timer()
         if keep_alive is not None:
             use.keep_alive = keep_alive
+
+    def is_cold(self, model: Model) -> bool:
+        """Return whether LM Studio has to load a model for the next call, as far as is known without asking."""
+        return not model.loaded and self._loader.tells_loaded and not self._loader.was_loaded(model.key)
+
+    async def is_loaded(self, model: Model) -> bool:
+        """Return whether a model is loaded; many who ask about as often as LOOK_SECONDS have one look at the list."""
+        return await self._loader.is_loaded(model, LOOK_SECONDS / 2)
+
+    def note_loaded(self, model: Model) -> None:
+        """Note that a model has answered: whatever the last list says, it is loaded."""
+        self._loader.note_loaded(model.key)
 
     def active_requests(self, key: str) -> int:
         """Return how many requests use a model now."""

@@ -29,9 +29,8 @@ async def embed(request: Request, services: Services) -> Response | Call:
         raise errors.input_too_long()
     embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services)
     await embedding.prepare()
-    load_duration = max(services.clock.monotonic() - request.started_ns, 1)
 
-    def build(vectors: Vectors, duration: int) -> dict[str, Any]:
+    def build(vectors: Vectors, duration: int, load_duration: int) -> dict[str, Any]:
         normalised = [wire.Vector(normalise(vector, body.dimensions)) for vector in vectors]
         return chunks.embed_answer(body.model, normalised, duration, load_duration, embedding.tokens)
 

@@ -30,7 +30,7 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     embedding = Embedding(request, body, resolved, texts, count_tokens(texts), services, status)
     await embedding.prepare()
-    return embedding_call(embedding, lambda vectors, duration: chunks.embeddings_answer(vectors[0]))
+    return embedding_call(embedding, lambda vectors, duration, load_duration: chunks.embeddings_answer(vectors[0]))
 
 
 def _differs_in_case(name: str, resolved: ResolvedModel) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from ..internals import held_heads
-from ..lifetimes import wants_load
+from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
 from ..lmstudio.errors import LMStudioError, error_from_response
 from ..outcomes import BodyTranslation, Call, Measured, Response
@@ -23,6 +25,7 @@ class Buffered(Handler):
         self._call = call
         self._early: Response | None = None
         """The client's response, where it is known before LM Studio's is whole."""
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def translation(self) -> BodyTranslation:
@@ -33,6 +36,32 @@ class Buffered(Handler):
         self.flow.request.method = "POST"
         headers = upstream.call_headers(self.flow.request)
         await upstream.send(self.exchange, self._call.path, self._call.body, headers)
+        if self._call.is_loaded is not None and not self.exchange.is_replay:
+            self._watch = self.bridge.tasks.spawn(self._watch_load(self._call.is_loaded))
+
+    async def _watch_load(self, is_loaded: Callable[[], Awaitable[bool]]) -> None:
+        """Look whether the model is loaded, while LM Studio says nothing: it does so as long as it loads."""
+        was_loading = False
+        while not self.has_begun:
+            await asyncio.sleep(LOOK_SECONDS)
+            at = self.bridge.clock.monotonic()
+            if self.flow.intercepted:
+                continue  # nothing has been sent yet
+            try:
+                loaded = await is_loaded()
+            except LMStudioError:
+                continue
+            # One that is loaded when it is looked for first may have been loaded all the time.
+            was_loading = was_loading or not loaded
+            if was_loading and not self.has_begun:
+                self.translation.loading(at)
+            if loaded:
+                return
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the model has answered, so that it is loaded."""
+        return self.flow.response is not None
 
     async def responseheaders(self) -> None:
         response = self.flow.response
@@ -103,5 +132,7 @@ class Buffered(Handler):
         return self.translation.measured()
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         if self._call.release is not None:
             self._call.release()
