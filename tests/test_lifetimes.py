@@ -62,7 +62,7 @@ class LMStudio:
         self.listed = replace(self.listed, instances=(Instance(id_, granted, config=settings),))
         return {"load_config": {"context_length": granted}} if self.echoes else {}
 
-    async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+    async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool, timeout: float) -> None:
         self.asked.append(f"use {id_} with {ttl}" if ttl else f"use {id_}")
         self.listed = self.used or self.listed
         if self.refusal:

@@ -471,7 +471,7 @@ def test_any_200_to_a_load_or_an_unload_is_a_success(name: str, body: bytes) -> 
 def test_the_use_for_which_lm_studio_loads(embeds: bool, path: str, body: dict[str, object]) -> None:
     async def scenario(server: Server) -> None:
         client = Client(server.url)
-        await client.use_once("plain", {"ttl": 5}, embeds=embeds)
+        await client.use_once("plain", {"ttl": 5}, embeds=embeds, timeout=5)
         (request,) = server.requests
         assert (request.path, json.loads(request.body)) == (path, {"model": "plain", "ttl": 5, **body})
         await client.aclose()

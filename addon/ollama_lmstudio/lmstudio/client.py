@@ -89,7 +89,7 @@ class Client:
         on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a client; `timeout` bounds each call but `load` and `post`, from its start to the response's end.
+        """Prepare a client; `timeout` bounds each call but those that load or run models, from its start to the response's end.
 
         `on_call` is called after every request, repeated and failed ones too.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
@@ -159,10 +159,10 @@ class Client:
             body |= {"context_length": context_length, "echo_load_config": True}
         return self._read_any(await self._send("POST", "/api/v1/models/load", body, timeout=timeout))
 
-    async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+    async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool, timeout: float) -> None:
         """Have a model answer with one token, or embed one word: LM Studio loads it for that on demand.
 
-        That takes as long as it takes. `ttl` is the member of that name of the body, if any.
+        `ttl` is the member of that name of the body, if any. After `timeout` seconds LMStudioTimeout is raised.
         """
         body: dict[str, object] = {"model": model, **ttl}
         if embeds:
@@ -171,7 +171,7 @@ class Client:
         else:
             path = "/v1/chat/completions"
             body |= {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 1, "stream": False}
-        self._read_any(await self._send("POST", path, body, timeout=math.inf))
+        self._read_any(await self._send("POST", path, body, timeout=timeout))
 
     async def unload(self, instance_id: str) -> None:
         """Unload an instance; LM Studio wants its exact id, and ends what it is generating."""

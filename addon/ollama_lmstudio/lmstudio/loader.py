@@ -14,7 +14,7 @@ from .client import Client
 from .errors import LMStudioError, is_model_not_found
 
 LOAD_LIMIT_SECONDS: Final = 3600.0
-"""How long an explicit load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
+"""How long a load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,8 @@ class Loader:
             if current.loaded and not _ends_before(current, keep_seconds):
                 return True
             try:
-                await self._client.use_once(model.id, ttl, embeds=model.model.type == "embedding")
+                embeds = model.model.type == "embedding"
+                await self._client.use_once(model.id, ttl, embeds=embeds, timeout=LOAD_LIMIT_SECONDS)
             except LMStudioError:
                 # Whatever it has to say of the prompt: the model was to be loaded, no more.
                 if not (await self.refreshed(model.model)).loaded:
