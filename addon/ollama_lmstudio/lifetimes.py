@@ -252,7 +252,7 @@ class ModelLifetimes:
     async def _load_with_more_context(self, model: Resolution, growth: _Growth) -> None:
         key = model.model.key
         try:
-            while use := self._uses.get(key):
+            while (use := self._uses.get(key)) and use.waiting:
                 growth.changed.clear()
                 if use.active > use.waiting:
                     await growth.changed.wait()

@@ -89,9 +89,10 @@ class Client:
         on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a client; `timeout` bounds each call but those that load or run models, from its start to the response's end.
+        """Prepare a client; `timeout` bounds each call, from its start to the response's end.
 
-        `on_call` is called after every request, repeated and failed ones too.
+        Calls that load or run models have another one. `on_call` is called after every request, repeated and failed
+        ones too.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
