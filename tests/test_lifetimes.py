@@ -43,6 +43,7 @@ class LMStudio:
         self.refusal: LMStudioError | None = None
         self.most_context = self.most_loadable = 100_000
         self.echoes = True
+        self.offers: set[str] = set()
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
@@ -50,6 +51,10 @@ class LMStudio:
         if self.gone:
             raise LMStudioError(503, "gone")
         return Catalog((self.listed,), self.source)
+
+    async def offered(self) -> set[str]:
+        self.asked.append("offered")
+        return self.offers
 
     async def load(
         self, id_: str, context_length: int | None, settings: Mapping[str, object], *, timeout: float
@@ -290,12 +295,29 @@ def test_a_model_is_loaded_before_a_request_where_loading_on_demand_would_not_do
         lmstudio.let_load.set()
         if not on_demand:
             lifetimes.not_on_demand()
-        assert lifetimes.on_demand is on_demand
+        assert await lifetimes.on_demand(MODEL) is on_demand
         await lifetimes.prepare(UNLOADED, LoadTerms(60, context_length))
         assert lmstudio.asked == asked
         lmstudio.asked.clear()
         await lifetimes.prepare(Resolution(MODEL, "one"), LoadTerms(60, context_length))
         assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_whether_lm_studio_loads_on_demand_again_is_asked_of_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        monkeypatch.setattr("ollama_lmstudio.lifetimes.NOT_ON_DEMAND_SECONDS", 0)
+        lmstudio.let_load.set()
+        lifetimes.not_on_demand()
+        await lifetimes.prepare(Resolution(MODEL, "one"), TERMS)
+        assert lmstudio.asked == [], "nothing is asked for a model that is loaded"
+        await lifetimes.prepare(UNLOADED, TERMS)
+        assert lmstudio.asked == ["offered", "list", "load"]
+        lmstudio.offers.add("two")
+        await lifetimes.prepare(UNLOADED, TERMS)
+        await lifetimes.prepare(UNLOADED, TERMS)
+        assert lmstudio.asked == ["offered", "list", "load", "offered"]
 
     run(test)
 
@@ -349,7 +371,7 @@ def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(r
         lmstudio.refusal = LMStudioError(400, "No models loaded. Please load") if refused else None
         await lifetimes.load(UNLOADED, None, {}, TERMS)
         assert lmstudio.asked == ["list", "use two", "list", "list", "load"]
-        assert not lifetimes.on_demand
+        assert not await lifetimes.on_demand(MODEL)
         # LM Studio keeps it for ever, so that our timer ends its time.
         assert lifetimes.remaining_seconds("two") == pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1)
         await lifetimes.load(UNLOADED, FOREVER, {}, TERMS)
@@ -381,7 +403,7 @@ def test_a_load_that_takes_longer_than_its_terms_goes_on_and_the_next_request_jo
             await lifetimes.prepare(UNLOADED, LoadTerms(0.01))
         assert told.value.status == 503
         # Also one that would load on demand: that would be a second instance.
-        lifetimes._not_on_demand_until = 0
+        lifetimes._not_on_demand_until = None
         waiting = asyncio.create_task(lifetimes.prepare(UNLOADED, TERMS))
         relay = asyncio.create_task(lifetimes.settled(UNLOADED.model))
         await settle()

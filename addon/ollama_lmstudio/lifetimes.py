@@ -26,8 +26,8 @@ from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
 from .tasks import Tasks
 
-# After LM Studio has refused to load on demand, models are loaded explicitly for this long: one extra call a request.
-# Then it is tried again, as the user may have switched loading on demand on, which LM Studio does not report.
+# After LM Studio has refused to load on demand, models are loaded explicitly for this long. Then its list is looked at
+# again, as the user may have switched loading on demand on.
 NOT_ON_DEMAND_SECONDS = 300
 # A model is unloaded this much later than its `keep_alive` says: by then LM Studio's own time to live, which counts in
 # whole seconds, has mostly ended and nothing is left to do.
@@ -113,16 +113,30 @@ class ModelLifetimes:
         self._growths: dict[str, _Growth] = {}
         self._uses: dict[str, _Use] = {}
         self._tasks = Tasks()
-        self._not_on_demand_until = 0.0
-
-    @property
-    def on_demand(self) -> bool:
-        """Whether LM Studio loads on demand, as far as is known."""
-        return time.monotonic() >= self._not_on_demand_until
+        self._not_on_demand_until: float | None = None
 
     def not_on_demand(self) -> None:
-        """Remember for NOT_ON_DEMAND_SECONDS that LM Studio refused to load on demand."""
+        """Remember that LM Studio refused to load on demand."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
+
+    async def on_demand(self, model: Model) -> bool:
+        """Return whether LM Studio loads a model that is not loaded on demand, as far as is known.
+
+        It is taken to do so until it has refused to. Then its list tells, but is not asked at each request.
+        """
+        if self._not_on_demand_until is None:
+            return True
+        if time.monotonic() < self._not_on_demand_until:
+            return False
+        try:
+            offered = await self._loader.is_offered(model.key)
+        except LMStudioError:
+            offered = True
+        if offered:
+            self._not_on_demand_until = None
+        else:
+            self.not_on_demand()
+        return offered
 
     async def prepare(self, model: Resolution, terms: LoadTerms) -> None:
         """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for.
@@ -139,8 +153,10 @@ class ModelLifetimes:
         grown = await self._grow(model, terms)
         unloaded = unloaded or grown
         is_loaded = not unloaded and (model.model.loaded or not self._loader.tells_loaded)
-        explicit = terms.context_length is not None or not self.on_demand
-        if key in self._loading or (explicit and not is_loaded):
+        is_loading = key in self._loading
+        if not is_loaded and not is_loading:
+            is_loading = terms.context_length is not None or not await self.on_demand(model.model)
+        if is_loading:
             await self.ensure_loaded(model, terms)
             if terms.grow and not grown:
                 # Another load may have come before, with less context.
@@ -162,7 +178,7 @@ class ModelLifetimes:
 
     async def _load_on_demand(self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int]) -> bool:
         """Return whether the model is loaded; that may take as long as it takes, as for a request with a prompt."""
-        if not self.on_demand:
+        if not await self.on_demand(model.model):
             return False
         others = self.active_requests(model.model.key) > 1
         # A request that runs begins the time to live anew when it ends.

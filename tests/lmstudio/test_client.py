@@ -366,6 +366,18 @@ def test_load() -> None:
     run(scenario, load=Answer(answer))
 
 
+@pytest.mark.parametrize(
+    ("data", "ids"), [([{"id": "a"}, {"id": "b:2", "object": "model"}, {}, 3, {"id": 4}], {"a", "b:2"}), (None, set())]
+)
+def test_what_is_offered(data: object, ids: set[str]) -> None:
+    async def scenario(server: Server) -> None:
+        client = Client(server.url)
+        assert await client.offered() == ids
+        await client.aclose()
+
+    run(scenario, openai=Answer({"object": "list", "data": data}))
+
+
 def test_unload() -> None:
     async def scenario(server: Server) -> None:
         client = Client(server.url)

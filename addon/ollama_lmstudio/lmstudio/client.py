@@ -34,7 +34,8 @@ from .errors import (
 
 logger = logging.getLogger(__name__)
 
-CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", "/v1/models")
+OPENAI_LIST: Final = "/v1/models"
+CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", OPENAI_LIST)
 """The model lists of LM Studio 0.4, of 0.3.6 and of older versions, the richest first."""
 CATALOG_PATH_SECONDS: Final = 600.0
 """How long an older list is asked for first, before the richest is tried again: LM Studio may have been updated."""
@@ -141,6 +142,12 @@ class Client:
         raise LMStudioError(
             HTTPStatus.BAD_GATEWAY, f"There is no model list of LM Studio at {self._masked_url}. {message}"
         )
+
+    async def offered(self) -> frozenset[str]:
+        """Return the ids in OpenAI's list of models."""
+        body = self._read(await self._send("GET", OPENAI_LIST), ("data",))
+        rows = body["data"] if isinstance(body["data"], list) else []
+        return frozenset(row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str))
 
     async def load(
         self,

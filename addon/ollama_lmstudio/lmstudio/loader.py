@@ -78,6 +78,10 @@ class Loader:
         catalog = await self._catalog.get(max_age=max_age)
         return any(m.key == model.key and m.loaded for m in catalog.models)
 
+    async def is_offered(self, key: str) -> bool:
+        """Return whether OpenAI's list has a model: without loading on demand, LM Studio lists there what is loaded."""
+        return key in await self._client.offered()
+
     async def load(self, model: Resolution, context_length: int | None) -> None:
         """Load a model explicitly, unless it is loaded. LM Studio keeps such a model until it is told to unload it."""
         async with self.lock:
