@@ -61,7 +61,7 @@ class LMStudio:
     ) -> dict[str, object]:
         self.asked.append("load" if context_length is None else f"load with {context_length}")
         await self.let_load.wait()
-        if context_length and context_length > self.most_loadable:
+        if (context_length or 4096) > self.most_loadable:
             raise LMStudioError(500, "insufficient system resources")
         granted = min(context_length or 4096, self.most_context)
         self.listed = replace(self.listed, instances=(Instance(id_, granted, config=settings),))
@@ -380,6 +380,18 @@ def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(r
         assert lifetimes.remaining_seconds("two") is None, "Ollama goes on with the last keep_alive"
         use(lifetimes, SOON, UNLOADED.model)
         assert lifetimes.remaining_seconds("two") == pytest.approx(60, abs=1)
+
+    run(test)
+
+
+def test_a_model_that_has_vanished_says_nothing_of_loading_on_demand() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.refusal = LMStudioError(400, "Invalid model identifier", code="model_not_found")
+        lmstudio.most_loadable = 0
+        with pytest.raises(LMStudioError, match="insufficient"):
+            await lifetimes.load(UNLOADED, None, {}, LoadTerms(60, None))
+        assert await lifetimes.on_demand(MODEL)
 
     run(test)
 

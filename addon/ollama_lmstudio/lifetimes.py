@@ -171,27 +171,25 @@ class ModelLifetimes:
         """
         with self.using(model.model):
             await self._prepare(model, terms)
-            if not await self._load_on_demand(model, keep_alive, ttl):
+            on_demand = await self.on_demand(model.model)
+            if not on_demand or not await self._load_on_demand(model, keep_alive, ttl):
                 await self.ensure_loaded(model, terms)
+                if on_demand:
+                    self.not_on_demand()
         self.acquire(model.model, keep_alive)
         self.release(model.model)
 
     async def _load_on_demand(self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int]) -> bool:
         """Return whether the model is loaded; that may take as long as it takes, as for a request with a prompt."""
-        if not await self.on_demand(model.model):
-            return False
         others = self.active_requests(model.model.key) > 1
         # A request that runs begins the time to live anew when it ends.
         keep_seconds = 0 if others else OLLAMA_KEEP_SECONDS if keep_alive is None else keep_alive.seconds
         try:
-            loaded = await self._loader.load_on_demand(model, ttl, keep_seconds)
+            return await self._loader.load_on_demand(model, ttl, keep_seconds)
         except LMStudioError as e:
             if not wants_load(e):
                 raise
-            loaded = False
-        if not loaded:
-            self.not_on_demand()
-        return loaded
+            return False
 
     async def ensure_loaded(self, model: Resolution, terms: LoadTerms) -> None:
         """Load a model explicitly unless it is loaded; concurrent callers share one load.
