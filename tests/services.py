@@ -54,7 +54,7 @@ class LMStudio:
         self.loads.append(key)
         return {}
 
-    async def use_once(self, key: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+    async def use_once(self, key: str, ttl: Mapping[str, int], *, embeds: bool, timeout: float) -> None:
         self.uses.append(key)
         models = (
             replace(model, instances=(Instance(key),)) if model.key == key else model for model in self.listed.models

@@ -43,6 +43,7 @@ class LMStudio:
         self.refusal: LMStudioError | None = None
         self.most_context = self.most_loadable = 100_000
         self.echoes = True
+        self.offers: set[str] = set()
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
@@ -51,18 +52,22 @@ class LMStudio:
             raise LMStudioError(503, "gone")
         return Catalog((self.listed,), self.source)
 
+    async def offered(self) -> set[str]:
+        self.asked.append("offered")
+        return self.offers
+
     async def load(
         self, id_: str, context_length: int | None, settings: Mapping[str, object], *, timeout: float
     ) -> dict[str, object]:
         self.asked.append("load" if context_length is None else f"load with {context_length}")
         await self.let_load.wait()
-        if context_length and context_length > self.most_loadable:
+        if (context_length or 4096) > self.most_loadable:
             raise LMStudioError(500, "insufficient system resources")
         granted = min(context_length or 4096, self.most_context)
         self.listed = replace(self.listed, instances=(Instance(id_, granted, config=settings),))
         return {"load_config": {"context_length": granted}} if self.echoes else {}
 
-    async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+    async def use_once(self, id_: str, ttl: Mapping[str, int], *, embeds: bool, timeout: float) -> None:
         self.asked.append(f"use {id_} with {ttl}" if ttl else f"use {id_}")
         self.listed = self.used or self.listed
         if self.refusal:
@@ -290,12 +295,29 @@ def test_a_model_is_loaded_before_a_request_where_loading_on_demand_would_not_do
         lmstudio.let_load.set()
         if not on_demand:
             lifetimes.not_on_demand()
-        assert lifetimes.on_demand is on_demand
+        assert await lifetimes.on_demand(MODEL) is on_demand
         await lifetimes.prepare(UNLOADED, LoadTerms(60, context_length))
         assert lmstudio.asked == asked
         lmstudio.asked.clear()
         await lifetimes.prepare(Resolution(MODEL, "one"), LoadTerms(60, context_length))
         assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_whether_lm_studio_loads_on_demand_again_is_asked_of_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        monkeypatch.setattr("ollama_lmstudio.lifetimes.NOT_ON_DEMAND_SECONDS", 0)
+        lmstudio.let_load.set()
+        lifetimes.not_on_demand()
+        await lifetimes.prepare(Resolution(MODEL, "one"), TERMS)
+        assert lmstudio.asked == [], "nothing is asked for a model that is loaded"
+        await lifetimes.prepare(UNLOADED, TERMS)
+        assert lmstudio.asked == ["offered", "list", "load"]
+        lmstudio.offers.add("two")
+        await lifetimes.prepare(UNLOADED, TERMS)
+        await lifetimes.prepare(UNLOADED, TERMS)
+        assert lmstudio.asked == ["offered", "list", "load", "offered"]
 
     run(test)
 
@@ -349,7 +371,7 @@ def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(r
         lmstudio.refusal = LMStudioError(400, "No models loaded. Please load") if refused else None
         await lifetimes.load(UNLOADED, None, {}, TERMS)
         assert lmstudio.asked == ["list", "use two", "list", "list", "load"]
-        assert not lifetimes.on_demand
+        assert not await lifetimes.on_demand(MODEL)
         # LM Studio keeps it for ever, so that our timer ends its time.
         assert lifetimes.remaining_seconds("two") == pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1)
         await lifetimes.load(UNLOADED, FOREVER, {}, TERMS)
@@ -358,6 +380,18 @@ def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(r
         assert lifetimes.remaining_seconds("two") is None, "Ollama goes on with the last keep_alive"
         use(lifetimes, SOON, UNLOADED.model)
         assert lifetimes.remaining_seconds("two") == pytest.approx(60, abs=1)
+
+    run(test)
+
+
+def test_a_model_that_has_vanished_says_nothing_of_loading_on_demand() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.refusal = LMStudioError(400, "Invalid model identifier", code="model_not_found")
+        lmstudio.most_loadable = 0
+        with pytest.raises(LMStudioError, match="insufficient"):
+            await lifetimes.load(UNLOADED, None, {}, LoadTerms(60, None))
+        assert await lifetimes.on_demand(MODEL)
 
     run(test)
 
@@ -381,7 +415,7 @@ def test_a_load_that_takes_longer_than_its_terms_goes_on_and_the_next_request_jo
             await lifetimes.prepare(UNLOADED, LoadTerms(0.01))
         assert told.value.status == 503
         # Also one that would load on demand: that would be a second instance.
-        lifetimes._not_on_demand_until = 0
+        lifetimes._not_on_demand_until = None
         waiting = asyncio.create_task(lifetimes.prepare(UNLOADED, TERMS))
         relay = asyncio.create_task(lifetimes.settled(UNLOADED.model))
         await settle()
@@ -431,6 +465,26 @@ def test_concurrent_requests_share_one_load() -> None:
         lmstudio.let_load.set()
         await asyncio.gather(*waiting)
         assert lmstudio.asked == ["list", "load"]
+
+    run(test)
+
+
+def test_which_calls_are_cold_is_known_without_asking() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        assert lifetimes.is_cold(UNLOADED.model)
+        assert not lifetimes.is_cold(MODEL)
+        lifetimes.note_loaded(UNLOADED.model)
+        assert not lifetimes.is_cold(UNLOADED.model)
+        # Until the next list, which knows better.
+        assert not await lifetimes.is_loaded(UNLOADED.model)
+        assert lifetimes.is_cold(UNLOADED.model)
+        lmstudio.listed = with_ttl(None)
+        assert not await lifetimes.is_loaded(UNLOADED.model), "many who ask have one look"
+        assert lmstudio.asked == ["list"]
+        await lifetimes.unload(UNLOADED.model)
+        lmstudio.source = "openai"
+        await lifetimes.unload(UNLOADED.model)
+        assert not lifetimes.is_cold(UNLOADED.model), "that list does not tell"
 
     run(test)
 

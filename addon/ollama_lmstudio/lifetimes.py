@@ -26,8 +26,8 @@ from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
 from .tasks import Tasks
 
-# After LM Studio has refused to load on demand, models are loaded explicitly for this long: one extra call a request.
-# Then it is tried again, as the user may have switched loading on demand on, which LM Studio does not report.
+# After LM Studio has refused to load on demand, models are loaded explicitly for this long. Then its list is looked at
+# again, as the user may have switched loading on demand on.
 NOT_ON_DEMAND_SECONDS = 300
 # A model is unloaded this much later than its `keep_alive` says: by then LM Studio's own time to live, which counts in
 # whole seconds, has mostly ended and nothing is left to do.
@@ -38,6 +38,9 @@ UNLOAD_DELAY_SECONDS = 1
 EXPLICIT_KEEP_SECONDS = 3600
 # How long Ollama keeps a model by default (OLLAMA_KEEP_ALIVE): what a request without a prompt asks for at least.
 OLLAMA_KEEP_SECONDS = 300
+
+# How often it is looked whether a model is loaded, while a call waits for it.
+LOOK_SECONDS = 1.0
 
 LOAD_ABANDONED = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
 STILL_LOADING = (
@@ -110,16 +113,35 @@ class ModelLifetimes:
         self._growths: dict[str, _Growth] = {}
         self._uses: dict[str, _Use] = {}
         self._tasks = Tasks()
-        self._not_on_demand_until = 0.0
-
-    @property
-    def on_demand(self) -> bool:
-        """Whether LM Studio loads on demand, as far as is known."""
-        return time.monotonic() >= self._not_on_demand_until
+        self._not_on_demand_until: float | None = None
 
     def not_on_demand(self) -> None:
-        """Remember for NOT_ON_DEMAND_SECONDS that LM Studio refused to load on demand."""
+        """Remember that LM Studio refused to load on demand."""
         self._not_on_demand_until = time.monotonic() + NOT_ON_DEMAND_SECONDS
+
+    @property
+    def loads_explicitly(self) -> bool:
+        """Whether LM Studio has refused to load on demand, and not been seen to do so since."""
+        return self._not_on_demand_until is not None
+
+    async def on_demand(self, model: Model) -> bool:
+        """Return whether LM Studio loads a model that is not loaded on demand, as far as is known.
+
+        It is taken to do so until it has refused to. Then its list tells, but is not asked at each request.
+        """
+        if self._not_on_demand_until is None:
+            return True
+        if time.monotonic() < self._not_on_demand_until:
+            return False
+        try:
+            offered = await self._loader.is_offered(model.key)
+        except LMStudioError:
+            offered = True
+        if offered:
+            self._not_on_demand_until = None
+        else:
+            self.not_on_demand()
+        return offered
 
     async def prepare(self, model: Resolution, terms: LoadTerms) -> None:
         """Load a model before a request, where LM Studio would not load it on demand, or not in the way asked for.
@@ -136,8 +158,10 @@ class ModelLifetimes:
         grown = await self._grow(model, terms)
         unloaded = unloaded or grown
         is_loaded = not unloaded and (model.model.loaded or not self._loader.tells_loaded)
-        explicit = terms.context_length is not None or not self.on_demand
-        if key in self._loading or (explicit and not is_loaded):
+        is_loading = key in self._loading
+        if not is_loaded and not is_loading:
+            is_loading = terms.context_length is not None or not await self.on_demand(model.model)
+        if is_loading:
             await self.ensure_loaded(model, terms)
             if terms.grow and not grown:
                 # Another load may have come before, with less context.
@@ -152,27 +176,25 @@ class ModelLifetimes:
         """
         with self.using(model.model):
             await self._prepare(model, terms)
-            if not await self._load_on_demand(model, keep_alive, ttl):
+            on_demand = await self.on_demand(model.model)
+            if not on_demand or not await self._load_on_demand(model, keep_alive, ttl):
                 await self.ensure_loaded(model, terms)
+                if on_demand:
+                    self.not_on_demand()
         self.acquire(model.model, keep_alive)
         self.release(model.model)
 
     async def _load_on_demand(self, model: Resolution, keep_alive: KeepAlive | None, ttl: Mapping[str, int]) -> bool:
         """Return whether the model is loaded; that may take as long as it takes, as for a request with a prompt."""
-        if not self.on_demand:
-            return False
         others = self.active_requests(model.model.key) > 1
         # A request that runs begins the time to live anew when it ends.
         keep_seconds = 0 if others else OLLAMA_KEEP_SECONDS if keep_alive is None else keep_alive.seconds
         try:
-            loaded = await self._loader.load_on_demand(model, ttl, keep_seconds)
+            return await self._loader.load_on_demand(model, ttl, keep_seconds)
         except LMStudioError as e:
             if not wants_load(e):
                 raise
-            loaded = False
-        if not loaded:
-            self.not_on_demand()
-        return loaded
+            return False
 
     async def ensure_loaded(self, model: Resolution, terms: LoadTerms) -> None:
         """Load a model explicitly unless it is loaded; concurrent callers share one load.
@@ -249,7 +271,7 @@ class ModelLifetimes:
     async def _load_with_more_context(self, model: Resolution, growth: _Growth) -> None:
         key = model.model.key
         try:
-            while use := self._uses.get(key):
+            while (use := self._uses.get(key)) and use.waiting:
                 growth.changed.clear()
                 if use.active > use.waiting:
                     await growth.changed.wait()
@@ -350,6 +372,18 @@ class ModelLifetimes:
         use.cancel_timer()
         if keep_alive is not None:
             use.keep_alive = keep_alive
+
+    def is_cold(self, model: Model) -> bool:
+        """Return whether LM Studio has to load a model for the next call, as far as is known without asking."""
+        return not model.loaded and self._loader.tells_loaded and not self._loader.was_loaded(model.key)
+
+    async def is_loaded(self, model: Model) -> bool:
+        """Return whether a model is loaded; many who ask about as often as LOOK_SECONDS have one look at the list."""
+        return await self._loader.is_loaded(model, LOOK_SECONDS / 2)
+
+    def note_loaded(self, model: Model) -> None:
+        """Note that a model has answered: whatever the last list says, it is loaded."""
+        self._loader.note_loaded(model.key)
 
     def active_requests(self, key: str) -> int:
         """Return how many requests use a model now."""

@@ -80,6 +80,9 @@ class BodyTranslation(Protocol):
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the call, out of everything that is measured."""
 
+    def loading(self, until: int) -> None:
+        """Count the time up to `until` as the load of the model: LM Studio was seen to load it then."""
+
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         """Return the client's response for LM Studio's, which was whole at `at`."""
 
@@ -151,6 +154,8 @@ class Call:
     """To be called once, when the answer has ended or the client has disconnected."""
     reload: Callable[[], Awaitable[None]] | None = None
     """Loads the model, for when LM Studio refuses to do so on demand."""
+    is_loaded: Callable[[], Awaitable[bool]] | None = None
+    """Returns whether the model is loaded by now; None for a call whose model was loaded before it."""
 
 
 @dataclass(slots=True)

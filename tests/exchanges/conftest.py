@@ -54,11 +54,15 @@ class FakeTranslation:
         self.started = self.rejected = self.failed = False
         self.error: LMStudioError | None = None
         self.held = 0
+        self.loads: list[int] = []
         self._lines = 0
         self._delayed: list[bytes] = []
 
     def paused(self, duration: int) -> None:
         self.held += duration
+
+    def loading(self, until: int) -> None:
+        self.loads.append(until)
 
     def feed(self, data: bytes, at: int) -> list[bytes]:
         self.fed.append((data, at))

@@ -25,6 +25,7 @@ from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.buffered import Buffered
 from ollama_lmstudio.exchanges.exchange import Exchange
 from ollama_lmstudio.internals import connections
+from ollama_lmstudio.lmstudio.catalog import Model
 from ollama_lmstudio.lmstudio.errors import LMStudioError
 from ollama_lmstudio.outcomes import Call
 
@@ -125,7 +126,7 @@ def test_a_model_that_is_not_loaded_on_demand_is_loaded_and_called_again(
     assert lmstudio.calls == [("/v1/embeddings", b'{"model":"k"}')]
     assert response_of(exchange) == (status, b"translated second")
     assert (kept(exchange).status, kept(exchange).upstream) == (status, b"second")
-    assert bridge.services.lifetimes.on_demand is on_demand
+    assert asyncio.run(bridge.services.lifetimes.on_demand(Model("k"))) is on_demand
 
 
 def test_a_load_that_fails_is_the_answer(

@@ -63,7 +63,7 @@ def test_it_is_called_again(exchange_of: MakeExchange, bridge: Bridge, lmstudio:
     assert response is not None
     assert (response.status, response.body) == (200, b"translated second")
     assert lmstudio.did == ["call 1"] if on_demand else ["load", "call 1"]
-    assert bridge.services.lifetimes.on_demand is on_demand
+    assert bridge.services.lifetimes.loads_explicitly is not on_demand
 
 
 def test_a_second_call_that_fails_is_the_answer(exchange_of: MakeExchange, lmstudio: LMStudio) -> None:

@@ -366,6 +366,18 @@ def test_load() -> None:
     run(scenario, load=Answer(answer))
 
 
+@pytest.mark.parametrize(
+    ("data", "ids"), [([{"id": "a"}, {"id": "b:2", "object": "model"}, {}, 3, {"id": 4}], {"a", "b:2"}), (None, set())]
+)
+def test_what_is_offered(data: object, ids: set[str]) -> None:
+    async def scenario(server: Server) -> None:
+        client = Client(server.url)
+        assert await client.offered() == ids
+        await client.aclose()
+
+    run(scenario, openai=Answer({"object": "list", "data": data}))
+
+
 def test_unload() -> None:
     async def scenario(server: Server) -> None:
         client = Client(server.url)
@@ -471,7 +483,7 @@ def test_any_200_to_a_load_or_an_unload_is_a_success(name: str, body: bytes) -> 
 def test_the_use_for_which_lm_studio_loads(embeds: bool, path: str, body: dict[str, object]) -> None:
     async def scenario(server: Server) -> None:
         client = Client(server.url)
-        await client.use_once("plain", {"ttl": 5}, embeds=embeds)
+        await client.use_once("plain", {"ttl": 5}, embeds=embeds, timeout=5)
         (request,) = server.requests
         assert (request.path, json.loads(request.body)) == (path, {"model": "plain", "ttl": 5, **body})
         await client.aclose()

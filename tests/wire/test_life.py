@@ -525,6 +525,67 @@ def test_an_answer_that_is_refused_or_cut_for_lack_of_context_names_the_option_t
         assert proxy.log.count("was cut at the end") == 1
 
 
+# A load is told as a load.
+
+SECOND = 10**9
+LIST = "/api/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": HI, "stream": True}),
+        ("/api/chat", {"messages": HI, "stream": False}),
+        ("/api/generate", {"prompt": "hi"}),
+        ("/api/embed", {"model": "text-embedding-e", "input": "hi"}),
+    ],
+)
+def test_the_load_for_which_a_call_waits_is_told_as_a_load(
+    make_proxy: Callable[..., Proxy], path: str, body: dict[str, Any]
+) -> None:
+    models = [SimModel(key="one", load_seconds=2.4), embedder("text-embedding-e", load_seconds=2.4)]
+    with SimThread(models=models) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
+        client.get("/api/tags").raise_for_status()
+        sim.clear()
+        answer = json.loads(client.post(path, json={"model": "one"} | body).text.splitlines()[-1])
+        assert 2 * SECOND <= answer["load_duration"] < 3.5 * SECOND
+        assert answer.get("prompt_eval_duration", 0) < SECOND
+        assert answer["load_duration"] + answer.get("prompt_eval_duration", 0) <= answer["total_duration"]
+        assert 2 <= [request.path for request in sim.requests].count(LIST) <= 3
+        # A warm call asks nothing, however long it takes.
+        sim.clear()
+        sim.fault(prefill=1.5)
+        answer = json.loads(client.post(path, json={"model": "one"} | body).text.splitlines()[-1])
+        assert answer["load_duration"] < SECOND
+        assert [request.path for request in sim.requests if request.path == LIST] == []
+
+
+def test_a_model_that_has_answered_is_known_to_be_loaded(make_proxy: Callable[..., Proxy]) -> None:
+    with SimThread(models=[SimModel(key="one")]) as sim, make_proxy(sim.url) as proxy, proxy.client() as client:
+        client.get("/api/tags").raise_for_status()
+        sim.clear()
+        chat(client)
+        sim.fault(prefill=1.5)
+        chat(client)
+        assert [request.path for request in sim.requests] == [CHAT, CHAT]
+        # LM Studio is asked when the list that said so is old.
+        client.get("/api/tags").raise_for_status()
+        chat(client)
+        assert [request.path for request in sim.requests] == [CHAT, CHAT, LIST, CHAT]
+
+
+def test_a_client_that_leaves_during_a_load_is_the_last_to_ask_for_it(make_proxy: Callable[..., Proxy]) -> None:
+    with SimThread(models=[SimModel(key="one", load_seconds=30)]) as sim, make_proxy(sim.url) as proxy:
+        with proxy.client() as client:
+            client.get("/api/tags").raise_for_status()
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/api/chat", json={"model": "one", "messages": HI}, timeout=1.5)
+        wait_for(lambda: not sim.active)
+        sim.clear()
+        time.sleep(1.5)
+        assert sim.requests == []
+
+
 def test_what_stays_loaded_is_said_at_the_end(make_proxy: Callable[..., Proxy]) -> None:
     with SimThread(models=[SimModel(key="one")]) as sim:
         with make_proxy(sim.url) as proxy, proxy.client() as client:

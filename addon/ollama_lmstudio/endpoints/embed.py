@@ -30,9 +30,8 @@ async def embed(request: Request, services: Services) -> Response | Call:
         raise errors.input_too_long()
     embedding = Embedding(request, body, resolved, texts, services)
     await embedding.prepare()
-    load_duration = max(services.clock.monotonic() - request.started_ns, 1)
 
-    def build(vectors: Vectors, duration: int, tokens: int) -> dict[str, Any]:
+    def build(vectors: Vectors, duration: int, load_duration: int, tokens: int) -> dict[str, Any]:
         # What LM Studio has counted is of all texts together.
         if limit and len(texts) == 1 and tokens > limit:
             raise errors.input_too_long()

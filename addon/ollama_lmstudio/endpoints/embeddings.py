@@ -29,7 +29,7 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     embedding = Embedding(request, body, resolved, [body.prompt], services, status)
     await embedding.prepare()
-    return embedding_call(embedding, lambda vectors, duration, tokens: chunks.embeddings_answer(vectors[0]))
+    return embedding_call(embedding, lambda vectors, *numbers: chunks.embeddings_answer(vectors[0]))
 
 
 def _differs_in_case(name: str, resolved: ResolvedModel) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from ..internals import held_heads
-from ..lifetimes import wants_load
+from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
 from ..lmstudio.answering_model import model_of_body
 from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
@@ -27,6 +28,7 @@ class Buffered(Handler):
         self._early: Response | None = None
         """The client's response, where it is known before LM Studio's is whole."""
         self._is_answered_locally = False
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def translation(self) -> BodyTranslation:
@@ -37,6 +39,32 @@ class Buffered(Handler):
         self.flow.request.method = "POST"
         headers = upstream.call_headers(self.flow.request)
         await upstream.send(self.exchange, self._call.path, self._call.body, headers)
+        if self._call.is_loaded is not None and not self.exchange.is_replay:
+            self._watch = self.bridge.tasks.spawn(self._watch_load(self._call.is_loaded))
+
+    async def _watch_load(self, is_loaded: Callable[[], Awaitable[bool]]) -> None:
+        """Look whether the model is loaded, while LM Studio says nothing: it does so as long as it loads."""
+        was_loading = False
+        while not self.has_begun:
+            await asyncio.sleep(LOOK_SECONDS)
+            at = self.bridge.clock.monotonic()
+            if self.flow.intercepted:
+                continue  # nothing has been sent yet
+            try:
+                loaded = await is_loaded()
+            except LMStudioError:
+                continue
+            # One that is loaded when it is looked for first may have been loaded all the time.
+            was_loading = was_loading or not loaded
+            if was_loading and not self.has_begun:
+                self.translation.loading(at)
+            if loaded:
+                return
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the model has answered, so that it is loaded."""
+        return self.flow.response is not None
 
     async def responseheaders(self) -> None:
         response = self.flow.response
@@ -63,7 +91,7 @@ class Buffered(Handler):
         try:
             async with self.bridge.retries:
                 await asyncio.sleep(eviction.SETTLE_SECONDS)
-                if reload is not None and not lifetimes.on_demand:
+                if reload is not None and lifetimes.loads_explicitly:
                     await reload()
                 return await eviction.while_client_waits(held, self._call_once_more())
         except LMStudioError as e:
@@ -169,6 +197,8 @@ class Buffered(Handler):
         return None if self._is_answered_locally else self.translation.measured()
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         if self._call.release is not None:
             self._call.release()
             self._call.release = None

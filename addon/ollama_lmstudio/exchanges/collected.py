@@ -32,6 +32,10 @@ class Collected(Buffered):
     def translation(self) -> StreamTranslation:
         return self._call.translation
 
+    @property
+    def has_begun(self) -> bool:
+        return self.translation.started
+
     def feed_held(self, held: held_heads.HeldBody) -> None:
         """Translate those chunks that have come since the last time."""
         for at, data in held.data[self._fed :]:

@@ -35,7 +35,8 @@ from .localhost import LocalhostTransport
 
 logger = logging.getLogger(__name__)
 
-CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", "/v1/models")
+OPENAI_LIST: Final = "/v1/models"
+CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", OPENAI_LIST)
 """The model lists of LM Studio 0.4, of 0.3.6 and of older versions, the richest first."""
 CATALOG_PATH_SECONDS: Final = 600.0
 """How long an older list is asked for first, before the richest is tried again: LM Studio may have been updated."""
@@ -90,9 +91,10 @@ class Client:
         on_call: Callable[[ClientCall], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a client; `timeout` bounds each call but `load` and `post`, from its start to the response's end.
+        """Prepare a client; `timeout` bounds each call, from its start to the response's end.
 
-        `on_call` is called after every request, repeated and failed ones too.
+        Calls that load or run models have another one. `on_call` is called after every request, repeated and failed
+        ones too.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
@@ -142,6 +144,12 @@ class Client:
             HTTPStatus.BAD_GATEWAY, f"There is no model list of LM Studio at {self._masked_url}. {message}"
         )
 
+    async def offered(self) -> frozenset[str]:
+        """Return the ids in OpenAI's list of models."""
+        body = self._read(await self._send("GET", OPENAI_LIST), ("data",))
+        rows = body["data"] if isinstance(body["data"], list) else []
+        return frozenset(row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str))
+
     async def load(
         self,
         model: str,
@@ -160,10 +168,10 @@ class Client:
             body |= {"context_length": context_length, "echo_load_config": True}
         return self._read_any(await self._send("POST", "/api/v1/models/load", body, timeout=timeout))
 
-    async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool) -> None:
+    async def use_once(self, model: str, ttl: Mapping[str, int], *, embeds: bool, timeout: float) -> None:
         """Have a model answer with one token, or embed one word: LM Studio loads it for that on demand.
 
-        That takes as long as it takes. `ttl` is the member of that name of the body, if any.
+        `ttl` is the member of that name of the body, if any. After `timeout` seconds LMStudioTimeout is raised.
         """
         body: dict[str, object] = {"model": model, **ttl}
         if embeds:
@@ -172,7 +180,7 @@ class Client:
         else:
             path = "/v1/chat/completions"
             body |= {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 1, "stream": False}
-        self._read_any(await self._send("POST", path, body, timeout=math.inf))
+        self._read_any(await self._send("POST", path, body, timeout=timeout))
 
     async def unload(self, instance_id: str) -> None:
         """Unload an instance; LM Studio wants its exact id, and ends what it is generating."""

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from .cache import CatalogCache
-from .catalog import Instance, Model, Resolution
+from .catalog import Catalog, Instance, Model, Resolution
 from .client import Client
 from .errors import LMStudioError, is_model_not_found
 
 LOAD_LIMIT_SECONDS: Final = 3600.0
-"""How long an explicit load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
+"""How long a load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class Loader:
         self.lock = asyncio.Lock()
         self._explicit: set[str] = set()
         self._granted: dict[str, _Granted] = {}
+        self._loaded_since: set[str] = set()
+        self._since: Catalog | None = None
 
     @property
     def tells_loaded(self) -> bool:
@@ -60,6 +62,26 @@ class Loader:
             self._explicit.discard(model.key)
         return current
 
+    def note_loaded(self, key: str) -> None:
+        """Note that a model is loaded, though the last list may say that it is not."""
+        if self._since is not self._catalog.last:
+            self._since = self._catalog.last
+            self._loaded_since.clear()
+        self._loaded_since.add(key)
+
+    def was_loaded(self, key: str) -> bool:
+        """Return whether a model has been loaded since the last list was read."""
+        return self._since is self._catalog.last and key in self._loaded_since
+
+    async def is_loaded(self, model: Model, max_age: float) -> bool:
+        """Return whether a list that is no older than `max_age` seconds has the model loaded."""
+        catalog = await self._catalog.get(max_age=max_age)
+        return any(m.key == model.key and m.loaded for m in catalog.models)
+
+    async def is_offered(self, key: str) -> bool:
+        """Return whether OpenAI's list has a model: without loading on demand, LM Studio lists there what is loaded."""
+        return key in await self._client.offered()
+
     async def load(self, model: Resolution, context_length: int | None) -> None:
         """Load a model explicitly, unless it is loaded. LM Studio keeps such a model until it is told to unload it."""
         async with self.lock:
@@ -75,6 +97,7 @@ class Loader:
             self._catalog.invalidate()
         key = model.model.key
         self._explicit.add(key)
+        self.note_loaded(key)
         if context_length is None:
             return
         config = answer.get("load_config")
@@ -139,7 +162,8 @@ class Loader:
             if current.loaded and not _ends_before(current, keep_seconds):
                 return True
             try:
-                await self._client.use_once(model.id, ttl, embeds=model.model.type == "embedding")
+                embeds = model.model.type == "embedding"
+                await self._client.use_once(model.id, ttl, embeds=embeds, timeout=LOAD_LIMIT_SECONDS)
             except LMStudioError:
                 # Whatever it has to say of the prompt: the model was to be loaded, no more.
                 if not (await self.refreshed(model.model)).loaded:
@@ -164,6 +188,7 @@ class Loader:
                     if not is_model_not_found(e):
                         raise
             self._explicit.discard(model.key)
+            self._loaded_since.discard(model.key)
         finally:
             self._catalog.invalidate()
 

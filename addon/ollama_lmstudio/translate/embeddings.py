@@ -25,9 +25,10 @@ from .paths import EMBEDDINGS
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 Vectors = list[list[float]]
-BuildAnswer = Callable[[Vectors, int, int], dict[str, Any]]
-"""How the client's object is made of the vectors, of the ns from the client's request to LM Studio's answer, and of the
-number of tokens. It may raise OllamaError."""
+BuildAnswer = Callable[[Vectors, int, int, int], dict[str, Any]]
+"""How the client's object is made of the vectors, of the ns from the client's request to LM Studio's answer and to the
+end of the load, and of the number of tokens. It may raise OllamaError.
+"""
 
 
 def count_tokens(texts: Sequence[str]) -> int:
@@ -83,12 +84,17 @@ class EmbedTranslation:
         self._build = build
         self._secrets = embedding.services.secrets
         self._started_ns = embedding.request.started_ns
+        self._load_duration = max(embedding.services.clock.monotonic() - self._started_ns, 1)
         self._duration = self._tokens = 0
         self._error = ""
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the call, out of what is measured."""
         self._started_ns += duration
+
+    def loading(self, until: int) -> None:
+        """Count the time up to `until` as the load of the model: LM Studio was seen to load it then."""
+        self._load_duration = max(until - self._started_ns, 1)
 
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         """Return the client's response: the vectors, in the order of the inputs."""
@@ -100,7 +106,7 @@ class EmbedTranslation:
         self._tokens = _read_tokens(answer) or count_tokens(self._embedding.texts)
         self._embedding.services.dimensions[self._embedding.resolved.model.key] = len(vectors[0])
         try:
-            return Response.json(self._build(vectors, self._duration, self._tokens))
+            return Response.json(self._build(vectors, self._duration, self._load_duration, self._tokens))
         except ValueError:
             error = errors.embedding_not_finite()
         except errors.OllamaError as e:

@@ -61,16 +61,25 @@ def acquire(
     options: Mapping[str, Any],
     services: Services,
 ) -> Call:
-    """Return the call with its model acquired until the call is released, and a way to load the model."""
+    """Return the call with its model acquired until it is released, a way to load it, and one to see its load."""
 
     async def reload() -> None:
         await services.lifetimes.ensure_loaded(resolved, terms(resolved, options, services))
 
+    async def is_loaded() -> bool:
+        return await services.lifetimes.is_loaded(resolved.model)
+
     def release() -> None:
         services.lifetimes.release(resolved.model)
+        if call.is_loaded is not None:
+            measured = call.translation.measured()
+            if measured.metrics.total_duration and not measured.error:
+                services.lifetimes.note_loaded(resolved.model)
         log_if_cut(call, resolved, services)
 
     services.lifetimes.acquire(resolved.model, keep_alive)
     call.release = release
     call.reload = reload
+    if services.lifetimes.is_cold(resolved.model):
+        call.is_loaded = is_loaded
     return call

@@ -136,6 +136,11 @@ class Translator:
         self._timings.started_ns += duration
         self._timings.forwarded += duration
 
+    def loading(self, until: int) -> None:
+        """Count the time up to `until` as the load of the model: LM Studio was seen to load it then."""
+        self._timings.load = until - self._timings.started_ns
+        self._timings.forwarded = until
+
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Return the lines that more bytes of the stream complete."""
         try:
