@@ -61,9 +61,10 @@ FOUND: list[tuple[str, str, services.Endpoint]] = [
     ("POST", "/v1/chat/completions", passthrough.passthrough),
     *[
         (method, path, passthrough.passthrough)
-        for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD")
+        for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS")
         for path in ("/v1/x", "/v1/a/b/", "/api/v0/models", "/api/v1/models/load", "/v1/%63hat%2Fx")
     ],
+    ("HEAD", "/api/v0/models", passthrough.passthrough),
 ]
 
 
@@ -124,6 +125,11 @@ def test_wrong_methods(method: str, path: str, allow: str) -> None:
 def test_unknown_paths(method: str, path: str) -> None:
     assert routes.find(method, path) == outcomes.Response(404, b"404 page not found", "text/plain")
     assert routes.allowed_methods(path) == ()
+
+
+def test_head_of_what_lm_studio_might_have_is_not_found() -> None:
+    for path in ("/v1/x", "/v1/modelsx", "/v1/a/b/"):
+        assert routes.find("HEAD", path) == routes.NOT_FOUND
 
 
 @pytest.mark.parametrize(

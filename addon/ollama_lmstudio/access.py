@@ -224,19 +224,19 @@ def check(
     """
     origin = headers.get("origin", "")
     allow_header: Headers = (("Allow", ", ".join(allow)),) if allow else ()
-    cors: Headers = ()
+    extra: Headers = ()
     if origin and not is_same_origin(origin, host):
         if not gate.allows_every_origin and not gate.allows_origin(origin):
             return replace(FORBIDDEN, headers=allow_header) if method == "OPTIONS" else FORBIDDEN
         if method == "OPTIONS":
             return preflight(gate, origin, allow_header)
-        cors = cors_headers(gate, origin)
+        extra = cors_headers(gate, origin)
     if not gate.allows_host(host):
-        cors += allow_header if method == "OPTIONS" else ()
-        return replace(error(HTTPStatus.FORBIDDEN, FOREIGN_HOST.format(split_host(host))), headers=cors)
+        extra += allow_header if method == "OPTIONS" else ()
+        return replace(error(HTTPStatus.FORBIDDEN, FOREIGN_HOST.format(split_host(host))), headers=extra)
     if method == "OPTIONS" and not origin and gate.loopback and _address(split_host(host)) is None:
         # As recorded: Ollama answers so on a loopback address when Host is a name; an IP address gets the route's 405.
         return Response(HTTPStatus.NO_CONTENT, b"", NO_CONTENT_TYPE, allow_header)
     if not gate.has_key(headers):
-        return replace(error(HTTPStatus.UNAUTHORIZED, NO_KEY), headers=cors)
+        return replace(error(HTTPStatus.UNAUTHORIZED, NO_KEY), headers=extra)
     return None

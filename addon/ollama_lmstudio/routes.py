@@ -190,7 +190,10 @@ def find(method: str, path: str, query: str = "") -> services.Endpoint | outcome
             return NOT_FOUND
         status = HTTPStatus.MOVED_PERMANENTLY if method == "GET" else HTTPStatus.TEMPORARY_REDIRECT
         return _redirect(method, status, without_slash, query)
-    return passthrough.passthrough if is_passthrough(path) else NOT_FOUND
+    # LM Studio answers 200 on a path that it does not have, and only the body, which HEAD has not, says so. Nothing of
+    # its on /v1 can be asked with HEAD.
+    is_hidden = method == "HEAD" and path.startswith("/v1/")
+    return passthrough.passthrough if is_passthrough(path) and not is_hidden else NOT_FOUND
 
 
 def _clean(path: str) -> str:

@@ -121,7 +121,7 @@ class Startup:
     def listening(self, given: options.Listen) -> options.Listen:
         """Return the address that is served on: mitmproxy's own options win over `listen`."""
         if not self._is_our_choice() and (address := servers.reverse_address()) is not None:
-            return options.Listen(address[0] or options.EVERYWHERE, address[1] or given.port)
+            return options.Listen(address[0] or options.EVERYWHERE_6, address[1] or given.port)
         host, port = ctx.options.listen_host, ctx.options.listen_port
         return options.Listen((host or given.host).strip("[]"), given.port if port is None else port)
 

@@ -307,6 +307,7 @@ def test_copy(client: httpx.Client) -> None:
     [
         ({}, 400, 'source "" is invalid'),
         ({"source": "a b", "destination": "x"}, 400, 'source "a b" is invalid'),
+        ({"source": "a@b", "destination": "x"}, 400, 'source "a@b" is invalid'),
         ({"source": CHAT, "destination": "b b"}, 400, 'destination "b b" is invalid'),
         ({"source": CHAT}, 400, 'destination "" is invalid'),
         ({"source": CHAT, "destination": "x:cloud"}, 400, 'destination "x:cloud" is invalid'),
@@ -333,6 +334,7 @@ def test_delete(client: httpx.Client) -> None:
     [
         ("", 400, "model is required"),
         ("a b", 400, 'name "a b" is invalid'),
+        ("a@sha256:b", 400, 'name "a@sha256:b" is invalid'),
         ("nosuch", 404, "model 'nosuch' not found"),
         ("nosuch:cloud", 404, "model 'nosuch:cloud' not found"),
         (CHAT, 400, f"LM Studio has no call that deletes a model: delete {CHAT} in LM Studio itself, in My Models"),

@@ -265,6 +265,7 @@ def test_an_origin_that_is_not(proxy: Proxy, sim: Sim, method: str, origin: str)
         assert (answer.status, answer.body) == (403, b"")
         assert answer.header("access-control-allow-origin") is None
     assert not sim.requests
+    proxy.wait_for_log(rf"{re.escape(origin)}'.*allowed_origins", 5)
 
 
 def test_an_origin_gets_its_headers_with_a_stream_and_with_what_lmstudio_sends(client: httpx.Client, sim: Sim) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..ollama import errors
 from ..ollama.requests import GenerateRequest, Message
+from ..ollama.templates import TemplateError, check_template
 from ..outcomes import Call, Request, Response
 from ..services import Services
 from ..translate import fim
@@ -50,6 +51,7 @@ async def generate(request: Request, services: Services) -> Response | Call:
     turns = _earlier_turns(body, services)
     if body.raw:
         return _completion(inference, body, body.prompt, turns)
+    _check_template(body.template)
     messages = _conversation(inference, body, turns)
     if services.settings.generate_endpoint == "completions" and not body.images:
         contents = [message["content"] for message in messages if isinstance(message["content"], str)]
@@ -57,6 +59,14 @@ async def generate(request: Request, services: Services) -> Response | Call:
     # A chat of one turn, so that LM Studio applies the model's template, as Ollama does.
     unsupported = ["template"] if body.template else []
     return chat_call(inference, messages, unsupported=unsupported, context=_context(body, turns))
+
+
+def _check_template(template: str) -> None:
+    """Raise Ollama's error for a template that it cannot parse. One that it can is LM Studio's affair."""
+    try:
+        check_template(template)
+    except TemplateError as e:
+        raise errors.OllamaError(HTTPStatus.INTERNAL_SERVER_ERROR, str(e)) from None
 
 
 def _earlier_turns(body: GenerateRequest, services: Services) -> list[Turn]:

@@ -98,8 +98,12 @@ def _admit(exchange: Exchange) -> None:
 def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
     """Answer a request that may not come in, or a preflight."""
     flow = exchange.flow
-    if refusal.status == HTTPStatus.FORBIDDEN and not exchange.bridge.gate.allows_host(host):
-        logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
+    if refusal.status == HTTPStatus.FORBIDDEN:
+        if not exchange.bridge.gate.allows_host(host):
+            logger.warning("refused the host name %r: to let it in, set the option allowed_hosts", host)
+        else:
+            origin = flow.request.headers.get("origin", "")
+            logger.warning("refused the web page of %r: to let it in, set the option allowed_origins", origin)
     answered = exchange.handler = Answered(exchange, refusal)
     answered.respond()
     length = flow.request.headers.get("content-length", "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import access
+from ..lmstudio.apis import PREFIXES
 from ..lmstudio.errors import MASK
 from ..record import record as records
 from ..record.record import Fields, Record
@@ -21,7 +22,6 @@ SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", LOOPBACK_SECRE
 _NS_PER_SECOND = 1e9
 
 OLLAMA_PREFIX = "/api/"
-LMSTUDIO_PREFIXES = ("/api/v0/", "/api/v1/", "/v1/")
 # The endpoints of LM Studio's own APIs whose requests hold a conversation.
 CHATS = (
     "/v1/chat/completions",
@@ -116,7 +116,7 @@ class Snapshot:
     def endpoint(self) -> str:
         """A short name: `chat` for `/api/chat`, `v1/models` for an endpoint of LM Studio's own APIs."""
         path = self.client_path
-        ours = path.startswith(OLLAMA_PREFIX) and not path.startswith(LMSTUDIO_PREFIXES)
+        ours = path.startswith(OLLAMA_PREFIX) and not path.startswith(PREFIXES)
         name = path.removeprefix(OLLAMA_PREFIX) if ours else path.strip("/")
         return name.partition("/")[0] if ours else name or "root"
 

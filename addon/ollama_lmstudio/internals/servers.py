@@ -14,7 +14,10 @@ from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
 
 def reverse_address() -> tuple[str, int | None] | None:
-    """Return host and port of the first reverse mode in mitmproxy's options; an empty host is every interface."""
+    """Return host and port of the first reverse mode in mitmproxy's options; an empty host is every address.
+
+    Those are of both families.
+    """
     for mode in map(ProxyMode.parse, ctx.options.mode):
         if isinstance(mode, ReverseMode):
             return mode.listen_host(ctx.options.listen_host), mode.listen_port(ctx.options.listen_port)

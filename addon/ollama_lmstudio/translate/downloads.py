@@ -56,9 +56,8 @@ def download_to_lmstudio(name: str, *, source: str = "", quantization: str = "",
         return Download(name, quantization or None)
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model is unavailable")
-    # LM Studio's keys may contain an `@`, which Ollama's names cannot.
-    if "@" not in name:
-        names.parse_name(name)
+    # LM Studio's keys may have a variant after an `@`, which Ollama's names cannot.
+    names.parse_name(name.replace("@", ":", 1))
     base, _ = names.split_source(name)
     return Download(base.removesuffix(":latest"), quantization or None, base)
 
