@@ -10,7 +10,7 @@ from ..threads import run_in_thread_if_large
 from ..translate import loading
 from ..translate.decisions import DecisionTranslation, decision_body
 from ..translate.models import find_model
-from ..translate.paths import SYSTEM_ONE
+from ..translate.paths import SYSTEMONE
 
 
 async def systemone(request: Request, services: Services) -> Call:
@@ -25,5 +25,5 @@ async def systemone(request: Request, services: Services) -> Call:
     if not resolved.model.loaded:
         await loading.ensure_loaded(resolved, services)
     translation = DecisionTranslation(body.model, request.started_ns, services)
-    call = Call(SYSTEM_ONE, data, translation, model=resolved.id, asked=body.model)
+    call = Call(SYSTEMONE, data, translation, model=resolved.id, asked=body.model)
     return loading.acquire(call, resolved, body.keep_alive, services)
