@@ -52,7 +52,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("allowed_origins", ["http://a, https://b", "app://*"], ("http://a", "https://b", "app://*")),
     ("allowed_origins", [" ", ",,"], ()),
     ("allowed_hosts", ["a.example,b.example"], ("a.example", "b.example")),
-    ("ollama_version", "0.33.0", "0.33.0"),
+    ("ollama_version", "0.40.5", "0.40.5"),
     ("ollama_version", "12.345.6", "12.345.6"),
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
     *[("num_ctx", choice, choice) for choice in ("ignore", "load", "grow")],

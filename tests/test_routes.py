@@ -23,6 +23,7 @@ from ollama_lmstudio.endpoints import (
     recommendations,
     show,
     status,
+    systemone,
     tags,
     version,
     web,
@@ -59,6 +60,7 @@ FOUND: list[tuple[str, str, services.Endpoint]] = [
     ("GET", "/v1/models/x:7b", passthrough.passthrough),
     ("GET", "/v1/models/publisher/x", passthrough.passthrough),
     ("POST", "/v1/chat/completions", passthrough.passthrough),
+    ("POST", "/v1/systemone", systemone.systemone),
     *[
         (method, path, passthrough.passthrough)
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS")

@@ -325,7 +325,8 @@ OPTIONS: tuple[Option, ...] = (
         _words,
         metavar="NAME",
     ),
-    Option("ollama_version", str, "0.33.0", "What /api/version says.", _version, metavar="X.Y.Z"),
+    # The newest whose promises are kept: 0.40.8 has /v1/audio/speech.
+    Option("ollama_version", str, "0.40.5", "What /api/version says.", _version, metavar="X.Y.Z"),
     Option(
         "generate_endpoint",
         str,

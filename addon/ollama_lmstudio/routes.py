@@ -29,6 +29,7 @@ from .endpoints import (
     recommendations,
     show,
     status,
+    systemone,
     tags,
     version,
     web,
@@ -128,7 +129,9 @@ COMPATIBLE: tuple[Route, ...] = (
         for path in ("/v1/models", "/v1/models/:model")
     ),
 )
-_ALL = (*ROUTES, *COMPATIBLE)
+# Questions to decision models, whose errors are Ollama's, too.
+_SYSTEM_ONE = Route("/v1/systemone", _post(systemone.systemone), "LM Studio's own; errors are Ollama's")
+_ALL = (*ROUTES, *COMPATIBLE, _SYSTEM_ONE)
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in _ALL}
 _BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in _ALL if ":" in route.path)
 

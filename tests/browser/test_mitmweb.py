@@ -127,7 +127,7 @@ def test_the_list_tells_what_each_exchange_was(person: Process, chat: str) -> No
     for text in (
         chat,
         "tok/s, first token",
-        "version: 0.33.0",
+        "version: 0.40.5",
         "tags: 8 models",
         "model list: 8 models",
         "show qwen3:8b",

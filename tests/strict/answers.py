@@ -382,6 +382,14 @@ class Progress(Strict):
     completed: Positive = 0
 
 
+class Decided(Strict):
+    """The answers of a decision model, each as LM Studio gives it."""
+
+    model: Text
+    answers: dict[str, dict[str, Any]]
+    usage: dict[str, int]
+
+
 class Version(Strict):
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$"), AfterValidator(_version)]
 
@@ -481,6 +489,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/api/generate": Endpoint(GenerateAnswer, GenerateLine, GenerateLast, GenerateLoaded),
     "/api/embed": Endpoint(Embedded, loaded=NothingEmbedded),
     "/api/embeddings": Endpoint(Embedding),
+    "/v1/systemone": Endpoint(Decided),
     "/api/create": _PROGRESS,
     "/api/pull": _PROGRESS,
     "/api/push": _PROGRESS,

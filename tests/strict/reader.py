@@ -130,6 +130,7 @@ OBJECTS: tuple[tuple[set[str], type[Strict]], ...] = (
     ({"embedding"}, answers.Embedding),
     ({"models"}, answers.AnyList),
     ({"model_info"}, answers.Shown),
+    ({"answers"}, answers.Decided),
     ({"status"}, answers.Progress),
     ({"version"}, answers.Version),
     ({"cloud"}, answers.Status),
@@ -218,6 +219,11 @@ def read_object(text: bytes) -> None:
         validate(next(model for keys, model in OBJECTS if keys <= value.keys()), value)
 
 
+def _judged_as(path: str) -> str:
+    """Give the path whose rules an answer has to keep: `/v1/systemone` is one of Ollama's own API, all but its name."""
+    return "/api/systemone" if path == "/v1/systemone" else path
+
+
 class Reading:
     """Read one answer as it comes: `feed` its body, then say how it ended. Raises Refused.
 
@@ -292,7 +298,7 @@ class Reading:
 
     def _success(self, body: bytes) -> None:
         asked, endpoint = self._asked, self._endpoint
-        if asked.path.startswith(PASSED_ON):
+        if _judged_as(asked.path).startswith(PASSED_ON):
             check(self._type == PLAIN_JSON, f"JSON as {self._type!r}")
             validate(answers.OpenAIModel, parse(body.removesuffix(b"\n")))
         elif asked.path == "/health":
@@ -314,7 +320,7 @@ class Reading:
         check(self._status == 200 or asked.path.startswith(BLOBS), "Continue takes 200 only")
 
     def _failure(self, body: bytes) -> None:
-        status, path = self._status, self._asked.path
+        status, path = self._status, _judged_as(self._asked.path)
         if status in (301, 307):
             check(self._headers.get("location", "").startswith("/"), "nowhere to go")
         elif status == 204 or (status == 403 and not body):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import httpx
 import pytest
 from tests.wire.conftest import HI, Proxy
 
-from ollama_lmstudio.sim import Sim, SimModel, SimThread, decider
+from ollama_lmstudio.sim import Recorded, Sim, SimModel, SimThread, decider
 
 DECIDER = "nimble-4b"
 SEEING_DECIDER = "nimble-vl"
@@ -76,3 +78,108 @@ def test_a_decision_model_is_loaded_and_unloaded_by_name(client: httpx.Client, s
     if sim.version.has("api_v1"):
         client.post("/api/generate", json={"model": DECIDER, "keep_alive": 0}).raise_for_status()
         assert DECIDER not in [instance.id for instance in sim.instances]
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+QUESTIONS = {
+    "route": {"type": "choice", "instructions": "Which desk?", "criteria": {"billing": "money", "sales": None}},
+    "urgent": {"type": "noul", "instructions": "Is it urgent?"},
+}
+
+
+def ask(client: httpx.Client, model: str = DECIDER, **body: Any) -> httpx.Response:
+    return client.post("/v1/systemone", json={"model": model, "state": "Refund me.", "questions": QUESTIONS} | body)
+
+
+def asked(sim: Sim) -> list[Recorded]:
+    return [request for request in sim.requests if request.path == "/v1/systemone"]
+
+
+@pytest.fixture
+def deciding(sim: Sim) -> Sim:
+    """LM Studio, if it has decision models' own path, with none of them loaded."""
+    if not sim.version.has("systemone"):
+        pytest.skip("this LM Studio is too old")
+    for instance in sim.instances:
+        sim.unload(instance.id)
+    sim.clear()
+    return sim
+
+
+def test_a_decision_model_is_asked(client: httpx.Client, deciding: Sim) -> None:
+    client.get("/api/tags")
+    answer = ask(client, f"{DECIDER}:latest", state={"text": "Refund me.", "n": 1})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert list(body) == ["model", "answers", "usage"]
+    assert body["model"] == f"{DECIDER}:latest"
+    assert body["answers"]["route"]["choice"] == "billing"
+    (request,) = asked(deciding)
+    assert request.json == {"model": DECIDER, "state": {"text": "Refund me.", "n": 1}, "questions": QUESTIONS}
+    # It was loaded for it, which LM Studio does not do on demand; the next call needs nothing else.
+    assert [instance.id for instance in deciding.instances] == [DECIDER]
+    client.get("/api/tags")
+    deciding.clear()
+    assert ask(client).status_code == 200
+    assert [request.path for request in deciding.requests] == ["/v1/systemone"]
+
+
+def test_images_are_data_urls(client: httpx.Client, deciding: Sim) -> None:
+    image = base64.b64encode(PNG).decode()
+    assert ask(client, SEEING_DECIDER, images=[image], later="kept").status_code == 200
+    (request,) = asked(deciding)
+    assert request.json["images"] == [f"data:image/png;base64,{image}"]
+    assert request.json["later"] == "kept"
+    refused = ask(client, SEEING_DECIDER, images=["data:image/png;base64,xx"])
+    assert (refused.status_code, refused.json()) == (400, {"error": "illegal base64 data at input byte 4"})
+
+
+def test_keep_alive_is_the_bridges(client: httpx.Client, deciding: Sim) -> None:
+    assert ask(client, keep_alive=0).status_code == 200
+    assert "keep_alive" not in asked(deciding)[-1].json
+    end = time.monotonic() + 10
+    while deciding.instances and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not deciding.instances
+
+
+def test_a_model_that_has_gone_is_loaded_again(client: httpx.Client, deciding: Sim) -> None:
+    """LM Studio loads none of these on demand, and the list may say what was so a while ago."""
+    assert ask(client).status_code == 200
+    client.get("/api/tags").raise_for_status()
+    deciding.unload(DECIDER)
+    assert ask(client).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "error"),
+    [
+        ("", {}, 400, "model is required"),
+        (" ", {}, 400, "model is required"),
+        ("nosuch", {}, 404, 'model "nosuch" not found, try pulling it first'),
+        ("plain", {}, 400, '"plain" does not support decision'),
+        (SPEAKER, {}, 400, f'"{SPEAKER}" does not support decision'),
+        ("nimble:cloud", {}, 403, "ollama cloud is disabled: remote model is unavailable"),
+        (DECIDER, {"questions": {}}, 400, "'questions' must be an object with at least one question."),
+    ],
+)
+def test_errors_are_in_ollamas_shape(
+    client: httpx.Client, deciding: Sim, model: str, body: dict[str, Any], status: int, error: str
+) -> None:
+    answer = ask(client, model, **body)
+    assert (answer.status_code, answer.json()) == (status, {"error": error})
+    assert bool(asked(deciding)) is (model == DECIDER)
+
+
+def test_an_lmstudio_without_that_path_is_told(client: httpx.Client, sim: Sim) -> None:
+    if sim.version.has("systemone"):
+        sim.fault(path="/v1/systemone", times=1, pre_error=(200, "application/json", UNKNOWN_ROUTE))
+    else:
+        sim.load(DECIDER)
+        client.get("/api/tags")
+    answer = ask(client)
+    assert answer.status_code == 502
+    assert "This LM Studio does not have POST /v1/systemone; a newer version may." in answer.json()["error"]
+
+
+UNKNOWN_ROUTE = '{"error": "Unexpected endpoint or method. (POST /v1/systemone)"}'

@@ -61,10 +61,11 @@ invalid_destination = Text(_BAD_REQUEST, "destination {:q} is invalid")
 invalid_name = Text(_BAD_REQUEST, "name {:q} is invalid")
 cloud_disabled = Text(HTTPStatus.FORBIDDEN, "ollama cloud is disabled: {}")
 
-# What a model cannot do. The first three take the requested name, the other two the canonical one (`Name.canonical`).
+# What a model cannot do. The first four take the requested name, the other two the canonical one (`Name.canonical`).
 chat_unsupported = Text(_BAD_REQUEST, "{:q} does not support chat")
 generate_unsupported = Text(_BAD_REQUEST, "{:q} does not support generate")
 thinking_unsupported = Text(_BAD_REQUEST, "{:q} does not support thinking")
+decision_unsupported = Text(_BAD_REQUEST, "{:q} does not support decision")
 tools_unsupported = Text(_BAD_REQUEST, "{} does not support tools")
 insert_unsupported = Text(_BAD_REQUEST, "{} does not support insert")
 

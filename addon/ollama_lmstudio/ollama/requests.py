@@ -461,6 +461,17 @@ class EmbeddingRequest(RequestBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SystemOneRequest(RequestBody):
+    """The body of POST /v1/systemone; LM Studio checks the questions."""
+
+    model: String = ""
+    state: AnyValue = None
+    questions: AnyValue = None
+    images: Images = field(default_factory=list)
+    keep_alive: MaybeKeepAlive = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShowRequest(_ModelRequest):
     """The body of POST /api/show."""
 
@@ -555,6 +566,7 @@ _STRUCTS: dict[type, Struct] = {
         GenerateRequest,
         EmbedRequest,
         EmbeddingRequest,
+        SystemOneRequest,
         ShowRequest,
         CopyRequest,
         DeleteRequest,

@@ -139,6 +139,8 @@ FEATURES = {
     "reasoning_wording": (0, 4, 7),
     "upgrade_ignored": (0, 4, 15),
     "remaining_ttl": (0, 4, 22),
+    # LM Studio does not say since when.
+    "systemone": (0, 4, 25),
 }
 
 

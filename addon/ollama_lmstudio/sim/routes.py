@@ -13,6 +13,7 @@ from .answer import Dialect
 from .anthropic import Messages, anthropic_error, message_prompt
 from .backend import Backend
 from .connection import SimExchange
+from .decisions import decide
 from .engine import GenerationError
 from .generate import Prompt, embedding
 from .inference import NativeInference, SimInference, Stateful, native_load_failure
@@ -206,6 +207,11 @@ async def messages(backend: Backend, exchange: SimExchange, found: Found) -> Non
         raise anthropic_error(error if isinstance(error, str) else error["message"], problem.status) from None
 
 
+async def systemone(backend: Backend, exchange: SimExchange, found: Found) -> None:
+    """Answer questions with a decision model."""
+    await decide(backend, exchange)
+
+
 async def native_chat(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """Answer in LM Studio's own way."""
     body = read_body(exchange.record.body, native=True)
@@ -238,6 +244,7 @@ ROUTES = (
     _route("POST", "/v1/embeddings", embed, known_keys=EMBEDDING_KEYS),
     _route("POST", "/v1/responses", responses, "responses"),
     _route("POST", "/v1/messages", messages, "messages"),
+    _route("POST", "/v1/systemone", systemone, "systemone"),
     _route("GET", "/api/v0/models", v0_models, "api_v0"),
     _route("GET", "/api/v0/models/(?P<id>.+?)", v0_model, "api_v0"),
     _route("POST", "/api/v0/chat/completions", chat, "api_v0", CHAT_KEYS),
