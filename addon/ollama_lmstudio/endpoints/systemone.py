@@ -23,7 +23,7 @@ async def systemone(request: Request, services: Services) -> Call:
         raise errors.decision_unsupported(body.model)
     data = await run_in_thread_if_large(len(request.body), decision_body, body, resolved)
     if not resolved.model.loaded:
-        await loading.ensure_loaded(resolved, services)
+        await services.lifetimes.ensure_loaded(resolved, loading.terms(resolved, {}, services))
     translation = DecisionTranslation(body.model, request.started_ns, services)
     call = Call(SYSTEMONE, data, translation, model=resolved.id, asked=body.model)
-    return loading.acquire(call, resolved, body.keep_alive, services)
+    return loading.acquire(call, resolved, body.keep_alive, {}, services)

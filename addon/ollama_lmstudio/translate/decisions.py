@@ -40,6 +40,9 @@ class DecisionTranslation:
         """Leave `duration` ns, for which the user held the call, out of what is measured."""
         self._started_ns += duration
 
+    def loading(self, until: int) -> None:
+        """Count nothing: a decision model is loaded before it is called."""
+
     def translate(self, status: int, content_type: str, body: bytes, at: int) -> Response:
         """Return the client's response."""
         answer = tolerant_json.loads(body) if status == HTTPStatus.OK else None
