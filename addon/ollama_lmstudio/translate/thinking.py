@@ -36,10 +36,11 @@ def think_tags(model: Model, services: Services, *, templated: bool, streaming: 
     an opening tag is reasoning only if the model cannot but think, which nothing but a template can make it do.
     """
     thinking = thinks(model, services)
+    if thinking is False:
+        return ThinkTags(opening=False, drop_close=streaming and hidden)
     options = {option.lower() for option in model.reasoning.allowed_options} if model.reasoning else set()
     always = templated and bool(options) and options <= ONLY_ON
-    opening, likely = thinking is not False, thinking is True
-    return ThinkTags(opening=opening, always=always, likely=likely, drop_close=streaming and hidden)
+    return ThinkTags(always=always, likely=thinking is True, drop_close=streaming and hidden)
 
 
 def check_thinking(think: bool | str | None, name: str, model: Model, services: Services) -> None:
