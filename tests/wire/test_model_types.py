@@ -178,7 +178,7 @@ def test_an_lmstudio_without_that_path_is_told(client: httpx.Client, sim: Sim) -
         sim.load(DECIDER)
         client.get("/api/tags")
     answer = ask(client)
-    assert answer.status_code == 502
+    assert answer.status_code == 404
     assert "This LM Studio does not have POST /v1/systemone; a newer version may." in answer.json()["error"]
 
 
