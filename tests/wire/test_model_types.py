@@ -182,4 +182,4 @@ def test_an_lmstudio_without_that_path_is_told(client: httpx.Client, sim: Sim) -
     assert "This LM Studio does not have POST /v1/systemone; a newer version may." in answer.json()["error"]
 
 
-UNKNOWN_ROUTE = '{"error": "Unexpected endpoint or method. (POST /v1/systemone)"}'
+UNKNOWN_ROUTE = '{"error":"Unexpected endpoint or method. (POST /v1/systemone)"}'
