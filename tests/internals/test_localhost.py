@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from tests.wire.conftest import free_port
+from tests.wire.conftest import free_port, needs_ipv6
 
 from ollama_lmstudio.internals.localhost import LocalhostOrder
 
@@ -51,6 +51,7 @@ async def dialled(port: int, order: LocalhostOrder, host: str = "localhost") -> 
         assert "getaddrinfo" not in vars(loop)
 
 
+@needs_ipv6
 @pytest.mark.parametrize(
     ("hosts", "found"), [(ADDRESSES, "127.0.0.1"), (ADDRESSES[:1], "127.0.0.1"), (ADDRESSES[1:], "::1")]
 )
@@ -60,6 +61,7 @@ def test_ipv4_is_dialled_first(listening: ExitStack, port: int, hosts: tuple[str
     assert asyncio.run(dialled(port, LocalhostOrder(ADDRESSES))) == found
 
 
+@needs_ipv6
 def test_other_names_are_the_systems_affair(listening: ExitStack, port: int) -> None:
     for host in ADDRESSES:
         listen(listening, host, port)

@@ -47,6 +47,16 @@ TAGGED: dict[str, tuple[ThinkTags, str, tuple[str, str]]] = {
     "the first thing": (DROP, "</think>\n\nHello", ("", "Hello")),
     "opened in the text": (DROP, "a <think>b</think> c", ("", "a <think>b</think> c")),
     "nearly tags": (DROP, "a </thin <thi", ("", "a </thin <thi")),
+    "a model that does not think": (
+        ThinkTags(opening=False, drop_close=True),
+        "Okay\n</think>\n\nHello",
+        ("", "Okay\nHello"),
+    ),
+    "a tag of a model that does not think": (
+        ThinkTags(opening=False, drop_close=True),
+        "<think>hm</think>Hello",
+        ("", "<think>hm</think>Hello"),
+    ),
     "opened": (DROP, "<think>hm</think>\n\nHello", ("hm", "Hello")),
 }
 

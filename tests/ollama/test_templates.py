@@ -32,6 +32,7 @@ CHATML = """{{- if .System }}<|im_start|>system
         "{{ with .A }}{{ else with .B }}{{ end }}",
         "} {",
         "{{ .X | }}",
+        f"{{{{ {2**64 - 1} 1e308 017 0x1p-2 }}}}".replace("017", "-017"),
         "{{ currentDate }}",
     ],
 )
@@ -68,6 +69,10 @@ def test_what_go_parses(template: str) -> None:
         ("{{ .X#y }}", ":1: bad character U+0023 '#'"),
         ("{{ \u2318 }}", ":1: unrecognized character in action: U+2318 '\u2318'"),
         ("{{ 08 }}", ':1: integer overflow: "08"'),
+        (f"{{{{ {2**64} }}}}", f':1: integer overflow: "{2**64}"'),
+        (f"{{{{ {10**300} }}}}", f':1: integer overflow: "{10**300}"'),
+        (f"{{{{ {'1' * 5000} }}}}", f':1: illegal number syntax: "{"1" * 5000}"'),
+        ("{{ 1e999 }}", ':1: illegal number syntax: "1e999"'),
         ("{{ 0x }}", ':1: illegal number syntax: "0x"'),
         ("{{ 3k }}", ':1: bad number syntax: "3k"'),
         ("{{ break }}", ":1: {{break}} outside {{range}}"),

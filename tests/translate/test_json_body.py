@@ -34,6 +34,26 @@ def test_members_are_replaced_and_added() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ('{"x":1,"model":"m"}', '{"model":"m"}'),
+        ('{ "x" : [1, 2] ,\n "model":"m" }', '{ "model":"m" }'),
+        ('{"model":"m","x":1}', '{"model":"m"}'),
+        ('{"model":"m" ,\n"x":{"a":1}  } rest', '{"model":"m"   } rest'),
+        ('{"a":1,"x":"y, z","model":"m"}', '{"a":1,"model":"m"}'),
+        ('{"a":1,"model":"m"}', '{"a":1,"model":"m"}'),
+    ],
+)
+def test_a_member_is_removed(text: str, left: str) -> None:
+    changed = body(text)
+    changed.remove("x")
+    assert changed.get("x") is None
+    assert changed.encode() == left.encode()
+    changed.set("new", 1)
+    assert changed.encode() == left.replace('"model":"m"', '"model":"m","new":1').encode()
+
+
 def test_members_are_read_as_they_are_now() -> None:
     changed = body()
     assert [changed.get(key) for key in ("model", "n", "none")] == ["m", None, None]

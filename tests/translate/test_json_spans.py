@@ -55,7 +55,7 @@ def test_replaced(given_object: dict[str, Any], layout: dict[str, Any], which: s
 
 
 def test_the_last_of_several_counts() -> None:
-    assert members('{"a":1,"\\u0061":2}') == {"a": Span(2, 16, 17)}
+    assert members('{"a":1,"\\u0061":2}') == {"a": Span(2, 16, 17, 7)}
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,13 @@ def test_thinks(model: Model, others: list[Model], expected: bool | None, make_s
         (Model("m", reasoning=ALWAYS), {"hidden": True, "streaming": False}, ThinkTags(always=True, likely=True)),
         (Model("m", reasoning=ON_OFF), {}, ThinkTags(likely=True)),
         (Model("m", reasoning=GPT_OSS), {}, ThinkTags(likely=True)),
-        (Model("m", reasoning=ReasoningOptions()), {}, None),
+        (Model("m", reasoning=ReasoningOptions()), {}, ThinkTags(opening=False)),
+        (Model("m", reasoning=ReasoningOptions()), {"hidden": True}, ThinkTags(opening=False, drop_close=True)),
         (Model("m"), {}, ThinkTags()),
         (Model("m"), {"hidden": True}, ThinkTags(drop_close=True)),
     ],
 )
-def test_think_tags(make_services: MakeServices, model: Model, given: dict[str, bool], tags: ThinkTags | None) -> None:
+def test_think_tags(make_services: MakeServices, model: Model, given: dict[str, bool], tags: ThinkTags) -> None:
     services = make_services(model)
     asked = {"templated": True, "streaming": True, "hidden": False} | given
     assert think_tags(model, services, **asked) == tags

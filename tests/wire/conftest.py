@@ -62,6 +62,17 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+
+
 def ndjson(response: httpx.Response) -> list[dict[str, Any]]:
     """Give the lines of a streamed answer; each ends with a newline."""
     assert response.status_code == 200, response.text

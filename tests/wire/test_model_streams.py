@@ -75,7 +75,7 @@ def chat(client: httpx.Client, stream: bool, **body: Any) -> dict[str, Any]:
 
 # Thoughts
 
-ALWAYS, OFTEN, UNKNOWN = "zai-org/glm-4.7-flash", "glm-4.6v", "glm-community"
+ALWAYS, OFTEN, UNKNOWN, NEVER = "zai-org/glm-4.7-flash", "glm-4.6v", "glm-community", "glm-that-never-thinks"
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def thinkers() -> Iterator[tuple[Sim, httpx.Client]]:
     models = [
         SimModel(key=ALWAYS, reasoning=ALWAYS_ON_REASONING, opens_thoughts=True),
         SimModel(key=OFTEN, reasoning=Reasoning(("off", "on"), "on"), opens_thoughts=True),
+        SimModel(key=NEVER, opens_thoughts=True),
         SimModel(key=UNKNOWN, capabilities_known=False, opens_thoughts=True),
     ]
     with SimThread(models) as sim, Proxy(sim.url) as proxy, proxy.client() as client:
@@ -100,8 +101,15 @@ def said_of(response: httpx.Response, key: str) -> str:
 
 @STREAMS
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
-@pytest.mark.parametrize("think", [None, True, False])
-@pytest.mark.parametrize("model", [ALWAYS, OFTEN, UNKNOWN])
+@pytest.mark.parametrize(
+    ("model", "think"),
+    [
+        *[(model, think) for model in (ALWAYS, OFTEN, UNKNOWN) for think in (None, True, False)],
+        # One that does not think, if one believes LM Studio, and so may not be asked to.
+        (NEVER, None),
+        (NEVER, False),
+    ],
+)
 def test_thoughts_that_nothing_opens(
     thinkers: tuple[Sim, httpx.Client], path: str, stream: bool, think: bool | None, model: str
 ) -> None:

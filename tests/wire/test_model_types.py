@@ -178,8 +178,8 @@ def test_an_lmstudio_without_that_path_is_told(client: httpx.Client, sim: Sim) -
         sim.load(DECIDER)
         client.get("/api/tags")
     answer = ask(client)
-    assert answer.status_code == 502
+    assert answer.status_code == 404
     assert "This LM Studio does not have POST /v1/systemone; a newer version may." in answer.json()["error"]
 
 
-UNKNOWN_ROUTE = '{"error": "Unexpected endpoint or method. (POST /v1/systemone)"}'
+UNKNOWN_ROUTE = '{"error":"Unexpected endpoint or method. (POST /v1/systemone)"}'

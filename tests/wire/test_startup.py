@@ -29,6 +29,7 @@ from tests.wire.conftest import (
     free_port,
     models,
     ndjson,
+    needs_ipv6,
 )
 
 from ollama_lmstudio.sim import Sim, SimThread, content, sleep
@@ -142,6 +143,7 @@ def test_a_mode_given_by_the_user_wins(sim: Sim, start_proxy: StartProxy) -> Non
         socket.create_connection(("127.0.0.1", listen), 1)
 
 
+@needs_ipv6
 @pytest.mark.parametrize(
     ("settings", "hosts"),
     [
@@ -167,6 +169,7 @@ def test_ipv6(sim: Sim, start_proxy: StartProxy, settings: dict[str, str], hosts
     assert "Traceback" not in proxy.log
 
 
+@needs_ipv6
 def test_ipv6_with_the_command_line_tool(sim: Sim, tmp_path: Path) -> None:
     proxy = Proxy(sim.url)
     given = ("--listen", f"[::1]:{proxy.port}", "--lmstudio-url", sim.url, "--state-dir", str(tmp_path))
@@ -195,6 +198,7 @@ def sim_at(host: str, port: int) -> Iterator[Sim]:
         yield sim
 
 
+@needs_ipv6
 def test_localhost_is_dialled_on_ipv4_first_and_then_on_ipv6(start_proxy: StartProxy) -> None:
     port = free_port()
     with sim_at("::1", port) as second:
@@ -222,6 +226,7 @@ def test_the_path_of_an_api_is_taken_off_lmstudios_address(sim: Sim, start_proxy
     assert " ".join(proxy.log.split()).count(told) == 1
 
 
+@needs_ipv6
 def test_an_ipv6_address_that_is_taken(sim: Sim) -> None:
     proxy = Proxy(sim.url)
     proxy.command = [part.replace("listen=127.0.0.1", "listen=[::1]") for part in proxy.command]

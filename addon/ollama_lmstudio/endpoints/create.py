@@ -25,6 +25,7 @@ from ..outcomes import PLAIN_JSON, LocalStream, Request, Response
 from ..services import Services
 from ..state import blobs, unneeded
 from ..state.aliases import Alias, StoreError
+from ..threads import run_in_thread_if_large
 from ..translate.aliases import alias_of, check_name, check_new_name, not_applied, store_alias
 from ..translate.listing import digest
 from ..translate.models import ResolvedModel, find_model
@@ -149,6 +150,10 @@ async def _find_source(body: CreateRequest, services: Services, statuses: list[s
             # Ollama returns a 400 for every error of an adapter.
             raise OllamaError(HTTPStatus.BAD_REQUEST, e.message) from None
     _check_changes(body, resolved)
+    try:
+        await run_in_thread_if_large(len(body.template), check_template, body.template)
+    except TemplateError as e:
+        raise errors.bad_template(str(e)) from None
     return resolved
 
 
@@ -169,10 +174,6 @@ def _check_changes(body: CreateRequest, resolved: ResolvedModel) -> None:
             raise errors.info_number_required(name)
     if body.quantize:
         raise _refuse_to_quantize(body.quantize.upper(), resolved)
-    try:
-        check_template(body.template)
-    except TemplateError as e:
-        raise errors.bad_template(str(e)) from None
 
 
 async def _check_files(

@@ -85,15 +85,23 @@ class ThinkTags:
     """What is known beforehand of the `<think>` tags in a text.
 
     The templates of some models (GLM, MiniMax, Nemotron) open the thoughts in the prompt, and where LM Studio does not
-    know that (its issues 1495 and 1368), the text begins inside of them: only `</think>` shows where they end. `always`
-    is whether the text begins so, unless it is JSON. `likely` is whether a text that is whole begins so, if a closing
-    tag is all that it has; without it the tag must also be at the beginning or the end of a line. `drop_close` is
-    whether a closing tag that nothing has opened is left out, whatever is before it.
+    know that (its issues 1495 and 1368), the text begins inside of them: only `</think>` shows where they end.
+
+    `opening` is whether an opening tag at the start of the text begins thoughts. `always` is whether the text begins
+    inside of them, unless it is JSON. `likely` is whether a text that is whole begins so, if a closing tag is all that
+    it has; without it the tag must also be at the beginning or the end of a line. `drop_close` is whether a closing tag
+    that nothing has opened is left out, whatever is before it.
     """
 
+    opening: bool = True
     always: bool = False
     likely: bool = False
     drop_close: bool = False
+
+    @property
+    def matter(self) -> bool:
+        """Whether a text that comes in pieces may have to be changed."""
+        return self.opening or self.always or self.drop_close
 
     def begin_in_thoughts(self, text: str) -> bool:
         """Return whether a text that is whole begins inside the thoughts."""
@@ -126,7 +134,8 @@ class ThinkSplitter:
         self._tags = tags
         # In this order: before the opening tag; after it, in white space; in the reasoning; after the closing tag, in
         # white space; in the content, of which a closing tag is left out; in the content, for good.
-        self._state: Literal["start", "opened", "think", "after", "unopened", "content"] = "start"
+        self._state: Literal["start", "opened", "think", "after", "unopened", "content"]
+        self._state = "start" if tags.opening or tags.always else "unopened"
         self.is_assumed = False
         """Whether the text is taken for reasoning, though no tag has said so yet."""
 
@@ -379,7 +388,7 @@ class AnswerReader:
     ) -> None:
         self._decoder = sse.Decoder(max_event_size)
         self._recover = recover
-        self._splitter = ThinkSplitter(think_tags) if think_tags else None
+        self._splitter = ThinkSplitter(think_tags) if think_tags and think_tags.matter else None
         self._calls = ToolCallAssembler()
         self._content = _SurrogateJoiner()
         self._reasoning = _SurrogateJoiner()

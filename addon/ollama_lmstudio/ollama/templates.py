@@ -6,6 +6,7 @@ A template becomes tokens first, the last of which is the end or an error; the p
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
@@ -38,8 +39,12 @@ _PRINTED: Final = 10
 _LAST_ASCII: Final = "\x7e"
 
 _MAX_UINT64: Final = 2**64 - 1
+_DECIMAL_LETTERS: Final = frozenset("0123456789_.eE+-")
+# How many octal digits a number of 64 bits can have.
+_MAX_DIGITS: Final = 22
 
 _WORD: Final = re.compile(r"\w*")
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SCANNED_NUMBER: Final = re.compile(
     r"[+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
     r"|0[oO][0-7_]*(?:\.[0-7_]*)?|0[bB][01_]*(?:\.[01_]*)?"
@@ -156,8 +161,9 @@ class _Lexer:
     def _after_delimiter(self, length: int) -> None:
         self._skip(self._at)
         if length > len(_RIGHT):
-            rest = self._text[self._at :]
-            self._skip(self._at + len(rest) - len(rest.lstrip(_SPACES)))
+            spaces = _SPACE.match(self._text, self._at)
+            assert spaces is not None  # the pattern matches the empty string
+            self._skip(spaces.end())
 
     def _comment(self) -> None:
         end = self._text.find("*/", self._at + 2)
@@ -539,15 +545,17 @@ class _Parser:
         return token.kind
 
     def _check_number(self, token: _Token) -> None:
-        if _NUMBER.fullmatch(token.text) is None:
+        digits = token.text.lstrip("+-")
+        if _NUMBER.fullmatch(token.text) is None or _is_too_large(digits):
             self._fail(f"illegal number syntax: {quote(token.text)}")
+        if not digits.isdecimal():
+            return
         # What looks like a whole number must be one of 64 bits; with a 0 before them, 8 and 9 are no octal digits.
-        if token.text.lstrip("+-").isdecimal():
-            digits = token.text.lstrip("+-0")
-            octal = token.text.lstrip("+-").startswith("0")
-            value = 0 if not digits else int(digits, 8) if octal and not set("89") & set(digits) else int(digits)
-            if (octal and set("89") & set(digits)) or value > _MAX_UINT64:
-                self._fail(f"integer overflow: {quote(token.text)}")
+        octal = digits.startswith("0")
+        digits = digits.lstrip("0") or "0"
+        is_odd = octal and not set("89").isdisjoint(digits)
+        if is_odd or len(digits) > _MAX_DIGITS or int(digits, 8 if octal else 10) > _MAX_UINT64:
+            self._fail(f"integer overflow: {quote(token.text)}")
 
     def _check_string(self, token: _Token) -> None:
         if _STRING.fullmatch(token.text) is None:
@@ -559,3 +567,8 @@ class _Parser:
             self._fail("invalid syntax")
         if token.text[match.end() :] != "'":
             self._fail(f"malformed character constant: {token.text}")
+
+
+def _is_too_large(number: str) -> bool:
+    """Return whether a decimal number is too large for a float of 64 bits."""
+    return set(number) <= _DECIMAL_LETTERS and math.isinf(float(number))

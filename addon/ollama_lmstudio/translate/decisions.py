@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from .. import tolerant_json
-from ..lmstudio.errors import LMStudioError, error_from_response, scrub
+from ..lmstudio.errors import LMStudioError, error_from_response, is_unknown_route, scrub
 from ..ollama import chunks
 from ..ollama.requests import SystemOneRequest
 from ..outcomes import Measured, Response
@@ -47,7 +47,9 @@ class DecisionTranslation:
         """Return the client's response."""
         answer = tolerant_json.loads(body) if status == HTTPStatus.OK else None
         if not isinstance(answer, dict) or "answers" not in answer:
-            return self.fail(error_from_response(status, content_type, body, self._secrets))
+            error = error_from_response(status, content_type, body, self._secrets)
+            # By a 404 clients tell a server without this path, as those of Ollama's before 0.35 are.
+            return self.fail(LMStudioError(HTTPStatus.NOT_FOUND, error.message) if is_unknown_route(body) else error)
         usage = answer.get("usage")
         counts = usage if isinstance(usage, dict) else {}
         self._metrics = chunks.Metrics(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..unicode import well_formed
-from .json_spans import Change, Span, elements, replaced
+from .json_spans import Change, Span, elements, replaced, whole
 
 
 class JSONBody:
@@ -23,6 +23,7 @@ class JSONBody:
         self._text = text
         self._members = members
         self._set: dict[str, Any] = {}
+        self._removed = ""
 
     def get(self, key: str) -> Any:
         """Return a member as it is now; None for one that is null or absent, which is the same to Ollama."""
@@ -34,6 +35,10 @@ class JSONBody:
     def set(self, key: str, value: Any) -> None:
         """Give a member another value, or add it."""
         self._set[key] = value
+
+    def remove(self, key: str) -> None:
+        """Take a member away, of which a body may lose only one."""
+        self._removed, self._set[key] = key, None
 
     def replace_elements(self, key: str, replacements: Callable[[Any], list[Any]]) -> bool:
         """Put what `replacements` returns in the place of each element of a list; return whether that changes it."""
@@ -63,7 +68,10 @@ class JSONBody:
         added = ""
         for key, value in self._set.items():
             span = self._members.get(key)
-            if span is None:
+            if key == self._removed:
+                if span is not None:
+                    yield whole(self._text, span), ""
+            elif span is None:
                 added += f",{_dumps(key)}:{_dumps(value)}"
             elif isinstance(span.value, list) and isinstance(value, list):
                 yield from self._list_changes(span, value)

@@ -7,16 +7,18 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACES = " \t\r\n"
+_SPACE = re.compile(rf"[{_SPACES}]*")
 _DECODER = json.JSONDecoder()
 
 
 class Span(NamedTuple):
-    """A value, and its position in the text: [start, end)."""
+    """A value, and its position in the text: [start, end). `key` is where its key begins, if it is a member."""
 
     value: Any
     start: int
     end: int
+    key: int = -1
 
 
 Change = tuple[Span, str]
@@ -34,13 +36,14 @@ def members(text: str) -> dict[str, Span]:
         raise ValueError("no object")
     at = _skip(text, at + 1)
     while text[at : at + 1] == '"':
+        key_at = at
         key, at = _decode(text, at)
         at = _skip(text, at)
         if text[at : at + 1] != ":":
             raise ValueError("no value")
         start = _skip(text, at + 1)
         value, end = _decode(text, start)
-        found[key] = Span(value, start, end)
+        found[key] = Span(value, start, end, key_at)
         at = _skip(text, end)
         if text[at : at + 1] != ",":
             break
@@ -48,6 +51,15 @@ def members(text: str) -> dict[str, Span]:
     if text[at : at + 1] != "}":
         raise ValueError("no end")
     return found
+
+
+def whole(text: str, member: Span) -> Span:
+    """Return where a member stands with its key and one of the commas around it, as it may be removed."""
+    after = _skip(text, member.end)
+    if text[after] == ",":
+        return Span(None, member.key, _skip(text, after + 1))
+    before = text[: member.key].rstrip(_SPACES)
+    return Span(None, len(before) - before.endswith(","), member.end)
 
 
 def elements(text: str, start: int) -> Iterator[Span]:

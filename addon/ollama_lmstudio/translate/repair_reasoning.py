@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..lmstudio.catalog import Model
@@ -13,17 +12,24 @@ from .thinking import think_to_lmstudio
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 # Ollama's, for the most that a model can.
 MOST = ("max", "ultra")
+# Words of LM Studio's model list that its server does not take.
+OFF = ("off", "disabled")
 
 
 def repair_chat_effort(request: PassedRequest) -> bool:
     """Set `reasoning_effort` to a word of LM Studio's, which does not read `reasoning.effort`; in Ollama that wins."""
     body = request.body
     given = body.get("reasoning_effort")
-    made = effort_to_lmstudio(_nested(body.get("reasoning")) or given, request.resolved.model)
-    # An empty one is none to Ollama, and a mistake to LM Studio.
-    if made == given or (made is None and given != ""):
+    wanted = _nested(body.get("reasoning")) or given
+    if not isinstance(wanted, str):
         return False
-    body.set("reasoning_effort", made)
+    made = effort_to_lmstudio(wanted, request.resolved.model)
+    if made == given:
+        return False
+    if made is None:
+        body.remove("reasoning_effort")
+    else:
+        body.set("reasoning_effort", made)
     return True
 
 
@@ -32,26 +38,35 @@ def repair_response_effort(request: PassedRequest) -> bool:
     body, model = request.body, request.resolved.model
     reasoning, think = body.get("reasoning"), body.get("think")
     given = _nested(reasoning)
-    made = effort_to_lmstudio(given, model)
-    if given is None and isinstance(think, bool | str):
+    made = given
+    if isinstance(given, str):
+        made = effort_to_lmstudio(given, model)
+    elif given is None and isinstance(think, bool | str):
         made = think_to_lmstudio(think, model)
-    if made is None or made == given:
+    if made == given:
         return False
-    rest = reasoning if isinstance(reasoning, Mapping) else {}
-    body.set("reasoning", {**rest, "effort": made})
+    rest = {key: value for key, value in reasoning.items() if key != "effort"} if isinstance(reasoning, dict) else {}
+    body.set("reasoning", rest if made is None else {**rest, "effort": made})
     return True
 
 
-def effort_to_lmstudio(effort: Any, model: Model) -> str | None:
-    """Return LM Studio's word for an effort; None for one that Ollama does not know."""
-    if effort not in MOST:
-        return effort if effort in EFFORTS else None
+def effort_to_lmstudio(effort: str, model: Model) -> str | None:
+    """Return LM Studio's word for an effort; None for the model's default, as which Ollama takes an unknown word."""
+    if effort in EFFORTS:
+        return effort
+    if effort in MOST:
+        return _most(model)
+    return "none" if effort.lower() in OFF else None
+
+
+def _most(model: Model) -> str:
     if model.reasoning is None:
         return EFFORTS[-1]
-    allowed = [level for level in EFFORTS if level in model.reasoning.allowed_options]
+    options = {option.lower() for option in model.reasoning.allowed_options}
+    allowed = [level for level in EFFORTS if level in options]
     # Other models can only think or not.
     return allowed[-1] if allowed else "high"
 
 
 def _nested(reasoning: Any) -> Any:
-    return reasoning.get("effort") or None if isinstance(reasoning, Mapping) else None
+    return reasoning.get("effort") or None if isinstance(reasoning, dict) else None

@@ -87,7 +87,7 @@ def _repair_suffix(request: PassedRequest) -> bool:
     if join is None:
         raise errors.insert_unsupported(canonical_name(request.asked))
     body.set("prompt", join(prompt, suffix))
-    body.set("suffix", None)
+    body.remove("suffix")
     return True
 
 
@@ -157,9 +157,9 @@ SUFFIX = Repair(
 )
 _EFFORT = (
     "reasoning effort",
-    "the efforts `max` and `ultra`; `reasoning.effort` on chat completions and `think` on responses, which are ignored",
+    "the efforts `max` and `ultra`, or any word; `reasoning.effort` on chat completions, `think` on responses",
     "refuse",
-    "the nearest level that the model has, where LM Studio reads it",
+    "the nearest level that the model has, its default for an unknown word",
 )
 CHAT_EFFORT = Repair(*_EFFORT, repair_chat_effort)
 RESPONSE_EFFORT = Repair(*_EFFORT, repair_response_effort)

@@ -144,8 +144,10 @@ class Translator:
     def feed(self, data: bytes, at: int) -> list[bytes]:
         """Return the lines that more bytes of the stream complete."""
         try:
-            parts = self._reader.feed(data)
-            self._note_times(at)
+            reader = self._reader
+            parts = reader.feed(data)
+            if reader.finish_reason or not self._timings.first:
+                self._note_times(at)
             return self._translate(parts, at)
         except Exception:
             return self._fail_unexpectedly()

@@ -35,8 +35,8 @@ def _lists_reasoning(services: Services) -> bool:
     return catalog is not None and any(model.reasoning for model in catalog.models)
 
 
-def think_tags(model: Model, services: Services, *, templated: bool, streaming: bool, hidden: bool) -> ThinkTags | None:
-    """Return what is known of the `<think>` tags in a model's answer; None for a model that does not think.
+def think_tags(model: Model, services: Services, *, templated: bool, streaming: bool, hidden: bool) -> ThinkTags:
+    """Return what is known of the `<think>` tags in a model's answer.
 
     `hidden` is whether the client wants no thoughts. What a stream has told cannot be taken back: there a text without
     an opening tag is reasoning only if the model cannot but think, which nothing but a template can make it do. A model
@@ -44,7 +44,7 @@ def think_tags(model: Model, services: Services, *, templated: bool, streaming: 
     """
     thinking = thinks(model, services)
     if thinking is False:
-        return None
+        return ThinkTags(opening=False, drop_close=streaming and hidden)
     options = {option.lower() for option in model.reasoning.allowed_options} if model.reasoning else set()
     always = templated and bool(options) and options <= ON
     return ThinkTags(always=always, likely=thinking is True, drop_close=streaming and hidden)
