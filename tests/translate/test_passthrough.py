@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollama_lmstudio.translate.passthrough import complete_list
+from ollama_lmstudio.translate.passthrough import complete_list, members_with_model
 
 LIST = {"data": [{"id": "\u00e9", "object": "model", "owned_by": "me"}], "object": "list"}
 BODY = json.dumps(LIST).encode()
@@ -41,3 +41,26 @@ def test_a_list_that_lacks_nothing_keeps_its_bytes() -> None:
     dated = b'{"data":[{"id":"x","created":1}]  }'
     assert complete_list(dated, [], dated=True) == dated
     assert complete_list(b'{"data":[]}', [], dated=True) == b'{"data":[]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "name"),
+    [
+        ('{"model":"m", "a":1}', None, "m"),
+        ('{"model":"m","Model":"n"}', None, "m"),
+        ('{"a": "\u00e9", "MODEL": "m"}', '{"a": "\u00e9", "model": "m"}', "m"),
+        ('{"\\u004dodel":"m","a":[1.0]}', '{"model": "m", "a": [1.0]}', "m"),
+        ('{"Model":"m","mOdel":"n"}', '{"Model": "m", "model": "n"}', "n"),
+    ],
+)
+def test_the_name_of_a_model_is_found_in_any_case(body: str, text: str | None, name: str) -> None:
+    """LM Studio knows one case only, and answers with the loaded model for a body that names none."""
+    found = members_with_model(body.encode())
+    assert found is not None
+    assert found[0] == (text or body)
+    assert found[1]["model"].value == name
+
+
+@pytest.mark.parametrize("body", [b'{"models":"m"}', b'{"Model":3}', b'["Model"]', b'{"Model":', b'{"a":"\\u00e9"}'])
+def test_no_name(body: bytes) -> None:
+    assert members_with_model(body) is None

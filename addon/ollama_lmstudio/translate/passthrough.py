@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from .json_body import JSONBody
 from .json_spans import Span, members
 from .listing import MODIFIED, SECOND, ListEntry
 from .models import ResolvedModel
+
+_MODEL = re.compile(rb'"model"', re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -35,15 +38,31 @@ def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
     None for a body without a name, also for one that is not JSON: the error is LM Studio's to return.
     """
     # A name can also be written in escapes; a body without either is not parsed at all.
-    if b'"model"' not in body and b"\\u" not in body:
+    if b'"model"' not in body and b"\\u" not in body and not _MODEL.search(body):
         return None
     text = body.decode("utf-8", "surrogateescape")
     try:
         found = members(text)
     except ValueError:
         return None
+    if "model" not in found:
+        text, found = _lower_case(text, found)
     model = found.get("model")
     return (text, found) if model is not None and isinstance(model.value, str) and model.value else None
+
+
+def _lower_case(text: str, found: dict[str, Span]) -> tuple[str, dict[str, Span]]:
+    """Return text and members with the key `model` as LM Studio reads it: Ollama knows it in any case, as Go does.
+
+    LM Studio would answer with whatever model is loaded.
+    """
+    key = next((key for key in reversed(found) if key.lower() == "model"), "")
+    if not key:
+        return text, found
+    text = json.dumps(
+        {"model" if name == key else name: span.value for name, span in found.items()}, ensure_ascii=False
+    )
+    return text, members(text)
 
 
 def model_entry(name: str, resolved: ResolvedModel) -> dict[str, Any]:
