@@ -25,7 +25,7 @@ from ollama_lmstudio.outcomes import Passthrough, Request, Response
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
 from ollama_lmstudio.threads import LARGE_BYTES
-from ollama_lmstudio.translate.api_errors import error_answer
+from ollama_lmstudio.translate.api_errors import error_answer, missing_answer
 from ollama_lmstudio.translate.passthrough import members_with_model
 
 CHAT = "/v1/chat/completions"
@@ -216,6 +216,17 @@ def test_the_shape_of_anthropics_errors(status: int, kind: str) -> None:
     value = json.loads(answer.body)
     assert re.fullmatch("req_[0-9a-f]{24}", value.pop("request_id"))
     assert value == {"type": "error", "error": {"type": kind, "message": "no"}}
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/messages/count_tokens", "/v1/modelsx", "/v1/"])
+def test_a_path_that_nobody_has_is_no_missing_one(path: str) -> None:
+    assert missing_answer("POST", path) is None
+
+
+def test_errors_of_decisions_have_ollamas_own_shape() -> None:
+    answer = missing_answer("POST", "/v1/systemone")
+    message = "This LM Studio does not have POST /v1/systemone; a newer version may."
+    assert answer == error_answer("/v1/systemone", 404, message) == Response.error(404, message)
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,6 @@ def test_a_path_that_nobody_has_is_none_here(client: httpx.Client, sim: Sim, met
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/systemone", {"model": CHAT, "state": "s", "questions": {}}),
         ("/v1/audio/speech", {"model": "phonon", "input": "hi"}),
         ("/v1/audio/transcriptions", None),
         ("/v1/audio/translations", None),
@@ -332,15 +331,13 @@ def test_a_path_that_this_lm_studio_does_not_have(client: httpx.Client, sim: Sim
     message = f"This LM Studio does not have POST {path}; a newer version may."
     error = response.json()["error"]
     assert response.status_code == 404
-    if path == "/v1/systemone":
-        assert error == message
-    elif path.startswith("/v1/"):
+    if path.startswith("/v1/"):
         assert error == {"message": message, "type": "not_found_error", "param": None, "code": None}
     else:
         assert error == {"message": message, "type": "invalid_request", "param": None, "code": "not_implemented"}
 
 
-@pytest.mark.parametrize("path", ["/v1/systemone", "/v1/audio/speech", "/v1/rerank"])
+@pytest.mark.parametrize("path", ["/v1/decisions", "/v1/audio/speech", "/v1/rerank"])
 def test_a_path_that_lm_studio_has_by_now(client: httpx.Client, sim: Sim, path: str) -> None:
     sim.fault(path=path, pre_error=(200, "application/json", '{"answers":{}}'))
     body = {"model": f"{CHAT}:latest", "x": 1.0}
