@@ -141,6 +141,23 @@ def test_unknown(api: httpx.Client) -> None:
     assert whole.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Model a/b not found in catalog", "file does not exist"),
+        ("Could not find the model a/b", "file does not exist"),
+        ("Repository does not exist", "file does not exist"),
+        ("Quantization Q9 not found, it has Q4_K_M", "Quantization Q9 not found, it has Q4_K_M"),
+        ("This model needs a newer version of LM Studio", "This model needs a newer version of LM Studio"),
+    ],
+)
+def test_lmstudios_own_reason_is_told(api: httpx.Client, pull_sim: Sim, said: str, told: str) -> None:
+    error = json.dumps({"error": {"type": "model_not_found", "message": said}})
+    pull_sim.fault(path=DOWNLOAD, times=1, pre_error=(404, "application/json", error))
+    lines = ndjson(api.post("/api/pull", json={"model": "hf.co/a/b"}))
+    assert lines == [{"status": "pulling manifest"}, {"error": f"pull model manifest: {told}"}]
+
+
 def test_a_repository_with_nothing_to_run_is_no_spelling_mistake(api: httpx.Client) -> None:
     reason = f"No compatible download options found for hugging face URL https://huggingface.co/{UNUSABLE}"
     lines = ndjson(api.post("/api/pull", json={"model": f"hf.co/{UNUSABLE}"}))

@@ -31,7 +31,10 @@ ALREADY_DOWNLOADED = "already_downloaded"
 
 # What LM Studio says of a model that it does not know. It uses the same code for one that it knows and cannot run
 # ("No compatible download options found"), where "file does not exist" would send people after a spelling mistake.
-_NOT_FOUND = re.compile(r"\bmodel\b.*\bnot found|does not exist", re.IGNORECASE)
+# The same goes for a quantization that a repository does not have.
+_NOT_FOUND = re.compile(
+    r"not found|not exist|no such|unknown model|(?:could|can) ?not (?:be )?(?:find|found)", re.IGNORECASE
+)
 
 # The statuses of a proxy in front of LM Studio while that restarts.
 GATEWAY_ERRORS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
@@ -78,7 +81,7 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
             return await services.client.download_status(services.downloads[key])
         if not _is_unknown(e):
             raise
-        if not _NOT_FOUND.search(e.message):
+        if not _NOT_FOUND.search(e.message) or "quantization" in e.message.lower():
             raise errors.manifest_refused(e.message) from None
     else:
         if job.get("job_id"):
