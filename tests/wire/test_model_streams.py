@@ -258,6 +258,7 @@ def test_a_chunk_a_line(client: httpx.Client, proxy: Proxy, path: str, body: dic
     """ollama-rs parses each chunk as one document."""
     client.post(f"/api/blobs/{EMPTY_DIGEST}", content=b"").raise_for_status()
     answer = proxy.raw(post_bytes(path, body))
+    client.request("DELETE", "/api/delete", json={"model": "mine"})
     assert answer.header("content-type") == "application/x-ndjson"
     lines = [b"%s\n" % line for line in answer.body.split(b"\r\n")[1:-3:2] for line in line.splitlines()]
     assert len(lines) > 1
