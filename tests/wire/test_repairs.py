@@ -404,3 +404,5 @@ def test_nothing_is_repaired_where_that_is_switched_off(start_proxy: StartProxy,
             assert_same(through, own)
             assert len({request.body for request in sim.requests if request.method == "POST"}) == 1
         assert client.get("/v1/models").content == direct.get("/v1/models").content
+        client.post("/api/create", json={"model": "mine", "from": CHAT, "system": "S"}).raise_for_status()
+        assert ask(client, sim, CHATS, {"model": "mine", "messages": HI}) == {"model": CHAT, "messages": HI}
