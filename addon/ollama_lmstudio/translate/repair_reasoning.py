@@ -6,14 +6,12 @@ from typing import Any
 
 from ..lmstudio.catalog import Model
 from .passthrough import PassedRequest
-from .thinking import think_to_lmstudio
+from .thinking import OFF, think_to_lmstudio
 
 # LM Studio's words, the least first; `none` is not to think at all.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 # Ollama's, for the most that a model can.
 MOST = ("max", "ultra")
-# Words of LM Studio's model list that its server does not take.
-OFF = ("off", "disabled")
 
 
 def repair_chat_effort(request: PassedRequest) -> bool:
