@@ -95,17 +95,19 @@ def asked(sim: Sim) -> list[Recorded]:
     return [request for request in sim.requests if request.path == "/v1/systemone"]
 
 
+NEW = pytest.mark.parametrize("sim", ["0.4.25"], indirect=True, ids=["v1"])
+
+
 @pytest.fixture
 def deciding(sim: Sim) -> Sim:
-    """LM Studio, if it has decision models' own path, with none of them loaded."""
-    if not sim.version.has("systemone"):
-        pytest.skip("this LM Studio is too old")
+    """An LM Studio that has decision models' own path, with none of them loaded."""
     for instance in sim.instances:
         sim.unload(instance.id)
     sim.clear()
     return sim
 
 
+@NEW
 def test_a_decision_model_is_asked(client: httpx.Client, deciding: Sim) -> None:
     client.get("/api/tags")
     answer = ask(client, f"{DECIDER}:latest", state={"text": "Refund me.", "n": 1})
@@ -124,6 +126,7 @@ def test_a_decision_model_is_asked(client: httpx.Client, deciding: Sim) -> None:
     assert [request.path for request in deciding.requests] == ["/v1/systemone"]
 
 
+@NEW
 def test_images_are_data_urls(client: httpx.Client, deciding: Sim) -> None:
     image = base64.b64encode(PNG).decode()
     assert ask(client, SEEING_DECIDER, images=[image], later="kept").status_code == 200
@@ -134,6 +137,7 @@ def test_images_are_data_urls(client: httpx.Client, deciding: Sim) -> None:
     assert (refused.status_code, refused.json()) == (400, {"error": "illegal base64 data at input byte 4"})
 
 
+@NEW
 def test_keep_alive_is_the_bridges(client: httpx.Client, deciding: Sim) -> None:
     assert ask(client, keep_alive=0).status_code == 200
     assert "keep_alive" not in asked(deciding)[-1].json
@@ -143,6 +147,7 @@ def test_keep_alive_is_the_bridges(client: httpx.Client, deciding: Sim) -> None:
     assert not deciding.instances
 
 
+@NEW
 def test_a_model_that_has_gone_is_loaded_again(client: httpx.Client, deciding: Sim) -> None:
     """LM Studio loads none of these on demand, and the list may say what was so a while ago."""
     assert ask(client).status_code == 200
@@ -151,6 +156,7 @@ def test_a_model_that_has_gone_is_loaded_again(client: httpx.Client, deciding: S
     assert ask(client).status_code == 200
 
 
+@NEW
 @pytest.mark.parametrize(
     ("model", "body", "status", "error"),
     [
