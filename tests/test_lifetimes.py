@@ -47,6 +47,7 @@ class LMStudio:
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
+        await asyncio.sleep(0)
         await self.let_list.wait()
         if self.gone:
             raise LMStudioError(503, "gone")
@@ -87,6 +88,9 @@ Test = Callable[[ModelLifetimes, LMStudio], Awaitable[None]]
 
 def run(test: Test) -> None:
     async def main() -> None:
+        # mitmproxy 12 has its tasks begin at once.
+        if eager := getattr(asyncio, "eager_task_factory", None):
+            asyncio.get_running_loop().set_task_factory(eager)
         lmstudio = LMStudio()
         client = cast(Client, lmstudio)
         lifetimes = ModelLifetimes(client, CatalogCache(client, 300, Resolver))
@@ -380,6 +384,26 @@ def test_without_loading_on_demand_a_request_without_a_prompt_loads_explicitly(r
         assert lifetimes.remaining_seconds("two") is None, "Ollama goes on with the last keep_alive"
         use(lifetimes, SOON, UNLOADED.model)
         assert lifetimes.remaining_seconds("two") == pytest.approx(60, abs=1)
+
+    run(test)
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_a_model_that_was_loaded_explicitly_makes_room_unless_it_is_in_use(in_use: bool) -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed = UNLOADED.model
+        await lifetimes.prepare(UNLOADED, LoadTerms(60, 4096))
+        lmstudio.most_loadable = 0
+        lmstudio.asked.clear()
+        if in_use:
+            lifetimes.acquire(UNLOADED.model, None)
+        with pytest.raises(LMStudioError, match="insufficient"):
+            await lifetimes.prepare(Resolution(Model("three"), "three"), LoadTerms(60, 8192))
+        asked = [asked for asked in lmstudio.asked if asked != "list"]
+        tries = ["load with 8192"] if in_use else ["load with 8192", "unload two", "load with 8192"]
+        assert asked == tries
+        assert lifetimes.remaining_seconds("two") == (EXPLICIT_KEEP_SECONDS if in_use else None)
 
     run(test)
 

@@ -21,7 +21,7 @@ from typing import Any
 from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
 from .lmstudio.client import Client
-from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded
+from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded, lacks_memory
 from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
 from .tasks import Tasks
@@ -89,10 +89,11 @@ class _Growth:
     `changed` is set whenever that may be so, `begun` when it was so, or when nobody wants it any more.
     """
 
+    model: Resolution
     context_length: int
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] = field(init=False)
+    task: asyncio.Task[None] | None = None
 
 
 def wants_load(error: LMStudioError) -> bool:
@@ -223,7 +224,31 @@ class ModelLifetimes:
     async def _load(self, model: Resolution, context_length: int | None) -> None:
         # In use, so that the time for which it is kept begins at its end, also if nobody waits for it any more.
         with self.using(model.model):
-            await self._loader.load(model, context_length)
+            while True:
+                try:
+                    await self._loader.load(model, context_length)
+                except LMStudioError as e:
+                    if not lacks_memory(e) or not await self._evict_one():
+                        raise
+                else:
+                    return
+
+    async def _evict_one(self) -> bool:
+        """Unload the oldest model that was loaded explicitly from here and is not in use; return whether there is one.
+
+        LM Studio makes room by itself, but only of what it has loaded on demand.
+        """
+        async with self._loader.lock:
+            for model in await self._loader.explicit_models():
+                use = self._uses.get(model.key)
+                if use is None or not use.active:
+                    if use is not None:
+                        use.cancel_timer()
+                        del self._uses[model.key]
+                    logger.info("%s is unloaded, to make room", model.key)
+                    await self._unload(model)
+                    return True
+        return False
 
     def _load_ended(self, key: str, task: asyncio.Task[None]) -> None:
         self._loading.pop(key, None)
@@ -240,7 +265,7 @@ class ModelLifetimes:
         while True:
             growth = self._growths.get(key)
             if self._loader.has_less_context(model, wanted):
-                growth = growth or self._begin_growth(model, wanted)
+                growth = growth or self._growths.setdefault(key, _Growth(model, wanted))
                 if not growth.begun.is_set():
                     growth.context_length = max(growth.context_length, wanted)
             if growth is None:
@@ -250,15 +275,12 @@ class ModelLifetimes:
                 return True
             model = replace(model, model=await self._loader.refreshed(model.model))
 
-    def _begin_growth(self, model: Resolution, context_length: int) -> _Growth:
-        growth = self._growths[model.model.key] = _Growth(context_length)
-        growth.task = self._tasks.spawn(self._load_with_more_context(model, growth))
-        return growth
-
     async def _wait_for_growth(self, key: str, growth: _Growth, timeout: float | None) -> None:
         use = self._uses[key]
         use.waiting += 1
         growth.changed.set()
+        if growth.task is None:
+            growth.task = self._tasks.spawn(self._load_with_more_context(key, growth))
         try:
             # Answers may take their time; `timeout` is for the load.
             await growth.begun.wait()
@@ -268,8 +290,7 @@ class ModelLifetimes:
         if not done:
             raise self._still_loading(key, timeout)
 
-    async def _load_with_more_context(self, model: Resolution, growth: _Growth) -> None:
-        key = model.model.key
+    async def _load_with_more_context(self, key: str, growth: _Growth) -> None:
         try:
             while (use := self._uses.get(key)) and use.waiting:
                 growth.changed.clear()
@@ -281,8 +302,8 @@ class ModelLifetimes:
                     if use.active > use.waiting:
                         continue
                     growth.begun.set()
-                    with self.using(model.model):
-                        await self._loader.reload(model, growth.context_length)
+                    with self.using(growth.model.model):
+                        await self._loader.reload(growth.model, growth.context_length)
                 return
         except LMStudioError as e:
             logger.warning("%s could not be loaded with a context of %d tokens: %s", key, growth.context_length, e)

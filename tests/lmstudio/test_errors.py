@@ -22,6 +22,7 @@ from ollama_lmstudio.lmstudio.errors import (
     is_no_models_loaded,
     is_token_refused,
     is_unknown_route,
+    lacks_memory,
     peel,
     scrub,
     unexpected_success,
@@ -392,3 +393,21 @@ def test_unreachable_says_what_to_do() -> None:
 def test_timeout_says_what_and_how_long() -> None:
     error = LMStudioTimeout("GET /v1/models", 2.0)
     assert (error.status, error.message) == (503, "LM Studio did not answer GET /v1/models within 2 seconds.")
+
+
+@pytest.mark.parametrize(
+    ("message", "lacks"),
+    [
+        (
+            "Model loading was stopped due to insufficient system resources. Under the current settings, this model",
+            True,
+        ),
+        (
+            'Failed to load model "X". Error: Model loading aborted due to insufficient system resources. Overloading',
+            True,
+        ),
+        ("Engine protocol startup was aborted", False),
+    ],
+)
+def test_a_load_that_is_refused_for_lack_of_memory(message: str, lacks: bool) -> None:
+    assert lacks_memory(LMStudioError(500, message)) is lacks

@@ -40,6 +40,12 @@ def test_a_call_that_was_answered() -> None:
     assert not flow.live
 
 
+def test_a_call_whose_path_does_not_tell_what_it_is_for() -> None:
+    kept = record.of(internal_calls.to_flow(replace(EXCHANGE, purpose="load on demand"), 10_000))
+    assert kept is not None
+    assert kept.purpose == "load on demand"
+
+
 def test_a_call_that_was_not() -> None:
     flow = internal_calls.to_flow(
         replace(EXCHANGE, status=None, response_headers=(), response_body=b"", error="not reachable"), 10_000

@@ -139,11 +139,12 @@ def test_answers_of_our_own_and_calls_of_our_own(recording: tuple[Proxy, Saved])
     assert (kept.kind, kept.model, flow.request.path) == ("answer", CHAT, "/api/show")
     assert json.loads(kept.request) == {"model": CHAT}
     assert by_path["/api/version"][1].kind == "answer"
-    assert {kept.purpose for _, kept in flows if kept.kind == "own"} == {"model list", "load", "unload", "download"}
-    flow, kept = by_path["/api/v1/models/load"]
-    assert (flow.request.method, json.loads(flow.request.raw_content or b"")) == ("POST", {"model": CHAT})
+    own = {kept.purpose: (flow, kept) for flow, kept in flows if kept.kind == "own"}
+    assert set(own) == {"model list", "load on demand", "unload", "download"}
+    flow, kept = own["load on demand"]
+    assert (flow.request.path, json.loads(flow.request.raw_content or b"")["model"]) == ("/v1/chat/completions", CHAT)
     assert flow.response is not None
-    assert flow.response.json()["status"] == "loaded"
+    assert flow.response.json()["model"] == CHAT
     assert flow.response.headers["content-length"] == str(len(flow.response.raw_content or b""))
     assert kept.numbers is not None
     assert kept.numbers.total > 0

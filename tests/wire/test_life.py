@@ -138,7 +138,7 @@ def test_a_long_keep_alive_loads_on_demand_and_for_as_long_as_lm_studio_can(
         proxy.client() as client,
     ):
         assert chat(client, keep_alive=keep_alive).status_code == 200
-        assert sim.requests[-1].json["ttl"] == 2_147_483
+        assert [request.json["ttl"] for request in sim.requests if request.path == CHAT] == [2_147_483]
         assert paths(sim) == [CHAT]
         (instance,) = sim.instances
         assert instance.jit
@@ -203,6 +203,31 @@ def test_a_model_that_was_loaded_explicitly_is_unloaded_by_our_timer(own_client:
     assert [instance.id for instance in own_sim.instances] == ["one"]
     wait_for(lambda: not own_sim.instances)
     assert paths(own_sim) == [CHAT, LOAD, CHAT, UNLOAD]
+
+
+def test_idle_models_make_room_for_one_that_is_loaded_explicitly(make_proxy: Callable[..., Proxy]) -> None:
+    """LM Studio evicts none of them, and refuses the load."""
+    models = [SimModel(key=key, size_bytes=10) for key in ("one", "two", "three", "users")]
+    models.append(SimModel(key="large", size_bytes=15))
+    with (
+        SimThread(models=models) as sim,
+        make_proxy(sim.url, options={"context_length": "4096"}) as proxy,
+        proxy.client() as client,
+    ):
+        sim.set(memory=40)
+        sim.load("users")
+        for model in ("one", "two", "three"):
+            assert chat(client, model, keep_alive=-1).status_code == 200
+        assert [instance.id for instance in sim.instances] == ["users", "one", "two", "three"]
+        assert chat(client, "large").status_code == 200
+        # The oldest, as many as it takes, and none that the user has loaded.
+        assert [instance.id for instance in sim.instances] == ["users", "three", "large"]
+        sim.set(memory=20)
+        sim.load("two")
+        response = chat(client, "one")
+        assert response.status_code == 500
+        assert "insufficient system resources" in response.json()["error"]
+        assert [instance.id for instance in sim.instances] == ["users", "two"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"status":"ok"}'])

@@ -49,6 +49,7 @@ KEEPALIVE_SECONDS: Final = 4.0
 """How long an idle connection is kept: LM Studio closes it after 5 s, and a request sent at that moment is lost."""
 
 
+LOAD_ON_DEMAND: Final = "load on demand"
 ONE_WORD: Final = "hi"
 """The prompt of a call whose answer does not matter."""
 
@@ -70,6 +71,8 @@ class ClientCall:
     started: float
     ended: float
     error: str | None
+    purpose: str = ""
+    """What the call is for, where its path does not tell."""
 
 
 class Client:
@@ -180,7 +183,7 @@ class Client:
         else:
             path = "/v1/chat/completions"
             body |= {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 1, "stream": False}
-        self._read_any(await self._send("POST", path, body, timeout=timeout))
+        self._read_any(await self._send("POST", path, body, timeout=timeout, purpose=LOAD_ON_DEMAND))
 
     async def unload(self, instance_id: str) -> None:
         """Unload an instance; LM Studio wants its exact id, and ends what it is generating."""
@@ -244,19 +247,25 @@ class Client:
         return self._http
 
     async def _send(
-        self, method: str, path: str, body: dict[str, object] | None = None, *, timeout: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        purpose: str = "",
     ) -> httpx.Response:
         """Send a request and read the whole response; a GET whose connection was dropped is sent once more."""
         seconds = self._timeout if timeout is None else timeout
         try:
-            return await self._send_once(method, path, body, seconds)
+            return await self._send_once(method, path, body, seconds, purpose)
         except _ConnectionDropped:
             if method != "GET":
                 raise
-        return await self._send_once(method, path, body, seconds)
+        return await self._send_once(method, path, body, seconds, purpose)
 
     async def _send_once(
-        self, method: str, path: str, body: dict[str, object] | None, seconds: float
+        self, method: str, path: str, body: dict[str, object] | None, seconds: float, purpose: str
     ) -> httpx.Response:
         http = self._connections()
         request = self._request(http, method, path, body)
@@ -272,7 +281,7 @@ class Client:
             problem = error.message
             raise error from exc
         finally:
-            self._report(request, response, started, problem)
+            self._report(request, response, started, problem, purpose)
         return response
 
     def _request(
@@ -325,7 +334,12 @@ class Client:
         return error_from_response(response.status_code, content_type, response.content, self._secrets)
 
     def _report(
-        self, request: httpx.Request, response: httpx.Response | None, started: float, problem: str | None
+        self,
+        request: httpx.Request,
+        response: httpx.Response | None,
+        started: float,
+        problem: str | None,
+        purpose: str,
     ) -> None:
         if self._on_call is None:
             return
@@ -340,6 +354,7 @@ class Client:
             started=started,
             ended=time.time(),
             error=problem,
+            purpose=purpose,
         )
         try:
             self._on_call(call)

@@ -176,6 +176,11 @@ def lacks_context(message: str) -> bool:
     return _LACKS_CONTEXT.search(message) is not None
 
 
+def lacks_memory(error: LMStudioError) -> bool:
+    """Return whether LM Studio's guardrails refuse a load for lack of memory."""
+    return "insufficient system resources" in error.message
+
+
 def is_token_refused(error: LMStudioError) -> bool:
     """Return whether LM Studio wanted a token, or another one."""
     return error.code == "invalid_api_key" or error.message.startswith(tuple(_TOKEN_REFUSED.values()))

@@ -40,7 +40,8 @@ class Loader:
         self._client = client
         self._catalog = catalog
         self.lock = asyncio.Lock()
-        self._explicit: set[str] = set()
+        self._explicit: dict[str, None] = {}
+        """In the order in which they were loaded."""
         self._granted: dict[str, _Granted] = {}
         self._loaded_since: set[str] = set()
         self._since: Catalog | None = None
@@ -54,12 +55,17 @@ class Loader:
         """Return whether a model was loaded explicitly from here: LM Studio keeps it until it is told to unload it."""
         return key in self._explicit
 
+    async def explicit_models(self) -> list[Model]:
+        """Return the models that were loaded explicitly from here as they are listed now, the oldest load first."""
+        listed = {model.key: model for model in (await self._catalog.refresh()).models}
+        return [listed[key] for key in self._explicit if key in listed]
+
     async def refreshed(self, model: Model) -> Model:
         """Return the model as LM Studio lists it now; one that is not listed any more has no instances."""
         catalog = await self._catalog.refresh()
         current = next((m for m in catalog.models if m.key == model.key), replace(model, instances=()))
         if catalog.tells_loaded and not current.loaded:
-            self._explicit.discard(model.key)
+            self._explicit.pop(model.key, None)
         return current
 
     def note_loaded(self, key: str) -> None:
@@ -96,7 +102,7 @@ class Loader:
         finally:
             self._catalog.invalidate()
         key = model.model.key
-        self._explicit.add(key)
+        self._explicit[key] = None
         self.note_loaded(key)
         if context_length is None:
             return
@@ -149,7 +155,7 @@ class Loader:
             await self._load(model, before, settings)
             self._granted[key] = _Granted(context_length, before)
         if kept_for_ever:
-            self._explicit.discard(key)
+            self._explicit.pop(key, None)
 
     async def load_on_demand(self, model: Resolution, ttl: Mapping[str, int], keep_seconds: float) -> bool:
         """Load a model as LM Studio does on demand, so that its time to live and its eviction rule for it.
@@ -187,7 +193,7 @@ class Loader:
                 except LMStudioError as e:
                     if not is_model_not_found(e):
                         raise
-            self._explicit.discard(model.key)
+            self._explicit.pop(model.key, None)
             self._loaded_since.discard(model.key)
         finally:
             self._catalog.invalidate()

@@ -43,7 +43,7 @@ def to_flow(call: ClientCall, limit: int) -> http.HTTPFlow:
         kind="own",
         method=call.method,
         path=path,
-        purpose=purpose_of(call.method, path),
+        purpose=call.purpose or purpose_of(call.method, path),
         status=call.status or 0,
         error=call.error or "",
         limit=limit,

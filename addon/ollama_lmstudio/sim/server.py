@@ -36,7 +36,7 @@ OPEN_PATHS = ("/lmstudio-greeting",)
 Result = TypeVar("Result")
 
 
-STATE_SETTINGS = ("jit", "auto_evict", "default_ttl", "abort_concurrent_loads")
+STATE_SETTINGS = ("jit", "auto_evict", "default_ttl", "abort_concurrent_loads", "memory")
 
 
 class Sim(Backend):

@@ -114,6 +114,8 @@ class SimState:
         self.auto_evict = auto_evict
         self.default_ttl = default_ttl
         self.abort_concurrent_loads = abort_concurrent_loads
+        self.memory: int | None = None
+        """How many bytes the loaded models may have together, in the eyes of the guardrails; None for any."""
         self.instances: list[Instance] = []
         self.loading: list[Loading] = []
         self.jobs: dict[str, Job] = {}
@@ -216,7 +218,9 @@ class SimState:
         self.loading.remove(loading)
 
     def _load_problem(self, model: SimModel) -> str | None:
-        match model.load_outcome:
+        size = sum(instance.model.size_bytes for instance in self.loaded()) + model.size_bytes
+        outcome = "guardrail" if self.memory is not None and size > self.memory else model.load_outcome
+        match outcome:
             case "guardrail":
                 text = GUARDRAIL if self.version.has("jit_error_400") else OLD_GUARDRAIL
                 return text.format(gigabytes=model.size_bytes * 1.2 / 1e9)

@@ -6,10 +6,10 @@ from typing import Any
 
 from ..lmstudio.catalog import Model
 from .passthrough import PassedRequest
-from .thinking import OFF, think_to_lmstudio
+from .thinking import EFFORTS, OFF, think_to_lmstudio
 
-# LM Studio's words, the least first; `none` is not to think at all.
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+NONE = "none"
+"""LM Studio's word for not to think at all."""
 # Ollama's, for the most that a model can.
 MOST = ("max", "ultra")
 
@@ -50,11 +50,11 @@ def repair_response_effort(request: PassedRequest) -> bool:
 
 def effort_to_lmstudio(effort: str, model: Model) -> str | None:
     """Return LM Studio's word for an effort; None for the model's default, as which Ollama takes an unknown word."""
-    if effort in EFFORTS:
+    if effort in (NONE, *EFFORTS):
         return effort
     if effort in MOST:
         return _most(model)
-    return "none" if effort.lower() in OFF else None
+    return NONE if effort.lower() in OFF else None
 
 
 def _most(model: Model) -> str:

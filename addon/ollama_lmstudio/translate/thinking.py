@@ -13,8 +13,8 @@ from ..services import Services
 # How LM Studio names the options that are no levels, in lower case.
 OFF = frozenset(("off", "disabled", "none"))
 ON = frozenset(("on", "enabled"))
-# The levels that LM Studio takes as `reasoning_effort`.
-EFFORTS = frozenset(("minimal", "low", "medium", "high", "xhigh"))
+# The levels that LM Studio takes as `reasoning_effort`, the least first.
+EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
 
 # What `think: "max"` becomes: the first of these that the model allows.
 MAX_EFFORTS = ("xhigh", "high")
@@ -99,7 +99,7 @@ def think_to_lmstudio(think: bool | str | None, model: Model) -> str | None:
     candidates: tuple[str, ...] = ()
     if isinstance(think, str):
         candidates = MAX_EFFORTS if think == "max" else (think,)
-    level = next((level for level in candidates if level in allowed & EFFORTS), None)
+    level = next((level for level in candidates if level in allowed and level in EFFORTS), None)
     if isinstance(think, str) and think not in THINK_LEVELS:
         return level
     if level is None and (reasoning.default or "").lower() in OFF:
