@@ -68,7 +68,7 @@ def test_a_call_that_was_not() -> None:
         ("POST", "/api/v1/models/unload", "unload"),
         ("POST", "/api/v1/models/download", "download"),
         ("GET", "/api/v1/models/download/status/job_1", "download progress"),
-        ("POST", "/v1/chat/completions", "call asked again, after a load"),
+        ("POST", "/v1/chat/completions", "call asked again"),
         ("DELETE", "/x", "call"),
     ],
 )

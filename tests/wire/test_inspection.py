@@ -52,6 +52,8 @@ def one(saved: Saved, path: str) -> tuple[http.HTTPFlow, Record]:
 def test_a_streamed_chat(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
     proxy, saved = recording
     body = {"model": "Llama3.2:3b", "messages": HI, "options": {"temperature": 0.5, "mirostat": 1}}
+    # Of an answer that comes at once the record tells no speed.
+    lmstudio.fault(times=1, token_delay=0.01)
     with proxy.client() as client:
         lines = client.post("/api/chat?x=1", json=body, headers={"X-Own": "1"})
     flow, kept = one(saved, "/api/chat")

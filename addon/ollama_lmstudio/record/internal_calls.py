@@ -18,7 +18,7 @@ PURPOSES: tuple[tuple[str, str], ...] = (
     (r"POST .*/models/unload", "unload"),
     (r"POST .*/models/download", "download"),
     (r"GET .*/models/download/status/.*", "download progress"),
-    (r"POST .*", "call asked again, after a load"),
+    (r"POST .*", "call asked again"),
 )
 _PURPOSES = tuple((re.compile(pattern), purpose) for pattern, purpose in PURPOSES)
 
