@@ -54,6 +54,7 @@ class Collected(Buffered):
         if held is None or error is None or not (translation.rejected and is_evicted(error)):
             return translation.response()
         translation.begin_again()
+        self.recorder.forget_upstream()
         return await self.call_in_turn(held) or translation.fail(error)
 
     async def stream(self) -> None:
