@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollama_lmstudio.translate.passthrough import complete_list, members_with_model
+from ollama_lmstudio.translate.passthrough import complete_list, is_json_of_another_encoding, members_with_model
 
 LIST = {"data": [{"id": "\u00e9", "object": "model", "owned_by": "me"}], "object": "list"}
 BODY = json.dumps(LIST).encode()
@@ -64,3 +64,22 @@ def test_the_name_of_a_model_is_found_in_any_case(body: str, text: str | None, n
 @pytest.mark.parametrize("body", [b'{"models":"m"}', b'{"Model":3}', b'["Model"]', b'{"Model":', b'{"a":"\\u00e9"}'])
 def test_no_name(body: bytes) -> None:
     assert members_with_model(body) is None
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "expected"),
+    [
+        ("application/json", b"{}", False),
+        ("application/json", b"", False),
+        ("application/json", b'{"a":"\xc3\xa9"}', False),
+        ("application/json", b"\xef\xbb\xbf{}", True),
+        ("", b"\xff\xfe{\0}\0", True),
+        ("text/plain; charset=utf-16", b"\0{\0}", True),
+        ("application/x-www-form-urlencoded", b"{\0\0\0}\0\0\0", True),
+        ("Application/Problem+JSON", b"{\0}\0", True),
+        ("multipart/form-data; boundary=x", b"\0{", False),
+        ("application/octet-stream", b"\xef\xbb\xbf", False),
+    ],
+)
+def test_json_of_another_encoding(content_type: str, body: bytes, expected: bool) -> None:
+    assert is_json_of_another_encoding(content_type, body) is expected

@@ -162,3 +162,26 @@ def test_a_model_that_vanishes_while_nothing_comes_is_found_out_before_the_head_
     with client.stream("POST", path, json={"model": GONE, "messages": HI, "stream": True}, timeout=40) as answer:
         answer.read()
         assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/v0/chat/completions"])
+def test_json_that_lm_studio_may_read_and_the_bridge_cannot(
+    lmstudio: Sim, client: httpx.Client, path: str, encoding: str
+) -> None:
+    """The name in it would not have been looked up, and the loaded model would answer for it."""
+    lmstudio.clear()
+    body = json.dumps({"model": "nope", "messages": HI, "max_tokens": 9}).encode(encoding)
+    answer = client.post(path, content=body, headers={"Content-Type": f"application/json; charset={encoding}"})
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.json()["error"]["message"]
+    assert asked(lmstudio) == []
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/api/v0/chat/completions"])
+def test_a_name_under_a_key_in_another_case(lmstudio: Sim, client: httpx.Client, path: str) -> None:
+    lmstudio.clear()
+    assert client.post(path, json={"Model": "nope", "messages": HI, "prompt": "hi"}).status_code == 404
+    assert asked(lmstudio) == []
+    answer = client.post(path, json={"MODEL": LOADED.upper(), "messages": HI, "prompt": "hi"})
+    assert (answer.status_code, answer.json()["model"], asked(lmstudio)) == (200, LOADED, [LOADED])

@@ -7,6 +7,7 @@ repaired (`translate/repairs.py`). No other byte changes.
 from __future__ import annotations
 
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from ..lmstudio.errors import LMStudioError, scrub
@@ -18,10 +19,19 @@ from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
 from ..translate.models import display_not_found, find_aliases, find_model
-from ..translate.passthrough import PassedRequest, complete_list, members_with_model, model_entry
+from ..translate.passthrough import (
+    PassedRequest,
+    complete_list,
+    is_json_of_another_encoding,
+    members_with_model,
+    model_entry,
+)
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
 
+NOT_UTF8 = (
+    "the body is not UTF-8, or begins with a byte order mark: JSON is sent in UTF-8 without one (RFC 8259, section 8.1)"
+)
 # The model that these name need not be on disk, is named by the id of an instance, or is of a kind that LM Studio does
 # not list: should it not have the path, it is to say so.
 UNRESOLVED = ("/api/v1/models/download", "/api/v1/models/unload", "/v1/audio/")
@@ -35,6 +45,8 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         return await _describe_model(request, services)
     if request.path.startswith(UNRESOLVED):
         return Passthrough(request.path, request.body)
+    if is_json_of_another_encoding(request.headers.get("content-type", ""), request.body):
+        return error_answer(request.path, HTTPStatus.BAD_REQUEST, NOT_UTF8)
     size = len(request.body)
     parsed = await run_in_thread_if_large(size, members_with_model, request.body)
     if parsed is None:

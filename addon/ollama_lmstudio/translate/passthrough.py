@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from .json_spans import Span, members
 from .listing import MODIFIED, SECOND, ListEntry
 from .models import ResolvedModel
 
+# What clients send JSON as, apart from its own media type.
+_UNSPECIFIC = ("", "text/plain", "application/x-www-form-urlencoded")
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MODEL = re.compile(rb'"model"', re.IGNORECASE)
 
 
@@ -49,6 +53,18 @@ def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
         text, found = _lower_case(text, found)
     model = found.get("model")
     return (text, found) if model is not None and isinstance(model.value, str) and model.value else None
+
+
+def is_json_of_another_encoding(content_type: str, body: bytes) -> bool:
+    """Return whether a body is JSON with a byte order mark, or in UTF-16 or UTF-32.
+
+    Ollama refuses it. LM Studio may read the name of a model in it that was not looked up here.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type not in _UNSPECIFIC and "json" not in media_type:
+        return False
+    # Two of the first four bytes of UTF-16 are zero, three of UTF-32: JSON begins with ASCII.
+    return body.startswith(_BYTE_ORDER_MARKS) or b"\0" in body[:4]
 
 
 def _lower_case(text: str, found: dict[str, Span]) -> tuple[str, dict[str, Span]]:
