@@ -185,3 +185,11 @@ def test_a_name_under_a_key_in_another_case(lmstudio: Sim, client: httpx.Client,
     assert asked(lmstudio) == []
     answer = client.post(path, json={"MODEL": LOADED.upper(), "messages": HI, "prompt": "hi"})
     assert (answer.status_code, answer.json()["model"], asked(lmstudio)) == (200, LOADED, [LOADED])
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/v0/chat/completions"])
+def test_json_that_is_nested_too_deeply_for_the_bridge(lmstudio: Sim, client: httpx.Client, path: str) -> None:
+    lmstudio.clear()
+    answer = client.post(path, content=b'{"model":"nope","messages":[],"x":%s%s}' % (b"[" * 9999, b"]" * 9999))
+    assert (answer.status_code, "nested too deeply" in answer.text) == (400, True)
+    assert asked(lmstudio) == []

@@ -18,6 +18,7 @@ from ..services import Services
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
+from ..translate.json_spans import TooDeep
 from ..translate.models import display_not_found, find_aliases, find_model
 from ..translate.passthrough import (
     PassedRequest,
@@ -29,6 +30,7 @@ from ..translate.passthrough import (
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
 
+TOO_DEEP = "the body is nested too deeply"
 NOT_UTF8 = (
     "the body is not UTF-8, or begins with a byte order mark: JSON is sent in UTF-8 without one (RFC 8259, section 8.1)"
 )
@@ -48,7 +50,10 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
     if is_json_of_another_encoding(request.headers.get("content-type", ""), request.body):
         return error_answer(request.path, HTTPStatus.BAD_REQUEST, NOT_UTF8)
     size = len(request.body)
-    parsed = await run_in_thread_if_large(size, members_with_model, request.body)
+    try:
+        parsed = await run_in_thread_if_large(size, members_with_model, request.body)
+    except TooDeep:
+        return error_answer(request.path, HTTPStatus.BAD_REQUEST, TOO_DEEP)
     if parsed is None:
         return Passthrough(request.path, request.body)
     text, members = parsed

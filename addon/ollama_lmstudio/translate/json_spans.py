@@ -12,6 +12,10 @@ _SPACE = re.compile(rf"[{_SPACES}]*")
 _DECODER = json.JSONDecoder()
 
 
+class TooDeep(ValueError):  # noqa: N818
+    """Raised for JSON that is nested too deeply for Python's parser, though others can read it."""
+
+
 class Span(NamedTuple):
     """A value, and its position in the text: [start, end). `key` is where its key begins, if it is a member."""
 
@@ -86,7 +90,7 @@ def _decode(text: str, at: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, at)
     except RecursionError:
-        raise ValueError("too deep") from None
+        raise TooDeep("too deep") from None
 
 
 def _skip(text: str, at: int) -> int:

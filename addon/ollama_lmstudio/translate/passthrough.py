@@ -11,7 +11,7 @@ from typing import Any
 
 from ..services import Services
 from .json_body import JSONBody
-from .json_spans import Span, members
+from .json_spans import Span, TooDeep, members
 from .listing import MODIFIED, SECOND, ListEntry
 from .models import ResolvedModel
 
@@ -39,7 +39,8 @@ class PassedRequest:
 def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
     """Return the text of a body that names a model, and the members of its object.
 
-    None for a body without a name, also for one that is not JSON: the error is LM Studio's to return.
+    None for a body without a name, also for one that is not JSON: the error is LM Studio's to return. Raises TooDeep
+    for JSON that LM Studio can read all the same.
     """
     # A name can also be written in escapes; a body without either is not parsed at all.
     if b'"model"' not in body and b"\\u" not in body and not _MODEL.search(body):
@@ -47,6 +48,8 @@ def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
     text = body.decode("utf-8", "surrogateescape")
     try:
         found = members(text)
+    except TooDeep:
+        raise
     except ValueError:
         return None
     if "model" not in found:
