@@ -160,7 +160,7 @@ def test_ipv6(sim: Sim, start_proxy: StartProxy, settings: dict[str, str], hosts
     for host in hosts:
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         with proxy.client(base_url=url) as client:
-            assert client.get("/api/version").json() == {"version": "0.33.0"}
+            assert client.get("/api/version").json().keys() == {"version"}
             body = {"model": CHAT, "messages": HI}
             assert content_of(ndjson(client.post("/api/chat", json=body))) == "You said: hi"
     if "127.0.0.1" not in hosts:
