@@ -482,6 +482,38 @@ def test_what_context_a_model_is_loaded_with(
         assert [(instance.context_length, instance.jit) for instance in sim.instances] == [(shown, not expected)]
 
 
+def test_a_request_on_v1_loads_as_one_of_ollamas_own_api(make_proxy: Callable[..., Proxy]) -> None:
+    with (
+        SimThread(models=[SimModel(key=key) for key in ("one", "two")]) as sim,
+        make_proxy(sim.url, options={"num_ctx": "load", "context_length": "2048"}) as proxy,
+        proxy.client() as client,
+    ):
+        alias = {"model": "mine", "from": "two", "parameters": {"num_ctx": 4096}}
+        assert client.post("/api/create", json=alias).status_code == 200
+        for model in ("one", "mine", "one"):
+            answer = client.post(CHAT, json={"model": model, "messages": HI})
+            assert answer.json()["choices"][0]["message"]["content"] == "You said: hi"
+        assert [(instance.id, instance.context_length) for instance in sim.instances] == [("one", 2048), ("two", 4096)]
+        # Its own loads are LM Studio's own affair.
+        assert client.post("/api/generate", json={"model": "one", "keep_alive": 0}).status_code == 200
+        assert client.post(LOAD, json={"model": "one", "context_length": 1024}).json()["status"] == "loaded"
+        assert [(instance.id, instance.context_length) for instance in sim.instances] == [("two", 4096), ("one", 1024)]
+
+
+def test_without_loading_on_demand_a_model_is_loaded_for_v1_too(own_client: httpx.Client, own_sim: Sim) -> None:
+    own_sim.set(jit=False)
+    assert chat(own_client).status_code == 200
+    own_sim.clear()
+    assert own_client.post(CHAT, json={"model": "two", "messages": HI}).status_code == 200
+    assert paths(own_sim) == [LOAD, CHAT]
+    # In the shape of that API.
+    own_sim.fault(path=LOAD, pre_error=(500, "application/json", b'{"error":{"message":"no"}}'))
+    own_sim.unload("two")
+    own_client.get("/api/tags").raise_for_status()
+    refused = own_client.post(CHAT, json={"model": "two", "messages": HI})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (500, "no")
+
+
 def test_a_model_grows_with_what_requests_ask_for(make_proxy: Callable[..., Proxy]) -> None:
     models = [SimModel(key="one", default_context_length=4096)]
     with (

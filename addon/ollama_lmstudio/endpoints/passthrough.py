@@ -16,10 +16,12 @@ from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Request, Response
 from ..services import Services
 from ..threads import run_in_thread_if_large
+from ..translate import loading
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
 from ..translate.json_spans import TooDeep
-from ..translate.models import display_not_found, find_aliases, find_model
+from ..translate.models import ResolvedModel, display_not_found, find_aliases, find_model
+from ..translate.options import merge_options
 from ..translate.passthrough import (
     PassedRequest,
     complete_list,
@@ -70,11 +72,23 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
     except OllamaError as e:
         return error_answer(request.path, e.status, e.message)
     model = resolved.model
-    with services.lifetimes.using(model):
-        await services.lifetimes.settled(model)
+    try:
+        await _prepare(request, resolved, services)
+    except LMStudioError as e:
+        return error_answer(request.path, e.status, scrub(e.message, services.secrets))
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
     return Passthrough(request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release)
+
+
+async def _prepare(request: Request, resolved: ResolvedModel, services: Services) -> None:
+    """Load the model as for a request of Ollama's own API, on the paths that Ollama has too; see `loading.prepare`."""
+    if request.method == "POST" and request.path.startswith("/v1/"):
+        await loading.prepare(resolved, merge_options(resolved.alias, None, {}), services)
+        return
+    # LM Studio's own APIs have loads, and a context length, of their own.
+    with services.lifetimes.using(resolved.model):
+        await services.lifetimes.settled(resolved.model)
 
 
 async def _list_models(request: Request, services: Services) -> Passthrough:
