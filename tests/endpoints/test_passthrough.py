@@ -26,6 +26,7 @@ from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
 from ollama_lmstudio.threads import LARGE_BYTES
 from ollama_lmstudio.translate.api_errors import error_answer, missing_answer
+from ollama_lmstudio.translate.json_spans import TooDeep
 from ollama_lmstudio.translate.passthrough import members_with_model
 
 CHAT = "/v1/chat/completions"
@@ -68,7 +69,7 @@ def span(body: bytes) -> str | None:
         (b'{"model":{"id":"m"}}', None),
         (b'{"model":["m"]}', None),
         (b'{"model":""}', None),
-        (b'{"MODEL":"m"}', None),
+        (b'{"MODEL":"m"}', '"m"'),
         (b"", None),
         (b"{}", None),
         (b"model", None),
@@ -82,7 +83,6 @@ def span(body: bytes) -> str | None:
         (b'{5:1,"model":"m"}', None),
         (b"{'model':'m'}", None),
         (b'\xef\xbb\xbf{"model":"m"}', None),
-        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"model":"m"}', None),
         # Bytes that are no text do not matter elsewhere.
         (b'{"a":"\xff","model":"m"}', '"m"'),
         # What comes after the name need not be JSON: LM Studio will say so.
@@ -92,6 +92,11 @@ def span(body: bytes) -> str | None:
 )
 def test_spans(body: bytes, expected: str | None) -> None:
     assert span(body) == expected
+
+
+def test_json_that_is_nested_too_deeply_may_name_a_model() -> None:
+    with pytest.raises(TooDeep):
+        span(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"model":"m"}')
 
 
 def test_large_bodies_take_no_time() -> None:

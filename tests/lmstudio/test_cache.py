@@ -350,3 +350,24 @@ def test_what_was_believed_is_looked_up_again_in_another_list() -> None:
         assert not await cache.confirm("one", "odd")
 
     run(scenario)
+
+
+def test_a_read_that_fails_at_once_is_not_the_answer_to_later_ones() -> None:
+    """With eager tasks, it has ended before its task is known."""
+
+    class Closed(Source):
+        async def catalog(self) -> Catalog:
+            self.calls += 1
+            if self.calls == 1:
+                raise LMStudioError(503, "closed")
+            return ONE_AND_TWO
+
+    async def scenario() -> None:
+        if hasattr(asyncio, "eager_task_factory"):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        cache = CatalogCache(Closed(), TTL, Keys)
+        with pytest.raises(LMStudioError):
+            await cache.get()
+        assert await cache.get() is ONE_AND_TWO
+
+    asyncio.run(scenario())

@@ -124,7 +124,8 @@ class CatalogCache:
         return await self._read_shared()
 
     async def _read_shared(self) -> _Listing:
-        if self._reading is None:
+        # With eager tasks (mitmproxy 12), a read that fails at once has ended before it is kept here.
+        if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(_retrieve_exception)
         # A caller that is cancelled must not cancel the read for the others. Of a shielded task that fails when all of
