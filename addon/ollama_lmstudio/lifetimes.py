@@ -33,6 +33,8 @@ NOT_ON_DEMAND_SECONDS = 300
 # whole seconds, has mostly ended and nothing is left to do.
 UNLOAD_DELAY_SECONDS = 1
 
+# An unload that has failed is tried again after this time.
+UNLOAD_AGAIN_SECONDS = 60
 # How long a model that was loaded explicitly stays after its last use, if no request says it: LM Studio's own time to
 # live for a model that it has loaded on demand.
 EXPLICIT_KEEP_SECONDS = 3600
@@ -242,11 +244,16 @@ class ModelLifetimes:
             for model in await self._loader.explicit_models():
                 use = self._uses.get(model.key)
                 if use is None or not use.active:
-                    if use is not None:
+                    logger.info("%s is unloaded, to make room", model.key)
+                    try:
+                        await self._unload(model)
+                    except LMStudioError as e:
+                        logger.warning("%s could not be unloaded: %s", model.key, e.message)
+                        return False
+                    # A request may have acquired it meanwhile.
+                    if use is not None and not use.active and self._uses.get(model.key) is use:
                         use.cancel_timer()
                         del self._uses[model.key]
-                    logger.info("%s is unloaded, to make room", model.key)
-                    await self._unload(model)
                     return True
         return False
 
@@ -444,13 +451,17 @@ class ModelLifetimes:
 
     def _timer_ended(self, model: Model, use: _Use) -> None:
         use.timer = None
-        self._tasks.spawn(self._unload_after_timer(model))
+        self._tasks.spawn(self._unload_after_timer(model, use))
 
-    async def _unload_after_timer(self, model: Model) -> None:
+    async def _unload_after_timer(self, model: Model, use: _Use) -> None:
         try:
             await self._unload_if_due(model)
         except LMStudioError as e:
             logger.warning("%s could not be unloaded: %s", model.key, e.message)
+            # LM Studio would keep a model for ever that was loaded explicitly.
+            if self._loader.is_explicit(model.key) and self._uses.setdefault(model.key, use) is use:
+                loop = asyncio.get_running_loop()
+                use.timer = loop.call_later(UNLOAD_AGAIN_SECONDS, self._timer_ended, model, use)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something for a request that has ended."""

@@ -26,7 +26,7 @@ from ollama_lmstudio.services import Services
 from ollama_lmstudio.sim import validate
 from ollama_lmstudio.threads import LARGE_BYTES
 from ollama_lmstudio.translate.api_errors import error_answer, missing_answer
-from ollama_lmstudio.translate.json_spans import TooDeep
+from ollama_lmstudio.translate.json_spans import Unreadable
 from ollama_lmstudio.translate.passthrough import members_with_model
 
 CHAT = "/v1/chat/completions"
@@ -95,8 +95,10 @@ def test_spans(body: bytes, expected: str | None) -> None:
 
 
 def test_json_that_is_nested_too_deeply_may_name_a_model() -> None:
-    with pytest.raises(TooDeep):
+    with pytest.raises(Unreadable):
         span(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"model":"m"}')
+    with pytest.raises(Unreadable):
+        span(b'{"a":' + b"1" * 5000 + b',"model":"m"}')
 
 
 def test_large_bodies_take_no_time() -> None:

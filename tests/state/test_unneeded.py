@@ -95,3 +95,30 @@ def test_a_state_directory_that_does_not_exist_is_not_made(store: AliasStore) ->
     unneeded.remove_old(store)
     assert not store.directory.exists()
     assert store.path.name == FILE_NAME
+
+
+def test_no_blob_goes_while_a_broken_file_of_aliases_may_be_mended(store: AliasStore, directory: Path) -> None:
+    needed = write(directory, b"a", OLD)
+    need(store, needed)
+    file = store.directory / FILE_NAME
+    whole = file.read_text()
+    file.write_text(whole + "x")
+    unneeded.remove_old(AliasStore(store.directory))
+    assert left(directory) == {needed}
+    assert not file.exists(), "it has been put aside"
+    unneeded.remove_old(AliasStore(store.directory))
+    unneeded.remove(AliasStore(store.directory), [needed])
+    assert left(directory) == {needed}, "also once it has been put aside"
+    (broken,) = store.directory.glob(f"{FILE_NAME}.broken-*")
+    broken.unlink()
+    file.write_text(whole)
+    other = write(directory, b"b", OLD)
+    unneeded.remove_old(AliasStore(store.directory))
+    assert left(directory) == {needed}, other
+
+
+def test_the_blobs_of_a_real_ollama_are_not_ours(store: AliasStore, directory: Path) -> None:
+    blob = write(directory, b"a", OLD)
+    (store.directory / "manifests").mkdir()
+    unneeded.remove_old(store)
+    assert left(directory) == {blob}

@@ -51,6 +51,7 @@ def test_a_list_that_lacks_nothing_keeps_its_bytes() -> None:
         ('{"a": "\u00e9", "MODEL": "m"}', '{"a": "\u00e9", "model": "m"}', "m"),
         ('{"\\u004dodel":"m","a":[1.0]}', '{"model": "m", "a": [1.0]}', "m"),
         ('{"Model":"m","mOdel":"n"}', '{"Model": "m", "model": "n"}', "n"),
+        ('{"Model":"m","a":"\\ud83d"}', '{"model": "m", "a": "\ufffd"}', "m"),
     ],
 )
 def test_the_name_of_a_model_is_found_in_any_case(body: str, text: str | None, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import HI, Proxy, StartProxy, ndjson, read_flows
+from tests.wire.conftest import HI, Proxy, StartProxy, ndjson, post_bytes, read_flows
 
 from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, embedder
 
@@ -190,6 +190,30 @@ def test_a_name_under_a_key_in_another_case(lmstudio: Sim, client: httpx.Client,
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/v0/chat/completions"])
 def test_json_that_is_nested_too_deeply_for_the_bridge(lmstudio: Sim, client: httpx.Client, path: str) -> None:
     lmstudio.clear()
-    answer = client.post(path, content=b'{"model":"nope","messages":[],"x":%s%s}' % (b"[" * 9999, b"]" * 9999))
-    assert (answer.status_code, "nested too deeply" in answer.text) == (400, True)
+    for beyond in (b"[" * 9999 + b"]" * 9999, b"1" * 5000):
+        answer = client.post(path, content=b'{"model":"nope","messages":[],"x":%s}' % beyond)
+        assert (answer.status_code, "nested too deeply" in answer.text) == (400, True)
     assert asked(lmstudio) == []
+
+
+def test_a_path_that_is_decoded_does_not_split_the_request(lmstudio: Sim, bridge: Proxy) -> None:
+    lmstudio.clear()
+    path = "/v1/models/a/b%20HTTP/1.1%0D%0AHost:%20x%0D%0A%0D%0ADELETE%20/api/v1/x%3Fy"
+    with bridge.client() as client:
+        for method in ("POST", "PUT", "DELETE"):
+            assert client.request(method, httpx.URL(bridge.url).copy_with(raw_path=path.encode())).status_code == 404
+    assert [request.path for request in lmstudio.requests if "HTTP/1.1" not in request.path] == []
+
+
+def test_the_right_answer_to_a_stream_has_one_length(lmstudio: Sim, bridge: Proxy, client: httpx.Client) -> None:
+    """LM Studio's first answer came in chunks, and the one that is told is whole."""
+    remember(lmstudio, client, SimModel(key="qwen3-4b"))
+    lmstudio.download(SimModel(key="qwen3-8b"))
+    try:
+        request = post_bytes(CHAT, {"model": "qwen3", "messages": HI, "stream": True})
+        answer = bridge.raw(request)
+        assert (answer.status, answer.header("transfer-encoding")) == (200, None)
+        assert len(answer.body) == int(answer.header("content-length") or -1)
+        assert b"[DONE]" in answer.body
+    finally:
+        lmstudio.delete("qwen3-8b")

@@ -6,7 +6,7 @@ from ..ollama import errors
 from ..ollama.requests import ChatRequest
 from ..outcomes import Call, Request, Response
 from ..services import Services
-from ..threads import run_in_thread_if_large
+from ..threads import LARGE_BYTES, run_in_thread_if_large
 from ..translate.inference import Inference, chat_call, load_answer, unload_answer
 from ..translate.line_format import CHAT
 from ..translate.messages import conversation_to_lmstudio
@@ -37,6 +37,8 @@ async def chat(request: Request, services: Services) -> Response | Call:
     if not body.messages:
         return await load_answer(inference)
     await inference.prepare()
-    size, system = len(request.body), options.get("system")
+    has_images = any(message.images for message in body.messages)
+    # An image of few bytes may have many pixels to be converted.
+    size, system = LARGE_BYTES if has_images else len(request.body), options.get("system")
     messages = await run_in_thread_if_large(size, conversation_to_lmstudio, alias, body.messages, system)
     return chat_call(inference, messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..ollama import chunks, errors, wire
@@ -22,13 +23,14 @@ async def embed(request: Request, services: Services) -> Response | Call:
     if not body.model:
         raise errors.model_not_found(body.model)
     resolved = await find_model(body.model, services, errors.embedding_model_not_found)
+    options = merge_options(resolved.alias, body.options, {})
     if not texts:
-        await loading.load(resolved, body.keep_alive, body.options or {}, services)
+        await loading.load(resolved, body.keep_alive, options, services)
         return Response.json({"model": body.model, "embeddings": []})
-    limit = _limit(resolved, body) if body.truncate is False else None
+    limit = _limit(resolved, options) if body.truncate is False else None
     if limit and any(count_tokens([text]) > limit for text in texts):
         raise errors.input_too_long()
-    embedding = Embedding(request, body, resolved, texts, services)
+    embedding = Embedding(request, body, resolved, texts, services, options)
     await embedding.prepare()
 
     def build(vectors: Vectors, duration: int, load_duration: int, tokens: int) -> dict[str, Any]:
@@ -41,10 +43,7 @@ async def embed(request: Request, services: Services) -> Response | Call:
     return embedding_call(embedding, build)
 
 
-def _limit(resolved: ResolvedModel, body: EmbedRequest) -> int | None:
-    """Return how many tokens a text may have: `num_ctx`, or the model's context if that is shorter; None if unknown.
-
-    Raises OllamaError (500) for an option of a wrong type.
-    """
-    lengths = (merge_options(resolved.alias, body.options, {}).get("num_ctx"), context_length(resolved.model))
+def _limit(resolved: ResolvedModel, options: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a text may have: `num_ctx`, or the model's context if that is shorter; None if unknown."""
+    lengths = (options.get("num_ctx"), context_length(resolved.model))
     return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)

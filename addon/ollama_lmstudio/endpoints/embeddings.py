@@ -12,6 +12,7 @@ from ..translate import loading
 from ..translate.embeddings import Embedding, embedding_call
 from ..translate.models import ResolvedModel, find_model
 from ..translate.names import ollama_name
+from ..translate.options import merge_options
 
 
 async def embeddings(request: Request, services: Services) -> Response | Call:
@@ -22,12 +23,13 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
     resolved = await find_model(body.model, services, errors.embedding_model_not_found)
     if _differs_in_case(body.model, resolved):
         raise errors.embedding_model_not_found(body.model)
+    options = merge_options(resolved.alias, body.options, {})
     if not body.prompt:
-        await loading.load(resolved, body.keep_alive, body.options or {}, services)
+        await loading.load(resolved, body.keep_alive, options, services)
         return Response.json({"embedding": []})
     # Ollama returns a 500 for every error of its runner here.
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    embedding = Embedding(request, body, resolved, [body.prompt], services, status)
+    embedding = Embedding(request, body, resolved, [body.prompt], services, options, status)
     await embedding.prepare()
     return embedding_call(embedding, lambda vectors, *numbers: chunks.embeddings_answer(vectors[0]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..ollama.requests import GenerateRequest, Message
 from ..ollama.templates import TemplateError, check_template
 from ..outcomes import Call, Request, Response
 from ..services import Services
+from ..threads import run_in_thread_if_large
 from ..translate import fim
 from ..translate.context import Turn, pack, unpack
 from ..translate.inference import Inference, MakeContext, chat_call, completion_call, load_answer, unload_answer
@@ -51,8 +53,11 @@ async def generate(request: Request, services: Services) -> Response | Call:
     turns = _earlier_turns(body, services)
     if body.raw:
         return _completion(inference, body, body.prompt, turns)
-    _check_template(body.template)
-    messages = _conversation(inference, body, turns)
+    await run_in_thread_if_large(len(body.template), _check_template, body.template)
+    if body.images:
+        messages = await asyncio.to_thread(_conversation, inference, body, turns)
+    else:
+        messages = _conversation(inference, body, turns)
     if services.settings.generate_endpoint == "completions" and not body.images:
         contents = [message["content"] for message in messages if isinstance(message["content"], str)]
         return _completion(inference, body, "\n\n".join(contents), turns)

@@ -15,11 +15,11 @@ from ..ollama import names
 from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Request, Response
 from ..services import Services
-from ..threads import run_in_thread_if_large
+from ..threads import LARGE_BYTES, run_in_thread_if_large
 from ..translate import loading
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
-from ..translate.json_spans import TooDeep
+from ..translate.json_spans import Unreadable
 from ..translate.models import ResolvedModel, display_not_found, find_aliases, find_model
 from ..translate.options import merge_options
 from ..translate.passthrough import (
@@ -32,7 +32,7 @@ from ..translate.passthrough import (
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
 
-TOO_DEEP = "the body is nested too deeply"
+UNREADABLE = "the body is nested too deeply to be read, or holds a number of thousands of digits"
 NOT_UTF8 = (
     "the body is not UTF-8, or begins with a byte order mark: JSON is sent in UTF-8 without one (RFC 8259, section 8.1)"
 )
@@ -54,8 +54,8 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
     size = len(request.body)
     try:
         parsed = await run_in_thread_if_large(size, members_with_model, request.body)
-    except TooDeep:
-        return error_answer(request.path, HTTPStatus.BAD_REQUEST, TOO_DEEP)
+    except Unreadable:
+        return error_answer(request.path, HTTPStatus.BAD_REQUEST, UNREADABLE)
     if parsed is None:
         return Passthrough(request.path, request.body)
     text, members = parsed
@@ -68,13 +68,14 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         return error_answer(request.path, e.status, scrub(e.message, services.secrets), "model")
     passed = PassedRequest(request.path, JSONBody(text, members), name, resolved, services)
     try:
-        body = await run_in_thread_if_large(size, repaired, passed)
+        # An image of few bytes may have many pixels to be converted.
+        body = await run_in_thread_if_large(LARGE_BYTES if ";base64," in text else size, repaired, passed)
     except OllamaError as e:
         return error_answer(request.path, e.status, e.message)
     model = resolved.model
     try:
         await _prepare(request, resolved, services)
-    except LMStudioError as e:
+    except (OllamaError, LMStudioError) as e:
         return error_answer(request.path, e.status, scrub(e.message, services.secrets))
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
@@ -84,7 +85,8 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
 async def _prepare(request: Request, resolved: ResolvedModel, services: Services) -> None:
     """Load the model as for a request of Ollama's own API, on the paths that Ollama has too; see `loading.prepare`."""
     if request.method == "POST" and request.path.startswith("/v1/"):
-        await loading.prepare(resolved, merge_options(resolved.alias, None, {}), services)
+        alias = resolved.alias if services.settings.repair_passthrough else None
+        await loading.prepare(resolved, merge_options(alias, None, {}), services)
         return
     # LM Studio's own APIs have loads, and a context length, of their own.
     with services.lifetimes.using(resolved.model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -11,10 +12,12 @@ from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
 from ..lmstudio.answering_model import model_of_body
 from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
-from ..outcomes import BodyTranslation, Call, Measured, Response
+from ..outcomes import INTERNAL_ERROR, BodyTranslation, Call, Measured, Response
 from ..threads import run_in_thread_if_large
 from . import eviction, substitution, upstream
 from .exchange import Exchange, Handler
+
+logger = logging.getLogger(__name__)
 
 
 class Buffered(Handler):
@@ -88,12 +91,16 @@ class Buffered(Handler):
         """
         lifetimes, reload = self.bridge.services.lifetimes, self._call.reload
         self.bridge.services.catalog.invalidate()
-        try:
+
+        async def call() -> Response:
             async with self.bridge.retries:
                 await asyncio.sleep(eviction.SETTLE_SECONDS)
                 if reload is not None and lifetimes.loads_explicitly:
                     await reload()
-                return await eviction.while_client_waits(held, self._call_once_more())
+                return await self._call_once_more()
+
+        try:
+            return await eviction.while_client_waits(held, call())
         except LMStudioError as e:
             return self.translation.fail(e)
 
@@ -117,16 +124,17 @@ class Buffered(Handler):
         if not wants_load(error):
             return
         try:
-            await call.reload()
-            if held.client_gone:
-                return
-            self._early = await self._call_once_more()
+            self._early = await eviction.while_client_waits(held, self._reload_and_call(call.reload))
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)
             self._early = self.translation.fail(e)
             return
-        if self.recorder.record.status == HTTPStatus.OK:
+        if self._early is not None and self.recorder.record.status == HTTPStatus.OK:
             self.bridge.services.lifetimes.not_on_demand()
+
+    async def _reload_and_call(self, reload: Callable[[], Awaitable[None]]) -> Response:
+        await reload()
+        return await self._call_once_more()
 
     async def _call_once_more(self) -> Response:
         """Send the call once more, as one of the bridge's own, and return the client's response for what came.
@@ -146,17 +154,22 @@ class Buffered(Handler):
 
         It is that there is no such model, or, where the name means another one by now, the answer of that.
         """
+        # The model is not used any more: a reload of it may be waiting for that.
+        self.close()
         try:
             outcome = await substitution.decide_again(self.exchange, self._call.model)
             if isinstance(outcome, Response):
                 self._is_answered_locally = True
                 return outcome
             assert isinstance(outcome, Call)
-            self.close()
             self._call = outcome
             return await self._call_once_more()
         except LMStudioError as e:
             return self.translation.fail(e)
+        except Exception:
+            # Whatever goes wrong, the other model's answer must not be what is left.
+            logger.exception("%s: the call could not be made once more", self.exchange.path)
+            return self.translation.fail(LMStudioError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
 
     async def response(self) -> None:
         if self.exchange.head_sent:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from ..internals import held_heads
 from ..lmstudio.errors import is_evicted
 from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
-from . import substitution
+from . import eviction, substitution
 from .buffered import Buffered
 from .exchange import Exchange
 
@@ -63,7 +63,7 @@ class Collected(Buffered):
 
         clock = self.bridge.clock.monotonic
         held = await held_heads.hold(self.flow, clock, self.has_started)
-        if held is None or (self.has_started(held) and await self.is_substitute()):
+        if held is None or (self.has_started(held) and await self.is_substitute(held)):
             return
         held = await held_heads.hold(self.flow, clock, failed) or held
         if failed(held):
@@ -76,12 +76,18 @@ class Collected(Buffered):
         self.feed_held(held)
         return self.translation.started
 
-    async def is_substitute(self) -> bool:
-        """Return whether the answer that has begun is of another model; the client has its response then."""
+    async def is_substitute(self, held: held_heads.HeldBody | None) -> bool:
+        """Return whether the answer that has begun is of another model; the client has its response then, or left."""
         if not await substitution.is_substitute(self.exchange, self._call.model, self.translation.model):
             return False
-        self.exchange.respond_at_once(await self.answer_for_substitute())
+        await self.respond_for_substitute(held)
         return True
+
+    async def respond_for_substitute(self, held: held_heads.HeldBody | None) -> None:
+        """Respond in place of another model's answer, unless the client goes meanwhile."""
+        response = await eviction.while_client_waits(held or held_heads.HeldBody(), self.answer_for_substitute())
+        if response is not None:
+            self.exchange.respond_at_once(response)
 
     async def checked_response(self) -> Response:
         return self.translate_response() if self._is_fed_whole else await super().checked_response()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -13,11 +14,13 @@ from ..lmstudio import sse
 from ..lmstudio.answering_model import FirstEvent, model_of_body
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..ollama.errors import OllamaError
-from ..outcomes import Passthrough, Response
+from ..outcomes import INTERNAL_ERROR, Passthrough, Response
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, missing_answer
 from . import downstream, eviction, substitution, upstream
 from .exchange import Exchange, Handler
+
+logger = logging.getLogger(__name__)
 
 # LM Studio says with a 200 that it does not have a path. No such response is larger.
 UNKNOWN_ROUTE_BYTES = 4096
@@ -85,17 +88,20 @@ class PassedThrough(Handler):
         else:
             is_substitute = await substitution.is_substitute(self.exchange, asked, first.model)
         if is_substitute:
-            self.exchange.respond_at_once(await self._answer_for_substitute())
+            response = await eviction.while_client_waits(held, self._answer_for_substitute())
+            if response is not None:
+                self.exchange.respond_at_once(response)
         return is_substitute
 
     async def _answer_for_substitute(self) -> Response:
         """Return the client's response in place of another model's answer: an error, or the answer of the right one."""
+        # The model is not used any more: a reload of it may be waiting for that.
+        self.close()
         try:
             outcome = await substitution.decide_again(self.exchange, self._passthrough.model)
             if isinstance(outcome, Response):
                 return outcome
             assert isinstance(outcome, Passthrough)
-            self.close()
             self._passthrough = outcome
             status, content_type, body = await self.bridge.services.client.post(outcome.path, outcome.body)
             if status == HTTPStatus.OK:
@@ -108,13 +114,18 @@ class PassedThrough(Handler):
                 body = await run_in_thread_if_large(len(body), outcome.rewrite, body)
         except (LMStudioError, OllamaError) as e:
             return error_answer(self.exchange.path, e.status, scrub(e.message, self.bridge.services.secrets))
+        except Exception:
+            # Whatever goes wrong, the other model's answer must not be what is left.
+            logger.exception("%s: the request could not be sent once more", self.exchange.path)
+            return error_answer(self.exchange.path, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
         return Response(status, scrub_bytes(body, self.bridge.services.secrets), content_type, self._other_headers())
 
     def _other_headers(self) -> tuple[tuple[str, str], ...]:
         """Return LM Studio's headers that do not depend on the body."""
         assert self.flow.response is not None
-        headers = self.flow.response.headers.items(multi=True)
-        return tuple((name, value) for name, value in headers if name.lower() not in OF_THE_BODY)
+        headers = self.flow.response.headers.copy()
+        upstream.remove_hop_by_hop(headers)
+        return tuple((name, value) for name, value in headers.items(multi=True) if name.lower() not in OF_THE_BODY)
 
     def _is_buffered(self, response: http.Response) -> bool:
         if response.status_code in TOKEN_REFUSED or eviction.may_be_told(self.exchange, response):

@@ -29,18 +29,18 @@ class Streamed(Collected):
             # Nothing but its end came: the response hook completes it, or the error hook if the connection broke.
             if held.ended_at:
                 self.flush_held(held)
-        elif await self.is_substitute():
+        elif await self.is_substitute(held):
             return
         elif self.translation.rejected:
             self.exchange.respond_at_once(await self.failure(held))
         else:
             self._begin()
 
-    async def is_substitute(self) -> bool:
+    async def is_substitute(self, held: held_heads.HeldBody | None) -> bool:
         if self.translation.started or not await substitution.is_gone(self.exchange, self._call.model):
-            return await super().is_substitute()
+            return await super().is_substitute(held)
         # Nothing has come for so long that the head has to go. LM Studio has chosen a model when the call came.
-        self.exchange.respond_at_once(await self.answer_for_substitute())
+        await self.respond_for_substitute(held)
         return True
 
     def _begin(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
 from mitmproxy import http
 
 from ..access import SECRET_HEADERS
@@ -24,6 +27,10 @@ HOP_BY_HOP = (
 )
 # LM Studio's own CORS and caching are not for this bridge's clients: a 304 could not be translated.
 NOT_FOR_LM_STUDIO = (*SECRET_HEADERS, "if-none-match", "origin", "access-control-request-method")
+
+
+# What a path may not hold (RFC 3986, section 3.3): controls, spaces, what is not ASCII, and what begins a query.
+_NOT_IN_PATHS = re.compile(r"[^!-~]|[?#]")
 
 
 def set_body(message: http.Message, body: bytes) -> None:
@@ -66,7 +73,7 @@ async def send(exchange: Exchange, path: str, body: bytes, headers: http.Headers
     query = exchange.recorder.record.query
     request.scheme, request.host, request.port = upstream.scheme, upstream.host, upstream.port
     request.http_version = "HTTP/1.1"
-    request.path = upstream.prefix + path + (f"?{query}" if query else "")
+    request.path = upstream.prefix + _encoded(path) + (f"?{query}" if query else "")
     request.headers = headers
     # What is compressed cannot be translated.
     request.headers["Accept-Encoding"] = "identity"
@@ -75,6 +82,11 @@ async def send(exchange: Exchange, path: str, body: bytes, headers: http.Headers
         set_body(request, body)
     seal(exchange, {"Authorization": f"Bearer {token}"} if token else {})
     exchange.recorder.save(exchange.flow)
+
+
+def _encoded(path: str) -> str:
+    """Return a path as it is sent: one that was decoded to find its route must not end the request line."""
+    return _NOT_IN_PATHS.sub(lambda found: quote(found[0], safe="", errors="surrogateescape"), path)
 
 
 def seal(exchange: Exchange, secrets: dict[str, str]) -> None:

@@ -206,7 +206,7 @@ class Client:
 
     async def post(self, path: str, body: bytes) -> tuple[int, str, bytes]:
         """Return status, content type and body of a call for inference, however long it takes."""
-        response = await self._send("POST", path, json.loads(body), timeout=math.inf)
+        response = await self._send("POST", path, body, timeout=math.inf)
         return response.status_code, response.headers.get("Content-Type", ""), response.content
 
     def without_token(self) -> Client:
@@ -250,7 +250,7 @@ class Client:
         self,
         method: str,
         path: str,
-        body: dict[str, object] | None = None,
+        body: dict[str, object] | bytes | None = None,
         *,
         timeout: float | None = None,
         purpose: str = "",
@@ -265,7 +265,7 @@ class Client:
         return await self._send_once(method, path, body, seconds, purpose)
 
     async def _send_once(
-        self, method: str, path: str, body: dict[str, object] | None, seconds: float, purpose: str
+        self, method: str, path: str, body: dict[str, object] | bytes | None, seconds: float, purpose: str
     ) -> httpx.Response:
         http = self._connections()
         request = self._request(http, method, path, body)
@@ -285,7 +285,7 @@ class Client:
         return response
 
     def _request(
-        self, http: httpx.AsyncClient, method: str, path: str, body: dict[str, object] | None
+        self, http: httpx.AsyncClient, method: str, path: str, body: dict[str, object] | bytes | None
     ) -> httpx.Request:
         headers = [(b"Accept", b"application/json")]
         if self._token:
@@ -293,7 +293,8 @@ class Client:
         if body is None:
             return http.build_request(method, self.url + path, headers=headers)
         headers.append((b"Content-Type", b"application/json"))
-        return http.build_request(method, self.url + path, headers=headers, content=json.dumps(body).encode())
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return http.build_request(method, self.url + path, headers=headers, content=content)
 
     def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
         reason = scrub(str(exc), self._secrets)

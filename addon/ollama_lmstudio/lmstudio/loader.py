@@ -45,6 +45,7 @@ class Loader:
         self._granted: dict[str, _Granted] = {}
         self._loaded_since: set[str] = set()
         self._since: Catalog | None = None
+        self._tells_ttl = False
 
     @property
     def tells_loaded(self) -> bool:
@@ -63,6 +64,8 @@ class Loader:
     async def refreshed(self, model: Model) -> Model:
         """Return the model as LM Studio lists it now; one that is not listed any more has no instances."""
         catalog = await self._catalog.refresh()
+        # LM Studio tells it from 0.4.22 on, of the models that have one.
+        self._tells_ttl |= any(i.remaining_ttl_seconds is not None for m in catalog.models for i in m.instances)
         current = next((m for m in catalog.models if m.key == model.key), replace(model, instances=()))
         if catalog.tells_loaded and not current.loaded:
             self._explicit.pop(model.key, None)
@@ -139,7 +142,7 @@ class Loader:
         if instance is None or not self.has_less_context(current, context_length):
             return
         settings = {name: instance.config[name] for name in LOAD_SETTINGS if name in instance.config}
-        kept_for_ever = key not in self._explicit and instance.remaining_ttl_seconds is None
+        kept_for_ever = self._tells_ttl and key not in self._explicit and instance.remaining_ttl_seconds is None
         await self.unload(current.model)
         try:
             await self._load(model, context_length, settings)

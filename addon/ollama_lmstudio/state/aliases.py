@@ -29,6 +29,8 @@ FILE_NAME: Final = "virtual_models.json"
 LOCK_NAME: Final = "virtual_models.lock"
 TEMPORARY_NAME: Final = "virtual_models.tmp"
 VERSION: Final = 1
+BROKEN: Final = ".broken-"
+"""What follows the name of a file that could not be read, in the name that it is kept under."""
 
 # The directory holds what users wrote.
 _DIRECTORY_MODE: Final = 0o700
@@ -170,6 +172,10 @@ class AliasStore:
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
             raise _BrokenFileError from e
 
+    def has_broken_files(self) -> bool:
+        """Return whether a broken file has been put aside, now or earlier, and is still there."""
+        return any(self.directory.glob(f"{self.path.name}{BROKEN}*"))
+
     def _read_or_put_aside(self) -> _Snapshot:
         """Read the file while the lock is held; rename it if it does not parse."""
         try:
@@ -234,9 +240,9 @@ def _signature_of(stat: os.stat_result) -> _Signature:
 
 def _unused(path: Path, when: str) -> Path:
     """Return a path beside `path` that no file has."""
-    aside = path.with_name(f"{path.name}.broken-{when}")
+    aside = path.with_name(f"{path.name}{BROKEN}{when}")
     number = 1
     while aside.exists():
         number += 1
-        aside = path.with_name(f"{path.name}.broken-{when}-{number}")
+        aside = path.with_name(f"{path.name}{BROKEN}{when}-{number}")
     return aside

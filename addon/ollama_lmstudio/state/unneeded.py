@@ -12,6 +12,8 @@ from .aliases import Aliases, AliasStore, StoreError
 
 logger = logging.getLogger(__name__)
 
+MANIFESTS: Final = "manifests"
+"""The directory that Ollama has beside its blobs: those of a real Ollama are not ours to remove."""
 KEPT_SECONDS: Final = 24 * 60 * 60
 """How long a blob is kept for a request that may still name it."""
 
@@ -25,7 +27,7 @@ def remove(store: AliasStore, digests: Iterable[str]) -> None:
 def remove_old(store: AliasStore) -> None:
     """Remove the blobs of a day ago that no alias needs, and what dead processes have left of uploads."""
     directory = blobs.directory_in(store.directory)
-    if not directory.is_dir():
+    if not directory.is_dir() or (store.directory / MANIFESTS).exists():
         return
     blobs.remove_abandoned(directory)
     if old := blobs.unwanted_since(directory, time.time() - KEPT_SECONDS):
@@ -36,6 +38,10 @@ def _unless_needed(store: AliasStore, remove: Callable[[set[str]], None]) -> Non
     """Call `remove` with the blobs that must stay, while nobody changes the aliases."""
 
     def edit(aliases: Aliases) -> None:
+        if store.has_broken_files():
+            # The aliases that a user may yet mend need blobs that nobody knows of.
+            logger.debug("no blobs are removed: a broken file of aliases has been put aside")
+            return
         named = (digest for alias in aliases.values() for digest in alias.adapters.values())
         remove({parsed for digest in named if (parsed := blobs.parse_digest(digest)) is not None})
 

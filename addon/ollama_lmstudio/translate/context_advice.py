@@ -50,8 +50,14 @@ def log_if_cut(call: Call, resolved: ResolvedModel, services: Services) -> None:
         return
     if measured.done_reason == "length":
         services.lifetimes.in_background(_log_if_full(read + written, resolved, services))
-    elif len(call.body) > read * MOST_BYTES_PER_TOKEN and (words := _words(call.body)) > read:
+    elif _may_be_cut(call.body, read) and (words := _words(call.body)) > read:
         _log(key, f"LM Studio has cut a prompt of {words} words at least to {read} tokens for {key}", services)
+
+
+def _may_be_cut(body: bytes, read: int) -> bool:
+    """Return whether the size of a call's body says that its prompt may have more tokens than were read."""
+    # Images have many bytes and few tokens: a call with one is not parsed for this.
+    return len(body) > read * MOST_BYTES_PER_TOKEN and b";base64," not in body
 
 
 async def _log_if_full(tokens: int, resolved: ResolvedModel, services: Services) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from .. import tolerant_json
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable, error_from_response, scrub
 from ..ollama import chunks, errors
-from ..ollama.options import check_options
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
 from ..outcomes import Call, Measured, Request, Response
 from ..services import Services
@@ -48,7 +47,7 @@ def normalise(vector: Sequence[float], dimensions: int) -> list[float]:
 class Embedding:
     """A request for the embeddings of texts whose model has been found.
 
-    `error_status` is the status of every error, None for LM Studio's.
+    `options` include an alias's parameters. `error_status` is the status of every error, None for LM Studio's.
     """
 
     request: Request
@@ -56,24 +55,21 @@ class Embedding:
     resolved: ResolvedModel
     texts: list[str]
     services: Services
+    options: Mapping[str, Any]
     error_status: HTTPStatus | None = None
 
     async def prepare(self) -> None:
         """Load the model, where LM Studio would not load it on demand, or not in the way asked for."""
-        await loading.prepare(self.resolved, self.body.options or {}, self.services)
+        await loading.prepare(self.resolved, self.options, self.services)
 
 
 def embedding_call(embedding: Embedding, build: BuildAnswer) -> Call:
-    """Return the call to `/v1/embeddings`, its model acquired.
-
-    Raises OllamaError (500) for an option of a wrong type.
-    """
+    """Return the call to `/v1/embeddings`, its model acquired."""
     request, resolved = embedding.body, embedding.resolved
-    check_options(request.options)
     body = {"model": resolved.id, "input": embedding.texts, **loading.ttl(request.keep_alive)}
     translation = EmbedTranslation(embedding, build)
     call = Call(EMBEDDINGS, compact_json.dumps(body), translation, model=resolved.id, asked=request.model)
-    return loading.acquire(call, resolved, request.keep_alive, request.options or {}, embedding.services)
+    return loading.acquire(call, resolved, request.keep_alive, embedding.options, embedding.services)
 
 
 class EmbedTranslation:

@@ -22,9 +22,14 @@ IMAGE_TYPES: tuple[tuple[bytes, str], ...] = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
 )
+# More than any camera's: it takes seconds to convert them, and models see some hundred thousand of them at most.
+MAX_PIXELS = 50_000_000
+TOO_MANY_PIXELS = "the {} image is too large to be converted ({} x {} pixels): send it as PNG or JPEG, or a smaller one"
 LMSTUDIO_IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
 
 _DATA_URL = re.compile(r"data:([^,;]*)(?:;[^,;]*)*;base64,", re.IGNORECASE)
+# Go's decoder of base64 skips them, and so does Ollama.
+_LINE_BREAKS = str.maketrans("", "", "\r\n")
 # Letters of base64 that hold the first bytes of an image.
 _FIRST_LETTERS = 24
 
@@ -73,6 +78,8 @@ def url_to_lmstudio(url: str) -> str:
 
 def base64_to_lmstudio(media_type: str, data: str) -> tuple[str, str]:
     """Return an image's media type and its data, in base64, as LM Studio takes them: see `url_to_lmstudio`."""
+    if "\n" in data or "\r" in data:
+        data = data.translate(_LINE_BREAKS)
     kind, media_type = image_type(_decode(data[:_FIRST_LETTERS])), media_type.lower()
     if kind in LMSTUDIO_IMAGE_TYPES:
         return (media_type if media_type in LMSTUDIO_IMAGE_TYPES else kind), data
@@ -99,6 +106,9 @@ def _to_png(data: bytes, media_type: str) -> bytes:
         raise OllamaError(HTTPStatus.BAD_REQUEST, message) from None
     try:
         with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise OllamaError(HTTPStatus.BAD_REQUEST, TOO_MANY_PIXELS.format(media_type, width, height))
             converted = io.BytesIO()
             image.convert("RGBA").save(converted, "PNG")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -12,8 +12,8 @@ _SPACE = re.compile(rf"[{_SPACES}]*")
 _DECODER = json.JSONDecoder()
 
 
-class TooDeep(ValueError):  # noqa: N818
-    """Raised for JSON that is nested too deeply for Python's parser, though others can read it."""
+class Unreadable(ValueError):  # noqa: N818
+    """Raised for JSON that Python's parser cannot read, though others can: nested too deeply, or an endless number."""
 
 
 class Span(NamedTuple):
@@ -89,8 +89,11 @@ def replaced(text: str, changes: Iterable[Change]) -> str:
 def _decode(text: str, at: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, at)
-    except RecursionError:
-        raise TooDeep("too deep") from None
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as e:
+        # The number of digits is limited (sys.set_int_max_str_digits), and so is the depth.
+        raise Unreadable(str(e)) from None
 
 
 def _skip(text: str, at: int) -> int:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..services import Services
+from ..unicode import well_formed
 from .json_body import JSONBody
-from .json_spans import Span, TooDeep, members
+from .json_spans import Span, Unreadable, members
 from .listing import MODIFIED, SECOND, ListEntry
 from .models import ResolvedModel
 
@@ -39,7 +40,7 @@ class PassedRequest:
 def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
     """Return the text of a body that names a model, and the members of its object.
 
-    None for a body without a name, also for one that is not JSON: the error is LM Studio's to return. Raises TooDeep
+    None for a body without a name, also for one that is not JSON: the error is LM Studio's to return. Raises Unreadable
     for JSON that LM Studio can read all the same.
     """
     # A name can also be written in escapes; a body without either is not parsed at all.
@@ -48,7 +49,7 @@ def members_with_model(body: bytes) -> tuple[str, dict[str, Span]] | None:
     text = body.decode("utf-8", "surrogateescape")
     try:
         found = members(text)
-    except TooDeep:
+    except Unreadable:
         raise
     except ValueError:
         return None
@@ -78,9 +79,8 @@ def _lower_case(text: str, found: dict[str, Span]) -> tuple[str, dict[str, Span]
     key = next((key for key in reversed(found) if key.lower() == "model"), "")
     if not key:
         return text, found
-    text = json.dumps(
-        {"model" if name == key else name: span.value for name, span in found.items()}, ensure_ascii=False
-    )
+    values = {"model" if name == key else name: span.value for name, span in found.items()}
+    text = well_formed(json.dumps(values, ensure_ascii=False))
     return text, members(text)
 
 

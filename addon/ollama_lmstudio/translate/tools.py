@@ -50,7 +50,7 @@ def tool_choice_to_lmstudio(choice: Any, tools: Sequence[Any]) -> tuple[str, Seq
     """
     mode, names = _read_choice(choice)
     named = [tool for tool in tools if tool_name(tool) in names]
-    if isinstance(choice, str) and names and not named:
+    if names and not named:
         return "auto", tools
     return mode, named or tools
 
@@ -62,11 +62,13 @@ def _read_choice(choice: Any) -> tuple[str, list[Any]]:
             return (CHOICES[choice], []) if choice in CHOICES else ("required", [choice])
         case {"type": str(kind)} if kind in CHOICES:
             return CHOICES[kind], []
+        # On chat completions one level deeper than on responses.
         case {"type": "allowed_tools", "allowed_tools": {"tools": list(tools)} as allowed}:
             return CHOICES.get(str(allowed.get("mode")), "auto"), [tool_name(tool) for tool in tools]
-        case Mapping():
-            name = tool_name(choice)
-            return "required", [name] if name is not None else []
+        case {"type": "allowed_tools", "tools": list(tools)}:
+            return CHOICES.get(str(choice.get("mode")), "auto"), [tool_name(tool) for tool in tools]
+        case Mapping() if (name := tool_name(choice)) is not None:
+            return "required", [name]
     return "auto", []
 
 
