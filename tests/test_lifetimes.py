@@ -44,6 +44,7 @@ class LMStudio:
         self.most_context = self.most_loadable = 100_000
         self.echoes = True
         self.offers: set[str] = set()
+        self.others: tuple[Model, ...] = ()
 
     async def catalog(self) -> Catalog:
         self.asked.append("list")
@@ -51,7 +52,7 @@ class LMStudio:
         await self.let_list.wait()
         if self.gone:
             raise LMStudioError(503, "gone")
-        return Catalog((self.listed,), self.source)
+        return Catalog((self.listed, *self.others), self.source)
 
     async def offered(self) -> set[str]:
         self.asked.append("offered")
@@ -524,9 +525,11 @@ def grow(context_length: int | None) -> LoadTerms:
     return LoadTerms(60, context_length, context_length is not None)
 
 
-def test_a_model_with_too_little_context_is_loaded_anew_once_for_all_when_no_answer_uses_it() -> None:
+@pytest.mark.parametrize("tells_ttl", [True, False])
+def test_a_model_with_too_little_context_is_loaded_anew_once_for_all_when_no_answer_uses_it(tells_ttl: bool) -> None:
     async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
         lmstudio.listed = SMALL.model
+        lmstudio.others = (Model("other", instances=(Instance("other", None, 60 if tells_ttl else None),)),)
         await lifetimes.prepare(SMALL, grow(4096))
         lifetimes.acquire(SMALL.model, None)
         waiting = [
@@ -552,8 +555,9 @@ def test_a_model_with_too_little_context_is_loaded_anew_once_for_all_when_no_ans
         ]
         (instance,) = lmstudio.listed.instances
         assert (instance.context_length, instance.config) == (9000, {"flash_attention": False})
-        # The user had loaded it, for ever.
-        assert lifetimes.remaining_seconds("two") is None
+        # The user had loaded it, for ever, as far as LM Studio tells.
+        left = lifetimes.remaining_seconds("two")
+        assert left == (None if tells_ttl else pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1))
         lmstudio.asked.clear()
         await lifetimes.prepare(Resolution(lmstudio.listed, "two"), grow(8192))
         assert lmstudio.asked == []
@@ -667,3 +671,56 @@ def test_a_load_that_is_joined_may_be_one_with_too_little_context() -> None:
 )
 def test_which_errors_say_that_lm_studio_does_not_load_on_demand(error: LMStudioError, loads: bool) -> None:
     assert wants_load(error) is loads
+
+
+def test_an_unload_by_the_timer_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LM Studio keeps what was loaded explicitly until it is told to unload it."""
+    monkeypatch.setattr("ollama_lmstudio.lifetimes.UNLOAD_AGAIN_SECONDS", 0.01)
+
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed = UNLOADED.model
+        await lifetimes.prepare(UNLOADED, LoadTerms(60, 4096))
+        lmstudio.asked.clear()
+        lmstudio.error = LMStudioError(500, "not now")
+        use(lifetimes, NOW, UNLOADED.model)
+        await settle()
+        assert lmstudio.asked.count("unload two") >= 1
+        lmstudio.error = None
+        await asyncio.sleep(0.05)
+        assert not lmstudio.listed.instances
+        lmstudio.asked.clear()
+        await asyncio.sleep(0.05)
+        assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_room_that_cannot_be_made_leaves_the_error_of_the_load() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed = UNLOADED.model
+        await lifetimes.prepare(UNLOADED, LoadTerms(60, 4096))
+        lmstudio.most_loadable = 0
+        lmstudio.error = LMStudioError(500, "not now")
+        with pytest.raises(LMStudioError, match="insufficient"):
+            await lifetimes.prepare(Resolution(Model("three"), "three"), LoadTerms(60, 8192))
+        assert lifetimes.remaining_seconds("two") == pytest.approx(EXPLICIT_KEEP_SECONDS, abs=1), "it keeps its timer"
+
+    run(test)
+
+
+def test_a_request_that_is_decided_anew_does_not_wait_for_itself() -> None:
+    """Its first use has been released, so that a load with more context that waits for it can begin."""
+
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.let_load.set()
+        lmstudio.listed = SMALL.model
+        lifetimes.acquire(SMALL.model, None)
+        waiting = asyncio.create_task(lifetimes.prepare(SMALL, grow(8192)))
+        await settle()
+        lifetimes.release(SMALL.model)
+        await lifetimes.prepare(SMALL, grow(8192))
+        await waiting
+
+    run(test)

@@ -125,7 +125,12 @@ def test_another_model_twice_is_an_error(
     exchange = exchange_of()
     first, _ = streamed_call("another", release=lambda: released.append("first"))
     second, _ = streamed_call(release=lambda: released.append("second"))
-    decides(exchange, second)
+
+    async def decide_again() -> Outcome:
+        assert released == ["first"], "what decides may wait for a model to be free"
+        return second
+
+    exchange.decide_again = decide_again
     exchange.handler = handler(exchange, first)
     answer(exchange)
     asyncio.run(exchange.responseheaders())
@@ -177,3 +182,25 @@ def test_a_head_that_has_to_go_before_the_first_event(
     asyncio.run(exchange.responseheaders())
     assert exchange.flow.response is not None
     assert exchange.flow.response.status_code == status
+
+
+@pytest.mark.usefixtures("catalog")
+@pytest.mark.parametrize("handler", [Streamed, PassedThrough])
+def test_whatever_goes_wrong_the_wrong_answer_is_not_told(
+    exchange_of: MakeExchange, hold: Callable[..., Holding], handler: type[Streamed] | type[PassedThrough]
+) -> None:
+    hold(b'data: {"model":"another"}\n\n')
+    exchange = exchange_of(flow_of(path=CHAT))
+
+    async def decide_again() -> Outcome:
+        raise RuntimeError("a bug")
+
+    exchange.decide_again = decide_again
+    call, _ = streamed_call("another")
+    passthrough = Passthrough(CHAT, b"{}", model="k", asked="n")
+    exchange.handler = Streamed(exchange, call) if handler is Streamed else PassedThrough(exchange, passthrough)
+    answer(exchange)
+    asyncio.run(exchange.responseheaders())
+    assert exchange.flow.response is not None
+    assert exchange.flow.response.status_code == 500
+    assert b"internal error" in b"".join(written(exchange, b"data"))
