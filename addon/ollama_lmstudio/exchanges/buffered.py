@@ -10,10 +10,8 @@ from http import HTTPStatus
 from ..internals import held_heads
 from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
-from ..lmstudio.answering_model import model_of_body
 from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import INTERNAL_ERROR, BodyTranslation, Call, Measured, Response
-from ..threads import run_in_thread_if_large
 from . import eviction, substitution, upstream
 from .exchange import Exchange, Handler
 
@@ -142,12 +140,7 @@ class Buffered(Handler):
         Raises LMStudioError where nothing came, or the answer of another model.
         """
         call = self._call
-        status, content_type, body = await self.bridge.services.client.post(call.path, call.body)
-        answered = model_of_body(content_type, body) if status == HTTPStatus.OK else ""
-        if await substitution.is_substitute(self.exchange, call.model, answered):
-            raise substitution.other_model(call.model)
-        self.recorder.record.status = status
-        return self._translate(status, content_type, body)
+        return self._translate(*await substitution.call_once_more(self.exchange, call.path, call.body, call.model))
 
     async def answer_for_substitute(self) -> Response:
         """Return the client's response in place of another model's answer.
@@ -180,11 +173,10 @@ class Buffered(Handler):
         """Return the client's response, once it is known that the model answered that was asked for."""
         response = self.flow.response
         assert response is not None
-        if response.status_code == HTTPStatus.OK:
-            content_type, body = response.headers.get("content-type", ""), response.raw_content or b""
-            answered = await run_in_thread_if_large(len(body), model_of_body, content_type, body)
-            if await substitution.is_substitute(self.exchange, self._call.model, answered):
-                return await self.answer_for_substitute()
+        content_type, body = response.headers.get("content-type", ""), response.raw_content or b""
+        status, asked = response.status_code, self._call.model
+        if await substitution.is_whole_substitute(self.exchange, asked, status, content_type, body):
+            return await self.answer_for_substitute()
         return self.translate_response()
 
     def translate_response(self) -> Response:

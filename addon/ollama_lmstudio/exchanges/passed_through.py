@@ -11,7 +11,7 @@ from mitmproxy import http
 from .. import routes
 from ..internals import held_heads
 from ..lmstudio import sse
-from ..lmstudio.answering_model import FirstEvent, model_of_body
+from ..lmstudio.answering_model import FirstEvent
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Passthrough, Response
@@ -103,12 +103,8 @@ class PassedThrough(Handler):
                 return outcome
             assert isinstance(outcome, Passthrough)
             self._passthrough = outcome
-            status, content_type, body = await self.bridge.services.client.post(outcome.path, outcome.body)
-            if status == HTTPStatus.OK:
-                answered = model_of_body(content_type, body)
-                if await substitution.is_substitute(self.exchange, outcome.model, answered):
-                    raise substitution.other_model(outcome.model)
-            self.recorder.record.status = status
+            path, asked = outcome.path, outcome.model
+            status, content_type, body = await substitution.call_once_more(self.exchange, path, outcome.body, asked)
             self.recorder.add_upstream(body, self.bridge.clock.monotonic())
             if status == HTTPStatus.OK and outcome.rewrite is not None:
                 body = await run_in_thread_if_large(len(body), outcome.rewrite, body)
@@ -143,12 +139,11 @@ class PassedThrough(Handler):
         if self.exchange.head_sent:
             return
         body = response.raw_content or b""
-        if self._passthrough.model and response.status_code == HTTPStatus.OK:
-            content_type = response.headers.get("content-type", "")
-            answered = await run_in_thread_if_large(len(body), model_of_body, content_type, body)
-            if await substitution.is_substitute(self.exchange, self._passthrough.model, answered):
-                self.exchange.respond(await self._answer_for_substitute())
-                return
+        status, content_type = response.status_code, response.headers.get("content-type", "")
+        asked = self._passthrough.model
+        if await substitution.is_whole_substitute(self.exchange, asked, status, content_type, body):
+            self.exchange.respond(await self._answer_for_substitute())
+            return
         self.recorder.add_upstream(body, self.bridge.clock.monotonic())
         if response.status_code in TOKEN_REFUSED:
             upstream.set_body(response, scrub_bytes(body, self.bridge.services.secrets))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 
+from ..lmstudio.answering_model import model_of_body
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import Outcome
+from ..threads import run_in_thread_if_large
 from .exchange import Exchange
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,26 @@ async def is_substitute(exchange: Exchange, asked: str, answered: str) -> bool:
         pass
     logger.warning("LM Studio answered with %s in place of %s: its answer was not passed on", answered, asked)
     return True
+
+
+async def is_whole_substitute(exchange: Exchange, asked: str, status: int, content_type: str, body: bytes) -> bool:
+    """Return whether a whole response is another model's answer; see `is_substitute`."""
+    if status != HTTPStatus.OK or not asked:
+        return False
+    answered = await run_in_thread_if_large(len(body), model_of_body, content_type, body)
+    return await is_substitute(exchange, asked, answered)
+
+
+async def call_once_more(exchange: Exchange, path: str, body: bytes, asked: str) -> tuple[int, str, bytes]:
+    """Send a call once more, as one of the bridge's own; return status, content type and body of what came.
+
+    Raises LMStudioError where nothing came, or the answer of another model.
+    """
+    status, content_type, answer = await exchange.bridge.services.client.post(path, body)
+    if await is_whole_substitute(exchange, asked, status, content_type, answer):
+        raise other_model(asked)
+    exchange.recorder.record.status = status
+    return status, content_type, answer
 
 
 async def is_gone(exchange: Exchange, asked: str) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from .. import tolerant_json
 from ..lmstudio.errors import LMStudioError, lacks_context
 from ..outcomes import Call
 from ..services import Services
+from .counts import count_words
 from .models import ResolvedModel
 
 # Engines leave the last token of the context unused, or do not.
@@ -30,8 +30,6 @@ ADVICE = {
         "bridge for every request"
     ),
 }
-
-_WORD = re.compile(r"\w+")
 
 logger = logging.getLogger(__name__)
 
@@ -91,4 +89,4 @@ def _words(body: bytes) -> int:
     """Return the number of words in the messages of a call, each of which is a token at least."""
     messages = (tolerant_json.loads(body) or {}).get("messages", ())
     texts = (message.get("content") for message in messages if isinstance(message, dict))
-    return sum(len(_WORD.findall(text)) for text in texts if isinstance(text, str))
+    return sum(count_words(text) for text in texts if isinstance(text, str))
