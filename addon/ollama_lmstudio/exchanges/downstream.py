@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
+from ..internals.direct_streams import DirectStream
 from ..lmstudio import sse
 from ..outcomes import NDJSON, Headers
 from . import display
@@ -38,15 +39,13 @@ def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: boo
     assert response is not None
 
     def pass_on(data: bytes) -> list[bytes]:
-        # An empty chunk would end the body.
-        if not data:
-            return []
         keep(data)
-        return [data]
+        # An empty chunk would end the body.
+        return [data] if data else []
 
     if chunked:
         frame_chunks(exchange, response)
-    response.stream = pass_on
+    response.stream = DirectStream(exchange.flow, pass_on, pass_on)
     exchange.head_sent = True
     display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
 

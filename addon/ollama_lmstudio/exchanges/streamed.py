@@ -5,6 +5,7 @@ from __future__ import annotations
 from mitmproxy import http
 
 from ..internals import connections, held_heads
+from ..internals.direct_streams import DirectStream
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import display, responses, substitution
@@ -49,7 +50,8 @@ class Streamed(Collected):
         headers = (("Content-Type", NDJSON), *responses.date(), *UNBUFFERED, *self.exchange.cors_headers)
         response.headers = http.Headers(header_fields(headers))
         frame_chunks(self.exchange, response)
-        response.stream = ChunkTranslator(self.exchange, self.translation, self._fed, self._lines)
+        translator = ChunkTranslator(self.exchange, self.translation, self._fed, self._lines)
+        response.stream = DirectStream(self.flow, translator, translator.feed)
         self.exchange.head_sent = self._has_begun = True
         display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
@@ -106,6 +108,11 @@ class ChunkTranslator:
         now = self._clock()
         self._is_ending = True
         return self._write(self._translate(now) + self._translation.flush(now))
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Translate what does not come through mitmproxy."""
+        self._together.append(data)
+        return self._write(self._translate(self._clock()))
 
     def _translate(self, now: int) -> list[bytes]:
         chunk = b"".join(self._together)
