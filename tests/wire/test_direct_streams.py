@@ -16,7 +16,7 @@ import httpx
 import mitmproxy.version
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, Proxy, RawAnswer, StartProxy, content_of, ndjson, post_bytes, read_flows
+from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, content_of, ndjson, post_bytes, read_flows
 
 from ollama_lmstudio.internals.direct_streams import MAX_WAITING_BYTES
 from ollama_lmstudio.sim import Disconnect, Sim, content, sleep
@@ -213,17 +213,11 @@ def test_what_is_no_chunk_ends_the_answer_with_an_error(sim: Sim, start_proxy: S
     try:
         proxy = start_proxy(server.url)
         sim.script(ANSWER)
-        answer = proxy.raw(post_bytes("/api/chat", CHAT_BODY))
+        lines = proxy.raw(post_bytes("/api/chat", CHAT_BODY)).lines
     finally:
         server.close()
-    lines = lines_of(answer)
     assert content_of(lines[:-1]) == "".join(f"{number} " for number in range(20))
     assert "LM Studio closed the connection" in lines[-1]["error"]
-
-
-def lines_of(answer: RawAnswer) -> list[Any]:
-    """Give the lines of a body in chunks."""
-    return [json.loads(line) for line in re.findall(rb"\r\n(\{.*\})\n", answer.body)]
 
 
 # Ends
@@ -233,7 +227,7 @@ def lines_of(answer: RawAnswer) -> list[Any]:
 def test_lm_studio_goes_in_the_middle(how: Any, proxy: Proxy, sim: Sim) -> None:
     sim.script(ANSWER)
     sim.fault(disconnect=Disconnect(after=20, how=how))
-    lines = lines_of(proxy.raw(post_bytes("/api/chat", CHAT_BODY)))
+    lines = proxy.raw(post_bytes("/api/chat", CHAT_BODY)).lines
     assert content_of(lines[:-1]) == "".join(f"{number} " for number in range(20))
     assert list(lines[-1]) == ["error"]
 
