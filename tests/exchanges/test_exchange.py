@@ -47,6 +47,30 @@ def test_an_exchange_ends_once_and_releases_what_it_holds(
     assert not exchanges.busy_clients
 
 
+@pytest.mark.parametrize("ends", ["response", "error"])
+def test_an_exchange_that_has_ended_is_freed_without_the_garbage_collector(
+    exchanges: Exchanges, exchange_of: MakeExchange, ends: str
+) -> None:
+    made = exchange_of()
+    flow = made.flow
+    made.handler = handler = Streamed(made, StreamedCall("/v1/x", b"", FakeTranslation()))
+    made.decide_again = handler.answer_for_substitute
+    answer(made)
+    # mitmproxy's checks of types would keep the stack of who makes a response.
+    made.head_sent = True
+    if ends == "error":
+        flow.error = Error("Client disconnected.")
+    freed = weakref.ref(made), weakref.ref(handler)
+    gc.collect()
+    gc.disable()
+    try:
+        del made, handler
+        asyncio.run(exchanges.response(flow)) if ends == "response" else exchanges.error(flow)
+        assert [reference() for reference in freed] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_what_cannot_be_recorded_is_still_released(exchange_of: MakeExchange, caplog: pytest.LogCaptureFixture) -> None:
     released: list[int] = []
 

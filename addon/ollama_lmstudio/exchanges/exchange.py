@@ -258,6 +258,9 @@ class Exchange:
         self.handler.close()
         if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)
+        # Handlers hold the exchange, and both hold bodies: they are freed now, not when the garbage collector runs.
+        del self.handler
+        self.decide_again = None
 
 
 def _end_if_live(flow: http.HTTPFlow, last: Callable[[], bytes]) -> None:
