@@ -20,6 +20,7 @@ from .inspect.commands import Commands
 from .inspect.summary import label
 from .inspect.views import Views
 from .internals import connections, headers, interface
+from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
 from .lmstudio.localhost import ADDRESSES
 
@@ -36,6 +37,7 @@ class OllamaBridge:
         self._bridge = Bridge(label)
         self._exchanges = Exchanges(self._bridge)
         self._error_pages = connections.ErrorPages()
+        self._hook_dispatch = HookDispatch()
         self._localhost = LocalhostOrder(ADDRESSES)
         self._start = startup.Startup()
         self.addons = [Views(), Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
@@ -66,6 +68,7 @@ class OllamaBridge:
     def running(self) -> None:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
         self._bridge.is_serving = True
+        self._hook_dispatch.install()
         self._localhost.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
@@ -83,6 +86,7 @@ class OllamaBridge:
             ctx.master.addons.add(Remaining(self._exchanges))
         self._bridge.stop()
         self._localhost.remove()
+        self._hook_dispatch.remove()
         self._error_pages.remove()
 
     # The life of a flow
