@@ -36,7 +36,7 @@ class HookDispatch:
     def install(self) -> None:
         """Take over from mitmproxy's manager of addons; nothing is changed if it is another one than is known."""
         manager = ctx.master.addons
-        if isinstance(manager, addonmanager.AddonManager) and "chain" in vars(manager):
+        if "chain" in vars(manager):
             self._manager = manager
             vars(manager).update(trigger=self._trigger, trigger_event=self._trigger_event)
 
