@@ -133,6 +133,7 @@ COMPATIBLE: tuple[Route, ...] = (
 _SYSTEM_ONE = Route("/v1/systemone", _post(systemone.systemone), "LM Studio's own; errors are Ollama's")
 _ALL = (*ROUTES, *COMPATIBLE, _SYSTEM_ONE)
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in _ALL}
+_ALLOW: Mapping[str, tuple[str, ...]] = {route.path: route.allow for route in _ALL}
 _BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) for route in _ALL if ":" in route.path)
 
 # A model's key may have a slash, which the segment of Ollama's route cannot.
@@ -170,13 +171,13 @@ def upload(method: str, path: str) -> services.Upload | None:
 def allowed_methods(path: str) -> tuple[str, ...]:
     """Return the methods of a path; none for a path that does not exist."""
     route = _route(path)
-    return route.allow if route else ()
+    return _ALLOW[route.path] if route else ()
 
 
 def find(method: str, path: str, query: str = "") -> services.Endpoint | outcomes.Response:
     """Return the endpoint of a request, or Ollama's response where there is none: a redirect, 404 or 405."""
-    clean = _clean(path)
-    if clean != path:
+    # The paths of the table are clean.
+    if path not in _BY_PATH and (clean := _clean(path)) != path:
         return _redirect(method, HTTPStatus.TEMPORARY_REDIRECT, clean, query)
     route = _route(path)
     if route is not None:

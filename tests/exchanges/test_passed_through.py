@@ -53,6 +53,25 @@ def test_the_request_goes_on_without_what_is_between_client_and_bridge(exchange_
     assert exchange.close_connection
 
 
+def test_a_header_that_is_set_stays_where_it_was_and_is_there_once(exchange_of: MakeExchange) -> None:
+    exchange = exchange_of(flow_of(path=PATH))
+    exchange.flow.request.headers.fields = (
+        (b"HOST", b"bridge"),
+        (b"accept-encoding", b"gzip"),
+        (b"X-Own", b"1"),
+        (b"Accept-Encoding", b"br"),
+        (b"Transfer-Encoding", b"chunked"),
+    )
+    passed(exchange)
+    asyncio.run(exchange.request())
+    assert exchange.flow.request.headers.fields[:-1] == (
+        (b"HOST", b"lmstudio:1234"),
+        (b"accept-encoding", b"identity"),
+        (b"X-Own", b"1"),
+        (b"Content-Length", b"13"),
+    )
+
+
 @pytest.mark.parametrize(("version", "chunked"), [("HTTP/1.1", True), ("HTTP/1.0", True), ("HTTP/1.1", False)])
 def test_the_body_passes_through(exchange_of: MakeExchange, version: str, chunked: bool) -> None:
     released: list[int] = []

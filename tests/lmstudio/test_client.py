@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -247,6 +248,25 @@ def test_a_path_prefix_and_a_trailing_slash(slash: str) -> None:
 def test_a_wrong_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not an http or https URL"):
         Client(url)
+
+
+@pytest.mark.parametrize(("scheme", "loads"), [("http", False), ("https", True), ("HTTPS", True)])
+def test_certificates_are_loaded_where_they_are_needed(
+    scheme: str, loads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *a, **k: loaded.append(1), raising=False)
+
+    async def call(port: int) -> None:
+        client = Client(f"{scheme}://127.0.0.1:{port}")
+        with pytest.raises(LMStudioUnreachable):
+            await client.catalog()
+        await client.aclose()
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        asyncio.run(call(taken.getsockname()[1]))
+    assert bool(loaded) is loads
 
 
 @pytest.mark.parametrize("token", [TOKEN, "ключ", f" {TOKEN}\n"])

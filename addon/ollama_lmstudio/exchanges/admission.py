@@ -14,7 +14,7 @@ from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from .. import access, routes, tolerant_json
-from ..internals import connections, interception, playback
+from ..internals import connections, interception, interface, playback
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Call, Outcome, Passthrough, Request, Response
@@ -37,6 +37,7 @@ T = TypeVar("T")
 REFUSED_BODY_BYTES = 65536
 # What Ollama's own registry would be told, and LM Studio has no use for.
 WITH_PASSWORD = ("/api/pull", "/api/push")
+_SECRET_HEADERS = frozenset(name.encode() for name in access.SECRET_HEADERS)
 
 TOO_LARGE = f"the request's body is larger than {size(compression.MAX_BYTES)} when it is decompressed"
 NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
@@ -71,14 +72,19 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
 def _admit(exchange: Exchange) -> None:
     flow, gate = exchange.flow, exchange.bridge.gate
     headers = flow.request.headers
-    host = flow.request.host_header or ""
-    request = exchange.client_request = _request_of(flow, exchange.recorder.started_ns)
-    secrets = {name: headers.pop(name) for name in access.SECRET_HEADERS if name in headers}
+    given = _fields_of(headers)
+    # Another version has the name elsewhere.
+    host = given.get("host", "") if flow.request.is_http11 or flow.request.is_http10 else flow.request.host_header or ""
+    request = exchange.client_request = _request_of(flow, given, exchange.recorder.started_ns)
+    if len(request.headers) < len(given):
+        headers.fields = tuple(field for field in headers.fields if field[0].lower() not in _SECRET_HEADERS)
     allowed = routes.allowed_methods(request.path)
     error = partial(error_answer, request.path)
-    refusal = access.check(gate, request.method, host, {**request.headers, **secrets}, allowed, error)
+    refusal = access.check(gate, request.method, host, given, allowed, error)
     exchange.recorder.set_request(request)
-    exchange.recorder.record.save(flow.metadata)
+    if interface.is_shown():
+        # The request is listed while its body comes.
+        exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
         _refuse(exchange, refusal, host)
         return
@@ -114,12 +120,23 @@ def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
         flow.kill()
 
 
-def _request_of(flow: http.HTTPFlow, started_ns: int, body: bytes = b"") -> Request:
-    """Return a flow's request as it is now, without its secrets."""
+def _fields_of(headers: http.Headers) -> dict[str, str]:
+    """Return headers by their names in lower case, those of one name as one: mitmproxy's object, looked through once.
+
+    It decodes them in the same way.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers.fields:
+        key, text = name.lower().decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _request_of(flow: http.HTTPFlow, given: dict[str, str], started_ns: int, body: bytes = b"") -> Request:
+    """Return a flow's request as it is now, without its secrets. `given` are its headers by name."""
     path, _, query = flow.request.path.partition("?")
     path = routes.decoded(path)
-    fields = {name.lower(): value for name, value in flow.request.headers.items()}
-    headers = {name: value for name, value in fields.items() if name not in access.SECRET_HEADERS}
+    headers = {name: value for name, value in given.items() if name not in access.SECRET_HEADERS}
     return Request(flow.request.method, path, query, headers, body, started_ns)
 
 
@@ -203,11 +220,15 @@ class Admitted(_Deciding):
             upstream.set_body(flow.request, redaction.without_secrets(flow.request.raw_content or b""))
         request = replace(request, body=flow.request.raw_content or b"")
         self.recorder.set_request(request)
+        if interception.may_stop():
+            # The filter may ask for what the record says.
+            self.recorder.record.save(flow.metadata)
         if interception.is_stopped(flow):
             self.recorder.save(flow)
             await interception.wait_for_user(flow)
             self.exchange.was_intercepted = True
-            request = _request_of(flow, self.recorder.started_ns, flow.request.raw_content or b"")
+            body = flow.request.raw_content or b""
+            request = _request_of(flow, _fields_of(flow.request.headers), self.recorder.started_ns, body)
             self.recorder.set_request(request)
         self.exchange.client_request = request
         return request

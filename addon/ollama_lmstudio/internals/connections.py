@@ -101,7 +101,8 @@ def closes(request: http.Request) -> bool:
 
     mitmproxy decides by the same function (RFC 9112 9.3), but on the request as it is sent to LM Studio.
     """
-    return bool(http1.connection_close(request.http_version, request.headers))
+    options = request.headers.get("connection")
+    return bool(http1.connection_close(request.http_version, {} if options is None else {"connection": options}))
 
 
 def allow_silence(seconds: int) -> None:

@@ -239,12 +239,17 @@ class Client:
             self._loop = asyncio.get_running_loop()
             limits = httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS)
             self._http = httpx.AsyncClient(
-                transport=LocalhostTransport(httpx.AsyncHTTPTransport(verify=self._verify, limits=limits)),
+                transport=LocalhostTransport(httpx.AsyncHTTPTransport(verify=self._certificates(), limits=limits)),
                 timeout=httpx.Timeout(None, connect=self._connect_timeout),
                 follow_redirects=False,
                 trust_env=False,
             )
         return self._http
+
+    def _certificates(self) -> ssl.SSLContext | bool:
+        """Return what httpx makes its TLS context of. To load the certificates takes it a tenth of a second."""
+        is_encrypted = urlsplit(self.url).scheme == "https"
+        return self._verify if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     async def _send(
         self,
