@@ -17,6 +17,7 @@ from tests.bench.measurements import Row, balanced_orders
 from tests.bench.report import Report
 
 SCRIPT = Path(__file__).with_name("stream.py")
+README = Path(__file__).parents[2] / "README.md"
 TINY = {"rounds": 1, "samples": 1, "streams": 2, "tokens": 5, "paced-tokens": 8, "requests": 20, "starts": 1}
 
 TITLES = [
@@ -69,6 +70,13 @@ def test_a_row_that_does_not_exist_is_named() -> None:
     done = bench("--rows", "stream,nope")
     assert done.returncode == 2
     assert "no such row: 'nope'" in done.stderr
+
+
+def test_readme_has_the_rows_of_the_bench() -> None:
+    table = README.read_text().partition("<!-- speed -->\n")[2].partition("<!-- end -->")[0]
+    rows = re.findall(r"^\| ([^|-][^|]*) \|", table, re.MULTILINE)
+    sizes = {"2 x": "16 x", "2 streams": "16 streams", "after 4 ": "after 2,000 ", "after 20 ": "after 10,000 "}
+    assert rows == [re.sub("|".join(sizes), lambda size: sizes[size[0]], title) for title in TITLES]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 7, 10])
