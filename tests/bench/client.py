@@ -193,7 +193,8 @@ class Stream:
         self.times.append(time.monotonic_ns())
         self.pieces.append(data)
         self.size += len(data)
-        self.tail = (self.tail + data)[-len(LAST_CHUNK) :]
+        end = data[-len(LAST_CHUNK) :]
+        self.tail = (self.tail + end)[-len(LAST_CHUNK) :]
         if not self.has_head:
             head, mark, _ = self.raw.partition(END_OF_HEAD)
             self.has_head = bool(mark)
@@ -251,13 +252,17 @@ class Stream:
 
 @dataclass
 class Run:
-    """Answers that came together. `elapsed` is in ns, `usage` are times (ns) with the proxy's processor seconds."""
+    """Answers that came together.
+
+    `elapsed` is in ns, `usage` are times (ns) with the proxy's processor seconds, `bad` is what was wrong with answers.
+    """
 
     variant: Variant
     ask: Ask
     streams: list[Stream] = field(default_factory=list)
     elapsed: int = 0
     usage: list[tuple[int, float]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
 
     @property
     def processor_seconds(self) -> float:

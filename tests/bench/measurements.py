@@ -41,7 +41,7 @@ class Settings:
     streams: int
     tokens: int
     paced_tokens: int
-    rate: float
+    rate: int
     requests: int
     starts: int
 
@@ -58,8 +58,8 @@ def balanced_orders(count: int, rounds: int) -> Iterator[tuple[int, ...]]:
     """Yield an order of `count` things for each round, in which none is favoured by its neighbours.
 
     Each comes after each other about equally often, also from one round to the next, and about equally often in each
-    place. A rotation does not do: there each always comes after the same one, and what that leaves behind (connections
-    that close, memory to collect, caches) is always on the same account.
+    place. A rotation does not do: there each nearly always comes after the same one, and has that one's leftovers, or
+    the pause that looking into its answers took, always on its own account.
     """
     generator = random.Random(SEED)
     neighbours: Counter[tuple[int, int]] = Counter()
@@ -101,7 +101,8 @@ class Bench:
     def checked(self, result: Run) -> Run:
         """Look into the answers of a run."""
         self.answers += len(result.streams)
-        self.bad.update(result.problems())
+        result.bad = result.problems()
+        self.bad.update(result.bad)
         return result
 
     def medians(self, title: str, values: dict[Key, list[float]]) -> Row:
@@ -162,7 +163,7 @@ class Bench:
                 self.checked(run(variant, ask(variant.dialect), socks=socks))
             for variant, times, socks in self.turns(ways, self.settings.rounds * self.settings.samples):
                 result = self.checked(run(variant, ask(variant.dialect), socks=socks))
-                if not result.problems():
+                if not result.bad:
                     times.append(took(result.streams[0]) / 1e6)
         return [
             self.medians(f"{title}, kept connection, p50 ms", kept),
@@ -183,7 +184,7 @@ class Bench:
             costs[variant.key].append(result.steady_cost())
             gaps[variant.key] += result.gaps()
             latencies[variant.key] += result.latencies()
-        pace = f"{settings.streams} x {settings.rate:g} tokens/s"
+        pace = f"{settings.streams} x {settings.rate} tokens/s"
         rows = [self.medians(f"CPU per token at {pace}, us", costs)]
         for what, values in (("gap between tokens", gaps), ("from LM Studio to the client", latencies)):
             for percent in (50, 99):

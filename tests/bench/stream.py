@@ -85,7 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     count("--streams", 16, "answers at once")
     count("--tokens", 2000, "tokens per answer at full speed")
     count("--paced-tokens", 200, "tokens per answer at a pace")
-    parser.add_argument("--rate", type=float, default=50.0, help="tokens/s of the paced answers (default: %(default)s)")
+    count("--rate", 50, "tokens/s of the paced answers")
     count("--requests", 10_000, "requests before memory is looked at; it is looked at after a fifth of them, too")
     count("--starts", 5, "starts of each proxy")
     return parser.parse_args(arguments)

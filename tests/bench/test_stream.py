@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.bench.client import LMStudio, Ollama, Stream, Variant, run
+from tests.bench.client import PACED, LMStudio, Ollama, Run, Stream, Variant, run
 from tests.bench.measurements import Row, balanced_orders
+from tests.bench.processes import processor_seconds, resident_mb
 from tests.bench.report import Report
 
 SCRIPT = Path(__file__).with_name("stream.py")
+README = Path(__file__).parents[2] / "README.md"
 TINY = {"rounds": 1, "samples": 1, "streams": 2, "tokens": 5, "paced-tokens": 8, "requests": 20, "starts": 1}
 
 TITLES = [
@@ -69,6 +73,13 @@ def test_a_row_that_does_not_exist_is_named() -> None:
     done = bench("--rows", "stream,nope")
     assert done.returncode == 2
     assert "no such row: 'nope'" in done.stderr
+
+
+def test_readme_has_the_rows_of_the_bench() -> None:
+    table = README.read_text().partition("<!-- speed -->\n")[2].partition("<!-- end -->")[0]
+    rows = re.findall(r"^\| ([^|-][^|]*) \|", table, re.MULTILINE)
+    sizes = {"2 x": "16 x", "2 streams": "16 streams", "after 4 ": "after 2,000 ", "after 20 ": "after 10,000 "}
+    assert rows == [re.sub("|".join(sizes), lambda size: sizes[size[0]], title) for title in TITLES]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 7, 10])
@@ -152,3 +163,44 @@ def test_a_table_has_a_ratio_beside_each_variant() -> None:
     lines = report.text([Row("this", values)]).splitlines()
     assert lines[0].split() == ["12.3.1", "/", "3.13", "11.0.2", "/", "3.11"]
     assert len({len(line) for line in lines}) == 1
+
+
+MS = 1_000_000
+
+
+def stamped(sock: socket.socket, times: list[int], delay: int) -> Stream:
+    """Return an answer whose tokens came at these times, so much after they were made."""
+    stream = Stream(sock)
+    for at in times:
+        stream.pieces.append(f"@{at - delay}@".encode())
+        stream.times.append(at)
+    return stream
+
+
+def test_a_steady_token_is_measured_without_the_requests() -> None:
+    with socket.socket() as sock:
+        first = stamped(sock, [10 * MS, 20 * MS, 30 * MS, 40 * MS], delay=2 * MS)
+        second = stamped(sock, [15 * MS, 25 * MS, 35 * MS, 45 * MS], delay=4 * MS)
+        result = Run(Variant("addon", 0, 0, Ollama), Ollama.chat(PACED, 4), [first, second])
+        # The first and the last reading are while not all answers are under way.
+        result.usage = [(0, 0.0), (16 * MS, 1.0), (36 * MS, 1.0004), (46 * MS, 9.0)]
+        assert result.steady_cost() == pytest.approx(100)
+        assert result.latencies() == [2.0] * 4 + [4.0] * 4
+        assert result.gaps() == [10.0] * 6
+        result.usage = [(0, 0.0), (46 * MS, 9.0)]
+        assert math.isnan(result.steady_cost())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_what_a_process_takes_is_told_of_that_process() -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert processor_seconds(other.pid) > 0
+        assert 1 < resident_mb(other.pid) < 1000
+        other.communicate(b"\n")
+    begun = processor_seconds(os.getpid())
+    assert begun <= time.process_time() <= processor_seconds(os.getpid())
+    assert math.isnan(processor_seconds(other.pid))
+    assert math.isnan(resident_mb(other.pid))
