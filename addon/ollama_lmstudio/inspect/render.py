@@ -190,7 +190,7 @@ def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     if found is not None:
         sheet.value("model", data.get("model", ""))
         sheet.block("embeddings", response_data.embeddings(found) or ["none"])
-    elif (entries := response_data.models(data)) is not None:
+    elif (entries := jsontext.models(data)) is not None:
         sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", response_data.table(entries))
     elif response_data.is_description(data):
         _description(sheet, data)

@@ -166,7 +166,7 @@ def _embeddings(snapshot: Snapshot) -> list[str]:
 
 def _list(snapshot: Snapshot) -> list[str]:
     value = _small_json(snapshot.response)
-    entries = response_data.models(value)
+    entries = jsontext.models(value)
     if entries is not None:
         return [f"{len(entries)} {plural(len(entries), 'model')}"]
     # The status of a download, or of the bridge (/health).
