@@ -21,6 +21,8 @@ SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, frozenset()),
+    "__init__": frozenset({"lazy"}),
+    "lazy": frozenset(),
     "sim": frozenset(),
     "ollama": TOOLS,
     "lmstudio": TOOLS,
@@ -37,7 +39,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "exchanges": ENDPOINTS | {"internals", "record"},
     "inspect": ENDPOINTS | {"internals", "record"},
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},
-    "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "record", "startup"},
+    "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup"},
     "cli": LEAVES,
     "__main__": frozenset({"cli"}),
 }

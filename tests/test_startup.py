@@ -18,6 +18,7 @@ from tests.internals.helpers import master_with
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio import options, startup
+from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 
 with warnings.catch_warnings():
@@ -128,7 +129,7 @@ def test_the_doctor_ends_the_process(
             raise RuntimeError("a fault of the doctor's own")
         return found
 
-    monkeypatch.setattr(startup, "examine", examine)
+    monkeypatch.setattr(doctor, "examine", examine)
     master_with(monkeypatch)
     monkeypatch.setattr(ctx, "options", SimpleNamespace(server=False, doctor=True, deferred={}), raising=False)
 

@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
+from . import lazy
+
 __version__ = "0.1.0"
+
+lazy.install()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from mitmproxy import connection, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
-from . import options, startup
+from . import lazy, options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
 from .exchanges.registry import Exchanges
@@ -83,6 +83,7 @@ class OllamaBridge:
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
         if busy:
+            lazy.load_all()
             ctx.master.addons.add(Remaining(self._exchanges))
         self._bridge.stop()
         self._localhost.remove()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from http import HTTPStatus
+from types import ModuleType
 from urllib.parse import quote, unquote
 
 from . import outcomes, services
@@ -36,6 +37,8 @@ from .endpoints import (
 )
 from .lmstudio.apis import PREFIXES
 
+Named = tuple[ModuleType, str]
+
 # The order in which `Allow` lists methods, as Ollama's router does.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
 
@@ -47,13 +50,13 @@ class Route:
     """A path, its endpoint by method, and what it becomes, for the README.
 
     A segment of the path that begins with a colon matches any. `uploads` are endpoints whose request body is not held
-    in memory.
+    in memory. Each is given as its module, which may not be loaded yet, and its name there.
     """
 
     path: str
-    endpoints: Mapping[str, services.Endpoint]
+    endpoints: Mapping[str, Named]
     becomes: str
-    uploads: Mapping[str, services.Upload] = field(default_factory=dict)
+    uploads: Mapping[str, Named] = field(default_factory=dict)
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -61,60 +64,62 @@ class Route:
         return tuple(method for method in METHODS if method in self.endpoints or method in self.uploads)
 
 
-def _get(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
-    return {"GET": endpoint}
+def _get(module: ModuleType, name: str) -> Mapping[str, Named]:
+    return {"GET": (module, name)}
 
 
-def _get_and_head(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
-    return {"GET": endpoint, "HEAD": endpoint}
+def _get_and_head(module: ModuleType, name: str) -> Mapping[str, Named]:
+    return {"GET": (module, name), "HEAD": (module, name)}
 
 
-def _post(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
-    return {"POST": endpoint}
+def _post(module: ModuleType, name: str) -> Mapping[str, Named]:
+    return {"POST": (module, name)}
 
 
-def _delete(endpoint: services.Endpoint) -> Mapping[str, services.Endpoint]:
-    return {"DELETE": endpoint}
+def _delete(module: ModuleType, name: str) -> Mapping[str, Named]:
+    return {"DELETE": (module, name)}
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", _get_and_head(version.root), "answered here: `Ollama is running`"),
-    Route("/api/version", _get_and_head(version.version), "answered here: the option `ollama_version`"),
-    Route("/api/status", _get(status.status), "answered here: no cloud"),
-    Route("/health", _get_and_head(health.health), "200 with details when LM Studio answers, 503 when not"),
-    Route("/api/tags", _get_and_head(tags.tags), "LM Studio's model list, and the aliases"),
-    Route("/api/ps", _get(ps.ps), "LM Studio's loaded instances"),
-    Route("/api/show", _post(show.show), "LM Studio's model list; loads nothing"),
-    Route("/api/chat", _post(chat.chat), "`POST /v1/chat/completions`"),
-    Route("/api/generate", _post(generate.generate), "`POST /v1/chat/completions` or `/v1/completions`"),
-    Route("/api/embed", _post(embed.embed), "`POST /v1/embeddings`, vectors scaled to length 1"),
-    Route("/api/embeddings", _post(embeddings.embeddings), "`POST /v1/embeddings`"),
+    Route("/", _get_and_head(version, "root"), "answered here: `Ollama is running`"),
+    Route("/api/version", _get_and_head(version, "version"), "answered here: the option `ollama_version`"),
+    Route("/api/status", _get(status, "status"), "answered here: no cloud"),
+    Route("/health", _get_and_head(health, "health"), "200 with details when LM Studio answers, 503 when not"),
+    Route("/api/tags", _get_and_head(tags, "tags"), "LM Studio's model list, and the aliases"),
+    Route("/api/ps", _get(ps, "ps"), "LM Studio's loaded instances"),
+    Route("/api/show", _post(show, "show"), "LM Studio's model list; loads nothing"),
+    Route("/api/chat", _post(chat, "chat"), "`POST /v1/chat/completions`"),
+    Route("/api/generate", _post(generate, "generate"), "`POST /v1/chat/completions` or `/v1/completions`"),
+    Route("/api/embed", _post(embed, "embed"), "`POST /v1/embeddings`, vectors scaled to length 1"),
+    Route("/api/embeddings", _post(embeddings, "embeddings"), "`POST /v1/embeddings`"),
     Route(
-        "/api/create", _post(create.create), "an alias for a model, kept here; LM Studio imports and quantizes nothing"
+        "/api/create",
+        _post(create, "create"),
+        "an alias for a model, kept here; LM Studio imports and quantizes nothing",
     ),
-    Route("/api/copy", _post(copy.copy), "an alias, kept here"),
-    Route("/api/delete", _delete(delete.delete), "an alias goes; LM Studio deletes no model of its own"),
-    Route("/api/pull", _post(pull.pull), "a download of LM Studio's, from its catalog or Hugging Face; polled"),
-    Route("/api/push", _post(push.push), "answered here: LM Studio has no registry, nothing is sent"),
+    Route("/api/copy", _post(copy, "copy"), "an alias, kept here"),
+    Route("/api/delete", _delete(delete, "delete"), "an alias goes; LM Studio deletes no model of its own"),
+    Route("/api/pull", _post(pull, "pull"), "a download of LM Studio's, from its catalog or Hugging Face; polled"),
+    Route("/api/push", _post(push, "push"), "answered here: LM Studio has no registry, nothing is sent"),
     Route(
         "/api/blobs/:digest",
-        {"HEAD": blobs.head},
+        {"HEAD": (blobs, "head")},
         "kept in the state directory for a day, or as long as an alias needs it; LM Studio takes no files",
-        uploads={"POST": blobs.BlobUpload},
+        uploads={"POST": (blobs, "BlobUpload")},
     ),
-    Route("/api/me", _post(account.me), "503: there is no account"),
-    Route("/api/signout", _post(account.signout), "500: there is no account"),
-    Route("/api/user/keys/:key", _delete(account.signout), "500: there is no account"),
-    Route("/api/experimental/web_search", _post(web.web_search), "403: no cloud"),
-    Route("/api/experimental/web_fetch", _post(web.web_fetch), "403: no cloud"),
-    Route("/api/experimental/model-recommendations", _get(recommendations.recommendations), "answered here: none"),
+    Route("/api/me", _post(account, "me"), "503: there is no account"),
+    Route("/api/signout", _post(account, "signout"), "500: there is no account"),
+    Route("/api/user/keys/:key", _delete(account, "signout"), "500: there is no account"),
+    Route("/api/experimental/web_search", _post(web, "web_search"), "403: no cloud"),
+    Route("/api/experimental/web_fetch", _post(web, "web_fetch"), "403: no cloud"),
+    Route("/api/experimental/model-recommendations", _get(recommendations, "recommendations"), "answered here: none"),
 )
 
 # Ollama's OpenAI- and Anthropic-compatible paths, whose methods are checked; other paths of these APIs are passed
 # through with any method.
 COMPATIBLE: tuple[Route, ...] = (
     *(
-        Route(path, _post(passthrough.passthrough), "LM Studio's own API; the model's name is mapped")
+        Route(path, _post(passthrough, "passthrough"), "LM Studio's own API; the model's name is mapped")
         for path in (
             "/v1/chat/completions",
             "/v1/completions",
@@ -125,12 +130,12 @@ COMPATIBLE: tuple[Route, ...] = (
         )
     ),
     *(
-        Route(path, _get(passthrough.passthrough), "LM Studio's own API; aliases are added")
+        Route(path, _get(passthrough, "passthrough"), "LM Studio's own API; aliases are added")
         for path in ("/v1/models", "/v1/models/:model")
     ),
 )
 # Questions to decision models, whose errors are Ollama's, too.
-_SYSTEM_ONE = Route("/v1/systemone", _post(systemone.systemone), "LM Studio's own; errors are Ollama's")
+_SYSTEM_ONE = Route("/v1/systemone", _post(systemone, "systemone"), "LM Studio's own; errors are Ollama's")
 _ALL = (*ROUTES, *COMPATIBLE, _SYSTEM_ONE)
 _BY_PATH: Mapping[str, Route] = {route.path: route for route in _ALL}
 _ALLOW: Mapping[str, tuple[str, ...]] = {route.path: route.allow for route in _ALL}
@@ -165,7 +170,9 @@ def _route(path: str) -> Route | None:
 def upload(method: str, path: str) -> services.Upload | None:
     """Return the endpoint that receives a request's body as it comes; None if there is none."""
     route = _route(path)
-    return route.uploads.get(method) if route else None
+    named = route.uploads.get(method) if route else None
+    found: services.Upload | None = getattr(*named) if named else None
+    return found
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
@@ -181,8 +188,10 @@ def find(method: str, path: str, query: str = "") -> services.Endpoint | outcome
         return _redirect(method, HTTPStatus.TEMPORARY_REDIRECT, clean, query)
     route = _route(path)
     if route is not None:
-        endpoint = route.endpoints.get(method)
-        return endpoint or outcomes.Response(
+        if named := route.endpoints.get(method):
+            found: services.Endpoint = getattr(*named)
+            return found
+        return outcomes.Response(
             HTTPStatus.METHOD_NOT_ALLOWED,
             b"405 method not allowed",
             outcomes.TEXT,

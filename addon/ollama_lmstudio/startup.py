@@ -16,7 +16,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 from . import options
-from .inspect.doctor import examine
+from .inspect import doctor
 from .internals import connections, deferred_options, interface, servers
 from .lmstudio.errors import LMStudioError
 from .services import Services
@@ -271,7 +271,7 @@ async def _diagnose(services: Services) -> None:
     """Print what the doctor finds, and end the process: with status 1 if something is wrong."""
     status = 1
     try:
-        found = await examine(services, serving=None)
+        found = await doctor.examine(services, serving=None)
         print(*found, sep="\n", flush=True)
         status = int(any(finding.verdict == "problem" for finding in found))
     finally:

@@ -25,7 +25,7 @@ from tests.inspect.conftest import (
     sse,
 )
 
-from ollama_lmstudio.inspect import render
+from ollama_lmstudio.inspect import quantities, render
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
@@ -317,7 +317,7 @@ DURATIONS = {
 
 @pytest.mark.parametrize(("nanoseconds", "text"), DURATIONS.items())
 def test_durations(nanoseconds: int, text: str) -> None:
-    assert render.duration(nanoseconds) == text
+    assert quantities.duration(nanoseconds) == text
 
 
 def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:

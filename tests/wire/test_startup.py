@@ -20,6 +20,7 @@ import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import (
     CHAT,
+    EMBEDDER,
     HI,
     ROOT,
     START_SECONDS,
@@ -30,8 +31,10 @@ from tests.wire.conftest import (
     models,
     ndjson,
     needs_ipv6,
+    post_bytes,
 )
 
+from ollama_lmstudio import lazy
 from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 
 
@@ -95,6 +98,18 @@ def touch(file: Path) -> None:
     """Give a file a time it has not had."""
     later = file.stat().st_mtime + 2
     os.utime(file, (later, later))
+
+
+# A script that says which modules are loaded in the end. Of those that are loaded when they are used, the class tells.
+LOADED_MODULES = """\
+import sys
+from pathlib import Path
+
+def done():
+    classes = {name: object.__getattribute__(module, "__class__").__name__ for name, module in sys.modules.items()}
+    loaded = [name for name, of_class in classes.items() if of_class != "_LazyModule"]
+    Path(__file__).with_suffix(".txt").write_text("\\n".join(loaded))
+"""
 
 
 # Where it serves
@@ -412,6 +427,40 @@ def test_code_is_loaded_before_an_answer_begins(
         else:
             assert answer.result().json()["message"]["content"] == "late"
     assert "rror" not in proxy.log
+
+
+def test_a_request_whose_body_comes_when_code_has_been_loaded(
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """The old code ends what it began, with an endpoint that nobody has asked for before."""
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script)
+    proxy.wait_for_log(r"\d+ models at")
+    body = {"model": EMBEDDER, "input": "a"}
+    headers = "Expect: 100-continue\r\nConnection: close\r\n"
+    head, _, sent = post_bytes("/api/embed", body, headers=headers).partition(b"\r\n\r\n")
+    with proxy.connect() as sock:
+        sock.sendall(head + b"\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 100 "), "the head has come"
+        touch(script)
+        proxy.wait_for(lambda: len(re.findall(r"\d+ models at", proxy.log)) == 2)
+        sock.sendall(sent)
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+    assert b"HTTP/1.1 200 " in answer
+    assert b'"embeddings":[[' in answer
+    assert "Traceback" not in proxy.log
+
+
+def test_what_a_chat_does_not_need_is_not_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
+    other = tmp_path / "modules.py"
+    other.write_text(LOADED_MODULES)
+    proxy = start_proxy(sim.url, "-s", str(other))
+    assert chat(proxy) == "You said: hi"
+    proxy.stop()
+    loaded = set(other.with_suffix(".txt").read_text().split())
+    assert "ollama_lmstudio.endpoints.chat" in loaded
+    assert {f"ollama_lmstudio.{name}" for name in lazy.NAMES} & loaded == set()
+    assert not loaded & {"ollama_lmstudio.sim", "PIL", "hypothesis", "tornado"}
 
 
 def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> None:

@@ -18,7 +18,7 @@ from ..state import unneeded
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
-from .loopback import Loopback
+from . import loopback
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
@@ -68,11 +68,18 @@ class Bridge:
         self.is_serving = False
         self.clock = Clock()
         self.tasks = Tasks()
-        self.loopback = Loopback()
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""
+        self._loopback: loopback.Loopback | None = None
         self._reached: tuple[str, str, bool] | None = None
+
+    @property
+    def loopback(self) -> loopback.Loopback:
+        """The loopback service. What it is made of is loaded for the first request that needs it."""
+        if self._loopback is None:
+            self._loopback = loopback.Loopback()
+        return self._loopback
 
     def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:
         """Use the settings from now on. What is under way goes on, unless LM Studio is another one.
@@ -113,7 +120,8 @@ class Bridge:
     def stop(self) -> None:
         """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
         self.tasks.cancel()
-        self.loopback.stop()
+        if self._loopback is not None:
+            self._loopback.stop()
         if self._reached:
             self._disconnect()
 

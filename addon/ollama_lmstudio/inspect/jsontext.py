@@ -189,3 +189,13 @@ def one_line(text: str, limit: int = 200) -> str:
     # Runs of white space shrink to one space: four times the limit leaves enough of any common text.
     text = _CONTROL.sub(" ", text[: 4 * limit]).strip()
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def models(data: object) -> list[dict[str, Any]] | None:
+    """Return the entries of a model list, of Ollama or LM Studio; None if the response is none."""
+    if not isinstance(data, dict):
+        return None
+    rows = data.get("models", data.get("data"))
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    return None

@@ -13,6 +13,7 @@ from . import answers, changes, jsontext, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedRequest, read_request
 from .jsontext import EMPTY
+from .quantities import duration, speed
 from .sheet import TEXT_CHARACTERS, Sheet
 from .snapshot import Snapshot, header, masked
 
@@ -189,7 +190,7 @@ def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     if found is not None:
         sheet.value("model", data.get("model", ""))
         sheet.block("embeddings", response_data.embeddings(found) or ["none"])
-    elif (entries := response_data.models(data)) is not None:
+    elif (entries := jsontext.models(data)) is not None:
         sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", response_data.table(entries))
     elif response_data.is_description(data):
         _description(sheet, data)
@@ -207,33 +208,6 @@ def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
             sheet.block(name, [f"{key}: {jsontext.one_line(jsontext.compact(item))}" for key, item in value.items()])
         else:
             sheet.value(name, jsontext.compact(value))
-
-
-_NS_PER_SECOND = 1e9
-_SECONDS_PER_MINUTE = 60
-# Smaller numbers are shown with a decimal, or three digits: the whole part alone would be imprecise.
-_MIN_WHOLE_MILLISECONDS = 10
-_MIN_WHOLE_SPEED = 100
-
-
-def duration(nanoseconds: int) -> str:
-    """Return a duration for display: `0.4 ms`, `310 ms`, `2.4 s`, `3 min 5 s`."""
-    seconds = nanoseconds / _NS_PER_SECOND
-    milliseconds = seconds * 1000
-    if milliseconds < _MIN_WHOLE_MILLISECONDS:
-        return f"{milliseconds:.1f} ms"
-    if seconds < 1:
-        return f"{milliseconds:.0f} ms"
-    if seconds < _SECONDS_PER_MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
-    return f"{minutes} min {rest} s"
-
-
-def speed(numbers: Numbers) -> str:
-    """Return the tokens per second of an answer for display; empty where they are not known."""
-    tokens = numbers.tokens_per_second
-    return f"{tokens:,.0f} tok/s" if tokens >= _MIN_WHOLE_SPEED else f"{tokens:.3g} tok/s" if tokens else ""
 
 
 # Each number's name and text; the text of one that is not known is empty, and it is left out.

@@ -67,16 +67,6 @@ def _embedding(vector: object) -> str:
     return f"{len(vector):,} dimensions, {norm}: {values}{', ...' if len(vector) > FIRST_VALUES else ''}"
 
 
-def models(data: object) -> list[Entry] | None:
-    """Return the entries of a model list, of Ollama or LM Studio; None if the response is none."""
-    if not isinstance(data, dict):
-        return None
-    rows = data.get("models", data.get("data"))
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-        return rows
-    return None
-
-
 def _at(entry: Entry, *keys: str) -> Any:
     value: Any = entry
     for key in keys:

@@ -17,10 +17,9 @@ from ..lmstudio.errors import peel
 from ..record.record import PREFIX, Numbers
 from ..unicode import well_formed
 from ..units import plural, size
-from . import jsontext, response_data
+from . import conversation, jsontext, response_data
 from . import snapshot as snapshots
-from .conversation import ParsedRequest, read_request
-from .render import duration, speed
+from .quantities import duration, speed
 from .snapshot import Snapshot
 
 # What fits on a line: of the whole comment, of the model's name in it, and of an error message.
@@ -114,9 +113,9 @@ def _name(snapshot: Snapshot) -> str:
     return jsontext.one_line(name.removesuffix(":latest"), NAME_CHARACTERS)
 
 
-def _request(snapshot: Snapshot) -> ParsedRequest:
+def _request(snapshot: Snapshot) -> conversation.ParsedRequest:
     body = snapshot.client_body
-    return read_request(body if len(body) <= PARSED_BYTES else b"", snapshot.client_path)
+    return conversation.read_request(body if len(body) <= PARSED_BYTES else b"", snapshot.client_path)
 
 
 def _small_json(body: bytes | None) -> Any:
@@ -167,7 +166,7 @@ def _embeddings(snapshot: Snapshot) -> list[str]:
 
 def _list(snapshot: Snapshot) -> list[str]:
     value = _small_json(snapshot.response)
-    entries = response_data.models(value)
+    entries = jsontext.models(value)
     if entries is not None:
         return [f"{len(entries)} {plural(len(entries), 'model')}"]
     # The status of a download, or of the bridge (/health).

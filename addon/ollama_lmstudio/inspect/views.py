@@ -45,12 +45,18 @@ def is_for_ollama(snapshot: Snapshot) -> bool:
     return not snapshot.is_internal and (snapshot.record.kind != "relay" or snapshot.is_chat)
 
 
-OLLAMA = Side("Ollama", is_for_ollama, render.ollama_request, render.ollama_response)
+# Looked up when a view is asked for: what renders is not loaded before.
+OLLAMA = Side(
+    "Ollama",
+    is_for_ollama,
+    lambda snapshot: render.ollama_request(snapshot),
+    lambda snapshot: render.ollama_response(snapshot),
+)
 LM_STUDIO = Side(
     "LM Studio",
     lambda snapshot: not is_for_ollama(snapshot),
-    render.lmstudio_request,
-    render.lmstudio_response,
+    lambda snapshot: render.lmstudio_request(snapshot),
+    lambda snapshot: render.lmstudio_response(snapshot),
 )
 SIDES = (OLLAMA, LM_STUDIO)
 
