@@ -171,7 +171,7 @@ def labelled() -> list[http.HTTPFlow]:
 @pytest.fixture
 def bridge(tmp_path: Path, labelled: list[http.HTTPFlow]) -> Bridge:
     """A bridge to an LM Studio that is never asked."""
-    bridge = Bridge(labelled.append)
+    bridge = Bridge(lambda flow, record=None: labelled.append(flow))
     bridge.clock = Ticks()
     values = {option.name: option.default for option in options.OPTIONS}
     changed = {"state_dir": str(tmp_path), "lmstudio_token": TOKEN, "lmstudio_url": "http://lmstudio:1234/prefix"}

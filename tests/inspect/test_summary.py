@@ -13,6 +13,7 @@ from mitmproxy.utils import emoji
 from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, flow_of, ndjson, record, snapshot
 from tests.inspect.test_render import TAG, V1_MODEL, internal_call
 
+from ollama_lmstudio.inspect import snapshot as snapshots
 from ollama_lmstudio.inspect import summary
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
@@ -259,3 +260,18 @@ def test_a_foreign_flow_is_left_alone() -> None:
     flow = tflow.tflow()
     summary.label(flow)
     assert (flow.comment, flow.marked, flow.metadata) == ("", "", {})
+
+
+@pytest.mark.parametrize("case", [case for case, _, _ in CASES.values()], ids=CASES)
+def test_a_summary_needs_no_more_than_its_snapshot_has(case: Snapshot) -> None:
+    flow = flow_of(case)
+    short, whole = snapshots.for_summary(flow, case.record), snapshots.of(flow)
+    assert whole is not None
+    assert (summary.comment(short), summary.mark(short)) == (summary.comment(whole), summary.mark(whole))
+
+
+def test_the_label_is_made_of_the_record_that_is_given() -> None:
+    flow = flow_of(snapshot())
+    flow.metadata.clear()
+    summary.label(flow, record(numbers=LENGTH))
+    assert (flow.comment.endswith("cut off: length"), flow.marked) == (True, ":scissors:")

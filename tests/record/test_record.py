@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,19 @@ def test_what_is_not_known_is_not_written() -> None:
     metadata: dict[Any, Any] = {"ollama_error": "from before"}
     Record(kind="answer", path="/").save(metadata)
     assert metadata == {"ollama_kind": "answer", "ollama_path": "/"}
+
+
+def test_what_has_changed_is_written_again() -> None:
+    metadata: dict[Any, Any] = {}
+    kept = replace(WHOLE, headers=(("a", "\ud83d"), ("b", "ü")), dropped=("\ud83d",), numbers=None)
+    kept.save(metadata)
+    assert (metadata["ollama_headers"], metadata["ollama_dropped"]) == ((("a", "\ufffd"), ("b", "ü")), ("\ufffd",))
+    kept.headers, kept.status, kept.error = (("a", "b"),), 404, ""
+    kept.numbers = Numbers(total=1)
+    kept.save(metadata)
+    kept.numbers.total = 2
+    kept.save(metadata)
+    assert Record.load(metadata) == replace(kept, dropped=("\ufffd",))
 
 
 def test_a_foreign_flow_has_none() -> None:

@@ -9,6 +9,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.test import tflow
 
+from ollama_lmstudio.lmstudio.errors import MASK
 from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.record import Record
@@ -219,9 +220,17 @@ def test_secrets_that_lmstudio_tells() -> None:
 
 
 def test_the_label_is_set_whenever_the_record_changes() -> None:
-    labelled: list[http.HTTPFlow] = []
-    made = recorder(label=labelled.append)
+    labelled: list[tuple[http.HTTPFlow, Record]] = []
+    made = recorder(label=lambda flow, record: labelled.append((flow, record)))
     flow, _ = finished(made)
-    assert labelled == [flow]
+    assert labelled == [(flow, made.record)]
     made.save(flow)
-    assert labelled == [flow, flow]
+    assert labelled == [(flow, made.record)] * 2
+
+
+@pytest.mark.parametrize("value", ["t0ken", "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST", "plain"])
+def test_secrets_in_lmstudios_headers(value: str) -> None:
+    made = recorder(secrets=("t0ken",))
+    made.set_upstream_head(http.Response.make(200, b"", {"x-a": "1", "x-b": f"is {value}", "x-c": "ü"}))
+    headers = dict(made.record.upstream_headers)
+    assert (headers["x-a"], headers["x-b"], headers["x-c"]) == ("1", f"is {value if value == 'plain' else MASK}", "ü")

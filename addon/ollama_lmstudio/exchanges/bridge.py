@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from mitmproxy import http
 
@@ -13,6 +13,7 @@ from ..internals import connections, interface
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record import internal_calls
+from ..record.record import Record
 from ..services import Clock, Services
 from ..state import unneeded
 from ..state.aliases import AliasStore
@@ -25,7 +26,11 @@ IDLE_SECONDS = 4
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
 
-Label = Callable[[http.HTTPFlow], None]
+
+class Label(Protocol):
+    """Set the comment and mark of a flow; `record` is what its metadata holds, and None to read it there."""
+
+    def __call__(self, flow: http.HTTPFlow, record: Record | None = None) -> None: ...
 
 
 class IdleConnections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import access
@@ -146,6 +146,13 @@ def of(flow: http.HTTPFlow) -> Snapshot | None:
     record = records.of(flow)
     if record is None:
         return None
+    request, response = _fields(flow.request), _fields(flow.response) if flow.response else ()
+    body = _content(flow.request) or b""
+    return replace(for_summary(flow, record), headers=request, body=body, response_headers=response)
+
+
+def for_summary(flow: http.HTTPFlow, record: Record) -> Snapshot:
+    """Return the snapshot of a flow that has this record, without what no summary shows: headers, and what was sent."""
     request, response = flow.request, flow.response
     began = request.timestamp_start or 0.0
     ended = (response.timestamp_end if response else None) or began
@@ -153,11 +160,10 @@ def of(flow: http.HTTPFlow) -> Snapshot | None:
         record=record,
         method=request.method,
         path=request.path,
-        headers=_fields(request),
-        body=_content(request) or b"",
+        headers=(),
+        body=b"" if record.kind in ("call", "relay") else _content(request) or b"",
         status=response.status_code if response else 0,
         reason=(response.reason or "") if response else "",
-        response_headers=_fields(response) if response else (),
         response=_content(response) if response else None,
         replayed=flow.is_replay == "request",
         duration=max(int((ended - began) * _NS_PER_SECOND), 0),

@@ -14,7 +14,8 @@ from typing import Any
 from mitmproxy import http
 
 from ..lmstudio.errors import peel
-from ..record.record import PREFIX, Numbers
+from ..record import record as records
+from ..record.record import PREFIX, Numbers, Record
 from ..unicode import well_formed
 from ..units import plural, size
 from . import conversation, jsontext, response_data
@@ -217,11 +218,12 @@ _FACTS: Mapping[str, Callable[[Snapshot], list[str]]] = {
 }
 
 
-def label(flow: http.HTTPFlow) -> None:
-    """Set a flow's comment and mark, unless the user has set others."""
-    snapshot = snapshots.of(flow)
-    if snapshot is None:
+def label(flow: http.HTTPFlow, record: Record | None = None) -> None:
+    """Set a flow's comment and mark, unless the user has set others. `record` is what its metadata holds."""
+    record = record or records.of(flow)
+    if record is None or not record.is_known:
         return
+    snapshot = snapshots.for_summary(flow, record)
     for name, text in (("comment", comment(snapshot)), ("marked", mark(snapshot))):
         if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
             setattr(flow, name, text)

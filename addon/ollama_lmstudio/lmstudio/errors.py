@@ -143,9 +143,14 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     return _ECHOED_TOKEN.sub(rf"\g<1>{MASK}", _TOKEN.sub(MASK, text))
 
 
+def holds_secret(data: bytes, secrets: Iterable[str] = ()) -> bool:
+    """Return whether `scrub` may have to mask something."""
+    return any(mark in data for mark in (b"sk-lm-", b"API token", *(secret.encode() for secret in secrets if secret)))
+
+
 def scrub_bytes(data: bytes, secrets: Iterable[str] = ()) -> bytes:
     """Mask tokens in a body, as `scrub` does in a text."""
-    if not any(mark in data for mark in (b"sk-lm-", b"API token", *(secret.encode() for secret in secrets if secret))):
+    if not holds_secret(data, secrets):
         return data
     return scrub(data.decode("utf-8", "surrogateescape"), secrets).encode("utf-8", "surrogateescape")
 

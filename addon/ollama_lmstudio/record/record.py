@@ -91,6 +91,11 @@ class Record:
     purpose: str = ""
     """What an internal call is for."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is the record of anything: a flow that did not pass through the bridge has an empty one."""
+        return bool(self.kind or self.path)
+
     def is_cut(self, whole: int, kept: int) -> bool:
         """Return whether a body was cut; one that is shorter than the limit has been edited by the user."""
         return self.limit <= kept < whole
@@ -103,47 +108,58 @@ class Record:
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
         """Write all that is known into a flow's metadata, as values that mitmproxy can save."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Numbers):
-                value = {number.name: getattr(value, number.name) for number in fields(value)}
-            if value:
-                metadata[PREFIX + field.name] = _savable(value)
-            else:
-                metadata.pop(PREFIX + field.name, None)
+        for name, key in _KEYS.items():
+            value = getattr(self, name)
+            if not value:
+                metadata.pop(key, None)
+            elif metadata.get(key) is not value:
+                metadata[key] = _savable(value)
 
     @classmethod
     def load(cls, metadata: MutableMapping[Any, Any]) -> Record:
         """Return the record in a flow's metadata; values of a wrong type, which a file may have, are left out."""
         record = cls()
-        for field in fields(cls):
-            value = metadata.get(PREFIX + field.name)
-            if field.name == "numbers":
+        for field, key in _KEYS.items():
+            value = metadata.get(key)
+            if field == "numbers":
                 record.numbers = _numbers(value)
-            elif field.name in ("headers", "upstream_headers"):
-                setattr(record, field.name, _pairs(value))
-            elif field.name == "dropped":
+            elif field in ("headers", "upstream_headers"):
+                setattr(record, field, _pairs(value))
+            elif field == "dropped":
                 record.dropped = tuple(str(name) for name in value) if isinstance(value, (list, tuple)) else ()
-            elif isinstance(value, type(getattr(record, field.name))):
-                setattr(record, field.name, value)
+            elif isinstance(value, type(getattr(record, field))):
+                setattr(record, field, value)
         return record
 
 
+# A record is saved several times in each exchange.
+_KEYS = {field.name: PREFIX + field.name for field in fields(Record)}
+_NUMBERS = tuple(field.name for field in fields(Numbers))
+
+
 def _savable(value: Any) -> Any:
-    """Return a value whose text can be encoded as UTF-8: clients may send lone surrogates."""
+    """Return a value that mitmproxy can save, whose text can be encoded as UTF-8: clients may send lone surrogates.
+
+    It is the value itself where that is possible, so that it need not be written again.
+    """
     if isinstance(value, str):
         return well_formed(value)
-    return tuple(map(_savable, value)) if isinstance(value, tuple) else value
+    if isinstance(value, Numbers):
+        return {name: getattr(value, name) for name in _NUMBERS}
+    # Names, or headers: pairs of texts.
+    if isinstance(value, tuple) and not "".join(map("".join, value)).isascii():
+        return tuple(map(_savable, value))
+    return value
 
 
 def _numbers(value: object) -> Numbers | None:
     if not isinstance(value, dict):
         return None
     numbers = Numbers()
-    for field in fields(Numbers):
-        given = value.get(field.name)
-        if isinstance(given, type(getattr(numbers, field.name))):
-            setattr(numbers, field.name, given)
+    for name in _NUMBERS:
+        given = value.get(name)
+        if isinstance(given, type(getattr(numbers, name))):
+            setattr(numbers, name, given)
     return numbers
 
 
@@ -160,4 +176,4 @@ def _pairs(value: object) -> Fields:
 def of(flow: http.HTTPFlow) -> Record | None:
     """Return the record of a flow; None for a flow that did not pass through the bridge."""
     record = Record.load(flow.metadata)
-    return record if record.kind or record.path else None
+    return record if record.is_known else None

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from mitmproxy import http
 
 from .. import tolerant_json
-from ..lmstudio.errors import peel, scrub, scrub_bytes
+from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
 from .record import Kind, Numbers, Record
 
@@ -42,7 +42,7 @@ class CappedBody:
             self.data += data if len(data) <= room else data[:room]
 
 
-def _leave_unlabelled(flow: http.HTTPFlow) -> None:
+def _leave_unlabelled(flow: http.HTTPFlow, record: Record) -> None:
     pass
 
 
@@ -55,11 +55,11 @@ class Recorder:
         started_ns: int,
         record: Record,
         secrets: tuple[str, ...] = (),
-        label: Callable[[http.HTTPFlow], None] = _leave_unlabelled,
+        label: Callable[[http.HTTPFlow, Record], None] = _leave_unlabelled,
     ) -> None:
         """Keep at most `limit` bytes of each body, with the secrets masked where LM Studio repeats them.
 
-        `label` is called with the flow each time its record is saved.
+        `label` is called with the flow and its record each time that is saved.
         """
         self.record = record
         record.limit = limit
@@ -98,7 +98,9 @@ class Recorder:
         """Record the status and headers of LM Studio's response."""
         self.record.status = response.status_code
         headers = response.headers.items(multi=True)
-        self.record.upstream_headers = tuple((name, scrub(value, self._secrets)) for name, value in headers)
+        if holds_secret(b"\n".join([value for _, value in response.headers.fields]), self._secrets):
+            headers = [(name, scrub(value, self._secrets)) for name, value in headers]
+        self.record.upstream_headers = tuple(headers)
 
     def add_upstream(self, data: bytes, at: int) -> None:
         """Record bytes of the body of LM Studio's response, which came at the time `at`."""
@@ -180,7 +182,7 @@ class Recorder:
     def save(self, flow: http.HTTPFlow) -> None:
         """Store what is known so far in the flow, and update its label."""
         self.record.save(flow.metadata)
-        self._label(flow)
+        self._label(flow, self.record)
 
     def _numbers(self, ended: int, measured: Measured | None) -> Numbers:
         if measured is not None:
