@@ -40,7 +40,9 @@ class OllamaBridge:
         self._hook_dispatch = HookDispatch()
         self._localhost = LocalhostOrder(ADDRESSES)
         self._start = startup.Startup()
-        self.addons = [Views(), Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)]
+        # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
+        self._views = Views()
+        self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)
 
     # The life of the addon
 
@@ -50,6 +52,8 @@ class OllamaBridge:
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
         self._start.watch_log()
+        self._views.load(loader)
+        self._commands.load(loader)
 
     def configure(self, updated: Iterable[str]) -> None:
         """Use the options; raise an OptionsError that names one that is wrong."""
@@ -89,6 +93,7 @@ class OllamaBridge:
         self._localhost.remove()
         self._hook_dispatch.remove()
         self._error_pages.remove()
+        self._views.done()
 
     # The life of a flow
 

@@ -10,7 +10,7 @@ from .lifetimes import ModelLifetimes
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
 from .options import Settings
-from .outcomes import BodySink, Outcome, Request
+from .outcomes import BodySink, Outcome, Request, Response
 from .state.aliases import AliasStore
 
 
@@ -43,6 +43,8 @@ class Services:
     """The length of a model's vectors, by its key, learned from answers: LM Studio's lists do not have it."""
     downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
     """The id of the last job of each download, by model and quantization."""
+    tags: tuple[tuple[object, ...], Response] | None = None
+    """The last response of /api/tags, and what it was made of."""
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:

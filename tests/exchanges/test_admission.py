@@ -173,7 +173,7 @@ def test_headers_of_one_name_are_one_to_an_endpoint(bridge: Bridge) -> None:
     request = admitted(bridge, flow).client_request
     assert request is not None
     assert request.headers == {"x-own": "1, \udcff"}
-    assert flow.request.headers.fields == ((b"X-Own", b"1"), (b"x-own", b"\xff"))
+    assert list(flow.request.headers.fields) == [(b"X-Own", b"1"), (b"x-own", b"\xff")]
 
 
 @pytest.mark.parametrize("length", ["2", "100000", ""])

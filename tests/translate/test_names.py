@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model
+from ollama_lmstudio.translate import names
 from ollama_lmstudio.translate.names import Resolver, ollama_name
 
 
@@ -302,3 +303,13 @@ def test_the_cache_of_the_model_list_resolves_names() -> None:
         return [each.id if each else None for each in found]
 
     assert asyncio.run(resolve()) == ["plain", "plain", None]
+
+
+def test_a_name_is_looked_up_once_in_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_list = resolver("p/plain")
+    first = of_list.resolve("plain")
+    assert first is not None
+    monkeypatch.setattr(names, "_fold", None)
+    assert of_list.resolve("plain") is first
+    with pytest.raises(TypeError):
+        of_list.resolve("Plain")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
+from functools import cache, lru_cache
 from http import HTTPStatus
 
 from mitmproxy import http
@@ -13,9 +15,15 @@ from ..outcomes import Headers, Response, header_fields
 
 def date() -> Headers:
     """Return the Date header, which every response carries, as Go's net/http server sends it."""
-    return (("Date", formatdate(usegmt=True)),)
+    return _date(int(time.time()))
 
 
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> Headers:
+    return (("Date", formatdate(seconds, usegmt=True)),)
+
+
+@cache
 def phrase(status: int) -> str:
     """Return the reason phrase of a status, empty for an unknown one: that of the responses that mitmproxy makes.
 
@@ -26,8 +34,12 @@ def phrase(status: int) -> str:
 
 def headers(answer: Response, extra: Headers) -> http.Headers:
     """Return the headers of a response in Ollama's order, without those that give its length."""
+    return http.Headers(_fields(answer, extra))
+
+
+def _fields(answer: Response, extra: Headers) -> list[tuple[bytes, bytes]]:
     content_type = (("Content-Type", answer.content_type),) if answer.content_type else ()
-    return http.Headers(header_fields((*answer.headers, *extra, *content_type, *date())))
+    return header_fields((*answer.headers, *extra, *content_type, *date()))
 
 
 def make(answer: Response, extra: Headers, method: str) -> http.Response:
@@ -35,13 +47,12 @@ def make(answer: Response, extra: Headers, method: str) -> http.Response:
 
     RFC 9110 8.6: a 204 has no Content-Length; a response to HEAD has that of the body which GET would get.
     """
-    response = http.Response.make(answer.status, answer.body, headers(answer, extra))
-    if answer.status == HTTPStatus.NO_CONTENT:
-        response.headers.pop("content-length", None)
-    elif method == "HEAD":
-        response.raw_content = b""
-        response.headers["Content-Length"] = str(len(answer.body))
-    return response
+    fields, body, now = _fields(answer, extra), answer.body, time.time()
+    if answer.status != HTTPStatus.NO_CONTENT:
+        fields.append((b"content-length", b"%d" % len(body)))
+    shown = b"" if method == "HEAD" else body
+    reason = phrase(answer.status).encode()
+    return http.Response(b"HTTP/1.1", answer.status, reason, http.Headers(fields), shown, None, now, now)
 
 
 def raw(answer: Response, extra: Headers = ()) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mitmproxy import command, exceptions, flow, http, types
+from mitmproxy.addonmanager import Loader
 from mitmproxy.log import ALERT
 
 from ..internals import servers
@@ -36,11 +37,15 @@ ASKING = "LM Studio is being asked: the answer comes in the event log"
 class Commands:
     """The commands; `services` returns the current services, `spawn` runs a coroutine in the background."""
 
-    name = "ollama-lmstudio-commands"
-
     def __init__(self, services: Callable[[], Services], spawn: Spawn) -> None:
         self._services = services
         self._spawn = spawn
+
+    def load(self, loader: Loader) -> None:
+        """Add the commands to mitmproxy: it would find those of an addon by itself, and this need not be one."""
+        for name, member in vars(type(self)).items():
+            if path := getattr(member, "command_name", ""):
+                loader.add_command(path, getattr(self, name))
 
     @command.command("ollama.models")
     def models(self) -> Sequence[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..lmstudio.catalog import Catalog, Resolution
 from ..ollama import errors, names
 from ..ollama.errors import OllamaError
 from ..services import Services
 from ..state.aliases import Alias
+from .names import LONGEST_REMEMBERED, REMEMBERED
 
 NotFound = Callable[[str], OllamaError]
 
@@ -32,18 +34,22 @@ async def find_model(
     Raises OllamaError: 400 for an invalid name, 403 for one of ollama.com's models, `not_found` for one that LM Studio
     does not have, or `invalid` if that holds an `@`; LMStudioError when LM Studio cannot be asked.
     """
-    if names.is_cloud(name):
-        raise errors.cloud_disabled("remote model is unavailable")
-    # LM Studio's keys may contain an `@`, which Ollama's names cannot.
-    alias = services.aliases.get(names.parse_name(name).key) if "@" not in name else None
-    if alias is not None:
-        resolved = await services.catalog.exact(alias.target)
-    else:
-        base, _ = names.split_source(name)
-        resolved = await services.catalog.resolve(base)
+    base, key = _read(name) if len(name) <= LONGEST_REMEMBERED else _read.__wrapped__(name)
+    alias = services.aliases.get(key) if key is not None else None
+    resolved = await (services.catalog.resolve(base) if alias is None else services.catalog.exact(alias.target))
     if resolved is None:
         raise invalid(name) if "@" in name else not_found(name)
     return ResolvedModel(resolved.model, resolved.id, alias)
+
+
+@lru_cache(REMEMBERED)
+def _read(name: str) -> tuple[str, str | None]:
+    """Return a name without its source, and the key of an alias of that name; None for a name that none can have."""
+    if names.is_cloud(name):
+        raise errors.cloud_disabled("remote model is unavailable")
+    # LM Studio's keys may contain an `@`, which Ollama's names cannot.
+    key = names.parse_name(name).key if "@" not in name else None
+    return names.split_source(name)[0], key
 
 
 def find_aliases(catalog: Catalog, services: Services) -> list[ResolvedModel]:

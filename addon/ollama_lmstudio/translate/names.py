@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from ..lmstudio.catalog import EMBEDDING_PREFIX, Catalog, Model, Resolution, bare_key
@@ -47,10 +48,16 @@ def ollama_name(key: str) -> str:
     return f"{name}:{tag}"
 
 
+# Clients use few names, again and again: what these mean is remembered, unless they are longer than any name is.
+REMEMBERED: Final = 256
+LONGEST_REMEMBERED: Final = 512
+
+
 class Resolver:
     """Find the model of one catalog that a client means."""
 
     def __init__(self, catalog: Catalog) -> None:
+        self._remembered = lru_cache(REMEMBERED)(self._find)
         # One index each for keys, variants and instance ids: a name is looked for in that order.
         self._with_publisher: tuple[_Index, _Index, _Index] = ({}, {}, {})
         self._without_publisher: tuple[_Index, _Index, _Index] = ({}, {}, {})
@@ -64,6 +71,9 @@ class Resolver:
 
         Of several that fit equally well the loaded one is taken, if only one of them is.
         """
+        return self._remembered(name) if len(name) <= LONGEST_REMEMBERED else self._find(name)
+
+    def _find(self, name: str) -> Resolution | None:
         spellings = list(_spellings(_fold(name)))
         repositories = [shorter for spelling in spellings for shorter in _repository_spellings(spelling)]
         for spelling in (*spellings, *repositories):
