@@ -73,6 +73,7 @@ class OllamaBridge:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
         self._bridge.is_serving = True
         self._hook_dispatch.install()
+        self._bridge.garbage.start()
         self._localhost.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
@@ -83,6 +84,7 @@ class OllamaBridge:
     def done(self) -> None:
         """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""
         self._bridge.is_serving = False
+        self._bridge.garbage.stop()
         self._start.stop()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)

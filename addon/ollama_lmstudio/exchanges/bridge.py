@@ -20,6 +20,7 @@ from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
 from . import loopback
+from .garbage import Garbage
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
@@ -73,6 +74,7 @@ class Bridge:
         self.is_serving = False
         self.clock = Clock()
         self.tasks = Tasks()
+        self.garbage = Garbage()
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""

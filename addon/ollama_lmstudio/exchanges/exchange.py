@@ -258,6 +258,7 @@ class Exchange:
         self.handler.close()
         if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)
+        self.bridge.garbage.ended(self.recorder.kept_bytes)
         # Handlers hold the exchange, and both hold bodies: they are freed now, not when the garbage collector runs.
         del self.handler
         self.decide_again = None

@@ -167,6 +167,11 @@ class Recorder:
         record.numbers = self._numbers(ended, measured)
         self.save(flow)
 
+    @property
+    def kept_bytes(self) -> int:
+        """The size of the bodies as far as they are kept."""
+        return len(self.record.request) + len(self.upstream_body.data) + len(self.client_body.data)
+
     def is_too_large(self, flow: http.HTTPFlow) -> bool:
         """Return whether the flow has a body over the limit."""
         return any(len(message.raw_content or b"") > self._limit for message in _messages(flow))
