@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from mitmproxy import http
@@ -13,7 +15,12 @@ from ..outcomes import Headers, Response, header_fields
 
 def date() -> Headers:
     """Return the Date header, which every response carries, as Go's net/http server sends it."""
-    return (("Date", formatdate(usegmt=True)),)
+    return _date(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> Headers:
+    return (("Date", formatdate(second, usegmt=True)),)
 
 
 def phrase(status: int) -> str:
