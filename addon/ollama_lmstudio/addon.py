@@ -84,7 +84,6 @@ class OllamaBridge:
     def done(self) -> None:
         """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""
         self._bridge.is_serving = False
-        self._bridge.garbage.stop()
         self._start.stop()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)

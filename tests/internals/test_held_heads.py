@@ -92,6 +92,14 @@ def test_what_came_before_counts(held: Held) -> None:
     assert (arrived.body, arrived.ended_at) == (b"data", 11)
 
 
+def test_a_client_that_goes_later_is_noticed(held: Held) -> None:
+    held.stream._paused_event_queue.append(FEED)
+    arrived = held.hold(lambda arrived: bool(arrived.data))
+    assert arrived == HeldBody([(10, b"data")])
+    held.stream._paused_event_queue.append(protocol_error(http_layers.RequestProtocolError))
+    assert arrived.client_gone
+
+
 def test_the_events_stay_in_the_queue(held: Held) -> None:
     held.stream._paused_event_queue.append(FEED)
     held.hold(lambda arrived: False, FEED, END)

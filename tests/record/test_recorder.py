@@ -151,6 +151,20 @@ def test_what_has_come_so_far(kind: str) -> None:
     assert (kept.response_size, kept.upstream) == (12, b"heardhea" if kind == "call" else b"")
 
 
+@pytest.mark.parametrize("distance", [0, 4000, 5000])
+@pytest.mark.parametrize("piece", [7, 1000, 20000])
+def test_the_usage_is_near_the_end_of_a_long_body(distance: int, piece: int) -> None:
+    made = recorder(10)
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.set_upstream_head(http.Response.make(200, headers=EVENTS))
+    body = b"x" * 30000 + b'"usage":{"prompt_tokens":5}' + b"y" * distance
+    for start in range(0, len(body), piece):
+        made.add_upstream(body[start : start + piece], SECOND)
+    numbers = finished(made)[1].numbers
+    assert numbers is not None
+    assert numbers.prompt_tokens == (0 if distance == 5000 else 5)
+
+
 @pytest.mark.parametrize("tail", [b"", b'"usage":{broken}', b'"usage":{"prompt_tokens":"many"}', b"\xff" * 5000])
 def test_numbers_that_cannot_be_read(tail: bytes) -> None:
     made = recorder()

@@ -28,12 +28,11 @@ class Garbage:
         self._not_before = 0.0
 
     def start(self) -> None:
-        """Leave out what is there now, which stays."""
+        """Leave out what is there now, which stays; when code is loaded anew, the old code goes."""
+        if gc.get_freeze_count():
+            gc.unfreeze()
+            gc.collect()
         gc.freeze()
-
-    def stop(self) -> None:
-        """Leave nothing out any more: the old code goes when code is loaded anew."""
-        gc.unfreeze()
 
     def ended(self, size: int) -> None:
         """Note that a flow with bodies of `size` bytes has ended, and collect when that is due."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,13 +92,17 @@ async def hold(
         return None
     queue = _WatchedQueue(stream._paused_event_queue, clock)
     stream._paused_event_queue = queue
-    try:
-        async with asyncio.timeout(timeout):
-            while not queue.held.over and not enough(queue.held):
-                queue.changed.clear()
-                await queue.changed.wait()
-    except TimeoutError:
-        pass
+
+    def has_come() -> bool:
+        return queue.held.over or enough(queue.held)
+
+    # What was read with the head is there already: no timer is needed. What comes later is noted all the same.
+    if not has_come():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not has_come():
+                    queue.changed.clear()
+                    await queue.changed.wait()
     return queue.held
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .wire import Vector
@@ -33,6 +33,9 @@ class Metrics:
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+
+
+_METRICS = tuple(field.name for field in fields(Metrics))
 
 
 def chat_message(
@@ -125,8 +128,5 @@ def _present(**values: Any) -> JSONObject:
 def _measured(metrics: Metrics | None) -> JSONObject:
     if metrics is None:
         return {}
-    return {
-        key: value
-        for key, value in asdict(metrics).items()
-        if value or (key == "prompt_eval_cached_count" and value is not None)
-    }
+    values = ((key, getattr(metrics, key)) for key in _METRICS)
+    return {key: value for key, value in values if value or (key == "prompt_eval_cached_count" and value is not None)}

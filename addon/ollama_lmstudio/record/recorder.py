@@ -69,7 +69,8 @@ class Recorder:
         self.started_ns = started_ns
         """When the request came, plus the time for which the user intercepted it."""
         self._first_ns = 0
-        self._tail = b""
+        self._tail = bytearray()
+        """The end of a body that is over the limit: the last `_TAIL_BYTES`, and at most as many before them."""
         self._shown = 0, 0
         self.is_finished = False
         """Whether the exchange has ended, and its flow has all of it."""
@@ -107,11 +108,13 @@ class Recorder:
         self._first_ns = self._first_ns or at
         self.upstream_body.add(data)
         if self.upstream_body.size > self._limit:
-            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            self._tail += data
+            if len(self._tail) > 2 * _TAIL_BYTES:
+                del self._tail[:-_TAIL_BYTES]
 
     def forget_upstream(self) -> None:
         """Forget the response of LM Studio that has come: another one takes its place."""
-        self._first_ns, self._tail = 0, b""
+        self._first_ns, self._tail = 0, bytearray()
         self.upstream_body = CappedBody(self._limit)
 
     def forget_translation(self) -> None:
@@ -218,7 +221,7 @@ class Recorder:
         return ""
 
     def _last(self, kept: CappedBody) -> bytes:
-        return self._tail or bytes(kept.data[-_TAIL_BYTES:])
+        return bytes((self._tail or kept.data)[-_TAIL_BYTES:])
 
     def _read_tail(self, numbers: Numbers, ended: int) -> None:
         """Fill in the usage and finish reason of a response that was passed through."""
