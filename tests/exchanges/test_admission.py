@@ -7,7 +7,6 @@ import gzip
 import json
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,23 +147,10 @@ def test_a_bug_is_told_in_the_shape_of_the_api(
     assert (status, json.loads(body)["error"]) == (500, error)
 
 
-def test_secrets_leave_the_request_when_it_comes_in(bridge: Bridge, master: Any) -> None:
-    master.addons["view"] = object()
+def test_secrets_leave_the_request_when_it_comes_in(bridge: Bridge) -> None:
     exchange = admitted(bridge, flow_of(authorization="Bearer key", cookie="a=b", x_own="1"))
     assert set(exchange.flow.request.headers) == {"x-own", "content-length"}
     assert kept(exchange).headers == (("x-own", "1"), ("content-length", "2"))
-
-
-def test_an_intercept_filter_can_ask_for_what_is_recorded(
-    bridge: Bridge, master: Any, outcome: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    master.addons["intercept"] = SimpleNamespace(filt=object())
-    outcome(Response(200))
-    exchange = admitted(bridge, flow_of(body=b"{}"))
-    seen: list[Record] = []
-    monkeypatch.setattr(interception, "is_stopped", lambda flow: seen.append(kept(exchange)))
-    asyncio.run(exchange.request())
-    assert [(record.path, record.request) for record in seen] == [("/api/chat", b"{}")]
 
 
 def test_headers_of_one_name_are_one_to_an_endpoint(bridge: Bridge) -> None:

@@ -14,7 +14,7 @@ from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from .. import access, routes, tolerant_json
-from ..internals import connections, interception, interface, playback
+from ..internals import connections, interception, playback
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Call, Outcome, Passthrough, Request, Response
@@ -82,9 +82,7 @@ def _admit(exchange: Exchange) -> None:
     error = partial(error_answer, request.path)
     refusal = access.check(gate, request.method, host, given, allowed, error)
     exchange.recorder.set_request(request)
-    if interface.is_shown():
-        # The request is listed while its body comes.
-        exchange.recorder.record.save(flow.metadata)
+    exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
         _refuse(exchange, refusal, host)
         return
@@ -220,9 +218,6 @@ class Admitted(_Deciding):
             upstream.set_body(flow.request, redaction.without_secrets(flow.request.raw_content or b""))
         request = replace(request, body=flow.request.raw_content or b"")
         self.recorder.set_request(request)
-        if interception.may_stop():
-            # The filter may ask for what the record says.
-            self.recorder.record.save(flow.metadata)
         if interception.is_stopped(flow):
             self.recorder.save(flow)
             await interception.wait_for_user(flow)

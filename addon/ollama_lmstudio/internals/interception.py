@@ -23,11 +23,6 @@ def is_stopped(flow: http.HTTPFlow) -> bool:
     return should_intercept is not None and bool(should_intercept(flow))
 
 
-def may_stop() -> bool:
-    """Whether there is an intercept filter at all."""
-    return getattr(ctx.master.addons.get("intercept"), "filt", None) is not None
-
-
 async def wait_for_user(flow: http.HTTPFlow) -> None:
     """Intercept a request, and wait until the user resumes it."""
     flow.intercept()
