@@ -36,6 +36,9 @@ class Streamed(Collected):
             self.exchange.respond_at_once(await self.failure(held))
         else:
             self._begin()
+            if held is not None:
+                # mitmproxy keeps its queue as long as the flow, and with it what was held.
+                held.data.clear()
 
     async def is_substitute(self, held: held_heads.HeldBody | None) -> bool:
         if self.translation.started or not await substitution.is_gone(self.exchange, self._call.model):
