@@ -3,8 +3,8 @@
 Of a body that is streamed, mitmproxy shows nothing to anybody: no hook is called between its head and its end. What it
 does for each chunk all the same (two tasks woken, a dozen generators, three locks) costs more than the translation. So
 once the head and the first chunk have gone their usual way, the transport gets another protocol. It takes whole chunks
-of HTTP's chunked coding, and leaves everything else to mitmproxy, which takes over again at any boundary of chunks: the
-end of the body, an error, a client that is gone or slow, a chunk that is not as it should be.
+of HTTP's chunked coding, and leaves everything else to mitmproxy, which reads on from between two of them: the end of
+the body, an error, a client that is gone or slow, a chunk that is not as it should be.
 """
 
 from __future__ import annotations
@@ -96,22 +96,26 @@ class DirectStream(asyncio.Protocol):
     def _begin(self) -> None:
         self._is_due = False
         try:
-            can_begin = not self._is_active and self._is_between_chunks() and self._may_go_on()
+            can_begin = not self._is_active and self._has_passed_on_all() and self._may_go_on()
         except AttributeError:
             can_begin = self._is_possible = False
         if can_begin:
+            chunks = self._server_layer.body_reader
+            if chunks._bytes_in_chunk:
+                # What is missing of a chunk of which mitmproxy has passed on a part becomes one of its own.
+                self._rest = b"%x\r\n" % chunks._bytes_in_chunk
+                chunks._bytes_in_chunk = 0
             self._original = self._transport.get_protocol()
             self._transport.set_protocol(self)
             self._is_active = True
 
-    def _is_between_chunks(self) -> bool:
-        """Whether mitmproxy has nothing of the body any more that it has not passed on."""
+    def _has_passed_on_all(self) -> bool:
+        """Whether mitmproxy has nothing of the body that it has not passed on."""
         server, reader = self._server_layer, self._reader
         return not (
             server.state != server.read_body
             or not isinstance(server.body_reader, _http1.ChunkedReader)
             or server.buf
-            or server.body_reader._bytes_in_chunk
             or server.body_reader._bytes_to_discard
             or reader._buffer
             or reader._paused
