@@ -9,6 +9,7 @@ from urllib.parse import quote
 from mitmproxy import http
 
 from ..access import SECRET_HEADERS
+from ..internals import interface
 from ..internals.headers import SealedHeaders
 from ..lmstudio import sse
 from .exchange import Exchange
@@ -100,7 +101,11 @@ async def send(exchange: Exchange, path: str, body: bytes, headers: Fields) -> N
         fields = [field for field in fields if field[0].lower() != b"transfer-encoding"]
         _put(fields, b"Content-Length", b"%d" % len(body))
     _seal(exchange, fields, {"Authorization": f"Bearer {token}"} if token else {})
-    exchange.recorder.save(exchange.flow)
+    if interface.is_shown():
+        exchange.recorder.save(exchange.flow)
+    else:
+        # Without a list of flows, nobody sees the comment of one that has not ended.
+        exchange.recorder.record.save(exchange.flow.metadata)
 
 
 def _put(fields: list[tuple[bytes, bytes]], name: bytes, value: bytes) -> None:

@@ -24,6 +24,8 @@ _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 def model_of(value: Mapping[str, Any]) -> str:
     """Return the model that an answer, or the first event of one, names; an empty string if it names none."""
+    if isinstance(name := value.get("model"), str):
+        return name
     holders = (value, *(value.get(holder) for holder in HOLDERS))
     named = (holder.get(key) for holder in holders if isinstance(holder, Mapping) for key in KEYS)
     return next((name for name in named if isinstance(name, str)), "")
