@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.test import tflow
 from tests.internals.helpers import connect, live_context
 
-from ollama_lmstudio.internals import held_heads
+from ollama_lmstudio.internals import connections, held_heads
 from ollama_lmstudio.internals.held_heads import HeldBody
 
 
@@ -150,7 +150,7 @@ def test_an_answer_that_cannot_be_held(spoil: str, held: Held, monkeypatch: pyte
         case "no streams":
             del held.layer.streams
         case "no layers":
-            monkeypatch.setattr(held_heads, "http_layers", None)
+            monkeypatch.setattr(connections, "http_layers", None)
         case "no layer":
             connect(monkeypatch, held.flow.client_conn, SimpleNamespace())
         case "no queue":

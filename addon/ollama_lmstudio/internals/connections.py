@@ -13,9 +13,10 @@ from mitmproxy.net.http import http1
 from mitmproxy.proxy import server as proxy_server
 
 try:
+    from mitmproxy.proxy.layers import http as http_layers
     from mitmproxy.proxy.layers.http import _http1
 except ImportError:  # pragma: no cover - a mitmproxy to come
-    _http1 = None  # type: ignore[assignment]
+    http_layers = _http1 = None  # type: ignore[assignment]
 
 # Linux's and the BSDs' name of the option; Windows has none, and sends two packets.
 CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
@@ -33,6 +34,18 @@ def by_id() -> dict[Any, Any]:
     """
     found = getattr(ctx.master.addons.get("proxyserver"), "connections", None)
     return found if isinstance(found, dict) else {}
+
+
+def http_layer_of(flow: http.HTTPFlow) -> Any:
+    """Return mitmproxy's HttpLayer of a flow's client; raise KeyError, AttributeError or StopIteration without one."""
+    layers = by_id()[flow.client_conn.id].layer.context.layers
+    return next(layer for layer in layers if isinstance(layer, http_layers.HttpLayer))
+
+
+def stream_of(flow: http.HTTPFlow) -> Any:
+    """Return mitmproxy's HttpStream of a flow; raise what `http_layer_of` raises if there is none."""
+    streams = http_layer_of(flow).streams.values()
+    return next(stream for stream in streams if getattr(stream, "flow", None) is flow)
 
 
 def close_clients(but: Container[str]) -> None:

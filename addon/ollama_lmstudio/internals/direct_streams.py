@@ -12,17 +12,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from mitmproxy import ctx, http
 
 from . import connections
 
 try:
-    from mitmproxy.proxy.layers import http as http_layers
     from mitmproxy.proxy.layers.http import _http1
 except ImportError:  # pragma: no cover - a mitmproxy to come
-    http_layers = _http1 = None  # type: ignore[assignment]
+    _http1 = None  # type: ignore[assignment]
 
 # RFC 9112 7.1. Extensions, which LM Studio does not send, are left to mitmproxy.
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
@@ -61,10 +59,9 @@ class DirectStream(asyncio.Protocol):
         """Find what there is of the flow in mitmproxy and asyncio; return False where that cannot be used."""
         flow = self._flow
         handler = connections.by_id()[flow.client_conn.id]
-        layers = handler.layer.context.layers
-        layer: Any = next(layer for layer in layers if isinstance(layer, http_layers.HttpLayer))
-        self._stream = next(stream for stream in layer.streams.values() if getattr(stream, "flow", None) is flow)
-        self._server_layer = layer.connections[flow.server_conn].context.layers[-1]
+        http_connections = connections.http_layer_of(flow).connections
+        self._stream = connections.stream_of(flow)
+        self._server_layer = http_connections[flow.server_conn].context.layers[-1]
         self._reader = handler.transports[flow.server_conn].reader
         self._transport = handler.transports[flow.server_conn].writer.transport
         self._writer = handler.transports[flow.client_conn].writer
@@ -75,7 +72,7 @@ class DirectStream(asyncio.Protocol):
         return (
             not (flow.client_conn.tls or flow.server_conn.tls or flow.server_conn.via)
             and isinstance(self._server_layer, _http1.Http1Client)
-            and isinstance(layer.connections[flow.client_conn], _http1.Http1Server)
+            and isinstance(http_connections[flow.client_conn], _http1.Http1Server)
             and isinstance(self._reader, asyncio.StreamReader)
             # With these options, somebody does look into it.
             and self._stream.debug is None

@@ -109,14 +109,10 @@ async def hold(
 def _stream_of(flow: http.HTTPFlow) -> Any | None:
     """Return the stream of a flow that is paused in a hook."""
     try:
-        for layer in connections.by_id()[flow.client_conn.id].layer.context.layers:
-            if isinstance(layer, http_layers.HttpLayer):
-                for stream in layer.streams.values():
-                    if getattr(stream, "flow", None) is flow and stream._paused:
-                        return stream if hasattr(stream, "_paused_event_queue") else None
-    except (KeyError, AttributeError):
-        pass
-    return None
+        stream = connections.stream_of(flow)
+        return stream if stream._paused and hasattr(stream, "_paused_event_queue") else None
+    except (KeyError, AttributeError, StopIteration):
+        return None
 
 
 def more_at_hand(flow: http.HTTPFlow) -> Callable[[], bool]:
@@ -127,8 +123,7 @@ def more_at_hand(flow: http.HTTPFlow) -> Callable[[], bool]:
     translated and written alone.
     """
     try:
-        layers = connections.by_id()[flow.client_conn.id].layer.context.layers
-        http_layer: Any = next(layer for layer in layers if isinstance(layer, http_layers.HttpLayer))
+        http_layer = connections.http_layer_of(flow)
         queue = _stream_of(flow)._paused_event_queue  # type: ignore[union-attr]
         read: bytearray = http_layer.connections[flow.server_conn].context.layers[-1].buf._data
     except (AttributeError, KeyError, StopIteration):
