@@ -90,6 +90,12 @@ class Record:
     error: str = ""
     purpose: str = ""
     """What an internal call is for."""
+    prompt: str = ""
+    """The first words of what the client asked, on one line."""
+    answer: str = ""
+    """The first words of the answer, on one line."""
+    state: str = ""
+    """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
 
     @property
     def is_known(self) -> bool:
@@ -105,6 +111,7 @@ class Record:
         self.status = self.upstream_size = self.response_size = 0
         self.upstream_headers, self.upstream = (), b""
         self.numbers, self.error = None, ""
+        self.answer = self.state = ""
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
         """Write all that is known into a flow's metadata, as values that mitmproxy can save."""
