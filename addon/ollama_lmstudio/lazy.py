@@ -34,6 +34,9 @@ NAMES = (
     "inspect.doctor",
     "inspect.export",
     "inspect.render",
+    "inspect.render_answer",
+    "inspect.render_lmstudio",
+    "inspect.render_parts",
     "inspect.response_data",
 )
 

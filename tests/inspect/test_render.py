@@ -25,7 +25,7 @@ from tests.inspect.conftest import (
     sse,
 )
 
-from ollama_lmstudio.inspect import quantities, render
+from ollama_lmstudio.inspect import quantities, render, render_answer, render_lmstudio
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
@@ -78,7 +78,7 @@ def test_a_request_shows_the_whole_exchange() -> None:
 
 
 def test_a_response_shows_what_came_back() -> None:
-    assert render.ollama_response(snapshot()) == WHOLE[WHOLE.index("# Answer") :]
+    assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("# Answer") :]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_exchange_in_progress(changed: dict[str, Any], expected: dict[str, st
 )
 def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
     asked = snapshot(record(numbers=None, response_size=0), response=response, is_streaming=True)
-    assert parts(render.ollama_response(asked)) == {"Answer so far: 200 OK": text}
+    assert parts(render_answer.ollama_response(asked)) == {"Answer so far: 200 OK": text}
 
 
 def test_an_answer_that_is_not_kept() -> None:
@@ -121,19 +121,19 @@ def test_a_request_that_waits_is_shown_as_a_person_edits_it() -> None:
 def test_a_broken_answer_shows_what_is_there() -> None:
     kept = record(error="LM Studio closed the connection before its answer was finished", numbers=None, response_size=0)
     body = ndjson(line("It is "), {"error": "LM Studio closed the connection"})
-    shown = parts(render.ollama_response(snapshot(kept, response=body)))
+    shown = parts(render_answer.ollama_response(snapshot(kept, response=body)))
     assert shown == {
         "Answer: 200 OK": "assistant: It is",
         "Error": "error: LM Studio closed the connection before its answer was finished",
     }
-    shown = parts(render.ollama_response(snapshot(replace(kept, error=""), response=ndjson(line("It is ")))))
+    shown = parts(render_answer.ollama_response(snapshot(replace(kept, error=""), response=ndjson(line("It is ")))))
     assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
 
 
 @pytest.mark.parametrize(("reason", "text"), [("stop", "assistant: (nothing)"), ("load", None), ("unload", None)])
 def test_an_answer_without_words(reason: str, text: str | None) -> None:
     body = {"model": "m", "response": "", "done": True, "done_reason": reason}
-    shown = parts(render.ollama_response(answered("/api/generate", body, numbers=Numbers(total=1000))))
+    shown = parts(render_answer.ollama_response(answered("/api/generate", body, numbers=Numbers(total=1000))))
     assert shown["Answer: 200"] == (text or "")
     assert shown["Numbers"] == f"total: 0.0 ms\ndone reason: {reason}"
 
@@ -291,17 +291,17 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
 
 @pytest.mark.parametrize(("case", "expected"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_of_the_bridge_itself(case: Snapshot, expected: str) -> None:
-    assert parts(render.ollama_response(case))["Answer: 200"] == expected
+    assert parts(render_answer.ollama_response(case))["Answer: 200"] == expected
     assert "# Answered by the bridge itself" in render.ollama_request(case)
 
 
 def test_an_error() -> None:
-    shown = render.ollama_response(answered("/api/chat", {"error": "model 'nope' not found"}, status=404))
+    shown = render_answer.ollama_response(answered("/api/chat", {"error": "model 'nope' not found"}, status=404))
     assert parts(shown) == {"Answer: 404": "", "Error": "error: model 'nope' not found"}
 
 
 def test_long_lists_and_downloads_are_bounded() -> None:
-    shown = render.ollama_response(answered("/api/tags", {"models": [TAG] * 1000}))
+    shown = render_answer.ollama_response(answered("/api/tags", {"models": [TAG] * 1000}))
     assert shown.count("qwen3-4b") == 200
     assert "and 800 more" in shown
 
@@ -322,7 +322,7 @@ def test_durations(nanoseconds: int, text: str) -> None:
 
 def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
     metrics = {"total_duration": 2 * 10**9, "load_duration": 10**9, "eval_count": 11, "eval_duration": 10**9}
-    shown = render.ollama_response(snapshot(record(numbers=None), response=ndjson(line(done=True) | metrics)))
+    shown = render_answer.ollama_response(snapshot(record(numbers=None), response=ndjson(line(done=True) | metrics)))
     assert parts(shown)["Numbers"] == (
         "answer: 11 tokens\nspeed: 11 tok/s\nload: 1.0 s\ntotal: 2.0 s\ndone reason: stop"
     )
@@ -332,7 +332,7 @@ def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
 
 
 def test_the_call() -> None:
-    shown = render.lmstudio_request(snapshot())
+    shown = render_lmstudio.lmstudio_request(snapshot())
     assert shown.startswith('# POST /v1/chat/completions\n{\n  "model": "llama-3.2-3b-instruct",\n')
     assert '"url": "[image/png, 70 bytes]"' in shown
     body = json.loads(shown.partition("\n")[2])
@@ -340,7 +340,7 @@ def test_the_call() -> None:
 
 
 def test_the_events_as_they_came() -> None:
-    shown = render.lmstudio_response(snapshot())
+    shown = render_lmstudio.lmstudio_response(snapshot())
     events = EVENTS.decode().replace("\n\n", "\n").strip()
     assert shown == (
         f"# LM Studio's answer: 200\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
@@ -351,7 +351,7 @@ def test_the_events_as_they_came() -> None:
 def test_named_events_and_broken_ones() -> None:
     body = b': ping\n\nevent: error\ndata: {"message":\ndata: "no"}\n\ndata: {"broken\n\ndata: [DO'
     kept = record(upstream=body, upstream_size=10**6, error="LM Studio closed the connection")
-    assert parts(render.lmstudio_response(snapshot(kept))) == {
+    assert parts(render_lmstudio.lmstudio_response(snapshot(kept))) == {
         "LM Studio's answer: 200": "Content-Type: text/event-stream\nSet-Cookie: ***",
         "Body: 1.0 MB, 3 events": (
             f'event: error\ndata: {{"message": "no"}}\ndata: {{"broken\ndata: [DO\nkept: {len(body)} bytes of 1.0 MB'
@@ -362,7 +362,7 @@ def test_named_events_and_broken_ones() -> None:
 
 def test_many_events() -> None:
     body = sse(*(chunk(content=f"<{number}>") for number in range(5000)))
-    shown = render.lmstudio_response(snapshot(record(upstream=body, upstream_size=len(body))))
+    shown = render_lmstudio.lmstudio_response(snapshot(record(upstream=body, upstream_size=len(body))))
     assert "5,001 events" in shown
     assert "# 3,501 events are left out" in shown
     assert "<1199>" in shown
@@ -373,22 +373,22 @@ def test_many_events() -> None:
 def test_one_object() -> None:
     body = dumps({"error": {"message": "no such model"}})
     kept = record(status=400, upstream=body, upstream_size=len(body), upstream_headers=(("ETag", "x"),))
-    assert parts(render.lmstudio_response(snapshot(kept))) == {
+    assert parts(render_lmstudio.lmstudio_response(snapshot(kept))) == {
         "LM Studio's answer: 400": "ETag: x",
         f"Body: {len(body)} bytes": '{\n  "error": {\n    "message": "no such model"\n  }\n}',
     }
 
 
 def test_lm_studio_has_not_answered() -> None:
-    assert render.lmstudio_response(snapshot(record(status=0))) == "# No answer of LM Studio yet"
-    shown = render.lmstudio_response(snapshot(record(status=0, error="LM Studio is not reachable")))
+    assert render_lmstudio.lmstudio_response(snapshot(record(status=0))) == "# No answer of LM Studio yet"
+    shown = render_lmstudio.lmstudio_response(snapshot(record(status=0, error="LM Studio is not reachable")))
     assert parts(shown) == {"No answer of LM Studio": "", "Error": "error: LM Studio is not reachable"}
 
 
 def test_lm_studio_was_not_asked() -> None:
     version = answered("/api/version", {"version": "0.33.0"})
-    assert render.lmstudio_request(version).startswith("# Nothing was sent to LM Studio\n")
-    assert "0.33.0" in render.lmstudio_response(version)
+    assert render_lmstudio.lmstudio_request(version).startswith("# Nothing was sent to LM Studio\n")
+    assert "0.33.0" in render_lmstudio.lmstudio_response(version)
 
 
 def internal_call(**changed: Any) -> Snapshot:
@@ -401,14 +401,14 @@ def internal_call(**changed: Any) -> Snapshot:
 
 
 def test_an_internal_call() -> None:
-    assert render.lmstudio_request(internal_call()) == (
+    assert render_lmstudio.lmstudio_request(internal_call()) == (
         "# The bridge's own call: model list for name resolution\n\n# GET /api/v1/models"
     )
-    shown = render.lmstudio_response(internal_call())
+    shown = render_lmstudio.lmstudio_response(internal_call())
     assert shown.startswith("# LM Studio's answer: 200\nContent-Type: application/json\n\n# Body: ")
     assert '"key": "qwen/qwen3-4b"' in shown
     assert "1 model: |" in render.ollama_request(internal_call())
-    assert "1 model: |" in render.ollama_response(internal_call())
+    assert "1 model: |" in render_answer.ollama_response(internal_call())
 
 
 def test_a_request_that_was_sent_on() -> None:
@@ -419,10 +419,15 @@ def test_a_request_that_was_sent_on() -> None:
     shown = parts(render.ollama_request(sent_on))
     assert shown["Sent to LM Studio: POST /v1/chat/completions"] == "model: m -> org/m"
     assert shown["Answer: 200 OK"] == "assistant: It is a dot."
-    assert f"{len(EVENTS)} bytes, 4 events" in render.lmstudio_response(sent_on)
+    assert f"{len(EVENTS)} bytes, 4 events" in render_lmstudio.lmstudio_response(sent_on)
 
 
-VIEWS = (render.ollama_request, render.ollama_response, render.lmstudio_request, render.lmstudio_response)
+VIEWS = (
+    render.ollama_request,
+    render_answer.ollama_response,
+    render_lmstudio.lmstudio_request,
+    render_lmstudio.lmstudio_response,
+)
 PATHS = st.sampled_from(["/api/chat", "/api/embed", "/v1/responses", "/", "?", "/api/pull"])
 
 
@@ -453,6 +458,6 @@ def test_base64_is_never_shown(view: Any) -> None:
 
 def test_huge_numbers() -> None:
     numbers = Numbers(total=10**30, generation=10**5, answer_tokens=10**30)
-    assert "tok/s" in render.ollama_response(snapshot(record(numbers=numbers)))
+    assert "tok/s" in render_answer.ollama_response(snapshot(record(numbers=numbers)))
     vectors = {"embeddings": [[10**400], [1e308, 1e308], [float("nan")]]}
-    assert "too large" in render.ollama_response(snapshot(response=dumps(vectors)))
+    assert "too large" in render_answer.ollama_response(snapshot(response=dumps(vectors)))

@@ -20,7 +20,7 @@ from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps
 from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
-from ollama_lmstudio.inspect import render, views
+from ollama_lmstudio.inspect import render, render_answer, render_lmstudio, views
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Record
 
@@ -115,9 +115,9 @@ def test_both_can_be_chosen_by_hand(case: Snapshot) -> None:
     flow = flow_of(case)
     expected = {
         (OLLAMA, flow.request): render.ollama_request,
-        (OLLAMA, flow.response): render.ollama_response,
-        (LM_STUDIO, flow.request): render.lmstudio_request,
-        (LM_STUDIO, flow.response): render.lmstudio_response,
+        (OLLAMA, flow.response): render_answer.ollama_response,
+        (LM_STUDIO, flow.request): render_lmstudio.lmstudio_request,
+        (LM_STUDIO, flow.response): render_lmstudio.lmstudio_response,
     }
     for (name, message), view in expected.items():
         assert show(flow, message, name) == (name, view(case))

@@ -15,7 +15,8 @@ from ..unicode import well_formed
 from . import answers, jsontext, summary
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedToolCall, read_request
-from .render import NUMBERS, STRING_CHARACTERS
+from .render_answer import NUMBERS
+from .render_parts import STRING_CHARACTERS
 from .response_data import FIRST_VALUES
 from .snapshot import SECRET_HEADERS, Snapshot
 

@@ -15,7 +15,7 @@ from mitmproxy.addonmanager import Loader
 
 from ..internals import interface
 from ..unicode import well_formed
-from . import jsontext, render
+from . import jsontext, render, render_answer, render_lmstudio, render_parts
 from . import snapshot as snapshots
 from .snapshot import Snapshot
 
@@ -50,13 +50,13 @@ OLLAMA = Side(
     "Ollama",
     is_for_ollama,
     lambda snapshot: render.ollama_request(snapshot),
-    lambda snapshot: render.ollama_response(snapshot),
+    lambda snapshot: render_answer.ollama_response(snapshot),
 )
 LM_STUDIO = Side(
     "LM Studio",
     lambda snapshot: not is_for_ollama(snapshot),
-    lambda snapshot: render.lmstudio_request(snapshot),
-    lambda snapshot: render.lmstudio_response(snapshot),
+    lambda snapshot: render_lmstudio.lmstudio_request(snapshot),
+    lambda snapshot: render_lmstudio.lmstudio_response(snapshot),
 )
 SIDES = (OLLAMA, LM_STUDIO)
 
@@ -91,7 +91,7 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
 
 
 def _plain(data: bytes) -> str:
-    shown = jsontext.without_base64(data[: render.BODY_CHARACTERS].decode("utf-8", "replace"))
+    shown = jsontext.without_base64(data[: render_parts.BODY_CHARACTERS].decode("utf-8", "replace"))
     return well_formed(shown)
 
 

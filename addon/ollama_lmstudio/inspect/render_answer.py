@@ -1,0 +1,118 @@
+"""The text of the contentview **Ollama** of a response: the error, the answer, and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..record.record import Numbers
+from ..units import plural
+from . import answers, jsontext, response_data
+from .answers import ParsedAnswer
+from .conversation import ParsedMessage
+from .jsontext import EMPTY
+from .quantities import duration, speed
+from .render_parts import MESSAGE_CHARACTERS, add_message, note_if_cut, readable
+from .sheet import Sheet
+from .snapshot import Snapshot
+
+# Ollama's done reasons of requests without a prompt, which have no answer.
+NO_ANSWER_REASONS = ("load", "unload")
+
+
+def ollama_response(snapshot: Snapshot) -> str:
+    """Return the response that the client got."""
+    sheet = Sheet()
+    add_answer(sheet, snapshot)
+    return str(sheet)
+
+
+def add_answer(sheet: Sheet, snapshot: Snapshot) -> None:
+    """Add the response that the client got, its numbers, and its error."""
+    body = snapshot.response
+    if not snapshot.status:
+        sheet.heading("No answer")
+        add_error(sheet, snapshot.error)
+        return
+    title = "Answer so far" if snapshot.is_in_progress else "Answer"
+    sheet.heading(f"{title}: {snapshot.status} {snapshot.reason}".rstrip())
+    if body is None:
+        sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
+        _numbers(sheet, snapshot.record.numbers)
+        add_error(sheet, snapshot.error)
+        return
+    note_if_cut(sheet, snapshot.record, snapshot.record.response_size, len(body))
+    answer = answers.read_answer(body, snapshot.content_type)
+    _parts(sheet, answer)
+    for problem in answer.problems:
+        sheet.value("problem", problem)
+    is_cut = snapshot.record.is_cut(snapshot.record.response_size, len(body))
+    if answer.has_answer and not (answer.done or answer.error or snapshot.error or snapshot.is_in_progress or is_cut):
+        sheet.value("problem", "the end of the answer is missing")
+    numbers = snapshot.record.numbers or answer.numbers
+    _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
+    add_error(sheet, snapshot.error or answer.error)
+
+
+def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
+    if answer.text or answer.thinking or answer.tool_calls:
+        add_message(sheet, ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
+    elif answer.has_answer and answer.finish not in NO_ANSWER_REASONS:
+        sheet.value("assistant", "(nothing)")
+    if answer.progress:
+        sheet.block("progress", response_data.progress_lines(answer.progress))
+    if answer.plain:
+        sheet.text("text", answer.plain)
+    data = answer.data
+    if data is None:
+        return
+    found = response_data.vectors(data)
+    if found is not None:
+        sheet.value("model", data.get("model", ""))
+        sheet.block("embeddings", response_data.embeddings(found) or ["none"])
+    elif (entries := jsontext.models(data)) is not None:
+        sheet.block(f"{len(entries)} {plural(len(entries), 'model')}", response_data.table(entries))
+    elif response_data.is_description(data):
+        _description(sheet, data)
+    else:
+        sheet.raw(readable(jsontext.pretty(data)))
+
+
+def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
+    for name, value in data.items():
+        if value in EMPTY:
+            continue
+        if isinstance(value, str):
+            sheet.text(name, value, MESSAGE_CHARACTERS)
+        elif isinstance(value, dict):
+            sheet.block(name, [f"{key}: {jsontext.one_line(jsontext.compact(item))}" for key, item in value.items()])
+        else:
+            sheet.value(name, jsontext.compact(value))
+
+
+# Each number's name and text; the text of one that is not known is empty, and it is left out.
+NUMBERS: Sequence[tuple[str, Callable[[Numbers], str]]] = (
+    ("prompt", lambda numbers: f"{numbers.prompt_tokens:,} tokens" if numbers.prompt_tokens else ""),
+    ("answer", lambda numbers: f"{numbers.answer_tokens:,} tokens" if numbers.answer_tokens else ""),
+    ("speed", speed),
+    ("first token", lambda numbers: duration(numbers.first_token) if numbers.first_token else ""),
+    ("load", lambda numbers: duration(numbers.load) if numbers.load else ""),
+    ("total", lambda numbers: duration(numbers.total) if numbers.total else ""),
+    ("done reason", lambda numbers: numbers.done_reason),
+)
+
+
+def _numbers(sheet: Sheet, numbers: Numbers | None) -> None:
+    known = [(name, text) for name, write in NUMBERS if (text := write(numbers or Numbers()))]
+    if known:
+        sheet.heading("Numbers")
+    for name, text in known:
+        sheet.value(name, text)
+
+
+def add_error(sheet: Sheet, message: str) -> None:
+    """Add an error, unless it is empty."""
+    if message:
+        sheet.heading("Error")
+        sheet.text("error", message)
