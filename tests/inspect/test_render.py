@@ -123,9 +123,10 @@ def test_a_broken_answer_shows_what_is_there() -> None:
     body = ndjson(line("It is "), {"error": "LM Studio closed the connection"})
     shown = parts(render_answer.ollama_response(snapshot(kept, response=body)))
     assert shown == {
-        "Answer: 200 OK": "assistant: It is",
         "Error": "error: LM Studio closed the connection before its answer was finished",
+        "Answer up to the error: 200 OK": "assistant: It is",
     }
+    assert list(shown) == ["Error", "Answer up to the error: 200 OK"]
     shown = parts(render_answer.ollama_response(snapshot(replace(kept, error=""), response=ndjson(line("It is ")))))
     assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
 
@@ -297,7 +298,12 @@ def test_answers_of_the_bridge_itself(case: Snapshot, expected: str) -> None:
 
 def test_an_error() -> None:
     shown = render_answer.ollama_response(answered("/api/chat", {"error": "model 'nope' not found"}, status=404))
-    assert parts(shown) == {"Answer: 404": "", "Error": "error: model 'nope' not found"}
+    assert parts(shown) == {"Error: 404": "error: model 'nope' not found"}
+
+
+def test_an_error_without_words_of_its_own_is_what_came() -> None:
+    shown = render_answer.ollama_response(answered("/nope", b"404 page not found", status=404))
+    assert parts(shown) == {"Answer: 404": "text: 404 page not found"}
 
 
 def test_long_lists_and_downloads_are_bounded() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from ..record.record import Numbers
@@ -29,30 +30,50 @@ def ollama_response(snapshot: Snapshot) -> str:
 
 
 def add_answer(sheet: Sheet, snapshot: Snapshot) -> None:
-    """Add the response that the client got, its numbers, and its error."""
-    body = snapshot.response
+    """Add the response that the client got: what went wrong, the answer, and its numbers."""
     if not snapshot.status:
+        add_error(sheet, snapshot.error)
         sheet.heading("No answer")
-        add_error(sheet, snapshot.error)
         return
-    title = "Answer so far" if snapshot.is_in_progress else "Answer"
-    sheet.heading(f"{title}: {snapshot.status} {snapshot.reason}".rstrip())
-    if body is None:
-        sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
-        _numbers(sheet, snapshot.record.numbers)
-        add_error(sheet, snapshot.error)
-        return
-    note_if_cut(sheet, snapshot.record, snapshot.record.response_size, len(body))
-    answer = answers.read_answer(body, snapshot.content_type)
+    body = snapshot.response
+    answer = answers.read_answer(body or b"", snapshot.content_type)
+    error = snapshot.error or answer.error
+    if error:
+        add_error(sheet, error, _status(snapshot) if snapshot.status >= HTTPStatus.BAD_REQUEST else "")
+    if _is_more_than_error(answer, error) or body is None:
+        sheet.heading(f"{_title(snapshot, error)}: {_status(snapshot)}")
+        if body is None:
+            sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
+        else:
+            _body(sheet, snapshot, answer, len(body))
+    numbers = snapshot.record.numbers or answer.numbers
+    _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
+
+
+def _status(snapshot: Snapshot) -> str:
+    return f"{snapshot.status} {snapshot.reason}".rstrip()
+
+
+def _title(snapshot: Snapshot, error: str) -> str:
+    if snapshot.is_in_progress:
+        return "Answer so far"
+    return "Answer up to the error" if error else "Answer"
+
+
+def _is_more_than_error(answer: ParsedAnswer, error: str) -> bool:
+    """Return whether a response has anything but its error."""
+    return not error or bool(answer.has_answer or answer.progress or answer.plain or answer.problems or answer.data)
+
+
+def _body(sheet: Sheet, snapshot: Snapshot, answer: ParsedAnswer, kept: int) -> None:
+    whole = snapshot.record.response_size
+    note_if_cut(sheet, snapshot.record, whole, kept)
     _parts(sheet, answer)
     for problem in answer.problems:
         sheet.value("problem", problem)
-    is_cut = snapshot.record.is_cut(snapshot.record.response_size, len(body))
-    if answer.has_answer and not (answer.done or answer.error or snapshot.error or snapshot.is_in_progress or is_cut):
+    is_explained = answer.done or answer.error or snapshot.error or snapshot.is_in_progress
+    if answer.has_answer and not (is_explained or snapshot.record.is_cut(whole, kept)):
         sheet.value("problem", "the end of the answer is missing")
-    numbers = snapshot.record.numbers or answer.numbers
-    _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
-    add_error(sheet, snapshot.error or answer.error)
 
 
 def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
@@ -111,8 +132,8 @@ def _numbers(sheet: Sheet, numbers: Numbers | None) -> None:
         sheet.value(name, text)
 
 
-def add_error(sheet: Sheet, message: str) -> None:
-    """Add an error, unless it is empty."""
+def add_error(sheet: Sheet, message: str, status: str = "") -> None:
+    """Add an error, with the status that it came with, unless it is empty."""
     if message:
-        sheet.heading("Error")
+        sheet.heading(f"Error: {status}" if status else "Error")
         sheet.text("error", message)
