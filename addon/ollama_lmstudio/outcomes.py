@@ -64,7 +64,8 @@ class Measured:
     """What is known of a translated answer when it has ended.
 
     `first_token` is in ns from the client's request on, 0 if none came. `at_once` is whether the answer came at once,
-    so that its `eval_duration` says nothing about the model's speed.
+    so that its `eval_duration` says nothing about the model's speed. `is_load_rough` is whether the model may have been
+    loaded on demand, so that a part of the load may be in what follows it.
     """
 
     metrics: chunks.Metrics = field(default_factory=chunks.Metrics)
@@ -72,6 +73,7 @@ class Measured:
     done_reason: str = ""
     error: str = ""
     at_once: bool = False
+    is_load_rough: bool = False
 
 
 class BodyTranslation(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -371,3 +373,25 @@ def test_an_id_has_one_owner(id_: str, key: str | None) -> None:
     catalog = Catalog((Model("q/one", instances=instances, variants=("q/one@q4",)), Model("two")))
     owner = catalog.owner(id_)
     assert (owner.key if owner else None) == key
+
+
+def loaded_for(*lengths: int | None) -> list[dict[str, Any]]:
+    return [{"id": f"m:{number}", "config": {"context_length": length}} for number, length in enumerate(lengths, 1)]
+
+
+@pytest.mark.parametrize(
+    ("instances", "id_", "expected"),
+    [
+        (loaded_for(4096), "m", 4096),
+        (loaded_for(4096), "m@q8_0", 4096),
+        (loaded_for(4096), "other", 0),
+        (loaded_for(), "m", 0),
+        (loaded_for(None), "m", 0),
+        (loaded_for(4096, 4096), "m", 4096),
+        (loaded_for(4096, 8192), "m", 0),
+        (loaded_for(4096, 8192), "m:2", 8192),
+    ],
+)
+def test_for_how_many_tokens_a_model_is_loaded(instances: list[dict[str, Any]], id_: str, expected: int) -> None:
+    row = {"key": "m", "variants": ["m@q8_0"], "loaded_instances": instances}
+    assert parse_catalog({"models": [row]}).context_length(id_) == expected

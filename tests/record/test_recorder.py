@@ -12,6 +12,7 @@ from mitmproxy.test import tflow
 from ollama_lmstudio.lmstudio.errors import MASK
 from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
+from ollama_lmstudio.record.arrivals import unpacked
 from ollama_lmstudio.record.record import Record
 from ollama_lmstudio.record.recorder import CappedBody, Recorder
 
@@ -248,3 +249,81 @@ def test_secrets_in_lmstudios_headers(value: str) -> None:
     made.set_upstream_head(http.Response.make(200, b"", {"x-a": "1", "x-b": f"is {value}", "x-c": "ü"}))
     headers = dict(made.record.upstream_headers)
     assert (headers["x-a"], headers["x-b"], headers["x-c"]) == ("1", f"is {value if value == 'plain' else MASK}", "ü")
+
+
+MS = SECOND // 1000
+# When parts of a stream came, in ms from the request on.
+PARTS = (
+    (b'data: {"a":1}\n\n', 600),
+    (b'data: {"a":2}\n\nda', 640),
+    (b"ta: 3\n\n", 2_640),
+    (b"data: [DONE]\n\n", 2_650),
+)
+
+
+def streamed(limit: int = 1000, headers: http.Headers = EVENTS, error: str = "") -> Record:
+    made = recorder(limit)
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.set_upstream_head(http.Response.make(200, headers=headers))
+    for data, at in PARTS:
+        made.add_upstream(data, SECOND + at * MS)
+    made.started_ns += 100 * MS  # the user has held the request for so long
+    return finished(made, error=error)[1]
+
+
+def test_when_it_came_is_kept() -> None:
+    kept = streamed()
+    assert [(read.size, read.at_us) for read in unpacked(kept.arrivals)] == [
+        (len(data), (at - 100) * 1000) for data, at in PARTS
+    ]
+
+
+def test_the_longest_pause_and_where_it_was() -> None:
+    numbers = streamed().numbers
+    assert numbers is not None
+    assert (numbers.pause, numbers.pause_after, numbers.pause_events) == (2000 * MS, 540 * MS, 2)
+
+
+def test_nothing_came_before_a_stream_was_given_up() -> None:
+    made = recorder()
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.set_upstream_head(http.Response.make(200, headers=EVENTS))
+    made.add_upstream(PARTS[0][0], SECOND + 600 * MS)
+    numbers = finished(made, error="Client disconnected.")[1].numbers
+    assert numbers is not None
+    assert (numbers.pause, numbers.pause_after, numbers.pause_events) == (1400 * MS, 600 * MS, 1)
+
+
+def test_times_are_of_what_is_kept_and_of_streams_alone() -> None:
+    cut = streamed(limit=35)
+    assert [read.size for read in unpacked(cut.arrivals)] == [15, 17]
+    assert cut.numbers is not None
+    # A longer one may be in what is not kept.
+    assert cut.numbers.pause == 0
+    whole = streamed(headers=http.Headers(((b"Content-Type", b"application/json"),)))
+    assert whole.arrivals == b""
+    assert whole.numbers is not None
+    assert whole.numbers.pause == 0
+
+
+@pytest.mark.parametrize(
+    ("cached", "rough", "at_once", "expected"),
+    [(None, False, False, (300, 0)), (400, True, False, (300, 112)), (0, False, True, (0, 512))],
+)
+def test_how_the_prompt_was_read(cached: int | None, rough: bool, at_once: bool, expected: tuple[int, int]) -> None:
+    metrics = Metrics(prompt_eval_count=512, prompt_eval_cached_count=cached, prompt_eval_duration=300)
+    measured = Measured(metrics, 310, "stop", at_once=at_once, is_load_rough=rough)
+    numbers = finished(recorder(), measured)[1].numbers
+    assert numbers is not None
+    assert (numbers.reading, numbers.read_tokens) == expected
+    assert numbers.is_load_rough == rough
+
+
+@pytest.mark.parametrize("details", ["prompt_tokens_details", "input_tokens_details"])
+def test_what_was_in_the_cache_of_what_is_passed_on(details: str) -> None:
+    made = recorder()
+    made.set_outcome(Passthrough("/v1/chat/completions", b""))
+    made.add_upstream(json.dumps({"usage": {"prompt_tokens": 50, details: {"cached_tokens": 20}}}).encode(), SECOND)
+    numbers = finished(made)[1].numbers
+    assert numbers is not None
+    assert (numbers.prompt_tokens, numbers.read_tokens) == (50, 30)

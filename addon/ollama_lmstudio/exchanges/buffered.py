@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from http import HTTPStatus
 
 from ..internals import held_heads
@@ -199,7 +200,9 @@ class Buffered(Handler):
         self.translation.paused(duration)
 
     def measured(self) -> Measured | None:
-        return None if self._is_answered_locally else self.translation.measured()
+        if self._is_answered_locally:
+            return None
+        return replace(self.translation.measured(), is_load_rough=self._call.is_loaded is not None)
 
     def close(self) -> None:
         if self._watch is not None:

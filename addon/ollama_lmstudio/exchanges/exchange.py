@@ -92,6 +92,9 @@ class Handler:
 
     def record(self) -> None:
         """Put both sides of the exchange into its flow, at the end."""
+        record = self.recorder.record
+        if record.upstream_model and record.kind in ("call", "relay"):
+            record.context_length = self.bridge.services.catalog.known_context_length(record.upstream_model)
         self.recorder.finish(self.flow, self.bridge.clock.monotonic(), self.measured())
 
     def measured(self) -> Measured | None:

@@ -69,6 +69,10 @@ class CatalogCache:
         """Whether LM Studio's list tells which models are loaded, as far as is known."""
         return self._last is None or self._last.catalog.tells_loaded
 
+    def known_context_length(self, id_: str) -> int:
+        """Return how many tokens a model is loaded for, as far as the last list tells; 0 if that is not known."""
+        return self._last.catalog.context_length(id_) if self._last is not None else 0
+
     async def get(self, *, max_age: float | None = None) -> Catalog:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
         return (await self._fresh(self.ttl_seconds if max_age is None else max_age)).catalog

@@ -149,6 +149,21 @@ class Catalog:
         model = next(keyed, None) or next(of_variant, None)
         return Resolution(model, id_) if model else None
 
+    def context_length(self, id_: str) -> int:
+        """Return how many tokens the model with this key, variant or instance id is loaded for; 0 if that is not known.
+
+        LM Studio chooses between several instances of a model: theirs is known only if it is the same.
+        """
+        for model in self.models:
+            if model.key == id_ or id_ in model.all_variants:
+                lengths = {instance.context_length for instance in model.instances}
+            elif named := [instance for instance in model.instances if instance.id == id_]:
+                lengths = {named[0].context_length}
+            else:
+                continue
+            return (lengths.pop() or 0) if len(lengths) == 1 else 0
+        return 0
+
 
 def parse_catalog(payload: object) -> Catalog:
     """Return the catalog of a parsed model list: `{"models": [...]}` (0.4), or `{"data": [...]}` (0.3.6, and OpenAI's).

@@ -45,6 +45,18 @@ class Numbers:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     done_reason: str = ""
+    is_load_rough: bool = False
+    """Whether the model may have been loaded on demand, which LM Studio does not tell: it is looked at now and then."""
+    reading: int = 0
+    """How long LM Studio took from the call, or the load, to the first token."""
+    read_tokens: int = 0
+    """The tokens of the prompt that were not in LM Studio's cache."""
+    pause: int = 0
+    """The longest time for which nothing came of a stream that had begun."""
+    pause_after: int = 0
+    """When that began, from the client's request on."""
+    pause_events: int = 0
+    """How many events had come by then."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -86,6 +98,10 @@ class Record:
     """The size of the body that the client got."""
     limit: int = 0
     """At most so many bytes of each body are kept."""
+    arrivals: bytes = b""
+    """When the body of LM Studio's stream came: see `arrivals.py`."""
+    context_length: int = 0
+    """How many tokens the model was loaded for; 0 is not known."""
     numbers: Numbers | None = None
     error: str = ""
     purpose: str = ""
@@ -109,7 +125,8 @@ class Record:
     def forget_answer(self) -> None:
         """Remove what is known of the response: the request is sent again."""
         self.status = self.upstream_size = self.response_size = 0
-        self.upstream_headers, self.upstream = (), b""
+        self.upstream_headers, self.upstream, self.arrivals = (), b"", b""
+        self.context_length = 0
         self.numbers, self.error = None, ""
         self.answer = self.state = ""
 
@@ -165,7 +182,7 @@ def _numbers(value: object) -> Numbers | None:
     numbers = Numbers()
     for name in _NUMBERS:
         given = value.get(name)
-        if isinstance(given, type(getattr(numbers, name))):
+        if type(given) is type(getattr(numbers, name)):
             setattr(numbers, name, given)
     return numbers
 

@@ -15,13 +15,17 @@ from mitmproxy import http
 
 from .. import tolerant_json
 from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
+from ..lmstudio.sse import is_event_stream
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
+from .arrivals import Arrivals
 from .record import Kind, Numbers, Record
 
 # The usage in a response that is passed through is near its end.
 _TAIL_BYTES = 4096
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _FINISH = re.compile(rb'(?:"(?:finish|stop)_reason"\s*:\s*"|"type"\s*:\s*"response\.(?=incomplete))(\w+)"')
+# LM Studio ends lines with LF.
+_END_OF_EVENT = b"\n\n"
 # An error in a stream is in one of its last lines.
 _LAST_LINES = 6
 
@@ -68,7 +72,7 @@ class Recorder:
         self._label = label
         self.started_ns = started_ns
         """When the request came, plus the time for which the user intercepted it."""
-        self._first_ns = 0
+        self._first_over_limit = 0
         self._tail = bytearray()
         """The end of a body that is over the limit: the last `_TAIL_BYTES`, and at most as many before them."""
         self._shown = 0, 0
@@ -76,6 +80,9 @@ class Recorder:
         """Whether the exchange has ended, and its flow has all of it."""
         self.upstream_body = CappedBody(limit)
         """The body of LM Studio's response."""
+        self._arrivals = Arrivals()
+        """When that came, as far as it is kept."""
+        self._add_size, self._add_time = self._arrivals.sizes.append, self._arrivals.times.append
         self.client_body = CappedBody(limit)
         """The body of the response to the client, where it is streamed."""
 
@@ -105,17 +112,30 @@ class Recorder:
 
     def add_upstream(self, data: bytes, at: int) -> None:
         """Record bytes of the body of LM Studio's response, which came at the time `at`."""
-        self._first_ns = self._first_ns or at
-        self.upstream_body.add(data)
-        if self.upstream_body.size > self._limit:
-            self._tail += data
-            if len(self._tail) > 2 * _TAIL_BYTES:
-                del self._tail[:-_TAIL_BYTES]
+        # This runs for each token: what is usual is here, without a call.
+        body, size = self.upstream_body, len(data)
+        body.size += size
+        if body.size <= self._limit:
+            body.data += data
+            self._add_size(size)
+            self._add_time(at)
+        else:
+            self._add_over_limit(data, at)
+
+    def _add_over_limit(self, data: bytes, at: int) -> None:
+        body = self.upstream_body
+        body.size -= len(data)
+        body.add(data)
+        self._first_over_limit = self._first_over_limit or at
+        self._tail += data
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            del self._tail[:-_TAIL_BYTES]
 
     def forget_upstream(self) -> None:
         """Forget the response of LM Studio that has come: another one takes its place."""
-        self._first_ns, self._tail = 0, bytearray()
+        self._first_over_limit, self._tail = 0, bytearray()
         self.upstream_body = CappedBody(self._limit)
+        self._arrivals.clear()
 
     def forget_translation(self) -> None:
         """Forget what has been streamed to the flow alone: its response is another one."""
@@ -136,8 +156,17 @@ class Recorder:
         record.response_size = kept.size
         if record.kind == "call":
             record.upstream, record.upstream_size = self._upstream(), self.upstream_body.size
+        if self._is_stream:
+            record.arrivals = self._arrivals.packed(self.started_ns)
         record.save(flow.metadata)
         return True
+
+    @property
+    def _is_stream(self) -> bool:
+        """Whether LM Studio's response is a stream of events, whose parts come when they are made."""
+        return any(
+            name.lower() == "content-type" and is_event_stream(value) for name, value in self.record.upstream_headers
+        )
 
     def _upstream(self) -> bytes:
         return scrub_bytes(bytes(self.upstream_body.data), self._secrets)
@@ -168,6 +197,9 @@ class Recorder:
         ):
             record.error = self._error_in_body()
         record.numbers = self._numbers(ended, measured)
+        if self._is_stream:
+            record.arrivals = self._arrivals.packed(self.started_ns)
+            self._find_pause(record.numbers, ended)
         self.save(flow)
 
     @property
@@ -203,11 +235,24 @@ class Recorder:
                 prompt_tokens=metrics.prompt_eval_count,
                 answer_tokens=metrics.eval_count,
                 done_reason=measured.done_reason,
+                is_load_rough=measured.is_load_rough,
+                reading=metrics.prompt_eval_duration if measured.first_token and not measured.at_once else 0,
+                read_tokens=_read_tokens(metrics.prompt_eval_count, metrics.prompt_eval_cached_count),
             )
         numbers = Numbers(total=ended - self.started_ns)
-        if self.record.kind == "relay" and self._first_ns:
+        if self.record.kind == "relay" and self.upstream_body.size:
             self._read_tail(numbers, ended)
         return numbers
+
+    def _find_pause(self, numbers: Numbers, ended: int) -> None:
+        """Fill in the longest pause, unless it may be in what is not kept; an error may have come after it."""
+        body = self.upstream_body
+        if body.size > self._limit:
+            return
+        pause = self._arrivals.longest_pause(ended if self.record.error else 0)
+        if pause is not None:
+            numbers.pause, numbers.pause_after = pause.duration, max(pause.began_at - self.started_ns, 0)
+            numbers.pause_events = body.data.count(_END_OF_EVENT, 0, pause.size)
 
     def _error_in_body(self) -> str:
         """Return the error in a response whose status says success; an empty string if there is none."""
@@ -236,11 +281,19 @@ class Recorder:
             for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
         )
         numbers.prompt_tokens, numbers.answer_tokens = prompt, answer
+        details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        numbers.read_tokens = _read_tokens(prompt, cached if isinstance(cached, int) else None)
         finished = _FINISH.findall(tail)
         numbers.done_reason = finished[-1].decode() if finished else ""
         if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
-            numbers.first_token = self._first_ns - self.started_ns
-            numbers.generation = ended - self._first_ns
+            first = self._arrivals.first or self._first_over_limit
+            numbers.first_token = first - self.started_ns
+            numbers.generation = ended - first
+
+
+def _read_tokens(prompt: int, cached: int | None) -> int:
+    return max(prompt - cached, 0) if cached is not None else 0
 
 
 def _messages(flow: http.HTTPFlow) -> list[http.Message]:
