@@ -33,6 +33,7 @@ NAMES = (
     "inspect.conversation",
     "inspect.doctor",
     "inspect.export",
+    "inspect.numbers",
     "inspect.render",
     "inspect.render_answer",
     "inspect.render_lmstudio",

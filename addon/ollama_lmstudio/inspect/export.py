@@ -12,10 +12,9 @@ from typing import Any
 from ..record.redaction import without_secrets
 from ..translate.paths import CHAT_COMPLETIONS
 from ..unicode import well_formed
-from . import answers, jsontext, summary
+from . import answers, jsontext, numbers, summary
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedToolCall, read_request
-from .render_answer import NUMBERS
 from .render_parts import STRING_CHARACTERS
 from .response_data import FIRST_VALUES
 from .snapshot import SECRET_HEADERS, Snapshot
@@ -117,8 +116,7 @@ def _answer(snapshot: Snapshot) -> Iterator[str]:
         yield f"### answer\n\n{_fenced(text, 'json')}"
     elif answer.plain or answer.progress:
         yield f"### answer\n\n{answer.plain or answer.progress[-1].status}"
-    numbers = snapshot.record.numbers or answer.numbers
-    known = [f"{name} {text}" for name, write in NUMBERS if (text := write(numbers))]
+    known = [f"{name} {text}" for name, text in numbers.lines(snapshot.record.numbers or answer.numbers, snapshot)]
     if known:
         yield f"*{', '.join(known)}*"
     error = snapshot.error or answer.error

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from ..record.record import Numbers
 from ..units import plural
-from . import answers, jsontext, response_data
+from . import answers, jsontext, numbers, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage
 from .jsontext import EMPTY
-from .quantities import duration, speed
 from .render_parts import MESSAGE_CHARACTERS, add_message, note_if_cut, readable
 from .sheet import Sheet
 from .snapshot import Snapshot
@@ -46,8 +45,8 @@ def add_answer(sheet: Sheet, snapshot: Snapshot) -> None:
             sheet.value("body", "still on its way" if snapshot.is_in_progress else "not kept")
         else:
             _body(sheet, snapshot, answer, len(body))
-    numbers = snapshot.record.numbers or answer.numbers
-    _numbers(sheet, replace(numbers, done_reason=numbers.done_reason or answer.finish))
+    found = snapshot.record.numbers or answer.numbers
+    _numbers(sheet, replace(found, done_reason=found.done_reason or answer.finish), snapshot)
 
 
 def _status(snapshot: Snapshot) -> str:
@@ -112,20 +111,8 @@ def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:
             sheet.value(name, jsontext.compact(value))
 
 
-# Each number's name and text; the text of one that is not known is empty, and it is left out.
-NUMBERS: Sequence[tuple[str, Callable[[Numbers], str]]] = (
-    ("prompt", lambda numbers: f"{numbers.prompt_tokens:,} tokens" if numbers.prompt_tokens else ""),
-    ("answer", lambda numbers: f"{numbers.answer_tokens:,} tokens" if numbers.answer_tokens else ""),
-    ("speed", speed),
-    ("first token", lambda numbers: duration(numbers.first_token) if numbers.first_token else ""),
-    ("load", lambda numbers: duration(numbers.load) if numbers.load else ""),
-    ("total", lambda numbers: duration(numbers.total) if numbers.total else ""),
-    ("done reason", lambda numbers: numbers.done_reason),
-)
-
-
-def _numbers(sheet: Sheet, numbers: Numbers | None) -> None:
-    known = [(name, text) for name, write in NUMBERS if (text := write(numbers or Numbers()))]
+def _numbers(sheet: Sheet, found: Numbers, snapshot: Snapshot) -> None:
+    known = numbers.lines(found, snapshot)
     if known:
         sheet.heading("Numbers")
     for name, text in known:

@@ -48,8 +48,14 @@ def log_if_cut(call: Call, resolved: ResolvedModel, services: Services) -> None:
         return
     if measured.done_reason == "length":
         services.lifetimes.in_background(_log_if_full(read + written, resolved, services))
-    elif _may_be_cut(call.body, read) and (words := _words(call.body)) > read:
+    elif words := words_if_cut(call.body, read):
         _log(key, f"LM Studio has cut a prompt of {words} words at least to {read} tokens for {key}", services)
+
+
+def words_if_cut(body: bytes, read: int) -> int:
+    """Return the number of words in a call's prompt, if they are more than the tokens that were read; else 0."""
+    words = _words(body) if _may_be_cut(body, read) else 0
+    return words if words > read else 0
 
 
 def _may_be_cut(body: bytes, read: int) -> bool:
