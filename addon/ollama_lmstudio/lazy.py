@@ -35,6 +35,8 @@ NAMES = (
     "inspect.export",
     "inspect.render",
     "inspect.response_data",
+    "inspect.sheet",
+    "internals.web_page",
 )
 
 _modules: list[ModuleType] = []

@@ -214,9 +214,9 @@ def parts(text: str) -> Mapping[str, str]:
 
 def rule(title: str) -> str:
     """Return the rule that begins a section of a view."""
-    return f"━━ {title} ".ljust(72, "━")
+    return f"━━ {title} ".ljust(58, "━") + "━━"
 
 
 def said(title: str, text: str) -> str:
     """Return a text between its rules."""
-    return f"── {title} ".ljust(72, "─") + f"\n{text}\n" + "─" * 72
+    return f"── {title} ".ljust(60, "─") + f"\n{text}\n" + "─" * 60

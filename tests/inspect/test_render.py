@@ -32,7 +32,7 @@ from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
 WHOLE = """\
-━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 client: ollama-python/0.6
 model: llama3.2
 stream: true
@@ -42,15 +42,15 @@ options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
 tools:
   weather(city, unit?): Tell the weather
 system: Be terse.
-── user [image/png, 70 bytes] ──────────────────────────────────────────
+── user [image/png, 70 bytes] ──────────────────────────────
 What is this?
 Look.
-────────────────────────────────────────────────────────────────────────
+────────────────────────────────────────────────────────────
 assistant thinks: Where?
 assistant calls: weather({"city": "Rome"})
 tool weather: 18 degrees
 
-━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━
 model: llama3.2 -> llama-3.2-3b-instruct
 message 3: thinking not sent, weather has the id call_1
 message 4: answers weather -> call_1
@@ -61,11 +61,11 @@ as it came: temperature, stream
 added: stream_options {"include_usage": true}
 not sent: num_ctx 8192
 
-━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 assistant thinks: Let me see.
 assistant: It is a dot.
 
-━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 prompt: 512 tokens
 answer: 87 tokens
 speed: 43.5 tok/s

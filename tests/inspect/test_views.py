@@ -22,7 +22,7 @@ from tests.wire.conftest import free_port
 
 from ollama_lmstudio.inspect import render, views
 from ollama_lmstudio.inspect.snapshot import Snapshot
-from ollama_lmstudio.internals import interface
+from ollama_lmstudio.internals import interface, web_page
 from ollama_lmstudio.record.record import Record
 
 IS_NEW = hasattr(contentviews, "Contentview")
@@ -135,7 +135,7 @@ def test_a_foreign_flow(name: str) -> None:
     assert (
         name == "auto"
         or shown.text
-        == "━━ This is no exchange of the bridge between Ollama's API and LM Studio ━━" + '\nbody: {"a":1}'
+        == rule("This is no exchange of the bridge between Ollama's API and LM Studio") + '\nbody: {"a":1}'
     )
 
 
@@ -276,6 +276,10 @@ def test_mitmweb_shows_both(tmp_path: Path) -> None:
                 base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=20
             ) as client:
                 _wait_for(lambda: client.get("/flows").json())
+                # Its page wraps lines, and is whole: no other answer is changed.
+                page = client.get("/").raise_for_status()
+                assert f"<style>{web_page.CSS.decode()}</style></head>" in page.text
+                assert page.text.rstrip().endswith("</html>")
                 for view, side in (("Auto", views.OLLAMA), ("Ollama", views.OLLAMA), ("LM Studio", views.LM_STUDIO)):
                     for part, expected in (("request", side.request), ("response", side.response)):
                         answer = client.get(f"/flows/{flow.id}/{part}/content/{view}.json").raise_for_status().json()

@@ -30,7 +30,7 @@ SHEET_CHARACTERS = 500_000
 """The whole is no longer: mitmproxy renders all of it on the event loop."""
 
 # Rules are so long, which fits into mitmweb's column and a terminal.
-_WIDTH = 72
+_WIDTH = 60
 # A text of one line that is no longer than this is put beside its key.
 _BESIDE = 100
 # A value is cut at this length.

@@ -13,10 +13,9 @@ from typing import Any
 from mitmproxy import contentviews, http
 from mitmproxy.addonmanager import Loader
 
-from ..internals import interface
-from . import render
+from ..internals import interface, web_page
+from . import render, sheet
 from . import snapshot as snapshots
-from .sheet import Sheet, styled
 from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -91,10 +90,10 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
 
 
 def _plain(heading: str, data: bytes) -> str:
-    sheet = Sheet()
-    sheet.heading(heading)
-    sheet.text("body", data[: render.BODY_CHARACTERS].decode("utf-8", "replace"), render.BODY_CHARACTERS)
-    return str(sheet)
+    shown = sheet.Sheet()
+    shown.heading(heading)
+    shown.text("body", data[: render.BODY_CHARACTERS].decode("utf-8", "replace"), render.BODY_CHARACTERS)
+    return str(shown)
 
 
 # What mitmproxy 11 paints the parts of a sheet with: names of its console's palette, which are its page's classes too.
@@ -105,7 +104,7 @@ def _styled(shown: str) -> Iterator[list[tuple[str, str]]]:
     """Yield the lines of a sheet with styles for mitmproxy 11, which does no syntax highlighting."""
     # mitmweb shows an empty line with no height, and copies none; the console shows two for a line break.
     empty = "\n" if interface.is_web() else ""
-    for kind, line in styled(shown):
+    for kind, line in sheet.styled(shown):
         if kind == "key":
             key, _, rest = line.partition(":")
             yield [("Token_Name_Tag", f"{key}:"), ("text", rest)]
@@ -165,8 +164,12 @@ class Views:
         make = OldView if _New is object else NewView
         for side in SIDES:
             contentviews.add(make(side))
+        if interface.is_web():
+            web_page.wrap_lines()
 
     def done(self) -> None:
         """Remove the views."""
         for side in SIDES:
             interface.remove_view(side.name)
+        if interface.is_web():
+            web_page.keep_lines()
