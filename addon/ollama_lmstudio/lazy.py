@@ -39,6 +39,8 @@ NAMES = (
     "inspect.render_lmstudio",
     "inspect.render_parts",
     "inspect.response_data",
+    "inspect.sheet",
+    "internals.web_page",
 )
 
 _modules: list[ModuleType] = []

@@ -185,15 +185,15 @@ def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_
     ndjson(ask(url))
     terminal.see("/v1/chat/completions", "200")
     terminal.press("G\r")
-    terminal.see("[m:auto]", "# POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "done reason: stop")
+    terminal.see("[m:auto]", "━━ POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "done reason: stop")
     terminal.press("\t")
-    terminal.wait(lambda: "# POST" not in terminal.text, "the other tab")
-    terminal.see("application/x-ndjson", "# Answer: 200 OK", "You said: hi")
+    terminal.wait(lambda: "━━ POST" not in terminal.text, "the other tab")
+    terminal.see("application/x-ndjson", "━━ Answer: 200 OK", "You said: hi")
     terminal.press("m")
     terminal.pick("lm studio")
-    terminal.see("[m:lm studio]", "# LM Studio's answer: 200", "data: {")
+    terminal.see("[m:lm studio]", "━━ LM Studio's answer: 200", "data: {")
     run(terminal, "console.flowview.mode.set ollama")
-    terminal.see("[m:ollama]", "# Answer: 200 OK")
+    terminal.see("[m:ollama]", "━━ Answer: 200 OK")
     run(terminal, f"ollama.export @focus {tmp_path / 'chat.md'}")
     terminal.see("1 of 1 exchanges are in")
     terminal.press("q")
@@ -210,12 +210,12 @@ def test_an_answer_shows_up_while_it_comes(started: tuple[Terminal, str], lmstud
         answer = background.submit(ask, url)
         terminal.see("/v1/chat/completions", "200")
         terminal.press("G\r")
-        terminal.see("# POST /api/chat")
+        terminal.see("━━ POST /api/chat")
         terminal.press("\t")
-        terminal.see("# Answer so far: 200 OK", "assistant: slow")
+        terminal.see("━━ Answer so far: 200 OK", "assistant: slow")
         assert not answer.done()
         # No key is pressed any more.
-        terminal.see("# Answer: 200 OK", "assistant: slow but sure")
+        terminal.see("━━ Answer: 200 OK", "assistant: slow but sure")
         assert content_of(ndjson(answer.result())) == "slow but sure"
 
 
@@ -225,14 +225,14 @@ def test_a_request_is_stopped_edited_and_let_go(started: tuple[Terminal, str], i
     with ThreadPoolExecutor(1) as background:
         answer = ask_and_stop(terminal, url, intercept, background)
         terminal.press("G\r")
-        terminal.see("Request intercepted", f"# {ANSWER_TO_COME}", "user: hi")
+        terminal.see("Request intercepted", f"━━ {ANSWER_TO_COME}", "user: hi")
         terminal.press("e")
         terminal.pick("request-body")
         terminal.see("text of 2 -> 6 characters" if "completions" in intercept else "user: edited")
         terminal.press("a")
         assert content_of(ndjson(answer.result())) == "You said: edited"
     terminal.press("\t")
-    terminal.see("# Answer: 200 OK", "You said: edited")
+    terminal.see("━━ Answer: 200 OK", "You said: edited")
 
 
 @pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])

@@ -151,7 +151,7 @@ def test_an_exchange_is_understood_without_another_click(person: Process, chat: 
     shown = person("shown", "done reason")
     assert shown["view"] == "Ollama"
     for text in (
-        "# POST /api/chat",
+        "━━ POST /api/chat",
         f"system: {SYSTEM['content']}",
         f"user: {QUESTION['content']}",
         f"model: qwen3:8b -> {THINKING}",
@@ -171,7 +171,7 @@ def test_the_answer_has_a_tab_of_its_own(person: Process, chat: str) -> None:
     person("tab", "Response")
     shown = person("shown", ANSWER[:60])
     assert shown["view"] == "Ollama"
-    assert "# POST" not in shown["text"]
+    assert "━━ POST" not in shown["text"]
 
 
 def test_an_answer_shows_up_while_somebody_looks(
@@ -182,9 +182,9 @@ def test_an_answer_shows_up_while_somebody_looks(
     answer = background.submit(ask, proxy, "wait")
     web.flow(lambda flow: flow["comment"] == f"chat {CHAT}" and flow.get("response"))
     person("choose", f"chat {CHAT}")
-    assert "slow but sure" not in person("shown", f"# {ANSWER_TO_COME}")["text"]
+    assert "slow but sure" not in person("shown", f"━━ {ANSWER_TO_COME}")["text"]
     person("tab", "Response")
-    shown = person("shown", "# Answer so far: 200")["text"]
+    shown = person("shown", "━━ Answer so far: 200")["text"]
     assert "assistant: slow" in shown
     assert "but sure" not in shown
     # Nothing is clicked any more.
@@ -195,10 +195,10 @@ def test_an_answer_shows_up_while_somebody_looks(
 def test_the_raw_side(person: Process, chat: str) -> None:
     person("choose", chat)
     person("view", "LM Studio")
-    assert '"include_usage": true' in person("shown", "# POST /v1/chat/completions")["text"]
+    assert '"include_usage": true' in person("shown", "━━ POST /v1/chat/completions")["text"]
     person("tab", "Response")
     person("view", "LM Studio")
-    text = person("shown", "# LM Studio's answer: 200")["text"]
+    text = person("shown", "━━ LM Studio's answer: 200")["text"]
     assert '"delta":{"role":"assistant","reasoning_content":"The"}' in text
 
 
@@ -244,7 +244,7 @@ def test_a_request_is_stopped_edited_and_let_go(
     person("choose", f"chat {CHAT}")
     text = person("shown", ANSWER_TO_COME)["text"]
     assert "user: hi" in text
-    assert ("# Sent to LM Studio" in text) == (body is CALL)
+    assert ("━━ Sent to LM Studio" in text) == (body is CALL)
     edited = {**body, "messages": [{"role": "user", "content": "edited"}]}
     assert json.loads(person("edit", json.dumps(edited))) == body
     person("shown", "text of 2 -> 6 characters" if body is CALL else "user: edited")
@@ -316,4 +316,4 @@ def test_no_secret_is_on_the_page(person: Process, started: tuple[Proxy, Web], c
         person("tab", name)
         for view in ("Ollama", "LM Studio"):
             person("view", view)
-            assert TOKEN not in person("shown", "#")["text"]
+            assert TOKEN not in person("shown", "━━")["text"]

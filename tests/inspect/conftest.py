@@ -204,9 +204,19 @@ def parts(text: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     heading = ""
     for text_line in text.split("\n"):
-        if text_line.startswith("# "):
-            heading = text_line[2:]
+        if text_line.startswith("━━ "):
+            heading = text_line.strip("━ ")
             found[heading] = ""
         elif text_line or heading:
             found[heading] = found.get(heading, "") + text_line + "\n"
     return {name: lines.strip("\n") for name, lines in found.items()}
+
+
+def rule(title: str) -> str:
+    """Return the rule that begins a section of a view."""
+    return f"━━ {title} ".ljust(58, "━") + "━━"
+
+
+def said(title: str, text: str) -> str:
+    """Return a text between its rules."""
+    return f"── {title} ".ljust(60, "─") + f"\n{text}\n" + "─" * 60

@@ -126,7 +126,7 @@ def test_a_conversation_that_was_cut() -> None:
 
 def test_views_and_exports_have_them() -> None:
     shown = snapshot(record(numbers=WHOLE, context_length=4096))
-    assert "\n# Numbers\ncontext: 3,249 of 4,096 tokens\n" in render_answer.ollama_response(shown)
+    assert "━\ncontext: 3,249 of 4,096 tokens\n" in render_answer.ollama_response(shown)
     assert "*context 3,249 of 4,096 tokens, prompt 3,162 tokens" in export.markdown(shown)
 
 

@@ -21,6 +21,8 @@ from tests.inspect.conftest import (
     ndjson,
     parts,
     record,
+    rule,
+    said,
     snapshot,
     sse,
 )
@@ -30,26 +32,25 @@ from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
 WHOLE = """\
-# POST /api/chat
+━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 client: ollama-python/0.6
 model: llama3.2
 stream: true
 think: true
 keep_alive: "5m"
 options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
-tools: |
+tools:
   weather(city, unit?): Tell the weather
 system: Be terse.
-user: |
-  What is this?
-  Look.
-  [image/png, 70 bytes]
+── user [image/png, 70 bytes] ──────────────────────────────
+What is this?
+Look.
+────────────────────────────────────────────────────────────
 assistant thinks: Where?
-assistant calls: |
-  weather({"city": "Rome"})
+assistant calls: weather({"city": "Rome"})
 tool weather: 18 degrees
 
-# Sent to LM Studio: POST /v1/chat/completions
+━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━
 model: llama3.2 -> llama-3.2-3b-instruct
 message 3: thinking not sent, weather has the id call_1
 message 4: answers weather -> call_1
@@ -60,11 +61,11 @@ as it came: temperature, stream
 added: stream_options {"include_usage": true}
 not sent: num_ctx 8192
 
-# Answer: 200 OK
+━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 assistant thinks: Let me see.
 assistant: It is a dot.
 
-# Numbers
+━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 prompt: 512 tokens
 answer: 87 tokens
 speed: 43.5 tok/s
@@ -78,7 +79,7 @@ def test_a_request_shows_the_whole_exchange() -> None:
 
 
 def test_a_response_shows_what_came_back() -> None:
-    assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("# Answer") :]
+    assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("━━ Answer") :]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_an_exchange_in_progress(changed: dict[str, Any], expected: dict[str, st
 
 
 @pytest.mark.parametrize(
-    ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is")]
+    ("response", "text"), [(None, "body: still on its way"), (ndjson(line("It is ")), "assistant: It is ")]
 )
 def test_an_answer_that_is_coming(response: bytes | None, text: str) -> None:
     asked = snapshot(record(numbers=None, response_size=0), response=response, is_streaming=True)
@@ -124,11 +125,10 @@ def test_a_broken_answer_shows_what_is_there() -> None:
     shown = parts(render_answer.ollama_response(snapshot(kept, response=body)))
     assert shown == {
         "Error": "error: LM Studio closed the connection before its answer was finished",
-        "Answer up to the error: 200 OK": "assistant: It is",
+        "Answer up to the error: 200 OK": "assistant: It is ",
     }
-    assert list(shown) == ["Error", "Answer up to the error: 200 OK"]
     shown = parts(render_answer.ollama_response(snapshot(replace(kept, error=""), response=ndjson(line("It is ")))))
-    assert shown == {"Answer: 200 OK": "assistant: It is\nproblem: the end of the answer is missing"}
+    assert shown == {"Answer: 200 OK": "assistant: It is \nproblem: the end of the answer is missing"}
 
 
 @pytest.mark.parametrize(("reason", "text"), [("stop", "assistant: (nothing)"), ("load", None), ("unload", None)])
@@ -145,7 +145,7 @@ def test_bodies_that_are_not_kept_whole_say_so() -> None:
     shown = parts(render.ollama_request(snapshot(kept, response=LINES[:150])))
     assert f"kept: {len(kept.request)} bytes of " in shown["POST /api/chat"]
     assert "problem: the body is broken: Unterminated string" in shown["POST /api/chat"]
-    assert "  [image/png, 30 bytes]" in shown["POST /api/chat"]
+    assert "── user [image/png, 30 bytes] ──" in shown["POST /api/chat"]
     sent = shown["Sent to LM Studio: POST /v1/chat/completions"]
     assert sent == "changed: cannot be told, since not all of the body is kept"
     assert "kept: 150 bytes of 5.0 MB" in shown["Answer: 200 OK"]
@@ -154,7 +154,7 @@ def test_bodies_that_are_not_kept_whole_say_so() -> None:
 
 def test_a_short_body_that_is_broken_is_shown_beside_what_could_be_read_of_it() -> None:
     shown = parts(render.ollama_request(snapshot(record(b'{"model": "m", "messages": [{"role": '))))["POST /api/chat"]
-    assert 'body: |\n  {"model": "m", "messages": [{"role":\nmodel: m\n' in shown
+    assert 'body: {"model": "m", "messages": [{"role": \nmodel: m\n' in shown
 
 
 @pytest.mark.parametrize("body", [b"oops", b"[1, 2", b'"' + PNG.encode()])
@@ -185,12 +185,12 @@ def test_what_was_dropped_on_the_way_and_cannot_be_seen_is_named() -> None:
 def test_long_conversations() -> None:
     messages = [{"role": "user", "content": f"number {number} " + "x " * 15_000} for number in range(500)]
     shown = render.ollama_request(snapshot(record({"messages": messages}), call={"messages": messages}))
-    assert "# 300 messages are left out" in shown
+    assert "━━ 300 messages are left out" in shown
     assert "number 19 x" in shown
     assert "number 20 x" not in shown
     assert "number 499 x" in shown
-    assert "[... 29,011 characters left out ...]" in shown
-    assert "# Numbers" in shown
+    assert "── 29,011 characters are left out here ──" in shown
+    assert "━━ Numbers" in shown
     assert len(shown) < 500_000
 
 
@@ -198,7 +198,7 @@ def test_many_texts() -> None:
     body = {"model": "m", "input": ["a text"] * 999}
     shown = render.ollama_request(snapshot(record(body, path="/api/embed"), call=body, path="/v1/embeddings"))
     assert shown.count("a text") == 200
-    assert "# 799 texts are left out" in shown
+    assert "━━ 799 texts are left out" in shown
 
 
 EMBEDDED = {"model": "nomic", "embeddings": [[0.6, -0.8, *[0.0] * 766]] * 30}
@@ -223,40 +223,40 @@ V1_MODEL = {
 ANSWERS: dict[str, tuple[Snapshot, str]] = {
     "embeddings": (
         answered("/api/embed", EMBEDDED),
-        "model: nomic\nembeddings: |\n"
+        "model: nomic\nembeddings:\n"
         + "  768 dimensions, norm 1.0000: 0.6, -0.8, 0, 0, 0, ...\n" * 20
         + "  and 10 more",
     ),
     "one embedding": (
         answered("/api/embeddings", {"embedding": [3, 4.0]}),
-        "embeddings: |\n  2 dimensions, norm 5.0000: 3, 4",
+        "embeddings:\n  2 dimensions, norm 5.0000: 3, 4",
     ),
     "embeddings of LM Studio's": (
         answered(
             "/v1/embeddings",
             {"data": [{"embedding": [1.0]}, {"embedding": "AAAA"}, {"embedding": "AAAAPwAAAL8="}, {"embedding": "%"}]},
         ),
-        'embeddings: |\n  1 dimensions, norm 1.0000: 1\n  "AAAA"\n  2 dimensions, norm 0.7071: 0.5, -0.5\n  "%"',
+        'embeddings:\n  1 dimensions, norm 1.0000: 1\n  "AAAA"\n  2 dimensions, norm 0.7071: 0.5, -0.5\n  "%"',
     ),
-    "no embeddings": (answered("/api/embed", {"embeddings": []}), "embeddings: |\n  none"),
+    "no embeddings": (answered("/api/embed", {"embeddings": []}), "embeddings:\n  none"),
     "a list of models": (
         answered("/api/tags", {"models": [TAG, {**TAG, "name": "b", "size": 0, "capabilities": None}]}),
-        "2 models: |\n"
+        "2 models:\n"
         "  name             size    parameters  quantization  context  can\n"
         "  qwen3-4b:latest  2.5 GB  4B          Q4_K_M        40960    completion tools\n"
         "  b                        4B          Q4_K_M        40960",
     ),
     "a list of LM Studio's": (
         answered("/api/v1/models", {"models": [V1_MODEL]}),
-        "1 model: |\n"
+        "1 model:\n"
         "  name           type  size    parameters  quantization  context  loaded         can\n"
         "  qwen/qwen3-4b  llm   2.5 GB  4B          Q4_K_M        40960    qwen/qwen3-4b  trained_for_tool_use",
     ),
     "a list of names": (
         answered("/v1/models", {"data": [{"id": "a"}], "object": "list"}),
-        "1 model: |\n  name\n  a",
+        "1 model:\n  name\n  a",
     ),
-    "an empty list": (answered("/api/ps", {"models": []}), "0 models: |\n  none"),
+    "an empty list": (answered("/api/ps", {"models": []}), "0 models:\n  none"),
     "a description": (
         answered(
             "/api/show",
@@ -269,9 +269,9 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
             },
             method="POST",
         ),
-        "modelfile: |\n  FROM a\n  SYSTEM b\n"
-        'details: |\n  format: "gguf"\n'
-        'model_info: |\n  general.architecture: "qwen3"\n  qwen3.context_length: 40960\n'
+        said("modelfile", "FROM a\nSYSTEM b") + "\n"
+        'details:\n  format: "gguf"\n'
+        'model_info:\n  general.architecture: "qwen3"\n  qwen3.context_length: 40960\n'
         'capabilities: ["tools"]',
     ),
     "a download": (
@@ -282,7 +282,7 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
                 *({"status": "pulling ab", "total": 2 * 10**9, "completed": n * 10**8} for n in range(10)),
             ),
         ),
-        "progress: |\n  pulling manifest\n  pulling ab: 45%, 900.0 MB of 2.0 GB (10 lines)",
+        "progress:\n  pulling manifest\n  pulling ab: 45%, 900.0 MB of 2.0 GB (10 lines)",
     ),
     "a version": (answered("/api/version", {"version": "0.33.0"}), '{\n  "version": "0.33.0"\n}'),
     "a text": (answered("/", b"Ollama is running"), "text: Ollama is running"),
@@ -293,7 +293,7 @@ ANSWERS: dict[str, tuple[Snapshot, str]] = {
 @pytest.mark.parametrize(("case", "expected"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_of_the_bridge_itself(case: Snapshot, expected: str) -> None:
     assert parts(render_answer.ollama_response(case))["Answer: 200"] == expected
-    assert "# Answered by the bridge itself" in render.ollama_request(case)
+    assert "━━ Answered by the bridge itself" in render.ollama_request(case)
 
 
 def test_an_error() -> None:
@@ -339,7 +339,7 @@ def test_numbers_are_read_from_the_answer_where_none_were_measured() -> None:
 
 def test_the_call() -> None:
     shown = render_lmstudio.lmstudio_request(snapshot())
-    assert shown.startswith('# POST /v1/chat/completions\n{\n  "model": "llama-3.2-3b-instruct",\n')
+    assert shown.startswith(rule("POST /v1/chat/completions") + '\n{\n  "model": "llama-3.2-3b-instruct",\n')
     assert '"url": "[image/png, 70 bytes]"' in shown
     body = json.loads(shown.partition("\n")[2])
     assert body["messages"][3] == {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}
@@ -349,8 +349,10 @@ def test_the_events_as_they_came() -> None:
     shown = render_lmstudio.lmstudio_response(snapshot())
     events = EVENTS.decode().replace("\n\n", "\n").strip()
     assert shown == (
-        f"# LM Studio's answer: 200\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
-        f"# Body: {len(EVENTS)} bytes, 4 events\n{events}"
+        rule("LM Studio's answer: 200")
+        + "\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
+        + rule(f"Body: {len(EVENTS)} bytes, 4 events")
+        + f"\n{events}"
     )
 
 
@@ -370,7 +372,7 @@ def test_many_events() -> None:
     body = sse(*(chunk(content=f"<{number}>") for number in range(5000)))
     shown = render_lmstudio.lmstudio_response(snapshot(record(upstream=body, upstream_size=len(body))))
     assert "5,001 events" in shown
-    assert "# 3,501 events are left out" in shown
+    assert "━━ 3,501 events are left out" in shown
     assert "<1199>" in shown
     assert "<1200>" not in shown
     assert "<4999>" in shown
@@ -386,14 +388,14 @@ def test_one_object() -> None:
 
 
 def test_lm_studio_has_not_answered() -> None:
-    assert render_lmstudio.lmstudio_response(snapshot(record(status=0))) == "# No answer of LM Studio yet"
+    assert render_lmstudio.lmstudio_response(snapshot(record(status=0))) == rule("No answer of LM Studio yet")
     shown = render_lmstudio.lmstudio_response(snapshot(record(status=0, error="LM Studio is not reachable")))
     assert parts(shown) == {"No answer of LM Studio": "", "Error": "error: LM Studio is not reachable"}
 
 
 def test_lm_studio_was_not_asked() -> None:
     version = answered("/api/version", {"version": "0.33.0"})
-    assert render_lmstudio.lmstudio_request(version).startswith("# Nothing was sent to LM Studio\n")
+    assert render_lmstudio.lmstudio_request(version).startswith(rule("Nothing was sent to LM Studio") + "\n")
     assert "0.33.0" in render_lmstudio.lmstudio_response(version)
 
 
@@ -408,13 +410,13 @@ def internal_call(**changed: Any) -> Snapshot:
 
 def test_an_internal_call() -> None:
     assert render_lmstudio.lmstudio_request(internal_call()) == (
-        "# The bridge's own call: model list for name resolution\n\n# GET /api/v1/models"
+        rule("The bridge's own call: model list for name resolution") + "\n\n" + rule("GET /api/v1/models")
     )
     shown = render_lmstudio.lmstudio_response(internal_call())
-    assert shown.startswith("# LM Studio's answer: 200\nContent-Type: application/json\n\n# Body: ")
+    assert shown.startswith(rule("LM Studio's answer: 200") + "\nContent-Type: application/json\n\n━━ Body: ")
     assert '"key": "qwen/qwen3-4b"' in shown
-    assert "1 model: |" in render.ollama_request(internal_call())
-    assert "1 model: |" in render_answer.ollama_response(internal_call())
+    assert "1 model:\n" in render.ollama_request(internal_call())
+    assert "1 model:\n" in render_answer.ollama_response(internal_call())
 
 
 def test_a_request_that_was_sent_on() -> None:

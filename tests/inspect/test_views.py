@@ -16,12 +16,13 @@ import httpx
 import pytest
 from mitmproxy import contentviews, http, io
 from mitmproxy.test import taddons, tflow
-from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, flow_of, record, snapshot
+from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, flow_of, record, rule, said, snapshot
 from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio.inspect import render, render_answer, render_lmstudio, views
 from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.internals import interface, web_page
 from ollama_lmstudio.record.record import Record
 
 IS_NEW = hasattr(contentviews, "Contentview")
@@ -59,9 +60,9 @@ def show(flow: http.HTTPFlow, message: Any, name: str = "auto") -> Shown:
 
 
 def _joined(lines: Any) -> str:
-    """Return the text of mitmproxy 11's lines, where a space stands for an empty one."""
+    """Return the text of mitmproxy 11's lines, where a line break stands for an empty one in mitmweb."""
     texts = ("".join(text for _, text in line) for line in lines)
-    return "\n".join("" if text == " " else text for text in texts)
+    return "\n".join("" if text == "\n" else text for text in texts)
 
 
 def names() -> list[str]:
@@ -107,7 +108,7 @@ def test_a_request_without_an_answer_is_shown_too() -> None:
     flow = flow_of(snapshot(record(numbers=None), status=0, response=None))
     shown = show(flow, flow.request)
     assert shown.view == OLLAMA
-    assert f"# {render.ANSWER_TO_COME}" in shown.text
+    assert f"━━ {render.ANSWER_TO_COME} " in shown.text
 
 
 @pytest.mark.parametrize("case", [row[0] for row in CHOSEN.values()], ids=CHOSEN)
@@ -133,7 +134,8 @@ def test_a_foreign_flow(name: str) -> None:
     assert shown.view == ("JSON" if name == "auto" else name)
     assert (
         name == "auto"
-        or shown.text == '# This is no exchange of the bridge between Ollama\'s API and LM Studio\n{"a":1}'
+        or shown.text
+        == rule("This is no exchange of the bridge between Ollama's API and LM Studio") + '\nbody: {"a":1}'
     )
 
 
@@ -167,7 +169,7 @@ def test_a_view_that_fails_shows_the_body() -> None:
     side = replace(views.OLLAMA, response=broken)
     flow = flow_of(snapshot())
     assert views.text(side, LINES, flow, flow.response) == (
-        f"# The view Ollama failed (RuntimeError), this is the body as it is\n{LINES.decode()}"
+        rule("The view Ollama failed (RuntimeError), this is the body as it is") + "\n" + said("body", LINES.decode())
     )
 
 
@@ -209,14 +211,36 @@ def test_installed_again_and_removed() -> None:
     assert show(flow, flow.response).view != OLLAMA
 
 
-def test_headings_and_keys_have_styles_on_mitmproxy_11() -> None:
-    assert list(map(views._styled, ["# Answer", "model: m", "  a: b", '{"a": 1', "data: {}"])) == [
-        [("header", "# Answer")],
-        [("Token_Name_Tag", "model:"), ("text", " m")],
-        [("text", "  a: b")],
-        [("text", '{"a": 1')],
-        [("Token_Name_Tag", "data:"), ("text", " {}")],
+def test_rules_and_keys_have_styles_on_mitmproxy_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [
+        rule("Answer"),
+        "model: m",
+        "  a: b",
+        '{"a": 1',
+        "data: {}",
+        "",
+        *said("user", "a: b\n\n# c").split("\n"),
+        "b: c",
     ]
+    styles = list(views._styled("\n".join(shown)))
+    assert "\n".join("".join(text for _, text in line) for line in styles) == "\n".join(shown)
+    assert [[style for style, _ in line] for line in styles] == [
+        ["header"],
+        ["Token_Name_Tag", "text"],
+        ["text"],
+        ["text"],
+        ["Token_Name_Tag", "text"],
+        ["text"],
+        ["Token_Keyword_Constant"],
+        ["text"],
+        ["text"],
+        ["text"],
+        ["Token_Keyword_Constant"],
+        ["Token_Name_Tag", "text"],
+    ]
+    # In mitmweb an empty line has a height, and is copied, only if it has a line break.
+    monkeypatch.setattr(interface, "is_web", lambda: True)
+    assert list(views._styled("━━ a ━━\n\n"))[1:] == [[("text", "\n")], [("text", "\n")]]
 
 
 SCRIPT = """
@@ -252,6 +276,10 @@ def test_mitmweb_shows_both(tmp_path: Path) -> None:
                 base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=20
             ) as client:
                 _wait_for(lambda: client.get("/flows").json())
+                # Its page wraps lines, and is whole: no other answer is changed.
+                page = client.get("/").raise_for_status()
+                assert f"<style>{web_page.CSS.decode()}</style></head>" in page.text
+                assert page.text.rstrip().endswith("</html>")
                 for view, side in (("Auto", views.OLLAMA), ("Ollama", views.OLLAMA), ("LM Studio", views.LM_STUDIO)):
                     for part, expected in (("request", side.request), ("response", side.response)):
                         answer = client.get(f"/flows/{flow.id}/{part}/content/{view}.json").raise_for_status().json()

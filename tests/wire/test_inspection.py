@@ -303,5 +303,5 @@ def test_mitmdump_shows_both_sides_in_the_terminal(lmstudio: Sim, start_proxy: S
     with proxy.client() as client:
         ndjson(client.post("/api/chat", json={"model": "Llama3.2:3b", "messages": HI}))
     proxy.wait_for_log("done reason: stop\n(?s:.*)done reason: stop")
-    for text in ("# POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "first token: "):
+    for text in ("━━ POST /api/chat", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "first token: "):
         assert text in proxy.log

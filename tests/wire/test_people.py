@@ -13,6 +13,7 @@ import httpx
 import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
+from tests.inspect.conftest import rule
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
 from tests.wire.web import Flow, Web
@@ -360,7 +361,7 @@ def test_an_answer_is_shown_while_it_comes(
     )
     assert not answer.done()
     shown = web.view(coming, "response", "Ollama")
-    assert "# Answer so far: 200 OK\nassistant: slow" in shown
+    assert f"{rule('Answer so far: 200 OK')}\nassistant: slow" in shown
     assert "but sure" not in shown
     raw = web.view(coming, "response", "LM Studio")
     assert '"content":"slow"' in raw
@@ -368,7 +369,7 @@ def test_an_answer_is_shown_while_it_comes(
     body = answer.result().text
     done = web.flow(lambda flow: flow["id"] == coming["id"] and flow["response"]["timestamp_end"])
     assert web.content(done, "response") == body
-    assert "# Answer: 200 OK\nassistant: slow but sure" in web.view(done, "response", "Ollama")
+    assert f"{rule('Answer: 200 OK')}\nassistant: slow but sure" in web.view(done, "response", "Ollama")
 
 
 def is_done(path: str) -> Any:
@@ -409,7 +410,7 @@ def test_a_replay_does_not_show_what_came_before(started: tuple[Proxy, Web], lms
     web.replay(flow)
     again = web.flow(lambda flow: flow["is_replay"] and (flow.get("response") or {}).get("contentLength"))
     assert again["comment"] == f"chat {CHAT}: replay"
-    assert "# Answer so far: 200 OK\nassistant: slow" in web.view(again, "response", "Ollama")
+    assert f"{rule('Answer so far: 200 OK')}\nassistant: slow" in web.view(again, "response", "Ollama")
     broken = web.flow(lambda flow: flow["is_replay"] and "closed the connection" in flow["comment"])
     assert broken["marked"] == "✂"
     assert json.loads(web.content(broken, "response").splitlines()[-1])["error"].startswith("LM Studio closed")

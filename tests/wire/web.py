@@ -85,4 +85,5 @@ class Web:
 
 
 def _joined(lines: list[list[tuple[str, str]]]) -> str:
-    return "\n".join("".join(text for _, text in line) for line in lines)
+    # On mitmproxy 11 a line break stands for an empty line.
+    return "\n".join("".join(text for _, text in line).removesuffix("\n") for line in lines)

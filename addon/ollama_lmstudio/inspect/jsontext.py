@@ -26,12 +26,13 @@ _CLOSERS = {"{": "}", "[": "]"}
 # The length of an escape such as `\ud83d`, after its backslash.
 _UNICODE_ESCAPE = len("ud83d")
 
-# Data URLs; base64 that begins as a PNG, JPEG, GIF or WebP does; and any base64 that is too long to be a word.
-_BASE64 = re.compile(
+# Data URLs, and base64 that begins as a PNG, JPEG, GIF or WebP does; and any base64 that is too long to be a word.
+_FILES = (
     r"data:(?P<type>[\w.+-]{1,60}/[\w.+-]{1,60})?[^,\s\"']{0,100};base64,(?P<url>(?:[A-Za-z0-9+/=_-]|\\/)*)"
     r"|(?<![A-Za-z0-9+/])(?P<known>(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)(?:[A-Za-z0-9+/=]|\\[/rn]|\r?\n){20,})"
-    r"|(?<![A-Za-z0-9+/])(?P<other>(?:[A-Za-z0-9+/]|\\/){512,}={0,2})"
 )
+_IN_TEXT = re.compile(_FILES + "|(?P<other>(?!))")
+_BASE64 = re.compile(_FILES + r"|(?<![A-Za-z0-9+/])(?P<other>(?:[A-Za-z0-9+/]|\\/){512,}={0,2})")
 _TYPES = {"iVBO": "image/png", "/9j/": "image/jpeg", "R0lG": "image/gif", "UklG": "image/webp"}
 
 # The values of a field that is given and empty.
@@ -143,6 +144,11 @@ def without_base64(text: str) -> str:
     return _BASE64.sub(_noted, text)
 
 
+def without_files(text: str) -> str:
+    """Return a text that somebody said with a placeholder for each image: other long words may be what it is about."""
+    return _IN_TEXT.sub(_noted, text)
+
+
 def _noted(match: re.Match[str]) -> str:
     data = match["url"] if match["url"] is not None else match["known"] or match["other"]
     media_type = match["type"] or _TYPES.get(data[:4], "base64")
@@ -154,13 +160,18 @@ def decoded_size(data: str) -> int:
     return len(data.rstrip("=")) * 3 // 4
 
 
+def cut_out(text: str, limit: int) -> tuple[str, int, str]:
+    """Return the beginning of a text, how many characters are left out if it is longer than `limit`, and its end."""
+    if len(text) <= limit:
+        return text, 0, ""
+    end = limit // 4
+    return text[: limit - end], len(text) - limit, text[len(text) - end :]
+
+
 def cut(text: str, limit: int) -> str:
     """Return the beginning and the end of a text that is longer than `limit`, with how much is left out."""
-    if len(text) <= limit:
-        return text
-    end = limit // 4
-    begin = limit - end
-    return f"{text[:begin]}\n[... {len(text) - limit:,} characters left out ...]\n{text[len(text) - end :]}"
+    begin, left_out, end = cut_out(text, limit)
+    return f"{begin}\n[... {left_out:,} characters left out ...]\n{end}" if left_out else text
 
 
 def shortened(text: str, characters: int, numbers: int) -> str:

@@ -13,6 +13,8 @@ from .snapshot import Snapshot
 MESSAGE_CHARACTERS = 1000
 # Of roles with the ids of tool calls, which clients choose.
 ROLE_CHARACTERS = 60
+# Of the images of one message, so many are described.
+MAX_ATTACHMENTS = 4
 # The rest of a body, and of each string in it, is left out.
 BODY_CHARACTERS = 200_000
 STRING_CHARACTERS = 4000
@@ -23,10 +25,11 @@ def add_message(sheet: Sheet, message: ParsedMessage, limit: int = TEXT_CHARACTE
     who = jsontext.one_line(f"{message.role} {message.answers}", ROLE_CHARACTERS)
     if message.thinking:
         sheet.text(f"{who} thinks", message.thinking, limit)
-    text = jsontext.cut(jsontext.without_base64(message.text), limit)
-    notes = "\n".join(map(str, message.attachments))
-    if text or notes or not (message.tool_calls or message.thinking):
-        sheet.text(who, "\n".join(part for part in (text, notes) if part), 2 * limit)
+    if message.text or message.attachments or not (message.tool_calls or message.thinking):
+        # Beside the role, where no text can be taken for it.
+        shown = (who, *map(str, message.attachments[:MAX_ATTACHMENTS]))
+        more = len(message.attachments) - MAX_ATTACHMENTS
+        sheet.text(" ".join(shown) + (f" and {more} more" if more > 0 else ""), message.text, limit)
     for call in message.tool_calls:
         sheet.text(f"{who} calls", f"{call}{f'  {call.id}' if call.id else ''}", limit)
 

@@ -13,9 +13,8 @@ from typing import Any
 from mitmproxy import contentviews, http
 from mitmproxy.addonmanager import Loader
 
-from ..internals import interface
-from ..unicode import well_formed
-from . import jsontext, render, render_answer, render_lmstudio, render_parts
+from ..internals import interface, web_page
+from . import render, render_answer, render_lmstudio, render_parts, sheet
 from . import snapshot as snapshots
 from .snapshot import Snapshot
 
@@ -27,7 +26,7 @@ CHOSEN = 2.0
 POSSIBLE = 0.0
 IMPOSSIBLE = -1.0
 
-FOREIGN = "# This is no exchange of the bridge between Ollama's API and LM Studio"
+FOREIGN = "This is no exchange of the bridge between Ollama's API and LM Studio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +82,34 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
     try:
         snapshot = snapshots.of(flow) if isinstance(flow, http.HTTPFlow) else None
         if snapshot is None or not isinstance(flow, http.HTTPFlow):
-            return f"{FOREIGN}\n{_plain(data)}"
+            return _plain(FOREIGN, data)
         return (side.request if message is flow.request else side.response)(snapshot)
     except Exception as e:
         logger.debug("the view %s failed", side.name, exc_info=True)
-        return f"# The view {side.name} failed ({type(e).__name__}), this is the body as it is\n{_plain(data)}"
+        return _plain(f"The view {side.name} failed ({type(e).__name__}), this is the body as it is", data)
 
 
-def _plain(data: bytes) -> str:
-    shown = jsontext.without_base64(data[: render_parts.BODY_CHARACTERS].decode("utf-8", "replace"))
-    return well_formed(shown)
+def _plain(heading: str, data: bytes) -> str:
+    shown = sheet.Sheet()
+    shown.heading(heading)
+    shown.text("body", data[: render_parts.BODY_CHARACTERS].decode("utf-8", "replace"), render_parts.BODY_CHARACTERS)
+    return str(shown)
 
 
-def _styled(line: str) -> list[tuple[str, str]]:
-    """Return a line with styles for mitmproxy 11, which does no syntax highlighting: of headings, and of keys."""
-    if line.startswith("#"):
-        return [("header", line)]
-    key, colon, rest = line.partition(": ")
-    if colon and not line.startswith((" ", "{", "[")):
-        return [("Token_Name_Tag", f"{key}:"), ("text", f" {rest}")]
-    # mitmweb shows an empty line with no height.
-    return [("text", line or " ")]
+# What mitmproxy 11 paints the parts of a sheet with: names of its console's palette, which are its page's classes too.
+_STYLES = {"section": "header", "text": "Token_Keyword_Constant", "said": "text", "plain": "text"}
+
+
+def _styled(shown: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield the lines of a sheet with styles for mitmproxy 11, which does no syntax highlighting."""
+    # mitmweb shows an empty line with no height, and copies none; the console shows two for a line break.
+    empty = "\n" if interface.is_web() else ""
+    for kind, line in sheet.styled(shown):
+        if kind == "key":
+            key, _, rest = line.partition(":")
+            yield [("Token_Name_Tag", f"{key}:"), ("text", rest)]
+        else:
+            yield [(_STYLES[kind], line or empty)]
 
 
 # The base class of mitmproxy 12, or that of 11: 12 still has the latter, and warns when it is used.
@@ -124,13 +130,14 @@ class OldView(_Old):  # type: ignore[misc]
     def __call__(
         self, data: bytes, *, flow: Any = None, http_message: Any = None, **_: Any
     ) -> tuple[str, Iterator[list[tuple[str, str]]]]:
-        return self.name, map(_styled, text(self._side, data, flow, http_message).split("\n"))
+        return self.name, _styled(text(self._side, data, flow, http_message))
 
 
 class NewView(_New):  # type: ignore[misc]
     """A contentview for mitmproxy 12."""
 
-    syntax_highlight = "yaml"
+    # There are colours for YAML, JavaScript, CSS and XML: each would paint a part of what somebody said.
+    syntax_highlight = "none"
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -157,8 +164,12 @@ class Views:
         make = OldView if _New is object else NewView
         for side in SIDES:
             contentviews.add(make(side))
+        if interface.is_web():
+            web_page.wrap_lines()
 
     def done(self) -> None:
         """Remove the views."""
         for side in SIDES:
             interface.remove_view(side.name)
+        if interface.is_web():
+            web_page.keep_lines()

@@ -18,6 +18,11 @@ def is_shown() -> bool:
     return ctx.master.addons.get("view") is not None
 
 
+def is_web() -> bool:
+    """Whether flows are shown in mitmweb's page. Without it, a text's empty lines are not to be seen there."""
+    return hasattr(getattr(ctx, "master", None), "app")
+
+
 def watch_list(cleared: Callable[[], None]) -> None:
     """Call `cleared` when the list has been cleared.
 

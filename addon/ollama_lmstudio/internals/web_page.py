@@ -1,0 +1,51 @@
+"""mitmweb's page: long lines of a view wrap.
+
+Its views do not wrap lines, and what models write has one line a paragraph. Folding the text would change what is
+copied out of it, so the page is given a rule of CSS more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mitmproxy import ctx
+from tornado.web import OutputTransform
+
+CSS = b".contentview pre{white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere}"
+_END = b"</head>"
+
+
+class WithStyle(OutputTransform):
+    """Adds the rule to mitmweb's page, and to nothing else that it sends."""
+
+    def transform_first_chunk(
+        self, status_code: int, headers: Any, chunk: bytes, finishing: bool
+    ) -> tuple[int, Any, bytes]:
+        """Return what is sent first: of a page, all that there is."""
+        if finishing and headers.get("Content-Type", "").startswith("text/html") and _END in chunk:
+            chunk = chunk.replace(_END, b"<style>" + CSS + b"</style>" + _END, 1)
+            if "Content-Length" in headers:
+                headers["Content-Length"] = str(len(chunk))
+        return status_code, headers, chunk
+
+
+def wrap_lines() -> None:
+    """Let mitmweb's page wrap the lines of its views. Without it, a paragraph is one line that has to be scrolled."""
+    keep_lines()
+    transforms = _transforms()
+    if transforms is not None:
+        # Before a compression.
+        transforms.insert(0, WithStyle)
+
+
+def keep_lines() -> None:
+    """Undo `wrap_lines`."""
+    transforms = _transforms()
+    if transforms is not None:
+        transforms[:] = [transform for transform in transforms if transform.__name__ != WithStyle.__name__]
+
+
+def _transforms() -> list[Any] | None:
+    """Return the transforms of mitmweb's Tornado application; None where there is no such application."""
+    found = getattr(getattr(getattr(ctx, "master", None), "app", None), "transforms", None)
+    return found if isinstance(found, list) else None
