@@ -35,6 +35,8 @@ NAMES = (
     "inspect.export",
     "inspect.render",
     "inspect.response_data",
+    "inspect.stats",
+    "inspect.table",
 )
 
 _modules: list[ModuleType] = []

@@ -14,6 +14,7 @@ from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record import internal_calls
 from ..record.record import Record
+from ..record.statistics import Statistics
 from ..services import Clock, Services
 from ..state import unneeded
 from ..state.aliases import AliasStore
@@ -75,6 +76,7 @@ class Bridge:
         self.clock = Clock()
         self.tasks = Tasks()
         self.garbage = Garbage()
+        self.statistics = Statistics(time.time())
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""
