@@ -34,9 +34,11 @@ NAMES = (
     "inspect.doctor",
     "inspect.export",
     "inspect.render",
+    "inspect.reports",
     "inspect.response_data",
     "inspect.stats",
     "inspect.table",
+    "inspect.thread",
 )
 
 _modules: list[ModuleType] = []

@@ -21,6 +21,7 @@ from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
 from . import loopback
+from .conversations import Conversations
 from .garbage import Garbage
 
 # LM Studio closes a connection that was idle for 5 s.
@@ -76,6 +77,7 @@ class Bridge:
         self.clock = Clock()
         self.tasks = Tasks()
         self.garbage = Garbage()
+        self.conversations = Conversations()
         self.statistics = Statistics(time.time())
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import command, exceptions, flow, http, types
+from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.addonmanager import Loader
 from mitmproxy.log import ALERT
 
@@ -25,7 +25,7 @@ from ..services import Services
 from ..translate import listing
 from ..translate.models import find_model
 from ..units import plural, size
-from . import doctor, export, stats
+from . import doctor, export, reports, stats, thread
 from . import snapshot as snapshots
 
 logger = logging.getLogger(__name__)
@@ -117,11 +117,22 @@ class Commands:
         """Tell how often each model was asked, its errors, first token, speed, tokens and loads; to a file as CSV."""
         loads = stats.loads_of(self._statistics, self._services())
         if not path:
-            return stats.lines(self._statistics, loads)
+            title, *lines = stats.lines(self._statistics, loads)
+            return reports.shown("ollama.stats", title, [title, *lines], self._spawn)
         file = Path(path).expanduser()
         count = len(self._statistics.models)
         _save(stats.as_csv(self._statistics, loads), file, adds=False)
         return [f"{count} {plural(count, 'model')} in {file}"]
+
+    @command.command("ollama.conversation")
+    def conversation(self, flows: Sequence[flow.Flow]) -> Sequence[str]:
+        """Show all exchanges of the same conversation as one thread; the console's list then shows only them."""
+        found = thread.find(flows, interface.listed_flows())
+        if found is None:
+            raise exceptions.CommandError("none of these flows is a chat: choose one, or write a filter that finds one")
+        if interface.is_console():
+            ctx.options.update(view_filter=found.filter)
+        return reports.shown("ollama.conversation", found.title, thread.lines(found), self._spawn)
 
     def done(self) -> None:
         """Log the statistics at the end, where a terminal shows them and there are any."""
@@ -152,7 +163,7 @@ class Commands:
         left_out: Counter[str] = Counter()
         for item in flows:
             snapshot = snapshots.of(item) if isinstance(item, http.HTTPFlow) else None
-            if snapshot is None:
+            if snapshot is None or snapshot.is_report:
                 left_out["it is none of the bridge's"] += 1
                 continue
             try:

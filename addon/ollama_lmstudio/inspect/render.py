@@ -48,6 +48,8 @@ ANSWER_TO_COME = "The answer will be under Response"
 
 def ollama_request(snapshot: Snapshot) -> str:
     """Return the whole exchange: the client's request, what was changed for LM Studio, and the response."""
+    if snapshot.is_report:
+        return ollama_response(snapshot)
     sheet = Sheet()
     if snapshot.is_internal:
         _internal_call(sheet, snapshot)
@@ -64,6 +66,8 @@ def ollama_request(snapshot: Snapshot) -> str:
 
 def ollama_response(snapshot: Snapshot) -> str:
     """Return the response that the client got."""
+    if snapshot.is_report:
+        return (snapshot.response or b"").decode("utf-8", "replace")
     sheet = Sheet()
     _answer(sheet, snapshot)
     return str(sheet)

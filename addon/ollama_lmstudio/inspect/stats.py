@@ -15,7 +15,8 @@ from . import jsontext, table
 from .quantities import duration, rate
 
 MEDIAN, P95 = 0.5, 0.95
-NAME_CHARACTERS = 48
+NAME_CHARACTERS = 40
+LEGEND = "first token and tok/s: medians; 95 % of the first tokens came sooner; prompt, answer: tokens"
 
 _NS_PER_MS = 1e6
 
@@ -57,9 +58,9 @@ def _speed(model: ModelStatistics) -> str:
 
 
 COLUMNS = (
-    _count("requests", "requests", lambda model: model.requests),
+    _count("asked", "requests", lambda model: model.requests),
     _count("errors", "errors", lambda model: model.errors),
-    _first_token("first token", "first_token_median_ms", MEDIAN),
+    _first_token("first", "first_token_median_ms", MEDIAN),
     _first_token("95 %", "first_token_p95_ms", P95),
     Column(
         "tok/s",
@@ -80,11 +81,7 @@ def loads_of(statistics: Statistics, services: Services) -> dict[str, int]:
 
 
 def lines(statistics: Statistics, loads: Mapping[str, int]) -> list[str]:
-    """Return the statistics as lines of a table, under a line that says since when.
-
-    `loads` is how often each model was loaded. First token and speed are medians, the other first token the 95th
-    percentile; prompt and answer are tokens.
-    """
+    """Return the statistics as lines of a table, under a line that says since when; `loads` is by the models' names."""
     if not statistics.models:
         return ["no model has been asked yet"]
     requests = statistics.requests
@@ -98,7 +95,7 @@ def lines(statistics: Statistics, loads: Mapping[str, int]) -> list[str]:
         )
         for name, model in _most_asked_first(statistics)
     ]
-    return [f"{requests:,} {plural(requests, 'request')} since {since}", "", *table.aligned([head, *rows])]
+    return [f"{requests:,} {plural(requests, 'request')} since {since}", LEGEND, "", *table.aligned([head, *rows])]
 
 
 def as_csv(statistics: Statistics, loads: Mapping[str, int]) -> str:

@@ -17,10 +17,10 @@ from ..unicode import well_formed
 
 Fields = tuple[tuple[str, str], ...]
 
-Kind = Literal["call", "relay", "served", "answer", "own", ""]
+Kind = Literal["call", "relay", "served", "answer", "own", "report", ""]
 """How a request was handled: translated into a call to LM Studio; passed through to LM Studio; served by the loopback
-service (pull, push, blobs); answered by the bridge. `own` is an internal call: the model list, a load. Saved files hold
-these words."""
+service (pull, push, blobs); answered by the bridge. `own` is an internal call: the model list, a load; `report`
+what a command has to say. Saved files hold these words."""
 
 PREFIX = "ollama_"
 """Of the keys in a flow's metadata."""
@@ -96,6 +96,8 @@ class Record:
     """The first words of the answer, on one line."""
     state: str = ""
     """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
+    conversation: str = ""
+    """The id of the conversation that the request belongs to."""
 
     @property
     def is_known(self) -> bool:
