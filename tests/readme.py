@@ -45,13 +45,20 @@ def mapping_table() -> str:
     return table(("Ollama's option", "for LM Studio"), rows)
 
 
+def argument(parameter: inspect.Parameter) -> str:
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return "NAME=VALUE..."
+    text = parameter.name.upper()
+    return text if parameter.default is inspect.Parameter.empty else f"[{text}]"
+
+
 def command_table() -> str:
     rows: list[Row] = []
     for attribute in vars(Commands).values():
         if name := getattr(attribute, "command_name", ""):
-            parameters = list(inspect.signature(attribute).parameters)[1:]
+            parameters = list(inspect.signature(attribute).parameters.values())[1:]
             rows.append(
-                (f"`{' '.join([name, *map(str.upper, parameters)])}`", " ".join((attribute.__doc__ or "").split()))
+                (f"`{' '.join([name, *map(argument, parameters)])}`", " ".join((attribute.__doc__ or "").split()))
             )
     return table(("command", "what it does"), rows)
 

@@ -42,7 +42,7 @@ class OllamaBridge:
         self._start = startup.Startup()
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
-        self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn)
+        self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
 
     # The life of the addon
 
@@ -84,6 +84,7 @@ class OllamaBridge:
     def done(self) -> None:
         """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""
         self._bridge.is_serving = False
+        self._commands.done()
         self._start.stop()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)

@@ -30,6 +30,7 @@ NAMES = (
     "endpoints.systemone",
     "endpoints.web",
     "exchanges.loopback",
+    "inspect.compare",
     "inspect.conversation",
     "inspect.doctor",
     "inspect.export",
@@ -38,8 +39,13 @@ NAMES = (
     "inspect.render_answer",
     "inspect.render_lmstudio",
     "inspect.render_parts",
+    "inspect.repeat",
+    "inspect.reports",
     "inspect.response_data",
     "inspect.sheet",
+    "inspect.stats",
+    "inspect.table",
+    "inspect.thread",
     "internals.web_page",
 )
 

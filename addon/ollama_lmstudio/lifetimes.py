@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -412,6 +413,11 @@ class ModelLifetimes:
     def note_loaded(self, model: Model) -> None:
         """Note that a model has answered: whatever the last list says, it is loaded."""
         self._loader.note_loaded(model.key)
+
+    @property
+    def loads(self) -> Counter[str]:
+        """How often each model was loaded from here, or seen to be loaded for a call, by its key."""
+        return self._loader.loads
 
     def active_requests(self, key: str) -> int:
         """Return how many requests use a model now."""

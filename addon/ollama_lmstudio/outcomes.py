@@ -76,6 +76,17 @@ class Measured:
     is_load_rough: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What the user of a conversation has said: a key for each of the texts, together with those before it.
+
+    `is_first` is whether nothing of it was answered before.
+    """
+
+    keys: tuple[int, ...]
+    is_first: bool
+
+
 class BodyTranslation(Protocol):
     """Translate LM Studio's response once all of it has come. Times are ns of the monotonic clock; nothing raises."""
 
@@ -158,6 +169,8 @@ class Call:
     """Loads the model, for when LM Studio refuses to do so on demand."""
     is_loaded: Callable[[], Awaitable[bool]] | None = None
     """Returns whether the model is loaded by now; None for a call whose model was loaded before it."""
+    turns: Turns | None = None
+    """Of the conversation that the request is about; None for one without."""
 
 
 @dataclass(slots=True)
@@ -189,6 +202,7 @@ class Passthrough:
     asked: str = field(default="", compare=False)
     release: Callable[[], None] | None = field(default=None, compare=False)
     """To be called once, when the answer has ended or the client has disconnected; None if no known model is used."""
+    turns: Turns | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from ollama_lmstudio import options
 from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
+from ollama_lmstudio.record.statistics import Statistics
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.state.aliases import AliasStore
 from ollama_lmstudio.translate.names import Resolver
@@ -35,7 +36,7 @@ def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: 
         settings = options.parse(values | {"listen": listen, "state_dir": str(tmp_path)})
         client = Client(str(settings.lmstudio_url))
         services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir))
-        commands = Commands(lambda: services, lambda coroutine: coroutine.close())
+        commands = Commands(lambda: services, lambda coroutine: coroutine.close(), Statistics(0))
         flows = view.View()
         with taddons.context(flows, commands) as context:
             flows.add([flow_of(snapshot())])

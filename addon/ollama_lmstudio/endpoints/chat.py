@@ -13,6 +13,7 @@ from ..translate.messages import conversation_to_lmstudio
 from ..translate.models import canonical_name, find_model
 from ..translate.options import merge_options
 from ..translate.thinking import check_thinking
+from ..translate.turns import turns_of
 
 
 async def chat(request: Request, services: Services) -> Response | Call:
@@ -41,4 +42,6 @@ async def chat(request: Request, services: Services) -> Response | Call:
     # An image of few bytes may have many pixels to be converted.
     size, system = LARGE_BYTES if has_images else len(request.body), options.get("system")
     messages = await run_in_thread_if_large(size, conversation_to_lmstudio, alias, body.messages, system)
-    return chat_call(inference, messages)
+    call = chat_call(inference, messages)
+    call.turns = turns_of((message.role, message.content) for message in body.messages)
+    return call

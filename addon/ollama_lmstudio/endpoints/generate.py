@@ -20,6 +20,7 @@ from ..translate.messages import conversation_to_lmstudio
 from ..translate.models import canonical_name, find_model
 from ..translate.options import merge_options
 from ..translate.thinking import check_thinking
+from ..translate.turns import turns_of
 from ..translate.unsupported import log_unsupported
 
 
@@ -51,6 +52,13 @@ async def generate(request: Request, services: Services) -> Response | Call:
     if join_suffix is not None:
         return _completion(inference, body, join_suffix(body.prompt, body.suffix), [])
     turns = _earlier_turns(body, services)
+    call = await _call(inference, body, turns)
+    call.turns = turns_of([*turns, Turn("user", body.prompt)])
+    return call
+
+
+async def _call(inference: Inference, body: GenerateRequest, turns: list[Turn]) -> Call:
+    """Return the call for a prompt that continues a conversation."""
     if body.raw:
         return _completion(inference, body, body.prompt, turns)
     await run_in_thread_if_large(len(body.template), _check_template, body.template)
@@ -58,7 +66,7 @@ async def generate(request: Request, services: Services) -> Response | Call:
         messages = await asyncio.to_thread(_conversation, inference, body, turns)
     else:
         messages = _conversation(inference, body, turns)
-    if services.settings.generate_endpoint == "completions" and not body.images:
+    if inference.services.settings.generate_endpoint == "completions" and not body.images:
         contents = [message["content"] for message in messages if isinstance(message["content"], str)]
         return _completion(inference, body, "\n\n".join(contents), turns)
     # A chat of one turn, so that LM Studio applies the model's template, as Ollama does.

@@ -31,6 +31,7 @@ from ..translate.passthrough import (
 )
 from ..translate.paths import MODELS
 from ..translate.repairs import repaired
+from ..translate.turns import turns_of_values
 
 UNREADABLE = "the body is nested too deeply to be read, or holds a number of thousands of digits"
 NOT_UTF8 = (
@@ -66,6 +67,7 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         if names.is_cloud(name) and request.path.startswith("/v1/"):
             raise  # Ollama returns this error in its own shape on all of its APIs
         return error_answer(request.path, e.status, scrub(e.message, services.secrets), "model")
+    turns = turns_of_values(members["messages"].value) if "messages" in members else None
     passed = PassedRequest(request.path, JSONBody(text, members), name, resolved, services)
     try:
         # An image of few bytes may have many pixels to be converted.
@@ -79,7 +81,7 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         return error_answer(request.path, e.status, scrub(e.message, services.secrets))
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
-    return Passthrough(request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release)
+    return Passthrough(request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release, turns=turns)
 
 
 async def _prepare(request: Request, resolved: ResolvedModel, services: Services) -> None:

@@ -153,11 +153,18 @@ class _Deciding(Handler):
             return
         if not isinstance(outcome, recording.RecordedAnswer):
             self.recorder.set_outcome(outcome)
+            self._note_conversation(outcome)
         if self.exchange.was_intercepted and not isinstance(outcome, Call):
             # There is no other side of the request to be seen.
             interception.let_pass(self.flow)
         handler = self.exchange.handler = self.handlers[type(outcome)](self.exchange, outcome)
         await handler.request()
+
+    def _note_conversation(self, outcome: Outcome) -> None:
+        """Note which conversation the request belongs to; one that is sent again stays in its own."""
+        if isinstance(outcome, (Call, Passthrough)) and outcome.turns is not None:
+            record = self.recorder.record
+            record.conversation = record.conversation or self.bridge.conversations.id_of(outcome.turns)
 
     async def decide(self) -> Outcome | recording.RecordedAnswer | None:
         """Return what becomes of the request; None if it was killed or answered meanwhile."""

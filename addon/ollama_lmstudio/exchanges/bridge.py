@@ -14,12 +14,14 @@ from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record import internal_calls
 from ..record.record import Record
+from ..record.statistics import Statistics
 from ..services import Clock, Services
 from ..state import unneeded
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
 from ..translate.names import Resolver
 from . import loopback
+from .conversations import Conversations
 from .garbage import Garbage
 
 # LM Studio closes a connection that was idle for 5 s.
@@ -75,6 +77,8 @@ class Bridge:
         self.clock = Clock()
         self.tasks = Tasks()
         self.garbage = Garbage()
+        self.conversations = Conversations()
+        self.statistics = Statistics(time.time())
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""

@@ -258,6 +258,7 @@ class Exchange:
             self.handler.record()
         except Exception:
             logger.exception("%s could not be recorded", self.path)
+        self._count()
         self.handler.close()
         if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)
@@ -265,6 +266,11 @@ class Exchange:
         # Handlers hold the exchange, and both hold bodies: they are freed now, not when the garbage collector runs.
         del self.handler
         self.decide_again = None
+
+    def _count(self) -> None:
+        response = self.flow.response
+        status = response.status_code if response is not None else 0
+        self.bridge.statistics.add(self.recorder.record, status, is_recorded=self.flow.is_replay == "response")
 
 
 def _end_if_live(flow: http.HTTPFlow, last: Callable[[], bytes]) -> None:

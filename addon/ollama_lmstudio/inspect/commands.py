@@ -12,34 +12,40 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import command, exceptions, flow, http, types
+from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.addonmanager import Loader
 from mitmproxy.log import ALERT
 
-from ..internals import servers
+from ..internals import interface, servers
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
+from ..record.statistics import Statistics
 from ..services import Services
 from ..translate import listing
 from ..translate.models import find_model
-from ..units import size
-from . import doctor, export
+from ..units import plural, size
+from . import doctor, export, repeat, reports, stats, thread
 from . import snapshot as snapshots
 
 logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
+NO_PATH = types.Path()
 ASKING = "LM Studio is being asked: the answer comes in the event log"
 
 
 class Commands:
-    """The commands; `services` returns the current services, `spawn` runs a coroutine in the background."""
+    """The commands; `services` returns the current services, `spawn` runs a coroutine in the background.
 
-    def __init__(self, services: Callable[[], Services], spawn: Spawn) -> None:
+    `statistics` counts what they tell of.
+    """
+
+    def __init__(self, services: Callable[[], Services], spawn: Spawn, statistics: Statistics) -> None:
         self._services = services
         self._spawn = spawn
+        self._statistics = statistics
 
     def load(self, loader: Loader) -> None:
         """Add the commands to mitmproxy: it would find those of an addon by itself, and this need not be one."""
@@ -106,6 +112,45 @@ class Commands:
         problems = sum(finding.verdict == "problem" for finding in found)
         logger.log(ALERT, "doctor: %s", f"{problems} problems, see above" if problems else "all is well")
 
+    @command.command("ollama.stats")
+    def stats(self, path: types.Path = NO_PATH) -> Sequence[str]:
+        """Tell how often each model was asked, its errors, first token, speed, tokens and loads; to a file as CSV."""
+        loads = stats.loads_of(self._statistics, self._services())
+        if not path:
+            title, *lines = stats.lines(self._statistics, loads)
+            return reports.shown("ollama.stats", title, [title, *lines], self._spawn)
+        file = Path(path).expanduser()
+        count = len(self._statistics.models)
+        _save(stats.as_csv(self._statistics, loads), file, adds=False)
+        return [f"{count} {plural(count, 'model')} in {file}"]
+
+    @command.command("ollama.conversation")
+    def conversation(self, flows: Sequence[flow.Flow]) -> Sequence[str]:
+        """Show all exchanges of the same conversation as one thread; the console's list then shows only them."""
+        found = thread.find(flows, interface.listed_flows())
+        if found is None:
+            raise exceptions.CommandError("none of these flows is a chat: choose one, or write a filter that finds one")
+        if interface.is_console():
+            ctx.options.update(view_filter=found.filter)
+        return reports.shown("ollama.conversation", found.title, thread.lines(found), self._spawn)
+
+    @command.command("ollama.repeat")
+    def repeat(self, flows: Sequence[flow.Flow], *changes: str) -> Sequence[str]:
+        """Ask again with another model or other options, and show both answers and their numbers in one view.
+
+        Names are fields, such as model or think, or options, such as temperature.
+        """
+        made, left_out = repeat.all_again(flows, changes, self._services().settings.lmstudio_url)
+        ctx.master.commands.call("replay.client", made)
+        report = [f"{len(made)} {plural(len(made), 'request')} asked again: the answers are compared under Response"]
+        return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
+
+    def done(self) -> None:
+        """Log the statistics at the end, where a terminal shows them and there are any."""
+        if self._statistics.models and not interface.hides_log():
+            lines = stats.lines(self._statistics, stats.loads_of(self._statistics, self._services()))
+            logger.info("%s", "\n".join(lines))
+
     @command.command("ollama.export")
     def export(self, flows: Sequence[flow.Flow], path: types.Path) -> Sequence[str]:
         """Write exchanges to a file: .md the conversations, .sh curl commands, .jsonl lines for fine-tuning.
@@ -120,13 +165,7 @@ class Commands:
             raise exceptions.CommandError(f"{file.name} should end with one of {', '.join(export.SUFFIXES)}")
         written, left_out = self._written(flows, form)
         if written:
-            try:
-                with file.open("a" if adds else "x", encoding="utf-8") as out:
-                    out.write(("\n" if form == "markdown" else "").join(written))
-            except FileExistsError:
-                raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
-            except OSError as e:
-                raise exceptions.CommandError(f"{file} cannot be written: {e.strerror or e}") from None
+            _save(("\n" if form == "markdown" else "").join(written), file, adds=adds)
         report = [f"{len(written)} of {len(flows)} exchanges are in {file}" if written else "nothing was written"]
         return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
 
@@ -135,7 +174,7 @@ class Commands:
         left_out: Counter[str] = Counter()
         for item in flows:
             snapshot = snapshots.of(item) if isinstance(item, http.HTTPFlow) else None
-            if snapshot is None:
+            if snapshot is None or snapshot.is_report:
                 left_out["it is none of the bridge's"] += 1
                 continue
             try:
@@ -149,6 +188,18 @@ class Commands:
         given = self._services().settings.listen
         is_localhost = given.host in ANYWHERE or (given.is_loopback and ":" not in given.host)
         return f"http://{Listen('localhost', given.port) if is_localhost else given}"
+
+
+def _save(text: str, file: Path, *, adds: bool) -> None:
+    """Write a new file, or add to one; raise CommandError where that cannot be done."""
+    try:
+        # As it is: CSV ends its lines with CR LF everywhere.
+        with file.open("a" if adds else "x", encoding="utf-8", newline="") as out:
+            out.write(text)
+    except FileExistsError:
+        raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
+    except OSError as e:
+        raise exceptions.CommandError(f"{file} cannot be written: {e.strerror or e}") from None
 
 
 def _row(entry: listing.ListEntry, services: Services) -> str:

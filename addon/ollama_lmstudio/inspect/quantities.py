@@ -28,4 +28,9 @@ def duration(nanoseconds: int) -> str:
 def speed(numbers: Numbers) -> str:
     """Return the tokens per second of an answer for display; empty where they are not known."""
     tokens = numbers.tokens_per_second
-    return f"{tokens:,.0f} tok/s" if tokens >= _MIN_WHOLE_SPEED else f"{tokens:.3g} tok/s" if tokens else ""
+    return f"{rate(tokens)} tok/s" if tokens else ""
+
+
+def rate(tokens: float) -> str:
+    """Return a number of tokens per second for display, without its unit."""
+    return f"{tokens:,.0f}" if tokens >= _MIN_WHOLE_SPEED else f"{tokens:.3g}"

@@ -33,6 +33,8 @@ ANSWER_TO_COME = "The answer will be under Response"
 
 def ollama_request(snapshot: Snapshot) -> str:
     """Return the whole exchange: the client's request, what was changed for LM Studio, and the response."""
+    if snapshot.is_report:
+        return render_answer.ollama_response(snapshot)
     sheet = Sheet()
     if snapshot.is_internal:
         add_internal_call(sheet, snapshot)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..record.record import Numbers
 from ..units import plural
-from . import answers, jsontext, numbers, response_data
+from . import answers, compare, jsontext, numbers, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage
 from .jsontext import EMPTY
@@ -23,7 +23,10 @@ NO_ANSWER_REASONS = ("load", "unload")
 
 def ollama_response(snapshot: Snapshot) -> str:
     """Return the response that the client got."""
+    if snapshot.is_report:
+        return (snapshot.response or b"").decode("utf-8", "replace")
     sheet = Sheet()
+    compare.write(sheet, snapshot)
     add_answer(sheet, snapshot)
     return str(sheet)
 

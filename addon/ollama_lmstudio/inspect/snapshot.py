@@ -70,6 +70,11 @@ class Snapshot:
         return self.record.kind == "own"
 
     @property
+    def is_report(self) -> bool:
+        """Whether this is no exchange, but what a command has to say."""
+        return self.record.kind == "report"
+
+    @property
     def client_method(self) -> str:
         """The method of the client's request."""
         return self.record.method or self.method

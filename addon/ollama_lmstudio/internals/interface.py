@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mitmproxy import contentviews, ctx, hooks, http
+from mitmproxy.flow import Flow
 
 try:
     from mitmproxy.proxy.layers import http as http_layers
@@ -31,6 +32,31 @@ def watch_list(cleared: Callable[[], None]) -> None:
     signal = getattr(ctx.master.addons.get("view"), "sig_store_refresh", None)
     if signal is not None:
         signal.connect(cleared)
+
+
+def is_console() -> bool:
+    """Whether the interface is the console."""
+    return ctx.master.addons.get("consoleaddon") is not None
+
+
+def listed_flows() -> list[Flow]:
+    """Return all flows in the list, also those that a filter hides; none where there is no list."""
+    if not is_shown():
+        return []
+    found: list[Flow] = ctx.master.commands.call("view.flows.resolve", "@all")
+    return found
+
+
+def show_lines(lines: list[str]) -> None:
+    """Show lines in the console, as it shows the result of a command.
+
+    Without it, what a command finds out later is only in the event log.
+    """
+    # No other interface has these widgets.
+    from mitmproxy.tools.console import overlay
+
+    master: Any = ctx.master
+    master.overlay(overlay.DataViewerOverlay(master, lines), valign="top")
 
 
 def is_listed(flow: http.HTTPFlow) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -46,6 +47,8 @@ class Loader:
         self._loaded_since: set[str] = set()
         self._since: Catalog | None = None
         self._tells_ttl = False
+        self.loads: Counter[str] = Counter()
+        """How often each model was loaded from here, or seen to be loaded for a call, by its key."""
 
     @property
     def tells_loaded(self) -> bool:
@@ -76,6 +79,8 @@ class Loader:
         if self._since is not self._catalog.last:
             self._since = self._catalog.last
             self._loaded_since.clear()
+        if key not in self._loaded_since:
+            self.loads[key] += 1
         self._loaded_since.add(key)
 
     def was_loaded(self, key: str) -> bool:
@@ -180,6 +185,8 @@ class Loader:
                 return True
             self._catalog.invalidate()
             loaded = (await self.refreshed(model.model)).loaded
+            if loaded and not current.loaded:
+                self.loads[model.model.key] += 1
             return loaded or not self.tells_loaded
 
     async def unload(self, model: Model) -> None:

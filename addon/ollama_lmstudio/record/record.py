@@ -17,10 +17,10 @@ from ..unicode import well_formed
 
 Fields = tuple[tuple[str, str], ...]
 
-Kind = Literal["call", "relay", "served", "answer", "own", ""]
+Kind = Literal["call", "relay", "served", "answer", "own", "report", ""]
 """How a request was handled: translated into a call to LM Studio; passed through to LM Studio; served by the loopback
-service (pull, push, blobs); answered by the bridge. `own` is an internal call: the model list, a load. Saved files hold
-these words."""
+service (pull, push, blobs); answered by the bridge. `own` is an internal call: the model list, a load; `report`
+what a command has to say. Saved files hold these words."""
 
 PREFIX = "ollama_"
 """Of the keys in a flow's metadata."""
@@ -112,6 +112,12 @@ class Record:
     """The first words of the answer, on one line."""
     state: str = ""
     """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
+    conversation: str = ""
+    """The id of the conversation that the request belongs to."""
+    repeats: str = ""
+    """The id of the flow whose request this one asks again."""
+    original: str = ""
+    """What is compared of that flow's answer, as JSON."""
 
     @property
     def is_known(self) -> bool:
@@ -146,7 +152,7 @@ class Record:
         for field, key in _KEYS.items():
             value = metadata.get(key)
             if field == "numbers":
-                record.numbers = _numbers(value)
+                record.numbers = numbers_of(value)
             elif field in ("headers", "upstream_headers"):
                 setattr(record, field, _pairs(value))
             elif field == "dropped":
@@ -176,7 +182,8 @@ def _savable(value: Any) -> Any:
     return value
 
 
-def _numbers(value: object) -> Numbers | None:
+def numbers_of(value: object) -> Numbers | None:
+    """Return the numbers that were saved; None for anything else, and without values of a wrong type."""
     if not isinstance(value, dict):
         return None
     numbers = Numbers()
