@@ -17,6 +17,9 @@ TEXT = "text/plain"
 NO_CONTENT_TYPE = ""
 """Of an empty body: no Content-Type is sent."""
 
+THINKING = "[thinking]"
+"""The sign of an answer that has thoughts."""
+
 INTERNAL_ERROR = "internal error of the proxy, see its log"
 
 Headers = tuple[tuple[str, str], ...]
@@ -60,6 +63,14 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstWords:
+    """What lists show of a request or an answer: its first words, and signs such as `[2 images] [tools]`."""
+
+    text: str = ""
+    signs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What is known of a translated answer when it has ended.
 
@@ -72,6 +83,7 @@ class Measured:
     done_reason: str = ""
     error: str = ""
     at_once: bool = False
+    words: FirstWords = FirstWords()
 
 
 class BodyTranslation(Protocol):
@@ -156,6 +168,7 @@ class Call:
     """Loads the model, for when LM Studio refuses to do so on demand."""
     is_loaded: Callable[[], Awaitable[bool]] | None = None
     """Returns whether the model is loaded by now; None for a call whose model was loaded before it."""
+    words: FirstWords = FirstWords()
 
 
 @dataclass(slots=True)
@@ -187,6 +200,7 @@ class Passthrough:
     asked: str = field(default="", compare=False)
     release: Callable[[], None] | None = field(default=None, compare=False)
     """To be called once, when the answer has ended or the client has disconnected; None if no known model is used."""
+    words: FirstWords = field(default=FirstWords(), compare=False)
 
 
 @dataclass(slots=True)

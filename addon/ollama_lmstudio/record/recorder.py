@@ -15,7 +15,7 @@ from mitmproxy import http
 
 from .. import tolerant_json
 from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
-from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
+from ..outcomes import BodySink, Call, FirstWords, Measured, Outcome, Passthrough, Request, Response
 from .record import Kind, Numbers, Record
 
 # The usage in a response that is passed through is near its end.
@@ -92,6 +92,9 @@ class Recorder:
         if isinstance(outcome, (Call, Passthrough)):
             self.record.model, self.record.upstream_model = outcome.asked, outcome.model
             self.record.dropped = tuple(outcome.unsupported) if isinstance(outcome, Call) else ()
+            # One that is replayed is sent as it is: what it says is known already.
+            if outcome.words != FirstWords():
+                self.record.prompt, self.record.signs = outcome.words.text, outcome.words.signs
         else:
             self.record.model = _model(self.record.request)
 
@@ -158,6 +161,9 @@ class Recorder:
                 response.raw_content, record.upstream = record.upstream, b""
             passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
+            if response.timestamp_end is None and flow.error is not None:
+                # mitmproxy gives a response that broke off no end, and its interfaces would count on for ever.
+                response.timestamp_end = flow.error.timestamp
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         if (
@@ -168,6 +174,10 @@ class Recorder:
         ):
             record.error = self._error_in_body()
         record.numbers = self._numbers(ended, measured)
+        record.state = ""
+        if measured is not None:
+            record.answer = measured.words.text
+            record.signs = f"{record.signs} {measured.words.signs}".strip()
         self.save(flow)
 
     @property
