@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mitmproxy import flowfilter, http
 from mitmproxy.test import tflow
+from mitmproxy.tools import web
 
 from ollama_lmstudio import cli, options
 from ollama_lmstudio.inspect import summary
@@ -33,39 +36,58 @@ def test_two_commands_come_first() -> None:
     assert blocks[1].rstrip().endswith("pytest")
 
 
-def flow_of(path: str, model: str, kind: str = "call", status: int = 200, done_reason: str = "stop") -> http.HTTPFlow:
+def flow_of(
+    path: str, model: str, kind: str = "call", status: int = 200, done_reason: str = "stop", **kept: Any
+) -> http.HTTPFlow:
     """Return a flow with its record and label."""
     flow = tflow.tflow(resp=True)
+    flow.request.content = f'{{"prompt": "{kept.get("prompt")} today"}}'.encode()
     flow.request.path = "/v1/chat/completions" if kind == "call" else path
     assert flow.response is not None
     flow.response.status_code = status
     numbers = record.Numbers(done_reason=done_reason)
-    record.Record(kind=kind, method="POST", path=path, model=model, status=status, numbers=numbers).save(flow.metadata)  # type: ignore[arg-type]
+    record.Record(
+        kind=kind,  # type: ignore[arg-type]
+        method="POST",
+        path=path,
+        model=model,
+        status=status,
+        numbers=numbers,
+        **kept,
+    ).save(flow.metadata)
     summary.label(flow)
     return flow
 
 
+NOON = time.mktime((2026, 11, 28, 16, 0, 0, 0, 0, -1))
+HOUR = 3600
+CALLS = {"chat", "broken", "left", "cut"}
 FLOWS = {
-    "chat": flow_of("/api/chat", "llama3.2"),
-    "generate": flow_of("/api/generate", "qwen3"),
+    "chat": flow_of("/api/chat", "llama3.2", prompt="Say why the sky is blue", at=record.local_time(NOON)),
+    "generate": flow_of("/api/generate", "qwen3", prompt="Why?", at=record.local_time(NOON + HOUR)),
     "refused": flow_of("/api/chat", "nope", "answer", 404, ""),
+    "broken": flow_of("/api/chat", "qwen3", prompt="Why?", error="The model has crashed"),
+    "left": flow_of("/api/chat", "qwen3", prompt="Why?", error="Client disconnected."),
     "cut": flow_of("/api/chat", "qwen3", done_reason="length"),
     "own": flow_of("/api/v1/models", "", "own", done_reason=""),
 }
 FLOWS["chat"].metadata["ollama_conversation"] = FLOWS["refused"].metadata["ollama_conversation"] = "3f2a9c1e"
 FLOWS["generate"].metadata["ollama_conversation"] = "77777777"
 FOUND = {
-    "one endpoint": {"chat", "refused", "cut"},
+    "one endpoint": CALLS | {"refused"},
     "one model, as clients call it": {"chat"},
-    "chats": {"chat", "refused", "cut"},
-    "what went wrong": {"refused"},
-    "answers that were cut off or broke": {"cut"},
+    "what models were asked": {"chat", "generate", "broken", "left"},
+    "a prompt, by its first words": {"chat"},
+    "a text in a request or an answer": {"chat"},
+    "one hour of a day": {"chat"},
+    "what went wrong": {"refused", "broken"},
+    "answers that were cut off, by a limit or by who asked": {"cut", "left"},
     "what the bridge asked on its own": {"own"},
-    "all but that": {"chat", "generate", "refused", "cut"},
+    "all but that": set(FLOWS) - {"own"},
     "one conversation (`ollama.conversation` says its id)": {"chat", "refused"},
     # Before the rewrite all of /api/chat; that is tested with a real pause.
     "the client's request, as Ollama's API has it": {"refused"},
-    "the call, as LM Studio's API has it": {"chat", "generate", "cut"},
+    "the call, as LM Studio's API has it": CALLS | {"generate"},
     "the calls of one endpoint of Ollama's": {"generate"},
 }
 
@@ -73,7 +95,7 @@ FOUND = {
 def rows(name: str) -> dict[str, str]:
     """Return the rows of one of the README's tables of filters."""
     table = README.partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
-    return dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", table, re.MULTILINE))
+    return dict(re.findall(r"^\| (.+?) \| `(.+?)` \|", table, re.MULTILINE))
 
 
 @pytest.mark.parametrize(("what", "text"), (rows("filters") | rows("intercept")).items())
@@ -81,6 +103,18 @@ def test_filters_find_what_they_are_for(what: str, text: str) -> None:
     found = flowfilter.parse(text.replace(" & ~q", ""))
     assert found is not None
     assert {name for name, flow in FLOWS.items() if found(flow)} == FOUND[what]
+
+
+def test_what_the_search_of_mitmweb_knows() -> None:
+    """Its page parses filters itself, and has no `~meta`: the file is mitmproxy's."""
+    static = Path(web.__file__).parent / "static"
+    script = next(path for pattern in ("app.js", "index*.js") for path in static.glob(pattern)).read_text()
+    known = set(re.findall(r'"(~[a-z]+)"', script))
+    assert "~comment" in known
+    table = README.partition("<!-- filters -->")[2].partition("<!-- end -->")[0]
+    for text, said in re.findall(r"^\| .+? \| `(.+?)` \| (.+?) \|$", table, re.MULTILINE):
+        if said in ("yes", "no"):
+            assert (set(re.findall(r"~[a-z]+", text)) <= known) is (said == "yes"), text
 
 
 def test_every_filter_is_tested() -> None:

@@ -17,6 +17,9 @@ TEXT = "text/plain"
 NO_CONTENT_TYPE = ""
 """Of an empty body: no Content-Type is sent."""
 
+THINKING = "[thinking]"
+"""The sign of an answer that has thoughts."""
+
 INTERNAL_ERROR = "internal error of the proxy, see its log"
 
 Headers = tuple[tuple[str, str], ...]
@@ -60,6 +63,14 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstWords:
+    """What lists show of a request or an answer: its first words, and signs such as `[2 images] [tools]`."""
+
+    text: str = ""
+    signs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What is known of a translated answer when it has ended.
 
@@ -74,6 +85,7 @@ class Measured:
     error: str = ""
     at_once: bool = False
     is_load_rough: bool = False
+    words: FirstWords = FirstWords()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,7 @@ class Call:
     """Returns whether the model is loaded by now; None for a call whose model was loaded before it."""
     turns: Turns | None = None
     """Of the conversation that the request is about; None for one without."""
+    words: FirstWords = FirstWords()
 
 
 @dataclass(slots=True)
@@ -203,6 +216,7 @@ class Passthrough:
     release: Callable[[], None] | None = field(default=None, compare=False)
     """To be called once, when the answer has ended or the client has disconnected; None if no known model is used."""
     turns: Turns | None = field(default=None, compare=False)
+    words: FirstWords = field(default=FirstWords(), compare=False)
 
 
 @dataclass(slots=True)

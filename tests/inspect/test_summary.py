@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
-from tests.inspect.conftest import EVENTS, NUMBERS, answered, dumps, flow_of, ndjson, record, snapshot
+from tests.inspect.conftest import (
+    EVENTS,
+    NUMBERS,
+    answered,
+    chunk,
+    dumps,
+    flow_of,
+    ndjson,
+    record,
+    snapshot,
+    sse,
+)
 from tests.inspect.test_render import TAG, V1_MODEL, internal_call
 
 from ollama_lmstudio.inspect import snapshot as snapshots
@@ -37,51 +48,102 @@ def failed(status: int, error: object, **changed: Any) -> Snapshot:
 
 
 CASES: dict[str, tuple[Snapshot, str, str]] = {
-    "a chat": (snapshot(), "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
+    "a chat": (snapshot(), "chat llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens", ""),
     "generate": (
         snapshot(record(path="/api/generate", model="m:latest", numbers=Numbers(first_token=9 * MS, answer_tokens=1))),
-        "generate m: first token 9.0 ms, ? + 1 tokens",
+        "generate m  first token 9.0 ms, ? + 1 tokens",
         "",
+    ),
+    "a prompt": (
+        snapshot(record(prompt="Why is the sky blue?", answer="Because of Rayleigh.", model="qwen/qwen3-8b:latest")),
+        '"Why is the sky blue?"  qwen3-8b  43.5 tok/s, first token 310 ms, 512 + 87 tokens',
+        "",
+    ),
+    "a long prompt, and all signs": (
+        snapshot(
+            record(
+                prompt="Describe both of these pictures in one sentence.",
+                answer="-> get_weather(), get_time()",
+                signs="[2 images] [tools] [thinking]",
+                numbers=None,
+            )
+        ),
+        '"Describe both of these pi..." -> get_weather(), get_time() [2 images] [tools] [thinking]  llama3.2',
+        "",
+    ),
+    "a tool's result": (
+        snapshot(record(prompt="<- 22 degrees", numbers=None)),
+        '<- "22 degrees"  llama3.2',
+        "",
+    ),
+    "an image alone": (snapshot(record(signs="[1 image]", numbers=None)), "[1 image]  llama3.2", ""),
+    "what waits": (
+        snapshot(record(prompt="hi", state="loading llama3.2, 23 s", status=0, numbers=None), status=0, response=None),
+        'loading llama3.2, 23 s  "hi"  llama3.2',
+        "",
+    ),
+    "a passed prompt": (
+        snapshot(record(kind="relay", path="/v1/chat/completions", prompt="hi", numbers=NUMBERS)),
+        '"hi"  llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens',
+        "",
+    ),
+    "thousands of tokens": (
+        snapshot(record(numbers=replace(NUMBERS, prompt_tokens=12_345, answer_tokens=1))),
+        "chat llama3.2  first token 310 ms, 12,345 + 1 tokens",
+        "",
+    ),
+    "a client that left while the answer came": (
+        snapshot(
+            record(prompt="hi", error="Client disconnected.", numbers=Numbers(first_token=9 * MS, answer_tokens=31)),
+            connection_error="Client disconnected.",
+        ),
+        'Client disconnected, after 31 tokens  "hi"  llama3.2  first token 9.0 ms',
+        ":scissors:",
+    ),
+    "a chat that was killed while the answer came": (
+        snapshot(record(prompt="hi", error="Connection killed.", numbers=Numbers(answer_tokens=1))),
+        'Connection killed, after 1 token  "hi"  llama3.2',
+        ":scissors:",
     ),
     "a chat that was cut off": (
         snapshot(record(numbers=LENGTH)),
-        "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, cut off: length",
+        "chat llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens, cut off: length",
         ":scissors:",
     ),
     "a chat that broke": (
         snapshot(record(error=GONE)),
-        f"chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, then {GONE}",
-        ":scissors:",
+        f"{GONE}, after 87 tokens  chat llama3.2  43.5 tok/s, first token 310 ms",
+        ":x:",
     ),
     "a chat that broke before anything was measured": (
         snapshot(record(error=GONE, numbers=None)),
-        f"chat llama3.2: {GONE}",
-        ":scissors:",
+        f"{GONE}  chat llama3.2",
+        ":x:",
     ),
     "a client that left before there was an answer": (
         snapshot(record(numbers=None), status=0, response=None, connection_error="Client disconnected."),
-        "chat llama3.2: Client disconnected.",
+        "Client disconnected.  chat llama3.2",
         ":x:",
     ),
     "an unknown model": (
         failed(404, {"error": "model 'nope' not found"}),
-        "chat nope: 404 model 'nope' not found",
+        "404 model 'nope' not found  chat",
         ":x:",
     ),
     "an error of OpenAI's kind": (
         failed(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
-        "chat nope: 404 no such model",
+        "404 no such model  chat nope",
         ":x:",
     ),
     "an error that is a text": (
         failed(405, b"405 method not allowed\n"),
-        "chat nope: 405 method not allowed",
+        "405 method not allowed  chat nope",
         ":x:",
     ),
-    "an error without a body": (failed(404, b""), "chat nope: 404 Not Found", ":x:"),
+    "an error without a body": (failed(404, b""), "404 Not Found  chat nope", ":x:"),
     "a load": (
         snapshot(record(numbers=None), response=dumps({"done": True, "done_reason": "load"})),
-        "chat llama3.2: loaded",
+        "chat llama3.2  loaded",
         "",
     ),
     "an answer without numbers": (snapshot(record(numbers=None)), "chat llama3.2", ""),
@@ -90,12 +152,12 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             request({"model": "nomic", "input": ["a", "b", "c"]}, "/api/embed"),
             response=dumps({"embeddings": [[0.5] * 768] * 3}),
         ),
-        "embed nomic: 3 texts, 768 dimensions",
+        "embed  3 texts, 768 dimensions, nomic",
         "",
     ),
     "embeddings": (
         snapshot(request({"prompt": "a"}, "/api/embeddings"), response=dumps({"embedding": [1, 2]})),
-        "embeddings nomic: 1 text, 2 dimensions",
+        "embeddings  1 text, 2 dimensions, nomic",
         "",
     ),
     "embeddings of LM Studio's": (
@@ -103,7 +165,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             request({"input": "a"}, "/v1/embeddings", kind="relay"),
             response=b'{\n "data": [\n {"index": 0,\n "embedding": [\n 0.1,\n 0.2,\n 0.3\n]}]}',
         ),
-        "v1/embeddings nomic: 1 text, 3 dimensions",
+        "v1/embeddings  1 text, 3 dimensions, nomic",
         "",
     ),
     "embeddings in base64": (
@@ -111,32 +173,32 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             request({"input": "a"}, "/v1/embeddings", kind="relay"),
             response=b'{"object":"list","data":[{"object":"embedding","embedding":"AAAAPwAAAL8AAAA/","index":0}]}',
         ),
-        "v1/embeddings nomic: 1 text, 3 dimensions",
+        "v1/embeddings  1 text, 3 dimensions, nomic",
         "",
     ),
     "no embedding": (
         snapshot(request({"input": []}, "/api/embed"), response=dumps({"embeddings": []})),
-        "embed nomic",
+        "embed  nomic",
         "",
     ),
-    "tags": (answered("/api/tags", {"models": [TAG] * 7}), "tags: 7 models", ""),
-    "ps": (answered("/api/ps", {"models": [TAG]}), "ps: 1 model", ""),
+    "tags": (answered("/api/tags", {"models": [TAG] * 7}), "tags  7 models", ""),
+    "ps": (answered("/api/ps", {"models": [TAG]}), "ps  1 model", ""),
     "models of LM Studio's": (
         snapshot(Record(kind="relay", method="GET", path="/v1/models"), response=dumps({"data": []})),
-        "v1/models: 0 models",
+        "v1/models  0 models",
         "",
     ),
     "show": (
         answered("/api/show", {"capabilities": ["completion", "tools"]}, method="POST", request=b'{"model":"qwen3"}'),
-        "show qwen3: completion tools",
+        "show qwen3  completion tools",
         "",
     ),
-    "version": (answered("/api/version", {"version": "0.33.0"}), "version: 0.33.0", ""),
-    "health": (answered("/health", {"status": "ok", "models": 3}), "health: ok", ""),
+    "version": (answered("/api/version", {"version": "0.33.0"}), "version  0.33.0", ""),
+    "health": (answered("/health", {"status": "ok", "models": 3}), "health  ok", ""),
     "root": (answered("/", b"Ollama is running"), "root", ""),
     "copy": (
         answered("/api/copy", b"", method="POST", request=b'{"source":"a","destination":"b"}'),
-        "copy: a -> b",
+        "copy  a -> b",
         "",
     ),
     "pull": (
@@ -144,7 +206,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             Record(kind="served", method="POST", path="/api/pull", model="m"),
             response=ndjson({"status": "pulling manifest"}, {"status": "success"}),
         ),
-        "pull m: success",
+        "pull m  success",
         "",
     ),
     "a blob": (
@@ -154,42 +216,42 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             response=b"",
             status=201,
         ),
-        "blobs: sha256:abababababab, 12.0 MB",
+        "blobs  sha256:abababababab, 12.0 MB",
         "",
     ),
     "a blob that is not there": (
         answered("/api/blobs/sha256:" + "ab" * 32, b"", method="HEAD", status=404),
-        "blobs: 404",
+        "blobs  not there, sha256:abababababab",
         "",
     ),
     "a replay": (
         snapshot(replayed=True),
-        "chat llama3.2: 43.5 tok/s, first token 310 ms, 512 + 87 tokens, replay",
+        "chat llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens, replay",
         ":repeat:",
     ),
     "a replay that failed": (
         replace(failed(404, {"error": "no"}), replayed=True),
-        "chat nope: 404 no, replay",
+        "404 no  chat nope  replay",
         ":x:",
     ),
     "an internal call": (
         internal_call(response=dumps({"models": [V1_MODEL] * 7}), duration=3 * MS),
-        "model list for name resolution: 7 models, 3.0 ms",
+        "(bridge) model list for name resolution  7 models, 3.0 ms",
         ":gear:",
     ),
     "an internal call that failed": (
         internal_call(status=0, response=None, duration=3 * MS, connection_error="LM Studio is not reachable"),
-        "model list for name resolution: LM Studio is not reachable, 3.0 ms",
+        "(bridge) model list for name resolution  LM Studio is not reachable  3.0 ms",
         ":gear:",
     ),
     "a poll": (
         internal_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
-        "download: downloading",
+        "(bridge) download  downloading",
         ":gear:",
     ),
     "an internal call without a purpose": (
         internal_call(record=Record(kind="own"), response=b"{}"),
-        "own call",
+        "(bridge) call",
         ":gear:",
     ),
 }
@@ -218,7 +280,7 @@ def test_large_bodies_are_not_parsed() -> None:
     assert summary.comment(answered("/api/tags", models)) == "tags"
     lines = EVENTS * 10_000 + b'\n{"status":"success"}\n'
     pull = snapshot(Record(kind="served", path="/api/pull", model="m"), response=lines)
-    assert summary.comment(pull) == "pull m: success"
+    assert summary.comment(pull) == "pull m  success"
 
 
 @given(
@@ -241,7 +303,7 @@ def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None
 def test_the_users_comment_and_mark_stay() -> None:
     flow = flow_of(snapshot())
     summary.label(flow)
-    assert flow.comment.startswith("chat llama3.2: ")
+    assert flow.comment.startswith("chat llama3.2  ")
     flow.comment, flow.marked = "look here", ":star:"
     summary.label(flow)
     assert (flow.comment, flow.marked) == ("look here", ":star:")
@@ -275,3 +337,42 @@ def test_the_label_is_made_of_the_record_that_is_given() -> None:
     flow.metadata.clear()
     summary.label(flow, record(numbers=LENGTH))
     assert (flow.comment.endswith("cut off: length"), flow.marked) == (True, ":scissors:")
+
+
+def test_the_comment_is_of_use_in_a_narrow_column() -> None:
+    comment = summary.comment(snapshot(record(prompt="Explain how a rainbow comes about", model="qwen3")))
+    assert comment[:35] == '"Explain how a rainbow com..."  qwe'
+    failed_comment = summary.comment(snapshot(record(prompt="hi", error=GONE)))
+    assert failed_comment.startswith(GONE)
+
+
+@pytest.mark.parametrize(
+    ("events", "answer", "signs"),
+    [
+        (EVENTS, "It is a dot.", "[tools]"),
+        (
+            sse(chunk(reasoning_content="Let me see."), chunk(content="A dot."), chunk("stop")),
+            "A dot.",
+            "[tools] [thinking]",
+        ),
+        (
+            sse(chunk(tool_calls=[{"index": 0, "id": "1", "function": {"name": "weather", "arguments": "{}"}}])),
+            "-> weather()",
+            "[tools]",
+        ),
+        (EVENTS * 10_000, "It is a dot." * 6 + "It is...", "[tools]"),
+        (
+            dumps({"choices": [{"message": {"role": "assistant", "content": "Hello " * 5000}}]}),
+            "Hello " * 12 + "Hello...",
+            "[tools]",
+        ),
+        (b"", "", "[tools]"),
+        (None, "", "[tools]"),
+    ],
+)
+def test_what_was_passed_through_is_read_when_it_has_ended(events: bytes | None, answer: str, signs: str) -> None:
+    kept = record(kind="relay", path="/v1/chat/completions", prompt="hi", signs="[tools]")
+    flow = flow_of(snapshot(kept, response=events))
+    summary.label(flow, kept)
+    assert (kept.answer, kept.signs) == (answer, signs)
+    assert flow.metadata.get("ollama_answer", "") == answer

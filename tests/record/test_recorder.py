@@ -11,7 +11,7 @@ from mitmproxy.test import tflow
 
 from ollama_lmstudio.lmstudio.errors import MASK
 from ollama_lmstudio.ollama.chunks import Metrics
-from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
+from ollama_lmstudio.outcomes import Call, FirstWords, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.arrivals import unpacked
 from ollama_lmstudio.record.record import Record
 from ollama_lmstudio.record.recorder import CappedBody, Recorder
@@ -187,6 +187,30 @@ def test_numbers_that_cannot_be_read(tail: bytes) -> None:
 )
 def test_what_went_wrong(measured: Measured | None, error: str, told: str) -> None:
     assert finished(recorder(), measured, error)[1].error == told
+
+
+def test_the_first_words_of_both_sides() -> None:
+    made = recorder()
+    words = FirstWords("Why?", "[tools]")
+    made.set_outcome(Call("/v1/x", b"", Any, words=words))  # type: ignore[arg-type]
+    assert (made.record.prompt, made.record.signs) == ("Why?", "[tools]")
+    made.record.state = "31 tokens"
+    kept = finished(made, Measured(words=FirstWords("Because", "[thinking]")))[1]
+    assert (kept.prompt, kept.answer, kept.signs, kept.state) == ("Why?", "Because", "[tools] [thinking]", "")
+    # A replay is sent as it is, and its answer is another one.
+    kept.forget_answer()
+    again = Recorder(1000, SECOND, kept)
+    again.set_outcome(Passthrough("/v1/x", b""))
+    assert (kept.prompt, kept.answer, kept.signs) == ("Why?", "", "[tools]")
+
+
+def test_a_response_that_broke_off_has_an_end() -> None:
+    flow = tflow.tflow(resp=True, err=True)
+    assert flow.response is not None
+    assert flow.error is not None
+    flow.response.timestamp_end = None
+    recorder().finish(flow, 2 * SECOND, None)
+    assert flow.response.timestamp_end == flow.error.timestamp
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def exchanged(started: tuple[Proxy, Web, Sim]) -> str:
     proxy, web, _ = started
     with proxy.client(headers={"Authorization": "Bearer clients-own"}) as client:
         ndjson(client.post("/api/chat", json={"model": CHAT, "messages": HI}))
-    web.flow(lambda flow: flow["comment"].startswith(f"chat {CHAT}: "))
-    return f"~comment '^chat {CHAT}: '"
+    web.flow(lambda flow: flow["comment"].startswith(f'"hi"  {CHAT}  '))
+    return f"~comment '^.hi.  {CHAT}  '"
 
 
 @pytest.mark.parametrize("suffix", ["md", "jsonl", "sh"])

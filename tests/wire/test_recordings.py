@@ -99,7 +99,7 @@ def test_a_saved_file_tells_all_where_it_is_opened(
     path, _ = recorded
     proxy = start_proxy(None, "-n", "-r", str(path), *Web.arguments(), tool="mitmweb", wait=False)
     web = Web(proxy)
-    flow = web.flow(lambda flow: flow["comment"].startswith("chat Llama3.2:3b: "))
+    flow = web.flow(lambda flow: flow["comment"].startswith('"hi"  Llama3.2:3b  '))
     for text in ("━━ POST /api/chat", "user: hi", f"model: Llama3.2:3b -> {CHAT}", "You said: hi", "first token: "):
         assert text in web.view(flow, "request")
     assert "data: [DONE]" in web.view(flow, "response", "LM%20Studio")

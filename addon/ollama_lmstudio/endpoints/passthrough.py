@@ -16,7 +16,7 @@ from ..ollama.errors import OllamaError
 from ..outcomes import Passthrough, Request, Response
 from ..services import Services
 from ..threads import LARGE_BYTES, run_in_thread_if_large
-from ..translate import loading
+from ..translate import first_words, loading
 from ..translate.api_errors import error_answer, json_line
 from ..translate.json_body import JSONBody
 from ..translate.json_spans import Unreadable
@@ -69,6 +69,7 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         return error_answer(request.path, e.status, scrub(e.message, services.secrets), "model")
     turns = turns_of_values(members["messages"].value) if "messages" in members else None
     passed = PassedRequest(request.path, JSONBody(text, members), name, resolved, services)
+    words = first_words.of_members(passed.body.get)
     try:
         # An image of few bytes may have many pixels to be converted.
         body = await run_in_thread_if_large(LARGE_BYTES if ";base64," in text else size, repaired, passed)
@@ -81,7 +82,9 @@ async def passthrough(request: Request, services: Services) -> Passthrough | Res
         return error_answer(request.path, e.status, scrub(e.message, services.secrets))
     services.lifetimes.acquire(model, None)
     release = partial(services.lifetimes.release, model)
-    return Passthrough(request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release, turns=turns)
+    return Passthrough(
+        request.path, body, passed.rewrite, model=resolved.id, asked=name, release=release, turns=turns, words=words
+    )
 
 
 async def _prepare(request: Request, resolved: ResolvedModel, services: Services) -> None:

@@ -58,11 +58,12 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     try:
         if kept is not None:
             kept.forget_answer()
+            kept.at = record.local_time(flow.request.timestamp_start)
             exchange = exchanges.begin(flow, kept)
             exchange.handler = Resent(exchange)
             exchange.recorder.save(flow)
         else:
-            _admit(exchanges.begin(flow, Record()))
+            _admit(exchanges.begin(flow, Record(at=record.local_time(flow.request.timestamp_start))))
     except Exception:
         # Nobody comes in because the check failed.
         logger.exception("%s %s failed", flow.request.method, flow.request.path)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..unicode import one_line as one_line
 from ..units import size
 
 _DECODER = json.JSONDecoder()
@@ -42,7 +43,6 @@ EMPTY: tuple[object, ...] = (None, "", [], {})
 _LONG = re.compile(
     r'"(?P<string>[^"\\]*(?:\\.[^"\\]*)*)(?P<close>"|\\?\Z)|\[\s*(?P<numbers>-?[0-9][0-9\s.,eE+-]*)\]', re.DOTALL
 )
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
 
 class Read(NamedTuple):
@@ -193,13 +193,6 @@ def shortened(text: str, characters: int, numbers: int) -> str:
         return f'"{string[: characters - end]}{left_out}{string[len(string) - end :]}{match["close"]}'
 
     return _LONG.sub(shorten, text)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Return the beginning of a text on one line, without control characters."""
-    # Runs of white space shrink to one space: four times the limit leaves enough of any common text.
-    text = _CONTROL.sub(" ", text[: 4 * limit]).strip()
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def models(data: object) -> list[dict[str, Any]] | None:

@@ -12,13 +12,16 @@ from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import http
+from mitmproxy.flow import Error
 
 from ..lmstudio.errors import peel
 from ..record import record as records
 from ..record.record import PREFIX, Numbers, Record
+from ..translate import first_words
+from ..translate.first_words import CALLS, RESULT
 from ..unicode import well_formed
 from ..units import plural, size
-from . import conversation, jsontext, response_data
+from . import answers, conversation, jsontext, response_data
 from . import snapshot as snapshots
 from .quantities import duration, speed
 from .snapshot import Snapshot
@@ -30,6 +33,17 @@ MESSAGE_CHARACTERS = 120
 # A longer body is not parsed for its summary: that would hold up the event loop.
 PARSED_BYTES = 262_144
 
+# What fits of the prompt: 35 characters are to show which model it was for, too.
+PROMPT_CHARACTERS = 28
+OWN = "(bridge)"
+"""Begins the summary of a call that the bridge has made on its own."""
+LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
+"""How mitmproxy calls the end of a flow whose client has left, or that the user has killed."""
+EMBEDDINGS = ("embed", "embeddings", "v1/embeddings")
+
+# Of an answer that was passed through, so much is parsed for its first words.
+ANSWER_BYTES = 8192
+
 # The done, finish and stop reasons of an answer that reached a limit, as each API calls them.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
 
@@ -40,26 +54,65 @@ _BASE64_VECTOR = re.compile(rb'"embedding"\s*:\s*"([A-Za-z0-9+/]+)')
 
 
 def comment(snapshot: Snapshot) -> str:
-    """Return a summary of an exchange: `chat llama3.2: 42 tok/s, first token 310 ms, 512 + 87 tokens`."""
-    failed = has_failed(snapshot)
-    facts = [fact for fact in _facts(snapshot) if fact] if not failed or is_broken(snapshot) else []
-    if failed:
-        what = f"{snapshot.status}" if snapshot.status >= HTTPStatus.BAD_REQUEST else "then" if facts else ""
-        message = jsontext.one_line(failure(snapshot), MESSAGE_CHARACTERS)
-        # Ollama's message for an unknown path, `404 page not found`, begins with the status itself.
-        facts.append(message if what and message.startswith(f"{what} ") else f"{what} {message}".strip())
-    elif is_cut_off(snapshot):
-        facts.append("cut off: length")
-    if snapshot.is_internal and snapshot.duration:
-        facts.append(duration(snapshot.duration))
-    if snapshot.replayed:
-        facts.append("replay")
+    """Return a summary of an exchange: `"Why is the sky blue?" [tools]  llama3.2  42 tok/s, first token 310 ms`.
+
+    What tells it from others comes first: of a list, 35 characters may be all that is seen.
+    """
+    trouble = failure_text(snapshot)
     if snapshot.is_internal:
-        subject = snapshot.record.purpose or "own call"
+        parts = [f"{OWN} {snapshot.record.purpose or 'call'}", trouble, snapshot.record.state, facts(snapshot)]
     else:
-        subject = f"{snapshot.endpoint} {_name(snapshot)}".strip()
-    text = ", ".join(facts)
-    return well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
+        name = model_name(snapshot)
+        # LM Studio's words often name the model already.
+        shown = "" if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", trouble) else name
+        parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), facts(snapshot)]
+    text = "  ".join(filter(None, (jsontext.one_line(part, COMMENT_CHARACTERS) for part in parts)))
+    return well_formed(text if len(text) <= COMMENT_CHARACTERS else f"{text[: COMMENT_CHARACTERS - 3]}...")
+
+
+def _subject(snapshot: Snapshot, name: str) -> Sequence[str]:
+    """Return what the exchange is about: what was said and the model, else the endpoint."""
+    record = snapshot.record
+    calls = record.answer if record.answer.startswith(CALLS) else ""
+    said = " ".join(filter(None, (quoted(record.prompt, PROMPT_CHARACTERS), calls, record.signs)))
+    if said and is_conversation(snapshot):
+        return said, name
+    if snapshot.endpoint in EMBEDDINGS:
+        # The texts are counted first; the name comes after that.
+        return (snapshot.endpoint,)
+    return (f"{snapshot.endpoint} {name}".strip(),)
+
+
+def quoted(text: str, limit: int) -> str:
+    """Return the beginning of a text in quotes; a mark of what it is stays before them."""
+    if not text:
+        return ""
+    mark = RESULT if text.startswith(RESULT) else ""
+    return f'{mark}"{jsontext.one_line(text.removeprefix(mark), limit)}"'
+
+
+def failure_text(snapshot: Snapshot) -> str:
+    """Return what went wrong: with its status, or of an answer that broke with how much of it had come."""
+    if not has_failed(snapshot) or _found_nothing(snapshot):
+        return ""
+    message = jsontext.one_line(failure(snapshot), MESSAGE_CHARACTERS)
+    if snapshot.status >= HTTPStatus.BAD_REQUEST:
+        # Ollama's message for an unknown path, `404 page not found`, begins with the status itself.
+        return message if message.startswith(f"{snapshot.status} ") else f"{snapshot.status} {message}".strip()
+    tokens = snapshot.record.numbers.answer_tokens if snapshot.record.numbers else 0
+    return f"{message.removesuffix('.')}, after {tokens:,} {plural(tokens, 'token')}" if tokens else message
+
+
+def facts(snapshot: Snapshot) -> str:
+    """Return the numbers of an exchange, or what else its endpoint has to say."""
+    found = [fact for fact in _facts(snapshot) if fact]
+    if is_cut_off(snapshot) and not has_failed(snapshot):
+        found.append("cut off: length")
+    if snapshot.is_internal and snapshot.duration:
+        found.append(duration(snapshot.duration))
+    if snapshot.replayed:
+        found.append("replay")
+    return ", ".join(found)
 
 
 def has_failed(snapshot: Snapshot) -> bool:
@@ -87,17 +140,28 @@ def is_cut_off(snapshot: Snapshot) -> bool:
     return _done_reason(snapshot) in CUT_OFF
 
 
+def is_left(snapshot: Snapshot) -> bool:
+    """Return whether an answer that had begun was broken off by the client or the user: nothing has failed then."""
+    return is_broken(snapshot) and snapshot.error.startswith(LEFT)
+
+
 def is_error(snapshot: Snapshot) -> bool:
-    """Return whether the request failed. A HEAD request that gets a 404 asked whether something exists: no failure."""
-    found_nothing = snapshot.client_method == "HEAD" and snapshot.status == HTTPStatus.NOT_FOUND
-    return has_failed(snapshot) and not is_broken(snapshot) and not found_nothing
+    """Return whether the request failed, or its answer broke.
+
+    A HEAD request that gets a 404 asked whether something exists: no failure.
+    """
+    return has_failed(snapshot) and not is_left(snapshot) and not _found_nothing(snapshot)
+
+
+def _found_nothing(snapshot: Snapshot) -> bool:
+    return snapshot.client_method == "HEAD" and snapshot.status == HTTPStatus.NOT_FOUND
 
 
 # Predicate -> the mark in mitmproxy's list of flows; the first that holds is taken.
 MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
     (lambda snapshot: snapshot.is_internal, ":gear:"),
     (is_error, ":x:"),
-    (lambda snapshot: is_broken(snapshot) or is_cut_off(snapshot), ":scissors:"),
+    (lambda snapshot: is_left(snapshot) or is_cut_off(snapshot), ":scissors:"),
     (lambda snapshot: snapshot.replayed, ":repeat:"),
 )
 
@@ -107,11 +171,17 @@ def mark(snapshot: Snapshot) -> str:
     return next((emoji for holds, emoji in MARKS if holds(snapshot)), "")
 
 
-def _name(snapshot: Snapshot) -> str:
+def is_conversation(snapshot: Snapshot) -> bool:
+    """Return whether a model is asked to say something."""
+    return snapshot.is_chat or snapshot.endpoint in ("chat", "generate")
+
+
+def model_name(snapshot: Snapshot) -> str:
+    """Return the model's name, as short as it is clear: without publisher or registry, and without `:latest`."""
     name = snapshot.record.model
     if not name and snapshot.client_body[:1].lstrip() == b"{" and len(snapshot.client_body) <= PARSED_BYTES:
         name = _request(snapshot).model
-    return jsontext.one_line(name.removesuffix(":latest"), NAME_CHARACTERS)
+    return jsontext.one_line(name.removesuffix(":latest").rpartition("/")[2] or name, NAME_CHARACTERS)
 
 
 def _request(snapshot: Snapshot) -> conversation.ParsedRequest:
@@ -128,23 +198,29 @@ def _done_reason(snapshot: Snapshot) -> str:
 
 
 def _facts(snapshot: Snapshot) -> list[str]:
+    if has_failed(snapshot) and not is_broken(snapshot) and not _found_nothing(snapshot):
+        return []
     numbers = snapshot.record.numbers
     if numbers is not None and (numbers.answer_tokens or numbers.first_token):
-        return _speed(numbers)
+        return _speed(snapshot, numbers)
     facts_of = _FACTS.get(snapshot.endpoint)
     if facts_of is not None:
         return facts_of(snapshot)
     return _list(snapshot)
 
 
-def _speed(numbers: Numbers) -> list[str]:
-    tokens = f"{numbers.prompt_tokens or '?'} + {numbers.answer_tokens or '?'} tokens"
-    known = numbers.prompt_tokens or numbers.answer_tokens
+def _speed(snapshot: Snapshot, numbers: Numbers) -> list[str]:
+    tokens = f"{_count(numbers.prompt_tokens)} + {_count(numbers.answer_tokens)} tokens"
+    known = (numbers.prompt_tokens or numbers.answer_tokens) and not has_failed(snapshot)
     return [
         speed(numbers),
         f"first token {duration(numbers.first_token)}" if numbers.first_token else "",
         tokens if known else "",
     ]
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens:,}" if tokens else "?"
 
 
 def _chat(snapshot: Snapshot) -> list[str]:
@@ -162,7 +238,11 @@ def _embeddings(snapshot: Snapshot) -> list[str]:
     values = found[1].count(b",") + 1 if found and found[1].strip() else 0
     if encoded := _BASE64_VECTOR.search(beginning):
         values = len(encoded[1]) * 3 // 4 // response_data.FLOAT_BYTES
-    return [f"{count} {plural(count, 'text')}" if count else "", f"{values} dimensions" if values else ""]
+    return [
+        f"{count:,} {plural(count, 'text')}" if count else "",
+        f"{values:,} dimensions" if values else "",
+        model_name(snapshot),
+    ]
 
 
 def _list(snapshot: Snapshot) -> list[str]:
@@ -198,7 +278,7 @@ def _copy(snapshot: Snapshot) -> list[str]:
 def _blob(snapshot: Snapshot) -> list[str]:
     digest = snapshot.client_path.rpartition("/")[2][:19]
     length = snapshot.record.request_size
-    return [f"{digest}, {size(length)}" if length else digest]
+    return ["not there" if _found_nothing(snapshot) else "", digest, size(length) if length else ""]
 
 
 # Endpoint -> what is worth showing of it; of all others, the number of models in a list.
@@ -218,12 +298,23 @@ _FACTS: Mapping[str, Callable[[Snapshot], list[str]]] = {
 }
 
 
+def _read_answer(snapshot: Snapshot) -> None:
+    """Fill in the first words of an answer that was passed through, of its beginning."""
+    answer = answers.read_answer((snapshot.response or b"")[:ANSWER_BYTES], snapshot.content_type)
+    words = first_words.of_answer([answer.text], [call.name for call in answer.tool_calls], bool(answer.thinking))
+    snapshot.record.answer = words.text
+    snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
+
+
 def label(flow: http.HTTPFlow, record: Record | None = None) -> None:
     """Set a flow's comment and mark, unless the user has set others. `record` is what its metadata holds."""
     record = record or records.of(flow)
     if record is None or not record.is_known:
         return
     snapshot = snapshots.for_summary(flow, record)
+    if snapshot.is_chat and record.kind == "relay" and record.numbers is not None and not record.answer:
+        _read_answer(snapshot)
+        record.save(flow.metadata)
     for name, text in (("comment", comment(snapshot)), ("marked", mark(snapshot))):
         if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
             setattr(flow, name, text)

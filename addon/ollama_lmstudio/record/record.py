@@ -7,12 +7,14 @@ it is saved with the flow and filters (`~meta`) find it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mitmproxy import http
 
+from ..outcomes import THINKING
 from ..unicode import well_formed
 
 Fields = tuple[tuple[str, str], ...]
@@ -71,6 +73,8 @@ class Record:
     """Both sides of one exchange. Bodies are cut at the option `max_kept_size`; the sizes are of the whole."""
 
     kind: Kind = ""
+    at: str = ""
+    """When the request came, in local time: `2026-11-28 16:49:26`. Filters have no other time."""
     method: str = ""
     path: str = ""
     """The path of the client's request, without its query."""
@@ -110,6 +114,8 @@ class Record:
     """The first words of what the client asked, on one line."""
     answer: str = ""
     """The first words of the answer, on one line."""
+    signs: str = ""
+    """What else the exchange holds: `[2 images] [tools] [thinking]`."""
     state: str = ""
     """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
     conversation: str = ""
@@ -135,6 +141,7 @@ class Record:
         self.context_length = 0
         self.numbers, self.error = None, ""
         self.answer = self.state = ""
+        self.signs = self.signs.removesuffix(THINKING).rstrip()
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
         """Write all that is known into a flow's metadata, as values that mitmproxy can save."""
@@ -165,6 +172,11 @@ class Record:
 # A record is saved several times in each exchange.
 _KEYS = {field.name: PREFIX + field.name for field in fields(Record)}
 _NUMBERS = tuple(field.name for field in fields(Numbers))
+
+
+def local_time(timestamp: float) -> str:
+    """Return a time as `Record.at` has it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))
 
 
 def _savable(value: Any) -> Any:

@@ -16,7 +16,7 @@ from mitmproxy import http
 from .. import tolerant_json
 from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
 from ..lmstudio.sse import is_event_stream
-from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
+from ..outcomes import BodySink, Call, FirstWords, Measured, Outcome, Passthrough, Request, Response
 from .arrivals import Arrivals
 from .record import Kind, Numbers, Record
 
@@ -99,6 +99,9 @@ class Recorder:
         if isinstance(outcome, (Call, Passthrough)):
             self.record.model, self.record.upstream_model = outcome.asked, outcome.model
             self.record.dropped = tuple(outcome.unsupported) if isinstance(outcome, Call) else ()
+            # One that is replayed is sent as it is: what it says is known already.
+            if outcome.words != FirstWords():
+                self.record.prompt, self.record.signs = outcome.words.text, outcome.words.signs
         else:
             self.record.model = _model(self.record.request)
 
@@ -187,6 +190,9 @@ class Recorder:
                 response.raw_content, record.upstream = record.upstream, b""
             passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
+            if response.timestamp_end is None and flow.error is not None:
+                # mitmproxy gives a response that broke off no end, and its interfaces would count on for ever.
+                response.timestamp_end = flow.error.timestamp
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         if (
@@ -200,6 +206,10 @@ class Recorder:
         if self._is_stream:
             record.arrivals = self._arrivals.packed(self.started_ns)
             self._find_pause(record.numbers, ended)
+        record.state = ""
+        if measured is not None:
+            record.answer = measured.words.text
+            record.signs = f"{record.signs} {measured.words.signs}".strip()
         self.save(flow)
 
     @property

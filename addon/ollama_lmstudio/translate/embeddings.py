@@ -15,7 +15,7 @@ from ..ollama import chunks, errors
 from ..ollama.requests import EmbeddingRequest, EmbedRequest
 from ..outcomes import Call, Measured, Request, Response
 from ..services import Services
-from . import compact_json, loading
+from . import compact_json, first_words, loading
 from .models import ResolvedModel
 from .paths import EMBEDDINGS
 
@@ -68,7 +68,8 @@ def embedding_call(embedding: Embedding, build: BuildAnswer) -> Call:
     request, resolved = embedding.body, embedding.resolved
     body = {"model": resolved.id, "input": embedding.texts, **loading.ttl(request.keep_alive)}
     translation = EmbedTranslation(embedding, build)
-    call = Call(EMBEDDINGS, compact_json.dumps(body), translation, model=resolved.id, asked=request.model)
+    words = first_words.of_texts(embedding.texts)
+    call = Call(EMBEDDINGS, compact_json.dumps(body), translation, resolved.id, request.model, words=words)
     return loading.acquire(call, resolved, request.keep_alive, embedding.options, embedding.services)
 
 

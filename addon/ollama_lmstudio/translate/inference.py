@@ -13,7 +13,7 @@ from ..ollama import times
 from ..ollama.requests import ChatRequest, GenerateRequest
 from ..outcomes import Call, CollectedCall, Request, Response, StreamedCall
 from ..services import Services
-from . import compact_json, loading
+from . import compact_json, first_words, loading
 from .context_advice import with_advice
 from .counts import count_prompt
 from .line_format import LineFormat
@@ -133,6 +133,7 @@ def make_call(
         model=resolved.id,
         asked=request.model,
         unsupported=tuple(unsupported),
+        words=first_words.of_request(request),
     )
     return loading.acquire(call, resolved, request.keep_alive, inference.options, inference.services)
 

@@ -13,6 +13,7 @@ from ..lmstudio import answer as lm
 from ..lmstudio import errors, sse
 from ..ollama import chunks, times, wire
 from ..outcomes import INTERNAL_ERROR, JSON, NDJSON, PLAIN_JSON, Measured, Response
+from . import first_words
 from .counts import count_words, with_lower_bounds
 from .line_format import LineFormat
 from .logprobs import logprob_to_ollama
@@ -229,14 +230,23 @@ class Translator:
 
     def measured(self) -> Measured:
         """Return what has been measured so far."""
-        first = self._timings.first
+        first, accumulated = self._timings.first, self.accumulated
         return Measured(
-            self._final.get("metrics") or chunks.Metrics(load_duration=self._timings.load),
+            self._final.get("metrics") or self._measured_so_far(),
             first - self._timings.started_ns if first else 0,
             self._final.get("done_reason", ""),
             self._options.scrub(self.error.message) if self.error else "",
             at_once=self._came_at_once,
+            words=first_words.of_answer(
+                accumulated.content,
+                (call["function"]["name"] for call in accumulated.tool_calls),
+                bool(accumulated.thinking),
+            ),
         )
+
+    def _measured_so_far(self) -> chunks.Metrics:
+        """Return what has been measured of an answer without an end: so many tokens had come at least."""
+        return chunks.Metrics(load_duration=self._timings.load, eval_count=self._count_answer())
 
     def _translate(self, parts: Sequence[lm.Part], at: int) -> list[bytes]:
         lines: list[bytes] = []
