@@ -59,7 +59,8 @@ def comment(snapshot: Snapshot) -> str:
     else:
         subject = f"{snapshot.endpoint} {_name(snapshot)}".strip()
     text = ", ".join(facts)
-    return well_formed(jsontext.one_line(f"{subject}: {text}" if text else subject, COMMENT_CHARACTERS))
+    line = f"{snapshot.record.state}, {subject}" if snapshot.record.state else f"{subject}: {text}" if text else subject
+    return well_formed(jsontext.one_line(line, COMMENT_CHARACTERS))
 
 
 def has_failed(snapshot: Snapshot) -> bool:
