@@ -17,7 +17,7 @@ NAME = PACKAGE.name
 TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
 LEAVES = TOOLS | {"__init__", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
-SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "services"}
+SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "progress", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, frozenset()),
@@ -30,7 +30,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "internals": frozenset(),
     "outcomes": frozenset({"lmstudio", "ollama"}),
     "access": frozenset({"outcomes"}),
-    "lifetimes": LEAVES | WIRES,
+    "progress": frozenset({"units"}),
+    "lifetimes": LEAVES | WIRES | {"progress"},
     "services": LEAVES | WIRES | {"lifetimes", "outcomes"},
     "translate": SHARED,
     "endpoints": SHARED | {"translate"},

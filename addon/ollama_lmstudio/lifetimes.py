@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
+from . import progress
 from .lmstudio.cache import CatalogCache
 from .lmstudio.catalog import Model, Resolution
 from .lmstudio.client import Client
@@ -194,7 +195,8 @@ class ModelLifetimes:
         # A request that runs begins the time to live anew when it ends.
         keep_seconds = 0 if others else OLLAMA_KEEP_SECONDS if keep_alive is None else keep_alive.seconds
         try:
-            return await self._loader.load_on_demand(model, ttl, keep_seconds)
+            with progress.waiting_for(progress.loading(model.model.key)):
+                return await self._loader.load_on_demand(model, ttl, keep_seconds)
         except LMStudioError as e:
             if not wants_load(e):
                 raise
@@ -213,7 +215,8 @@ class ModelLifetimes:
             task.add_done_callback(lambda done: self._load_ended(key, done))
         loading = self._loading[key]
         # Waiting for it does not cancel it when the caller is cancelled: others may wait, too.
-        done, _ = await asyncio.wait([loading], timeout=terms.timeout)
+        with progress.waiting_for(progress.loading(key)):
+            done, _ = await asyncio.wait([loading], timeout=terms.timeout)
         if not done:
             raise self._still_loading(key, terms.timeout)
         if loading.cancelled():
@@ -291,8 +294,10 @@ class ModelLifetimes:
             growth.task = self._tasks.spawn(self._load_with_more_context(key, growth))
         try:
             # Answers may take their time; `timeout` is for the load.
-            await growth.begun.wait()
-            done, _ = await asyncio.wait([growth.task], timeout=timeout)
+            with progress.waiting_for("waits for other answers, to load the model with more context"):
+                await growth.begun.wait()
+            with progress.waiting_for(progress.loading(key)):
+                done, _ = await asyncio.wait([growth.task], timeout=timeout)
         finally:
             use.waiting -= 1
         if not done:
@@ -341,14 +346,16 @@ class ModelLifetimes:
         if growth := self._growths.get(model.key):
             await self._wait_for_growth(model.key, growth, None)
         if loading := self._loading.get(model.key):
-            await asyncio.wait([loading])
+            with progress.waiting_for(progress.loading(model.key)):
+                await asyncio.wait([loading])
 
     async def _wait_for_unload(self, key: str) -> bool:
         """Wait for the unload of a model that has begun, and return whether there was one."""
         ended = self._unloading.get(key)
         if ended is None:
             return False
-        await ended.wait()
+        with progress.waiting_for("waits for the unload of the model"):
+            await ended.wait()
         return True
 
     async def _unload_if_due(self, model: Model) -> None:

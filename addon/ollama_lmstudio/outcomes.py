@@ -134,6 +134,10 @@ class StreamTranslation(BodyTranslation, Protocol):
         """Whether the stream has shown how it begins: with output, with its end, or with an error."""
 
     @property
+    def so_far(self) -> tuple[int, int]:
+        """How many parts of the answer have come, which are tokens mostly, and when the first of them came, in ns."""
+
+    @property
     def rejected(self) -> bool:
         """Whether the stream began with an error, so that nothing of an answer has been returned."""
 

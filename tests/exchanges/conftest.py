@@ -54,6 +54,7 @@ class FakeTranslation:
         self.started = self.rejected = self.failed = False
         self.error: LMStudioError | None = None
         self.held = 0
+        self.so_far = 0, 0
         self.loads: list[int] = []
         self._lines = 0
         self._delayed: list[bytes] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from mitmproxy.flow import Error
@@ -23,7 +22,7 @@ from tests.exchanges.conftest import (
 from ollama_lmstudio.exchanges import exchange as exchanges
 from ollama_lmstudio.exchanges.exchange import Exchange
 from ollama_lmstudio.exchanges.streamed import Streamed
-from ollama_lmstudio.internals import connections, held_heads, interface
+from ollama_lmstudio.internals import connections, held_heads
 from ollama_lmstudio.outcomes import StreamedCall
 
 MakeHolding = Callable[..., Holding]
@@ -239,30 +238,3 @@ def test_nobody_is_told_who_is_not_there(
     exchange.error()
     assert (last, translation.failed) == ([], False)
     assert kept(exchange).error == exchange.flow.error.msg
-
-
-def test_an_answer_is_shown_while_it_comes(
-    exchange_of: MakeExchange, hold: MakeHolding, master: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ollama_lmstudio.exchanges.display.REFRESH_SECONDS", 0.01)
-    shown: list[bytes | None] = []
-
-    async def show(flow: Any) -> None:
-        shown.append(flow.response.raw_content)
-
-    monkeypatch.setattr(interface, "show_change", show)
-    master.addons["view"] = object()
-
-    async def scenario() -> None:
-        hold(b"a")
-        exchange = exchange_of()
-        streamed(exchange)
-        await exchange.responseheaders()
-        for chunk in (b"a", b"b", b""):
-            written(exchange, chunk)
-            await asyncio.sleep(0.03)
-        await exchange.response()
-        await asyncio.sleep(0.03)
-
-    asyncio.run(scenario())
-    assert shown == [b"<a>\n", b"<a>\n<b>\n", b"<a>\n<b>\nend\n"]

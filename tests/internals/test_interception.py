@@ -84,7 +84,12 @@ def test_a_paused_flow_that_is_killed_ends() -> None:
 def test_every_pause_of_a_flow_is_told() -> None:
     told: list[int] = []
     flow, times = tflow.tflow(), iter([100, 103, 200, 207])
-    interception.watch_pauses(flow, lambda: next(times), told.append)
+
+    async def pauses() -> None:
+        assert flow.intercepted
+        told.append(0)
+
+    interception.watch_pauses(flow, lambda: next(times), pauses, told.append)
 
     async def pause() -> None:
         await flow.wait_for_resume()
@@ -95,4 +100,4 @@ def test_every_pause_of_a_flow_is_told() -> None:
             await asyncio.wait_for(flow.wait_for_resume(), 5)
 
     asyncio.run(pause())
-    assert told == [3, 7]
+    assert told == [0, 3, 0, 7]

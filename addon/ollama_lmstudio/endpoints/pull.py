@@ -7,14 +7,17 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
 
+from .. import progress
 from ..lmstudio.errors import LMStudioError, LMStudioTimeout, LMStudioUnreachable
 from ..ollama import errors
 from ..ollama.errors import OllamaError
 from ..ollama.requests import PullRequest
 from ..outcomes import LocalStream, Request
+from ..progress import Progress
 from ..services import Services
-from ..translate.downloads import Download, Line, download_to_lmstudio, progress_to_ollama
+from ..translate.downloads import Download, Line, download_to_lmstudio, progress_to_ollama, progress_to_text
 from ..translate.models import find_model
+from ..units import elapsed
 
 # The first polls come quickly: small models, and models that exist already, are done within seconds.
 FIRST_POLLS = 10
@@ -28,6 +31,11 @@ ABSENCE_SECONDS = 60.0
 # The message of LM Studio's error for a download that runs already, in lower case. It does not tell the job's id.
 ALREADY_RUNNING = "already in progress"
 ALREADY_DOWNLOADED = "already_downloaded"
+
+# What a pull is shown to wait for.
+BEGINS = "asks LM Studio for the download"
+DOWNLOADS = "downloading"
+ABSENT = "LM Studio does not answer"
 
 # What LM Studio says of a model that it does not know. It uses the same code for one that it knows and cannot run
 # ("No compatible download options found"), where "file does not exist" would send people after a spelling mistake.
@@ -49,7 +57,7 @@ async def pull(request: Request, services: Services) -> LocalStream:
         quantization=_extra_text(body, "quantization"),
         insecure=body.insecure,
     )
-    return LocalStream(_download(download, services), body.stream)
+    return LocalStream(_download(download, services, progress.current()), body.stream)
 
 
 def _extra_text(body: PullRequest, key: str) -> str:
@@ -57,12 +65,13 @@ def _extra_text(body: PullRequest, key: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-async def _download(download: Download, services: Services) -> AsyncGenerator[Line, None]:
+async def _download(download: Download, services: Services, shown: Progress) -> AsyncGenerator[Line, None]:
     yield {"status": "pulling manifest"}
-    job = await _begin(download, services)
+    with shown.waiting_for(BEGINS):
+        job = await _begin(download, services)
     try:
         if job.get("job_id") and job["status"] != ALREADY_DOWNLOADED:
-            async for line in _follow(str(job["job_id"]), job, download.digest, services):
+            async for line in _follow(str(job["job_id"]), job, download.digest, services, shown):
                 yield line
             yield {"status": "verifying sha256 digest"}
             yield {"status": "writing manifest"}
@@ -106,13 +115,14 @@ async def _is_listed(name: str, services: Services) -> bool:
 
 
 async def _follow(
-    job_id: str, job: Mapping[str, object], digest: str, services: Services
+    job_id: str, job: Mapping[str, object], digest: str, services: Services, shown: Progress
 ) -> AsyncGenerator[Line, None]:
     """Poll a download until it has ended; raise LM Studio's reason if it has failed."""
     clock = asyncio.get_running_loop().time
     sent: Line = {}
     sent_at = answered_at = clock()
     polls = 0
+    shown.show(DOWNLOADS, progress_to_text(job))
     while True:
         line = progress_to_ollama(job, digest)
         if line != sent or clock() - sent_at >= REPEAT_SECONDS:
@@ -129,10 +139,14 @@ async def _follow(
         polls += 1
         try:
             job = await services.client.download_status(job_id)
-            answered_at = clock()
         except LMStudioError as e:
-            if not _may_be_temporary(e) or clock() - answered_at >= ABSENCE_SECONDS:
+            absent = clock() - answered_at
+            if not _may_be_temporary(e) or absent >= ABSENCE_SECONDS:
                 raise
+            shown.show(ABSENT, f"{ABSENT}, {elapsed(absent)}")
+        else:
+            answered_at = clock()
+            shown.show(DOWNLOADS, progress_to_text(job))
 
 
 def _may_be_temporary(error: LMStudioError) -> bool:

@@ -36,6 +36,16 @@ class Label(Protocol):
     def __call__(self, flow: http.HTTPFlow, record: Record | None = None) -> None: ...
 
 
+class Waits(Protocol):
+    """Tell what a flow waits for, which its record's `state` says: where no list of flows shows it."""
+
+    def __call__(self, flow: http.HTTPFlow, record: Record) -> None: ...
+
+
+def _say_nothing(flow: http.HTTPFlow, record: Record) -> None:
+    pass
+
+
 class IdleConnections:
     """Since when clients' connections to LM Studio are idle.
 
@@ -64,15 +74,18 @@ class IdleConnections:
 class Bridge:
     """What all exchanges share: the settings and services, the loopback service, tasks and clocks.
 
-    `label` is called with every flow whose record has changed, to set its comment and mark.
+    `label` is called with every flow whose record has changed, to set its comment and mark. `waits` is called with a
+    flow that has waited for about two seconds, when it waits for something else, and every 30 seconds; only where there
+    is no list of flows.
     """
 
     services: Services
     upstream: options.Upstream
     gate: access.Gate
 
-    def __init__(self, label: Label) -> None:
+    def __init__(self, label: Label, waits: Waits = _say_nothing) -> None:
         self.label = label
+        self.waits = waits
         self.is_serving = False
         self.clock = Clock()
         self.tasks = Tasks()

@@ -13,8 +13,9 @@ from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
 from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import INTERNAL_ERROR, BodyTranslation, Call, Measured, Response
+from ..progress import State, loading, waiting
 from . import eviction, substitution, upstream
-from .exchange import Exchange, Handler
+from .exchange import NS_PER_SECOND, Exchange, Handler
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ class Buffered(Handler):
         """The client's response, where it is known before LM Studio's is whole."""
         self._is_answered_locally = False
         self._watch: asyncio.Task[None] | None = None
+        self._is_loading = False
+        """Whether the model has been seen to be loaded by LM Studio, and not to be loaded yet."""
+        self._since = 0
+        """When the call was sent, or since when its model is loaded."""
 
     @property
     def translation(self) -> BodyTranslation:
@@ -41,6 +46,7 @@ class Buffered(Handler):
         self.flow.request.method = "POST"
         headers = upstream.call_headers(self.flow.request)
         await upstream.send(self.exchange, self._call.path, self._call.body, headers)
+        self._since = self.bridge.clock.monotonic()
         if self._call.is_loaded is not None and not self.exchange.is_replay:
             self._watch = self.bridge.tasks.spawn(self._watch_load(self._call.is_loaded))
 
@@ -60,8 +66,18 @@ class Buffered(Handler):
             was_loading = was_loading or not loaded
             if was_loading and not self.has_begun:
                 self.translation.loading(at)
+            self._is_loading = not loaded
             if loaded:
+                self._since = at if was_loading else self._since
                 return
+
+    awaits = "waits for the answer"
+    """What is said of a call that LM Studio takes long to answer."""
+
+    def state(self, now: int) -> State | None:
+        if self._is_loading and not self.has_begun:
+            return waiting(loading(self._call.asked), (now - self._since) / NS_PER_SECOND)
+        return self.long_wait(self.awaits, now - (self._since or self.recorder.started_ns))
 
     @property
     def has_begun(self) -> bool:
@@ -197,6 +213,7 @@ class Buffered(Handler):
             self.exchange.respond_in_error(self.translation.fail(error))
 
     def paused(self, duration: int) -> None:
+        self._since += duration
         self.translation.paused(duration)
 
     def measured(self) -> Measured | None:

@@ -7,9 +7,11 @@ from http import HTTPStatus
 from ..internals import held_heads
 from ..lmstudio.errors import is_evicted
 from ..outcomes import NDJSON, CollectedCall, Response, StreamedCall, StreamTranslation
+from ..progress import State
+from ..units import plural, speed
 from . import eviction, substitution
 from .buffered import Buffered
-from .exchange import Exchange
+from .exchange import NS_PER_SECOND, Exchange
 
 
 class Collected(Buffered):
@@ -19,6 +21,7 @@ class Collected(Buffered):
     """
 
     _call: CollectedCall | StreamedCall
+    awaits = "waits for the first token"
 
     def __init__(self, exchange: Exchange, call: CollectedCall | StreamedCall) -> None:
         super().__init__(exchange, call)
@@ -35,6 +38,15 @@ class Collected(Buffered):
     @property
     def has_begun(self) -> bool:
         return self.translation.started
+
+    def state(self, now: int) -> State | None:
+        count, since = self.translation.so_far
+        if not count:
+            return super().state(now)
+        seconds = (now - since) / NS_PER_SECOND
+        has_speed = since and seconds > 0 and count > 1
+        facts = [f"{count:,} {plural(count, 'token')}", *([speed(count / seconds)] if has_speed else ())]
+        return State("answers", ", ".join(facts), flows=True)
 
     def feed_held(self, held: held_heads.HeldBody) -> None:
         """Translate those chunks that have come since the last time."""

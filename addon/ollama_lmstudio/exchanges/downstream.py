@@ -9,7 +9,6 @@ from mitmproxy import http
 from ..internals.direct_streams import DirectStream
 from ..lmstudio import sse
 from ..outcomes import NDJSON, Headers
-from . import display
 from .exchange import Exchange
 from .upstream import remove_hop_by_hop
 
@@ -47,7 +46,6 @@ def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: boo
         frame_chunks(exchange, response)
     response.stream = DirectStream(exchange.flow, pass_on, pass_on)
     exchange.head_sent = True
-    display.show_progress(exchange.flow, exchange.recorder, exchange.bridge.tasks)
 
 
 def frame_chunks(exchange: Exchange, response: http.Response) -> None:

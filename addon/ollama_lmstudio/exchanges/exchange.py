@@ -43,10 +43,12 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.flow import Error
 
+from .. import progress
 from ..internals import connections, interception
 from ..internals.headers import SealedHeaders
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ..outcomes import Headers, Measured, Outcome, Request, Response
+from ..progress import WAITS_FOR_USER, Progress, State, waiting
 from ..record.record import Record
 from ..record.recorder import Recorder
 from . import responses
@@ -58,6 +60,9 @@ logger = logging.getLogger(__name__)
 # client's connection for another request.
 LINGER_SECONDS = 1
 LAST_CHUNK = b"0\r\n\r\n"
+# What takes longer is told to people.
+LONG_SECONDS = 2
+NS_PER_SECOND = 1e9
 
 
 class Handler:
@@ -97,6 +102,18 @@ class Handler:
             record.context_length = self.bridge.services.catalog.known_context_length(record.upstream_model)
         self.recorder.finish(self.flow, self.bridge.clock.monotonic(), self.measured())
 
+    def state(self, now: int) -> State | None:
+        """Return what is shown of the exchange at the time `now`; None where there is nothing to tell."""
+        if self.flow.request.timestamp_end is None:
+            return None  # the rest of it has not come
+        return self.long_wait("waits for LM Studio", now - self.recorder.started_ns)
+
+    @staticmethod
+    def long_wait(what: str, duration: int) -> State | None:
+        """Return the state of an exchange that has waited for something, if it takes long."""
+        seconds = duration / NS_PER_SECOND
+        return waiting(what, seconds) if seconds >= LONG_SECONDS else None
+
     def measured(self) -> Measured | None:
         """Return what a translation has measured; None if nothing was translated."""
         return None
@@ -121,6 +138,7 @@ class Exchange:
             bridge.services.secrets,
             bridge.label,
         )
+        self.progress = Progress()
         self.client_request: Request | None = None
         self.cors_headers: Headers = ()
         """Headers that the response carries, whatever it is."""
@@ -159,7 +177,8 @@ class Exchange:
     async def request(self) -> None:
         """Answer the request, or make it another one, unless another addon has answered it."""
         if not self.is_answered:
-            await self.handler.request()
+            with progress.of(self.progress):
+                await self.handler.request()
 
     async def responseheaders(self) -> None:
         """Choose what happens to the body of the response."""
@@ -167,7 +186,8 @@ class Exchange:
             return
         self._forget_secrets()
         interception.may_be_stopped(self.flow)
-        await self.handler.responseheaders()
+        with progress.of(self.progress):
+            await self.handler.responseheaders()
         self._say_close()
 
     async def response(self) -> None:
@@ -175,7 +195,8 @@ class Exchange:
         if self.flow.response is None:
             return
         try:
-            await self.handler.response()
+            with progress.of(self.progress):
+                await self.handler.response()
             self._say_close()
         finally:
             self._end()
@@ -197,6 +218,33 @@ class Exchange:
         if self.sealed is not None and self.flow.response is None:
             # The user may have reverted the request: its headers are plain ones then.
             self.flow.request.headers = self.sealed.sealed_again(self.flow.request.headers)
+
+    # What is shown while it runs
+
+    @property
+    def record(self) -> Record:
+        """What is kept with the flow."""
+        return self.recorder.record
+
+    @property
+    def size(self) -> int:
+        """The size of the bodies that are shown."""
+        return len(self.flow.request.raw_content or b"") + len(self.recorder.upstream_body.data)
+
+    def state(self, now: int) -> State | None:
+        """Return what the exchange waits for at the time `now`, or how far it is; None where nothing is to be told."""
+        if self.flow.intercepted:
+            return WAITS_FOR_USER
+        return self.progress.state() or self.handler.state(now)
+
+    def show(self, state: str) -> None:
+        """Store the state in the flow, and update its label."""
+        self.record.state = state
+        self.recorder.save(self.flow)
+
+    def show_body(self) -> bool:
+        """Store what has come of an answer that streams in the flow; return whether that is anything new."""
+        return bool(self.flow.response and self.flow.response.stream) and self.recorder.update(self.flow)
 
     # What handlers do
 

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import Response
+from ..progress import State
 from . import downstream, loopback, upstream
 from .exchange import Exchange, Handler
 
@@ -36,6 +37,10 @@ class Local(Handler):
         for name, value in headers.items():
             request.headers[name] = value
         self.recorder.save(self.flow)
+
+    def state(self, now: int) -> State | None:
+        # What the job waits for, it tells itself.
+        return None
 
     async def responseheaders(self) -> None:
         response = self.flow.response

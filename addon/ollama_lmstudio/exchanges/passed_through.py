@@ -15,8 +15,10 @@ from ..lmstudio.answering_model import FirstEvent
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
 from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Passthrough, Response
+from ..progress import State
 from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, missing_answer
+from ..units import size
 from . import downstream, eviction, substitution, upstream
 from .exchange import Exchange, Handler
 
@@ -42,6 +44,10 @@ class PassedThrough(Handler):
     async def request(self) -> None:
         headers = upstream.passthrough_headers(self.flow.request)
         await upstream.send(self.exchange, self._passthrough.path, self._passthrough.body, headers)
+
+    def state(self, now: int) -> State | None:
+        come = self.recorder.upstream_body.size
+        return State("answers", size(come), flows=True) if come else super().state(now)
 
     async def responseheaders(self) -> None:
         response, clock = self.flow.response, self.bridge.clock.monotonic

@@ -8,9 +8,12 @@ from functools import partial
 from mitmproxy import http
 
 from ..internals import interception, interface
+from ..progress import WAITS_FOR_USER
+from ..record import record
 from ..record.record import Record
 from .bridge import Bridge
 from .exchange import Exchange
+from .watch import Watch
 
 # How often it is looked whether a flow that has ended has been sent.
 SENT_SECONDS = 1
@@ -22,23 +25,45 @@ class Exchanges:
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
         self._by_flow: dict[str, Exchange] = {}
+        self.watch = Watch(bridge, self._by_flow.values)
 
-    def begin(self, flow: http.HTTPFlow, record: Record) -> Exchange:
+    def begin(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
-        exchange = self._by_flow[flow.id] = Exchange(flow, record, self.bridge)
+        exchange = self._by_flow[flow.id] = Exchange(flow, kept, self.bridge)
         interception.keep_what_streams(flow)
-        interception.end_when_killed(flow, self.bridge.label)
-        interception.watch_pauses(flow, self.bridge.clock.monotonic, partial(self._paused, flow))
+        interception.end_when_killed(flow, self._killed)
+        interception.watch_pauses(
+            flow, self.bridge.clock.monotonic, partial(self._pauses, flow), partial(self._paused, flow)
+        )
         return exchange
 
+    def _killed(self, flow: http.HTTPFlow) -> None:
+        self._show_state(flow, "")
+
+    async def _pauses(self, flow: http.HTTPFlow) -> None:
+        self._show_state(flow, WAITS_FOR_USER.text)
+        if interface.is_shown():
+            await interface.show_change(flow)
+
     def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+        self._show_state(flow, "")
         # Looked up by its flow: a flow that stays in the list must not hold its exchange.
         if exchange := self._by_flow.get(flow.id):
             exchange.paused(duration)
 
+    def _show_state(self, flow: http.HTTPFlow, state: str) -> None:
+        if exchange := self._by_flow.get(flow.id):
+            exchange.show(state)
+        elif kept := record.of(flow):
+            # Its exchange has ended, but the user may hold the whole response.
+            kept.state = state
+            kept.save(flow.metadata)
+            self.bridge.label(flow, kept)
+
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer the request, or make it a call to LM Studio."""
         if exchange := self._by_flow.get(flow.id):
+            self.watch.begin()
             await exchange.request()
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:

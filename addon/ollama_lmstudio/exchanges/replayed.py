@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, Response
-from . import display, substitution
+from . import substitution
 from .collected import Collected
 
 
@@ -31,7 +31,6 @@ class Replayed(Collected):
         # What is shown meanwhile is the translation.
         response.headers["Content-Type"] = NDJSON
         response.stream = listen
-        display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
     async def refused(self) -> None:
         """Leave a refusal to the user, who sees it."""

@@ -8,7 +8,7 @@ from ..internals import connections, held_heads
 from ..internals.direct_streams import DirectStream
 from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
-from . import display, responses, substitution
+from . import responses, substitution
 from .collected import Collected
 from .downstream import UNBUFFERED, frame_chunks
 from .exchange import LAST_CHUNK, Exchange
@@ -56,7 +56,6 @@ class Streamed(Collected):
         translator = ChunkTranslator(self.exchange, self.translation, self._fed, self._lines)
         response.stream = DirectStream(self.flow, translator, translator.feed)
         self.exchange.head_sent = self._has_begun = True
-        display.show_progress(self.flow, self.recorder, self.bridge.tasks)
 
     def error(self, error: LMStudioError) -> None:
         if not self._has_begun:

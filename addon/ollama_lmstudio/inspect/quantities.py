@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from .. import units
 from ..record.record import Numbers
 
 _NS_PER_SECOND = 1e9
 _SECONDS_PER_MINUTE = 60
-# Smaller numbers are shown with a decimal, or three digits: the whole part alone would be imprecise.
+# Smaller numbers are shown with a decimal: the whole part alone would be imprecise.
 _MIN_WHOLE_MILLISECONDS = 10
-_MIN_WHOLE_SPEED = 100
 
 
 def duration(nanoseconds: int) -> str:
@@ -28,9 +28,4 @@ def duration(nanoseconds: int) -> str:
 def speed(numbers: Numbers) -> str:
     """Return the tokens per second of an answer for display; empty where they are not known."""
     tokens = numbers.tokens_per_second
-    return f"{rate(tokens)} tok/s" if tokens else ""
-
-
-def rate(tokens: float) -> str:
-    """Return a number of tokens per second for display, without its unit."""
-    return f"{tokens:,.0f}" if tokens >= _MIN_WHOLE_SPEED else f"{tokens:.3g}"
+    return units.speed(tokens) if tokens else ""

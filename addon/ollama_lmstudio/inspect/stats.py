@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from ..record.statistics import ModelStatistics, Statistics
 from ..services import Services
-from ..units import plural
+from ..units import plural, rate
 from . import jsontext, table
-from .quantities import duration, rate
+from .quantities import duration
 
 MEDIAN, P95 = 0.5, 0.95
 NAME_CHARACTERS = 40

@@ -41,10 +41,16 @@ def may_be_stopped(flow: http.HTTPFlow) -> None:
         vars(flow).pop("intercept", None)
 
 
-def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable[[int], None]) -> None:
-    """Call `paused` with the duration (ns) of each interception of a flow, when it ends.
+def watch_pauses(
+    flow: http.HTTPFlow,
+    clock: Callable[[], int],
+    pauses: Callable[[], Awaitable[None]],
+    paused: Callable[[int], None],
+) -> None:
+    """Call `pauses` when each interception of a flow begins, and `paused` with its duration (ns) when it ends.
 
-    Without it, the time in which the user edits a request counts as LM Studio's work.
+    Without it, nobody sees at once that a request waits, and the time in which the user edits it counts as LM Studio's
+    work.
     """
     wait: Callable[[], Awaitable[None]] = flow.wait_for_resume
 
@@ -52,6 +58,7 @@ def watch_pauses(flow: http.HTTPFlow, clock: Callable[[], int], paused: Callable
         if not flow.intercepted:
             return
         since = clock()
+        await pauses()
         await wait()
         paused(clock() - since)
 

@@ -178,6 +178,7 @@ class Recorder:
         """Store everything in the flow; what the client got of a stream becomes the body of the flow's response."""
         self.is_finished = True
         record, response = self.record, flow.response
+        record.state = ""
         record.upstream = self._upstream()
         record.upstream_size = self.upstream_body.size
         if response is not None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .. import units
 from ..ollama import errors, names
 
 HUGGING_FACE = ("huggingface.co", "hf.co", "www.huggingface.co")
@@ -80,6 +81,13 @@ def progress_to_ollama(job: Mapping[str, object], digest: str) -> Line:
         completed = total
     sizes = {"total": total, "completed": min(completed, total) if total else completed}
     return {"status": status, "digest": digest, **{name: size for name, size in sizes.items() if size}}
+
+
+def progress_to_text(job: Mapping[str, object]) -> str:
+    """Return the state of a job for people: `52 %, 1.2 of 2.3 GB`."""
+    total, completed = _size(job, "total_size_bytes"), _size(job, "downloaded_bytes")
+    text = units.part_of(min(completed, total), total) if total else units.size(completed)
+    return f"paused, {text}" if job["status"] == "paused" else text
 
 
 def _size(job: Mapping[str, object], key: str) -> int:

@@ -128,6 +128,11 @@ class Translator:
         return self._reader.model
 
     @property
+    def so_far(self) -> tuple[int, int]:
+        """How many parts of the answer have come, and when the first of them came."""
+        return self._reader.outputs, self._timings.first
+
+    @property
     def failed(self) -> bool:
         """Whether the answer has ended with an error."""
         return self.error is not None

@@ -1,0 +1,130 @@
+"""What is shown of exchanges while they run: what each waits for, how far it is, and what has come of its answer.
+
+One task looks at all of them once a second, as long as there are any. In mitmweb and the console it refreshes their
+lines in the list; mitmdump is told of what waits long. Nothing waits for it, and no token knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from mitmproxy import http
+
+from ..internals import interface
+from ..progress import State
+from ..record.record import Record
+from .bridge import Bridge
+
+LOOK_SECONDS = 1
+# A body that streams is shown once a second, plus one second per MiB kept: each time, both bodies are rendered anew, on
+# the event loop. A line alone costs less: mitmweb makes a hash of the bodies for it.
+RENDERED_BYTES = 2**20
+HASHED_BYTES = 16 * RENDERED_BYTES
+# mitmdump is told of what has waited for so long, and then again and again.
+LONG_SECONDS = 2
+AGAIN_SECONDS = 30
+NS_PER_SECOND = 1_000_000_000
+
+
+class Watched(Protocol):
+    """What is looked at: an exchange, or a call of the bridge's own."""
+
+    flow: http.HTTPFlow
+
+    @property
+    def record(self) -> Record:
+        """What is kept with the flow."""
+
+    @property
+    def size(self) -> int:
+        """The size of the bodies that are shown."""
+
+    def state(self, now: int) -> State | None:
+        """Return what it waits for at the time `now`, or how far it is; None where there is nothing to tell."""
+
+    def show(self, state: str) -> None:
+        """Store the state in the flow, and update its label."""
+
+    def show_body(self) -> bool:
+        """Store what has come of an answer that streams in the flow; return whether that is anything new."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What has been seen and told of one exchange. Times are ns of the monotonic clock."""
+
+    body_due: int = 0
+    line_due: int = 0
+    waits_since: int = 0
+    told: str = ""
+    told_at: int = 0
+
+
+class Watch:
+    """Look at what runs, once a second."""
+
+    def __init__(self, bridge: Bridge, running: Callable[[], Collection[Watched]]) -> None:
+        self._bridge = bridge
+        self._running = running
+        self._seen: dict[str, _Seen] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to look, unless that is done already."""
+        if self._task is None or self._task.done():
+            self._task = self._bridge.tasks.spawn(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            running = tuple(self._running())
+            if not running:
+                break
+            for watched in running:
+                # The end of one that ended while another was shown has its own words.
+                if watched in self._running():
+                    await self._look_at(watched)
+            self._seen = {w.flow.id: self._seen[w.flow.id] for w in running if w.flow.id in self._seen}
+        self._seen.clear()
+        self._task = None
+
+    async def _look_at(self, watched: Watched) -> None:
+        now = self._bridge.clock.monotonic()
+        seen = self._seen.setdefault(watched.flow.id, _Seen())
+        state = watched.state(now)
+        if interface.is_shown():
+            await self._refresh(watched, seen, state.text if state else "", now)
+        elif state is None or state.flows:
+            seen.waits_since, seen.told = 0, ""
+        else:
+            self._tell(watched, seen, state, now)
+
+    async def _refresh(self, watched: Watched, seen: _Seen, text: str, now: int) -> None:
+        """Show what has changed in the list."""
+        has_changed = False
+        if now >= seen.body_due:
+            seen.body_due = _next(now, watched.size, RENDERED_BYTES)
+            has_changed = watched.show_body()
+        if text != watched.record.state and now >= seen.line_due:
+            seen.line_due = _next(now, watched.size, HASHED_BYTES)
+            has_changed = True
+        if has_changed:
+            watched.show(text)
+            await interface.show_change(watched.flow)
+
+    def _tell(self, watched: Watched, seen: _Seen, state: State, now: int) -> None:
+        """Tell mitmdump what has waited long; what it waits for next, too."""
+        seen.waits_since = seen.waits_since or now
+        is_new = state.kind != seen.told and now - seen.waits_since >= (LONG_SECONDS - LOOK_SECONDS) * NS_PER_SECOND
+        if is_new or (seen.told and now - seen.told_at >= AGAIN_SECONDS * NS_PER_SECOND):
+            seen.told, seen.told_at = state.kind, now
+            watched.record.state = state.text
+            self._bridge.waits(watched.flow, watched.record)
+
+
+def _next(now: int, size: int, step: int) -> int:
+    """Return when something may be shown again: at the next look, or a second later for each `step` of its size."""
+    return now + size // step * NS_PER_SECOND

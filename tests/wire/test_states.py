@@ -1,0 +1,160 @@
+"""What an exchange waits for, and how far it is, in mitmweb's list while it runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.strict.reader import marked
+from tests.wire.conftest import CHAT, HI, Proxy, content_of, models, ndjson
+from tests.wire.web import Flow, Web
+
+from ollama_lmstudio.sim import Sim, SimDownload, SimThread, content, sleep
+
+SLOW, PULLED = "slow/big-70b", "slow/model"
+LOAD_SECONDS = 4
+
+
+@pytest.fixture(scope="module")
+def lmstudio() -> Iterator[Sim]:
+    slow = replace(models()[0], key=SLOW, load_seconds=LOAD_SECONDS)
+    downloads = [SimDownload(PULLED, seconds=5)]
+    with SimThread(models=[*models(), slow], downloads=downloads) as sim:
+        yield sim
+
+
+@pytest.fixture(scope="module")
+def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
+    state = tmp_path_factory.mktemp("state")
+    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy:
+        proxy.wait_for_log(r"\d+ models at")
+        web = Web(proxy)
+        yield proxy, web
+        web.http.close()
+
+
+@pytest.fixture
+def web(started: tuple[Proxy, Web], lmstudio: Sim) -> Iterator[Web]:
+    _, web = started
+    lmstudio.set(jit=True, token_delay=0.0)
+    lmstudio.faults.clear()
+    for instance in lmstudio.instances:
+        lmstudio.unload(instance.id)
+    web.http.post("/clear").raise_for_status()
+    yield web
+    web.option(intercept="")
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def proxy(started: tuple[Proxy, Web], web: Web) -> Proxy:
+    return started[0]
+
+
+def post(proxy: Proxy, path: str, body: dict[str, Any]) -> Any:
+    with proxy.client() as client:
+        return client.post(path, json=body)
+
+
+def states(web: Web, answer: Future[Any], path: str) -> list[str]:
+    """Give the different comments of the one flow with this path of the client's, until its answer has come."""
+    seen: list[str] = []
+    while not answer.done():
+        for flow in of(web, path):
+            if not seen or seen[-1] != flow["comment"]:
+                seen.append(flow["comment"])
+        time.sleep(0.1)
+    return seen
+
+
+def of(web: Web, path: str) -> list[Flow]:
+    """Give the flows of requests to this path."""
+    return [flow for flow in web.flows() if flow["request"]["path"] == path]
+
+
+def test_a_load_on_demand(proxy: Proxy, web: Web, background: ThreadPoolExecutor) -> None:
+    body = {"model": SLOW, "messages": HI}
+    answer = background.submit(post, proxy, "/api/chat", body)
+    seen = states(web, answer, "/v1/chat/completions")
+    assert any(re.match(r"loading big-70b, [2-4] s, chat slow/big-70b$", text) for text in seen), seen
+    assert content_of(ndjson(answer.result()))
+    flow = web.flow(lambda flow: " tokens" in flow["comment"])
+    assert "loading" not in flow["comment"]
+
+
+def test_an_explicit_load(proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor) -> None:
+    lmstudio.set(jit=False)
+    body = {"model": SLOW, "messages": HI}
+    answer = background.submit(post, proxy, "/api/chat", body)
+    web.flow(lambda flow: re.match(r"loading big-70b, [1-4] s, chat ", flow["comment"]))
+    assert content_of(ndjson(answer.result()))
+
+
+def test_a_prompt_that_takes_long(proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor) -> None:
+    post(proxy, "/api/chat", {"model": CHAT, "messages": HI})
+    lmstudio.fault(prefill=4, times=1)
+    answer = background.submit(post, proxy, "/api/chat", {"model": CHAT, "messages": HI})
+    web.flow(lambda flow: re.match("waits for the first token, [23] s, ", flow["comment"]))
+    assert content_of(ndjson(answer.result()))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens(proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor, stream: bool) -> None:
+    lmstudio.script([step for _ in range(40) for step in (content("a "), sleep(0.1))], match="many")
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "many"}], "stream": stream}
+    answer = background.submit(post, proxy, "/api/chat", body)
+    seen = states(web, answer, "/v1/chat/completions")
+    counts = [
+        (int(found[1]), float(found[2])) for text in seen if (found := re.match(r"(\d+) tokens, (\S+) tok/s, ", text))
+    ]
+    assert len(counts) >= 2, seen
+    assert counts == sorted(counts, key=lambda pair: pair[0])
+    assert all(5 < speed < 20 for _, speed in counts), seen
+
+
+def test_what_is_passed_through(proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor) -> None:
+    lmstudio.script([step for _ in range(30) for step in (content("a "), sleep(0.1))], match="many")
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "many"}], "stream": True}
+    answer = background.submit(post, proxy, "/v1/chat/completions", body)
+    web.flow(lambda flow: re.match(r"\d\.\d kB, v1/chat/completions ", flow["comment"]))
+    answer.result().raise_for_status()
+
+
+@pytest.mark.parametrize("intercept", ["~u /api/chat & ~q", "~u chat/completions & ~q", "~u chat/completions & ~s"])
+def test_what_the_user_holds(proxy: Proxy, web: Web, background: ThreadPoolExecutor, intercept: str) -> None:
+    web.option(intercept=intercept)
+    body = {"model": CHAT, "messages": HI, "stream": False}
+    answer = background.submit(post, proxy, "/api/chat", body)
+    flow = web.flow(lambda flow: flow["comment"].startswith("waits for you, "))
+    assert flow["intercepted"]
+    web.resume(flow)
+    answer.result().raise_for_status()
+    web.flow(lambda flow: " tokens" in flow["comment"] and "waits" not in flow["comment"])
+
+
+def test_a_request_that_is_held_and_killed(proxy: Proxy, web: Web, background: ThreadPoolExecutor) -> None:
+    web.option(intercept="~u /api/chat & ~q")
+    with marked(cut=True):
+        answer = background.submit(post, proxy, "/api/chat", {"model": CHAT, "messages": HI})
+        web.kill(web.flow(lambda flow: flow["comment"].startswith("waits for you, ")))
+        assert answer.exception() is not None
+    web.flow(lambda flow: "killed" in flow["comment"] and "waits" not in flow["comment"])
+
+
+def test_a_download(proxy: Proxy, web: Web, background: ThreadPoolExecutor) -> None:
+    answer = background.submit(post, proxy, "/api/pull", {"model": PULLED})
+    seen = states(web, answer, "/api/pull")
+    shares = [int(found[1]) for text in seen if (found := re.match(r"(\d+) %, \S+( [kMG]B)? of 2.3 GB, pull ", text))]
+    assert len(set(shares)) >= 3, seen
+    assert shares == sorted(shares)
+    assert web.flow(lambda flow: flow["comment"].endswith("success"))
