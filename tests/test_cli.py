@@ -24,12 +24,24 @@ def arguments(*given: str) -> list[str]:
 
 
 def set_options(*given: str) -> list[str]:
+    """Give what mitmproxy's `--set` gets, but for the mode, which the script sets."""
     found = arguments(*given)
-    return [found[i + 1] for i, part in enumerate(found) if part == "--set"]
+    return [found[i + 1] for i, part in enumerate(found) if part == "--set" and found[i + 1] != "mode"]
 
 
 def test_nothing_given() -> None:
-    assert cli.command([], {}) == (False, ["-s", str(cli.script_path()), "--set", "termlog_verbosity=info"])
+    """mitmproxy starts without a mode: it opens no port before the script is loaded."""
+    there = ["-s", str(cli.script_path()), "--set", "termlog_verbosity=info", "--set", "mode"]
+    assert cli.command([], {}) == (False, there)
+
+
+def test_a_mode_of_the_users_is_passed_on(tmp_path: Path) -> None:
+    assert arguments("--set", "mode=socks5")[4:] == ["--set", "mode=socks5"]
+    # mitmproxy lets its own flag win over --set.
+    assert arguments("--mode", "socks5")[4:] == ["--set", "mode", "--mode", "socks5"]
+    file = tmp_path / "my.yaml"
+    file.write_text("mode: [socks5]")
+    assert arguments("--config", str(file))[4:] == ["--set", "mode=socks5"]
 
 
 @pytest.mark.parametrize("option", [o for o in options.OPTIONS if o.typespec in (str, int)], ids=lambda o: o.name)
@@ -129,7 +141,7 @@ def test_the_doctor_is_a_quiet_mitmdump_that_serves_nothing() -> None:
         web, found = cli.command([*given, "--api-key", "k", "-p", "9"], {})
         assert not web
         assert found[2:] == [
-            *("--set", "termlog_verbosity=info", "--set", "api_key=k"),
+            *("--set", "termlog_verbosity=info", "--set", "mode", "--set", "api_key=k"),
             *("--set", "doctor=true", "--no-server", "--quiet", "-p", "9"),
         ]
 

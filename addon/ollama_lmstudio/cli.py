@@ -88,6 +88,9 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     set_in_rest = _set_in(rest)
     _refuse_to_be_overruled(parser, {**chosen, **set_in_rest})
     result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
+    if "mode" not in chosen and "mode" not in set_in_rest:
+        # None: mitmproxy opens no port before the script is loaded, which sets the mode. A user's --mode wins.
+        result += ["--set", "mode"]
     # mitmproxy refuses an option that is set twice.
     for name, value in chosen.items():
         if name not in set_in_rest:

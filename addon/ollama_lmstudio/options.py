@@ -29,7 +29,7 @@ ANYWHERE = (EVERYWHERE, EVERYWHERE_6)
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
 # How the paths of LM Studio's APIs begin, the longest first. Most clients want `/v1` in an address of OpenAI's API.
 API_PATHS = ("/api/v1", "/api/v0", "/v1")
-LOOPS = "lmstudio_url is this bridge's own address: {}"
+LOOPS = "lmstudio_url is this bridge's own address, {}: set it to that of LM Studio's server, usually http://localhost:1234."
 # RFC 9110 4.2: the port of a URL without one.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # One event of LM Studio's stream has at least its envelope, about 300 bytes; with less, every stream would fail.
@@ -58,6 +58,11 @@ class Listen:
     def local(self) -> Listen:
         """The address by which this machine reaches the server."""
         return Listen("127.0.0.1", self.port) if self.host in (*ANYWHERE, "localhost") else self
+
+    @property
+    def named(self) -> Listen:
+        """The address for a client on this machine, as a person would write it."""
+        return Listen("localhost", self.port) if self.host in ANYWHERE else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

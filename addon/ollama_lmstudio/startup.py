@@ -21,11 +21,12 @@ from .internals import connections, deferred_options, interface, servers
 from .lmstudio.errors import LMStudioError
 from .services import Services
 from .tasks import Tasks
+from .units import plural
 
 logger = logging.getLogger(__name__)
 
-# The mode of mitmproxy that no user has changed.
-REGULAR = ["regular"]
+# The modes of mitmproxy that no user has chosen: its default, and that of the command line tool, which opens no port.
+NOT_CHOSEN: tuple[list[str], ...] = (["regular"], [])
 # The key in configs/lan.yaml, which the user is to change.
 PLACEHOLDER = "change-me"
 # The columns of mitmweb's list, unless the user has chosen others. mitmweb shows that a flow is intercepted by the
@@ -35,6 +36,10 @@ WEB_COLUMNS = ["method", "status", "comment", "time"]
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure", "stream_large_bodies")
 # The attribute of mitmproxy's master by which a script that is loaded later knows that it has to serve again.
 CLOSED = "_closed_without_bridge"
+# The same, for the address that a script has told mitmproxy for its interfaces: it is no choice of the user's.
+SHOWN = "_shown_address"
+# The values of listen_host and listen_port that no user has changed.
+NO_ADDRESS = ("", None)
 # Set by the command line tool's --doctor; no setting, thus not in the table.
 DOCTOR = "doctor"
 STREAMING_OFF = (
@@ -43,6 +48,9 @@ STREAMING_OFF = (
 )
 # How long the program on a port that is taken may need to answer. It runs on this machine.
 PORT_SECONDS = 0.5
+UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error."
+# How long the line that tells what is served waits for LM Studio's list of models, to tell their number as well.
+LOOK_SECONDS = 1
 
 
 def add_options(loader: Loader) -> None:
@@ -78,6 +86,7 @@ class Startup:
 
     def __init__(self) -> None:
         self._failure_log = servers.FailureLog(self._server_failed)
+        self._started_log = servers.StartedLog(self._says_itself)
         self._starting = True
         self._failed: list[str] = []
         self._reported_streaming = False
@@ -91,8 +100,9 @@ class Startup:
         self._tasks = Tasks()
 
     def watch_log(self) -> None:
-        """Hold back mitmproxy's errors about servers, and httpx's line for each request."""
+        """Hold back mitmproxy's lines about servers, and httpx's line for each request."""
         self._failure_log.install()
+        self._started_log.install()
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -122,22 +132,30 @@ class Startup:
         """Return the address that is served on: mitmproxy's own options win over `listen`."""
         if not self._is_our_choice() and (address := servers.reverse_address()) is not None:
             return options.Listen(address[0] or options.EVERYWHERE_6, address[1] or given.port)
-        host, port = ctx.options.listen_host, ctx.options.listen_port
+        host, port = NO_ADDRESS if _is_shown_address() else (ctx.options.listen_host, ctx.options.listen_port)
         return options.Listen((host or given.host).strip("[]"), given.port if port is None else port)
 
     def _is_our_choice(self) -> bool:
         """Whether the mode is mitmproxy's default or the one that this object has set, not the user's."""
-        return list(ctx.options.mode) in (REGULAR, [self._mode])
+        return list(ctx.options.mode) in (*NOT_CHOSEN, [self._mode])
+
+    def _says_itself(self) -> bool:
+        """Whether what is served is told by `serve`, so that mitmproxy need not."""
+        return self._is_our_choice() and ctx.options.termlog_verbosity != "debug"
 
     def take_over(self, settings: options.Settings, upstream: options.Upstream) -> None:
         """Set mitmproxy's mode, unless the user has set one, and the other options that the addon relies on."""
         wanted, mode = mode_spec(settings, upstream), list(ctx.options.mode)
         changes: dict[str, Any] = {}
         # The wanted mode may be there already, set before the script was reloaded.
-        if self._is_our_choice() or mode == [wanted]:
+        is_ours = self._is_our_choice()
+        if is_ours or mode == [wanted]:
             self._mode = wanted
             if mode != [wanted]:
                 changes["mode"] = [wanted]
+                servers.cancel_start()
+        if is_ours:
+            changes |= _shown_address(settings.listen)
         # "eager" connects to LM Studio first: while it is down, clients get an empty reply, and no hook runs.
         if ctx.options.connection_strategy != "lazy":
             changes["connection_strategy"] = "lazy"
@@ -224,6 +242,7 @@ class Startup:
     def stop(self) -> None:
         """Stop the stand-in, and hold back no more errors."""
         self._failure_log.remove()
+        self._started_log.remove()
         self._close_demo()
 
     def _close_demo(self) -> None:
@@ -261,6 +280,23 @@ def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
     return f"reverse:{upstream.origin}@{'' if host == options.EVERYWHERE_6 else host}:{port}"
 
 
+def _is_shown_address() -> bool:
+    """Whether mitmproxy's options of the address hold nothing of the user's."""
+    return (ctx.options.listen_host, ctx.options.listen_port) in (NO_ADDRESS, vars(ctx.master).get(SHOWN))
+
+
+def _shown_address(listen: options.Listen) -> dict[str, Any]:
+    """Return the options that make mitmweb show the address, unless the user has set them.
+
+    mitmweb shows them, or `*:8080`, whatever mode it serves in. The mode has an address of its own.
+    """
+    shown = ("" if listen.host in options.ANYWHERE else listen.host, listen.port)
+    if not _is_shown_address() or (ctx.options.listen_host, ctx.options.listen_port) == shown:
+        return {}
+    vars(ctx.master)[SHOWN] = shown
+    return dict(zip(("listen_host", "listen_port"), shown, strict=True))
+
+
 def _exit(status: int | str) -> None:
     """End the process with a status, or with status 1 and a text on stderr."""
     # Raised in a task, SystemExit would be reported as the failure of that task.
@@ -279,30 +315,48 @@ async def _diagnose(services: Services) -> None:
 
 
 async def _report(services: Services, *, demo: bool) -> None:
+    """Log what serves what, who may come in, and what is wrong with LM Studio."""
     settings = services.settings
     if settings.loops:
         logger.warning(options.LOOPS.format(settings.lmstudio_url))
         return
-    if settings.api_key == PLACEHOLDER:
-        logger.warning(
-            "The key that clients need is the one of the ready configuration: choose another (option api_key)."
-        )
-    elif settings.api_key:
-        logger.info("Clients need the key (option api_key).")
-    if not settings.listen.is_loopback and not settings.api_key:
-        logger.info(
-            "Serving on %s without a key: everybody on this network can use it (option api_key).",
-            settings.listen,
-        )
+    looking = asyncio.ensure_future(services.catalog.refresh())
+    await asyncio.wait({looking}, timeout=LOOK_SECONDS)
+    if not looking.done() or looking.exception() is not None:
+        found = ""
+    elif count := len(looking.result().models):
+        found = f" ({count} {plural(count, 'model')})"
+    else:
+        found = " (no models yet: download one there)"
+    lmstudio = "the built-in stand-in" if demo else f"LM Studio at {services.client.url}"
+    logger.info("http://%s serves Ollama's API in front of %s%s", settings.listen.named, lmstudio, found)
     if demo:
         logger.info(
             "DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model."
         )
+    _report_access(settings)
     try:
-        catalog = await services.catalog.refresh()
+        catalog = await looking
     except LMStudioError as e:
-        logger.warning("%s", e.message)
+        logger.warning(
+            "%s If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error.", e.message
+        )
         return
-    logger.info("%d models at %s.", len(catalog.models), services.client.url)
     for skipped in catalog.skipped:
         logger.warning("LM Studio lists a model that cannot be used: %s", skipped)
+
+
+def _report_access(settings: options.Settings) -> None:
+    listen = settings.listen
+    if settings.api_key == PLACEHOLDER:
+        logger.warning(
+            "api_key is the one of the example in configs/lan.yaml, which anybody can look up: choose another."
+        )
+    elif settings.api_key:
+        logger.info("Clients need the key (option api_key).")
+    elif not listen.is_loopback:
+        logger.info(
+            "Everybody on this network can use it without a key: set api_key to ask for one, or listen=127.0.0.1:%d "
+            "to serve this machine only.",
+            listen.port,
+        )

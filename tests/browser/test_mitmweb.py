@@ -52,7 +52,7 @@ def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     options = {"lmstudio_token": TOKEN}
     state = tmp_path_factory.mktemp("state")
     with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options, state_dir=state, port=PORT) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         web = Web(proxy)
         yield proxy, web
         web.http.close()

@@ -45,7 +45,7 @@ def sim() -> Iterator[Sim]:
 @pytest.fixture(scope="module")
 def proxy(sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     with Proxy(sim.url, state_dir=tmp_path_factory.mktemp("state")) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         yield proxy
 
 

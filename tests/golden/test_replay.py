@@ -67,7 +67,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
             Proxy(sim.url, state_dir=tmp_path_factory.mktemp("state")) as proxy,
             Tap(proxy.port) as tap,
         ):
-            proxy.wait_for_log(r"\d+ models at")
+            proxy.wait_for_log(r"\(\d+ models\)")
             _prepare(sim, proxy, recording)
             done |= dict(_replayed(recording, runner, proxy, tap))
     return done

@@ -344,7 +344,7 @@ def shared_sim() -> Iterator[Sim]:
 @pytest.fixture(scope="session")
 def shared_proxy(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     with Proxy(shared_sim.url, state_dir=tmp_path_factory.mktemp("state")) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         yield proxy
 
 

@@ -32,7 +32,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, W
             state_dir=tmp_path_factory.mktemp("state"),
         ) as proxy,
     ):
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         web = Web(proxy)
         yield proxy, web, sim
         web.http.close()

@@ -377,7 +377,7 @@ def small(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A server with a small buffer that repairs broken events."""
     options = {"max_buffer_size": "1024", "enable_chunk_recovery": "true"}
     with Proxy(shared_sim.url, options=options, state_dir=tmp_path_factory.mktemp("small")) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         yield proxy
 
 

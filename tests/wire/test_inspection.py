@@ -172,7 +172,7 @@ def test_errors(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
 def test_an_answer_that_mitmproxy_cannot_give(tmp_path: Path, start_proxy: StartProxy) -> None:
     with SimThread(models=models()) as lmstudio:
         proxy = start_proxy(lmstudio.url, "-w", str(tmp_path / "flows"))
-        proxy.wait_for_log("models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
     with proxy.client() as client:
         answer = client.post("/api/chat", json={"model": CHAT, "messages": HI})
     assert answer.status_code == 503

@@ -20,7 +20,7 @@ def test_a_large_request_is_translated_and_its_model_looked_up(
 ) -> None:
     sim.load(NO_TOOLS)
     proxy = start_proxy(sim.url, "--set", f"stream_large_bodies={limit}")
-    proxy.wait_for_log(r"\d+ models at")
+    proxy.wait_for_log(r"\(\d+ models\)")
 
     def body(model: str) -> bytes | Iterator[bytes]:
         data = json.dumps({"model": model, "messages": LARGE}).encode()

@@ -387,7 +387,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, S
         SimThread(models=models(), auth={TOKEN}) as sim,
         Proxy(sim.url, "-w", str(flows), "--flow-detail", "4", options=options, state_dir=directory) as proxy,
     ):
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         yield proxy, sim, flows
 
 

@@ -46,7 +46,7 @@ def pull_sim() -> Iterator[Sim]:
 @pytest.fixture(scope="module")
 def puller(pull_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     with Proxy(pull_sim.url, state_dir=tmp_path_factory.mktemp("state")) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         yield proxy
 
 

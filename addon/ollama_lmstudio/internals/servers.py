@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +23,21 @@ def reverse_address() -> tuple[str, int | None] | None:
         if isinstance(mode, ReverseMode):
             return mode.listen_host(ctx.options.listen_host), mode.listen_port(ctx.options.listen_port)
     return None
+
+
+def cancel_start() -> None:
+    """Cancel the start of servers that have no port yet.
+
+    On Python 3.12 and newer, mitmproxy begins to start its forward proxy on port 8080 before the script is loaded.
+    Where no `listen_host` is given, asyncio looks up the addresses in a thread first, so that the script comes in
+    between. With a `listen_host` the port is bound already, and cancelling would leave it bound: `start` closes it.
+    Without this function, the forward proxy is open until `start` has closed it.
+    """
+    if ctx.options.listen_host:
+        return
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == "ServerInstance.start":
+            task.cancel()
 
 
 async def start() -> bool:
@@ -58,6 +74,30 @@ def _servers() -> Iterable[Any]:
 def is_serving() -> bool:
     """Return whether mitmproxy listens on any port; without its list of servers, the doctor says that it does not."""
     return any(server.is_running for server in _servers())
+
+
+class StartedLog(logging.Filter):
+    """Hold back mitmproxy's lines about servers that were started or stopped, while `is_held` says so.
+
+    Without it, they are shown: also that of the forward proxy on port 8080, where that could not be prevented.
+    """
+
+    LOGGER = "mitmproxy.proxy.mode_servers"
+
+    def __init__(self, is_held: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_held = is_held
+
+    def install(self) -> None:
+        """Begin to hold lines back."""
+        logging.getLogger(self.LOGGER).addFilter(self)
+
+    def remove(self) -> None:
+        """Let lines through again."""
+        logging.getLogger(self.LOGGER).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or not self._is_held()
 
 
 class FailureLog(logging.Filter):
