@@ -25,7 +25,7 @@ from ..services import Services
 from ..translate import listing
 from ..translate.models import find_model
 from ..units import plural, size
-from . import doctor, export, reports, stats, thread
+from . import doctor, export, repeat, reports, stats, thread
 from . import snapshot as snapshots
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,17 @@ class Commands:
         if interface.is_console():
             ctx.options.update(view_filter=found.filter)
         return reports.shown("ollama.conversation", found.title, thread.lines(found), self._spawn)
+
+    @command.command("ollama.repeat")
+    def repeat(self, flows: Sequence[flow.Flow], *changes: str) -> Sequence[str]:
+        """Ask again with another model or other options, and show both answers and their numbers in one view.
+
+        Names are fields, such as model or think, or options, such as temperature.
+        """
+        made, left_out = repeat.all_again(flows, changes, self._services().settings.lmstudio_url)
+        ctx.master.commands.call("replay.client", made)
+        report = [f"{len(made)} {plural(len(made), 'request')} asked again: the answers are compared under Response"]
+        return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
 
     def done(self) -> None:
         """Log the statistics at the end, where a terminal shows them and there are any."""

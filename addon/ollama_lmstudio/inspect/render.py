@@ -9,7 +9,7 @@ from typing import Any
 from ..lmstudio.sse import Event
 from ..record.record import Numbers, Record
 from ..units import plural, size
-from . import answers, changes, jsontext, response_data
+from . import answers, changes, compare, jsontext, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedRequest, read_request
 from .jsontext import EMPTY
@@ -69,6 +69,7 @@ def ollama_response(snapshot: Snapshot) -> str:
     if snapshot.is_report:
         return (snapshot.response or b"").decode("utf-8", "replace")
     sheet = Sheet()
+    compare.write(sheet, snapshot)
     _answer(sheet, snapshot)
     return str(sheet)
 

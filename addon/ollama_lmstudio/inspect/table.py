@@ -1,19 +1,28 @@
-"""Tables of text: the first column to the left, as it is read, the others to the right, as numbers are compared."""
+"""Tables of text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _GAP = "  "
 
+Rows = Sequence[Sequence[str]]
+"""All with the same number of cells."""
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of the same number of cells as lines, each column as wide as its widest cell."""
+
+def aligned(rows: Rows) -> list[str]:
+    """Return rows as lines: the first column to the left, as it is read, others to the right, as numbers are compared.
+
+    Each column is as wide as its widest cell.
+    """
+    return _lines(rows, lambda cell, width, place: cell.rjust(width) if place else cell.ljust(width))
+
+
+def left(rows: Rows) -> list[str]:
+    """Return rows as lines, with every column to the left."""
+    return _lines(rows, lambda cell, width, _: cell.ljust(width))
+
+
+def _lines(rows: Rows, justified: Callable[[str, int, int], str]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        _GAP.join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return [_GAP.join(map(justified, row, widths, range(len(widths)))).rstrip() for row in rows]

@@ -98,6 +98,10 @@ class Record:
     """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
     conversation: str = ""
     """The id of the conversation that the request belongs to."""
+    repeats: str = ""
+    """The id of the flow whose request this one asks again."""
+    original: str = ""
+    """What is compared of that flow's answer, as JSON."""
 
     @property
     def is_known(self) -> bool:
@@ -131,7 +135,7 @@ class Record:
         for field, key in _KEYS.items():
             value = metadata.get(key)
             if field == "numbers":
-                record.numbers = _numbers(value)
+                record.numbers = numbers_of(value)
             elif field in ("headers", "upstream_headers"):
                 setattr(record, field, _pairs(value))
             elif field == "dropped":
@@ -161,7 +165,8 @@ def _savable(value: Any) -> Any:
     return value
 
 
-def _numbers(value: object) -> Numbers | None:
+def numbers_of(value: object) -> Numbers | None:
+    """Return the numbers that were saved; None for anything else, and without values of a wrong type."""
     if not isinstance(value, dict):
         return None
     numbers = Numbers()
