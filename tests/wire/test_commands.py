@@ -17,7 +17,9 @@ from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.sim import Sim, SimThread
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
-NAMES = [f"ollama.{name}" for name in ("aliases", "conversation", "doctor", "export", "models", "stats", "unload")]
+NAMES = [
+    f"ollama.{name}" for name in ("aliases", "conversation", "doctor", "export", "models", "repeat", "stats", "unload")
+]
 
 
 @pytest.fixture(scope="module")

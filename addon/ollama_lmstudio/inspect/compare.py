@@ -123,7 +123,7 @@ def write(sheet: Sheet, snapshot: Snapshot) -> None:
         rows.insert(0, ("model", first.model, second.model))
     rows += _numbers(first.measured, second.measured)
     sheet.heading("Asked again")
-    sheet.block("compared", table.left([("", BEFORE, NOW), *map(_cells, rows)]))
+    sheet.raw("\n".join(table.left([("", BEFORE, NOW), *map(_cells, rows)])))
     _answers(sheet, first, second, is_whole=not snapshot.is_in_progress)
 
 
@@ -145,7 +145,8 @@ def _answers(sheet: Sheet, first: Answer, second: Answer, *, is_whole: bool) -> 
         return
     left, right = before.splitlines(), now.splitlines()
     if max(map(len, (*left, *right))) <= COLUMN_CHARACTERS:
-        sheet.block("answers", table.left([(BEFORE, NOW), *zip_longest(left, right, fillvalue="")]))
+        sheet.heading("Both answers")
+        sheet.raw("\n".join(table.left([(BEFORE, NOW), *zip_longest(left, right, fillvalue="")])))
     else:
         # The other one follows: it is what the view is of.
         sheet.text("answer before", before or "(nothing)", KEPT_CHARACTERS)
