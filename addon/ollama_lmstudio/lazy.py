@@ -39,6 +39,7 @@ NAMES = (
     "inspect.render_lmstudio",
     "inspect.render_parts",
     "inspect.response_data",
+    "inspect.timeline",
 )
 
 _modules: list[ModuleType] = []
