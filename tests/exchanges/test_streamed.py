@@ -25,6 +25,7 @@ from ollama_lmstudio.exchanges.exchange import Exchange
 from ollama_lmstudio.exchanges.streamed import Streamed
 from ollama_lmstudio.internals import connections, held_heads, interface
 from ollama_lmstudio.outcomes import StreamedCall
+from ollama_lmstudio.record.record import UNFINISHED
 
 MakeHolding = Callable[..., Holding]
 
@@ -265,4 +266,5 @@ def test_an_answer_is_shown_while_it_comes(
         await asyncio.sleep(0.03)
 
     asyncio.run(scenario())
-    assert shown == [b"<a>\n", b"<a>\n<b>\n", b"<a>\n<b>\nend\n"]
+    bodies = [b"<a>\n", b"<a>\n<b>\n", b"<a>\n<b>\nend\n"]
+    assert shown == [body + UNFINISHED for body in bodies]
