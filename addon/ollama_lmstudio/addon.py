@@ -75,6 +75,7 @@ class OllamaBridge:
         self._hook_dispatch.install()
         self._bridge.garbage.start()
         self._localhost.install()
+        self._views.running()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
         # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.

@@ -46,6 +46,7 @@ NAMES = (
     "inspect.stats",
     "inspect.table",
     "inspect.thread",
+    "inspect.timeline",
     "internals.web_page",
 )
 

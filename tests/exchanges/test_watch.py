@@ -23,7 +23,7 @@ from ollama_lmstudio.exchanges.streamed import Streamed
 from ollama_lmstudio.internals import interface
 from ollama_lmstudio.outcomes import Call, CollectedCall, Passthrough, StreamedCall
 from ollama_lmstudio.progress import State
-from ollama_lmstudio.record.record import Record
+from ollama_lmstudio.record.record import UNFINISHED, Record
 
 SECOND = watch.NS_PER_SECOND
 
@@ -137,7 +137,8 @@ def test_an_answer_is_shown_while_it_comes(
         await asyncio.sleep(0.03)
 
     asyncio.run(scenario())
-    assert shown == [b"<a>\n", b"<a>\n<b>\n", b"<a>\n<b>\nend\n"]
+    bodies = [b"<a>\n", b"<a>\n<b>\n", b"<a>\n<b>\nend\n"]
+    assert shown == [body + UNFINISHED for body in bodies]
 
 
 # Second -> the state that begins then. What is told is told at this second, in these words.

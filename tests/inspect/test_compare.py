@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.inspect.conftest import rule
 
-from ollama_lmstudio.inspect import compare, render
+from ollama_lmstudio.inspect import compare, render_answer
 from ollama_lmstudio.inspect.compare import Change
 from ollama_lmstudio.inspect.sheet import Sheet
 from ollama_lmstudio.inspect.snapshot import Snapshot
@@ -40,7 +41,7 @@ def compared(before: str, now: str, *changes: Change, second: Numbers | None = S
 def test_what_was_changed_and_the_numbers_stand_side_by_side() -> None:
     changes = Change("model", "llama3.2", "qwen3"), Change("temperature", "", "0")
     assert compared(LONG, "Because.", *changes) == [
-        "# Asked again",
+        rule("Asked again"),
         "             before     now",
         "model        llama3.2   qwen3",
         "temperature  -          0",
@@ -56,7 +57,7 @@ def test_what_was_changed_and_the_numbers_stand_side_by_side() -> None:
 
 def test_short_answers_stand_side_by_side() -> None:
     lines = compared("one\n  two", "one\n2\nthree")
-    assert lines[lines.index("# Both answers") + 1 :] == [
+    assert lines[lines.index(rule("Both answers")) + 1 :] == [
         "before  now",
         "one     one",
         "  two   2",
@@ -85,9 +86,9 @@ def test_an_answer_that_is_still_coming() -> None:
 
 def test_it_stands_first_in_the_view_of_the_response_alone() -> None:
     shown = exchange("Because.", SECOND, compare.original_of(exchange(LONG, FIRST), []))
-    text = render.ollama_response(shown)
-    assert text.index("# Asked again") < text.index(LONG) < text.index("Because.")
-    assert "# Asked again" not in render.ollama_response(exchange("Because.", SECOND))
+    text = render_answer.ollama_response(shown)
+    assert text.index("━━ Asked again") < text.index(LONG) < text.index("Because.")
+    assert "━━ Asked again" not in render_answer.ollama_response(exchange("Because.", SECOND))
 
 
 def test_an_error_is_compared_as_it_was_told() -> None:
@@ -113,4 +114,4 @@ def test_what_is_kept_is_bounded() -> None:
     ],
 )
 def test_what_a_file_has_in_its_place_breaks_nothing(original: str) -> None:
-    assert "# Asked again" in render.ollama_response(exchange(LONG, SECOND, original))
+    assert "━━ Asked again" in render_answer.ollama_response(exchange(LONG, SECOND, original))

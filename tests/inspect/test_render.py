@@ -351,7 +351,12 @@ def test_the_events_as_they_came() -> None:
     assert shown == (
         rule("LM Studio's answer: 200")
         + "\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
+        + rule("The same in every event")
+        + "\nobject: chat.completion.chunk\n\n"
         + rule(f"Body: {len(EVENTS)} bytes, 4 events")
+        + '\nevents:\n  event  says\n      1  content "It is "\n      2  content "a dot."\n'
+        + '      3  finish_reason "stop"\n      4  [DONE]\n\n'
+        + rule("As it came")
         + f"\n{events}"
     )
 
@@ -359,13 +364,18 @@ def test_the_events_as_they_came() -> None:
 def test_named_events_and_broken_ones() -> None:
     body = b': ping\n\nevent: error\ndata: {"message":\ndata: "no"}\n\ndata: {"broken\n\ndata: [DO'
     kept = record(upstream=body, upstream_size=10**6, error="LM Studio closed the connection")
-    assert parts(render_lmstudio.lmstudio_response(snapshot(kept))) == {
-        "LM Studio's answer: 200": "Content-Type: text/event-stream\nSet-Cookie: ***",
-        "Body: 1.0 MB, 3 events": (
-            f'event: error\ndata: {{"message": "no"}}\ndata: {{"broken\ndata: [DO\nkept: {len(body)} bytes of 1.0 MB'
-        ),
+    shown = parts(render_lmstudio.lmstudio_response(snapshot(kept)))
+    assert shown == {
         "Error": "error: LM Studio closed the connection",
+        "LM Studio's answer: 200": (
+            f"Content-Type: text/event-stream\nSet-Cookie: ***\nkept: {len(body)} bytes of 1.0 MB"
+        ),
+        "Body: 1.0 MB, 3 events": (
+            'events:\n  event  says\n      1  error  message "no"\n      2  {"broken\n      3  [DO'
+        ),
+        "As it came": 'event: error\ndata: {"message":\ndata: "no"}\ndata: {"broken\ndata: [DO',
     }
+    assert next(iter(shown)) == "Error"
 
 
 def test_many_events() -> None:

@@ -21,9 +21,10 @@ from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio.inspect import render, render_answer, render_lmstudio, views
+from ollama_lmstudio.inspect import snapshot as snapshots
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.internals import interface, web_page
-from ollama_lmstudio.record.record import Record
+from ollama_lmstudio.record.record import UNFINISHED, Record
 
 IS_NEW = hasattr(contentviews, "Contentview")
 API: Any = contentviews
@@ -122,6 +123,36 @@ def test_both_can_be_chosen_by_hand(case: Snapshot) -> None:
     }
     for (name, message), view in expected.items():
         assert show(flow, message, name) == (name, view(case))
+
+
+def test_lm_studios_side_can_be_shown_first() -> None:
+    flow, list_ = flow_of(snapshot()), flow_of(CHOSEN["a list that was sent on"][0])
+    try:
+        assert views.FIRST.swap().startswith("LM Studio's side of exchanges is shown first now")
+        assert show(flow, flow.response).view == show(flow, flow.request).view == LM_STUDIO
+        assert show(list_, list_.response).view == LM_STUDIO
+        assert show(flow, flow.response, OLLAMA).view == OLLAMA
+    finally:
+        assert views.FIRST.swap().startswith("Ollama's side of exchanges is shown first now")
+    assert show(flow, flow.response).view == OLLAMA
+    assert show(list_, list_.response).view == LM_STUDIO
+
+
+def test_both_come_first_in_the_menu() -> None:
+    shown = API.registry.available_views() if IS_NEW else names()
+    assert shown[:3] == ["auto", "ollama", "lm studio"]
+
+
+def test_what_is_shown_while_an_answer_comes_is_not_what_is_shown_at_its_end() -> None:
+    """mitmproxy's tools render a body again when its bytes have changed: here they have, and nothing is to be seen."""
+    whole = snapshot(record(numbers=None, response_size=0), response=LINES)
+    flow = flow_of(whole)
+    assert flow.response is not None
+    flow.response.timestamp_end = None
+    flow.response.raw_content = LINES + UNFINISHED
+    seen = snapshots.of(flow)
+    assert seen is not None
+    assert (seen.is_in_progress, seen.response) == (True, LINES)
 
 
 @pytest.mark.parametrize("name", ["auto", OLLAMA, LM_STUDIO])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,3 +56,56 @@ def test_a_view_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
         interface.remove_view("Some View")
         assert views == []
     interface.remove_view("Some View")
+
+
+def test_what_is_shown_is_rendered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console renders what it shows anew when mitmproxy tells it that there is another view."""
+    api: Any = contentviews
+    told = []
+
+    def rendered(view: object) -> None:
+        told.append(view)
+
+    signal = api.registry.on_change if hasattr(api, "registry") else api.on_add
+    signal.connect(rendered)
+    interface.render_anew()
+    assert told == [None]
+    monkeypatch.setattr(interface, "contentviews", SimpleNamespace())
+    interface.render_anew()
+
+
+def test_views_come_first_in_the_menu(monkeypatch: pytest.MonkeyPatch) -> None:
+    api: Any = contentviews
+    names = ["Raw", "Two", "Hex", "One"]
+    if hasattr(contentviews, "registry"):
+        registry = type(api.registry)()
+        monkeypatch.setattr(api, "registry", registry)
+        for name in names:
+            registry.register(SimpleNamespace(name=name))
+        # Twice, as after a reload of the script; a view that is gone is no more in the menu.
+        interface.put_views_first(["One", "Two"])
+        interface.put_views_first(["One", "Two", "Three"])
+        assert registry.available_views() == ["auto", "one", "two", "hex", "raw"]
+        interface.remove_view("One")
+        assert registry.available_views() == ["auto", "two", "hex", "raw"]
+    else:
+        views = [SimpleNamespace(name=name) for name in ["Auto", *names]]
+        monkeypatch.setattr(api, "views", views)
+        interface.put_views_first(["One", "Two", "Three"])
+        assert [view.name for view in views] == ["Auto", "One", "Two", "Raw", "Hex"]
+
+
+def test_a_key_is_bound_unless_it_has_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    # At the top of the module, urwid's warnings would end the collection of tests.
+    keymap = importlib.import_module("mitmproxy.tools.console.keymap")
+    keys = keymap.Keymap(None)
+    master = master_with(monkeypatch)
+    del master.keymap
+    interface.bind_key("flowview", "o", "ollama.view", "Show the other side")
+    master.keymap = keys
+    interface.bind_key("flowview", "o", "ollama.view", "Show the other side")
+    interface.bind_key("flowview", "o", "something.else", "")
+    bound = keys.get("flowview", "o")
+    assert bound is not None
+    assert (bound.command, bound.contexts, bound.help) == ("ollama.view", ["flowview"], "Show the other side")
+    assert keys.get("flowlist", "o") is None

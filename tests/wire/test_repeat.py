@@ -13,7 +13,7 @@ from mitmproxy import http, io
 from tests.wire.conftest import CHAT, EMBEDDER, VISION, Proxy, models
 from tests.wire.web import Flow, Web
 
-from ollama_lmstudio.inspect import render
+from ollama_lmstudio.inspect import render_answer
 from ollama_lmstudio.inspect import snapshot as snapshots
 from ollama_lmstudio.sim import Sim, SimThread, content
 
@@ -113,7 +113,7 @@ def test_the_flow_is_linked_and_a_saved_file_tells_the_same(
     assert saved.id == second["id"]
     snapshot = snapshots.of(saved)
     assert snapshot is not None
-    shown = render.ollama_response(snapshot)
+    shown = render_answer.ollama_response(snapshot)
     assert "answers: both are the same" in shown
 
 

@@ -44,7 +44,7 @@ from mitmproxy import http
 from mitmproxy.flow import Error
 
 from .. import progress
-from ..internals import connections, interception
+from ..internals import connections, interception, interface
 from ..internals.headers import SealedHeaders
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
 from ..outcomes import Headers, Measured, Outcome, Request, Response
@@ -304,6 +304,8 @@ class Exchange:
                 # The function holds the exchange, and the list of flows would hold it.
                 self.flow.response.stream = False
             self.handler.record()
+            if interface.is_shown():
+                interface.render_anew()
         except Exception:
             logger.exception("%s could not be recorded", self.path)
         self._count()

@@ -27,6 +27,7 @@ from ..translate.models import find_model
 from ..units import plural, size
 from . import doctor, export, repeat, reports, stats, thread
 from . import snapshot as snapshots
+from .views import FIRST
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,11 @@ class Commands:
             _save(("\n" if form == "markdown" else "").join(written), file, adds=adds)
         report = [f"{len(written)} of {len(flows)} exchanges are in {file}" if written else "nothing was written"]
         return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
+
+    @command.command("ollama.view")
+    def view(self) -> str:
+        """Show LM Studio's side of exchanges first, or Ollama's again; in the console, the key o in an exchange."""
+        return FIRST.swap()
 
     def _written(self, flows: Sequence[flow.Flow], form: str) -> tuple[list[str], Counter[str]]:
         written: list[str] = []

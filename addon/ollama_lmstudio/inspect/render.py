@@ -28,7 +28,8 @@ CONVERSATION_CHARACTERS = 200_000
 # Names of fields, which clients choose.
 NAME_CHARACTERS = 40
 
-ANSWER_TO_COME = "The answer will be under Response"
+# mitmweb goes on to show this when the exchange has ended, until it is opened again.
+ANSWER_TO_COME = "Not ended when this was shown: see Response, or Error"
 
 
 def ollama_request(snapshot: Snapshot) -> str:
@@ -42,7 +43,6 @@ def ollama_request(snapshot: Snapshot) -> str:
         _client_request(sheet, snapshot)
         _changes(sheet, snapshot)
     if snapshot.is_in_progress:
-        # mitmproxy's tools render a request again when it changes, not when its response comes.
         sheet.heading(ANSWER_TO_COME)
     else:
         render_answer.add_answer(sheet, snapshot)

@@ -10,7 +10,7 @@ from .. import access
 from ..lmstudio.apis import PREFIXES
 from ..lmstudio.errors import MASK
 from ..record import record as records
-from ..record.record import Fields, Record
+from ..record.record import UNFINISHED, Fields, Record
 from ..record.redaction import LOOPBACK_SECRET_HEADER
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def for_summary(flow: http.HTTPFlow, record: Record) -> Snapshot:
     request, response = flow.request, flow.response
     began = request.timestamp_start or 0.0
     ended = (response.timestamp_end if response else None) or began
+    is_streaming = response is not None and response.timestamp_end is None
+    content = _content(response) if response else None
     return Snapshot(
         record=record,
         method=request.method,
@@ -169,10 +171,10 @@ def for_summary(flow: http.HTTPFlow, record: Record) -> Snapshot:
         body=b"" if record.kind in ("call", "relay") else _content(request) or b"",
         status=response.status_code if response else 0,
         reason=(response.reason or "") if response else "",
-        response=_content(response) if response else None,
+        response=content.removesuffix(UNFINISHED) if content and is_streaming else content,
         replayed=flow.is_replay == "request",
         duration=max(int((ended - began) * _NS_PER_SECOND), 0),
-        is_streaming=response is not None and response.timestamp_end is None,
+        is_streaming=is_streaming,
         connection_error=flow.error.msg if flow.error else "",
     )
 

@@ -60,6 +60,30 @@ LM_STUDIO = Side(
 SIDES = (OLLAMA, LM_STUDIO)
 
 
+@dataclass(slots=True)
+class First:
+    """Which view is shown where the user has not chosen one: the one that fits, or LM Studio's of all exchanges."""
+
+    is_lmstudio: bool = False
+
+    def chooses(self, side: Side, snapshot: Snapshot) -> bool:
+        """Return whether this side of an exchange is shown first."""
+        return side is LM_STUDIO if self.is_lmstudio else side.fits(snapshot)
+
+    def swap(self) -> str:
+        """Show the other side first from now on; return what that means."""
+        self.is_lmstudio = not self.is_lmstudio
+        interface.render_anew()
+        name = LM_STUDIO.name if self.is_lmstudio else OLLAMA.name
+        return f"{name}'s side of exchanges is shown first now; what is open in mitmweb, when it is chosen again"
+
+
+FIRST = First()
+
+# The key that shows the other side in the console, with its command.
+OTHER_SIDE = "o", "ollama.view", "Show the other side: Ollama's or LM Studio's"
+
+
 def priority(side: Side, flow: object, message: object) -> float:
     """Return a view's render priority: above all of mitmproxy's views, or below them for a flow of somebody else."""
     if not isinstance(flow, http.HTTPFlow) or message is None:
@@ -70,7 +94,7 @@ def priority(side: Side, flow: object, message: object) -> float:
         snapshot = snapshots.of(flow)
         if snapshot is None:
             return IMPOSSIBLE
-        return CHOSEN if side.fits(snapshot) else POSSIBLE
+        return CHOSEN if FIRST.chooses(side, snapshot) else POSSIBLE
     except Exception:
         # On mitmproxy 11 the exception would keep every other view but the raw one from being selected.
         logger.debug("the view %s cannot tell whether it fits", side.name, exc_info=True)
@@ -164,8 +188,13 @@ class Views:
         make = OldView if _New is object else NewView
         for side in SIDES:
             contentviews.add(make(side))
+        interface.put_views_first([side.name for side in SIDES])
         if interface.is_web():
             web_page.wrap_lines()
+
+    def running(self) -> None:
+        """Give the console a key for the other side."""
+        interface.bind_key("flowview", *OTHER_SIDE)
 
     def done(self) -> None:
         """Remove the views."""

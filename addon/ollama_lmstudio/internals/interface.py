@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mitmproxy import contentviews, ctx, hooks, http
@@ -103,3 +103,42 @@ def remove_view(name: str) -> None:
         return
     for view in [view for view in getattr(contentviews, "views", ()) if view.name.lower() == name.lower()]:
         contentviews.remove(view)
+
+
+def render_anew() -> None:
+    """Make the console render what it shows anew, as it does when a contentview is added.
+
+    It keeps what it has rendered by the bytes of the message: without this, the view of a request goes on to show what
+    was known when it came, whatever has become of it.
+    """
+    signal = getattr(getattr(contentviews, "registry", None), "on_change", getattr(contentviews, "on_add", None))
+    if signal is not None:
+        signal.send(None)
+
+
+def put_views_first(names: Sequence[str]) -> None:
+    """Put contentviews at the beginning of the menus of mitmweb and the console, after the choice `auto`.
+
+    Without it, they are somewhere among some twenty others: at the end, or by the alphabet.
+    """
+    wanted = [name.lower() for name in names]
+    if hasattr(contentviews, "registry"):
+        registry: Any = contentviews.registry
+
+        def available_views() -> list[str]:
+            auto, *others = type(registry).available_views(registry)
+            first = [name for name in wanted if name in others]
+            return [auto, *first, *(name for name in others if name not in first)]
+
+        registry.available_views = available_views
+        return
+    views = getattr(contentviews, "views", [])
+    # The first one is `auto`. Sorting keeps the order of all that are equal here.
+    views[1:] = sorted(views[1:], key=lambda view: (*wanted, view.name.lower()).index(view.name.lower()))
+
+
+def bind_key(context: str, key: str, command: str, description: str) -> None:
+    """Bind a key of the console to a command, unless it has another use there. Without it, the command has no key."""
+    keymap = getattr(ctx.master, "keymap", None)
+    if keymap is not None and keymap.get(context, key) is None:
+        keymap.add(key, command, [context], description)

@@ -26,6 +26,9 @@ what a command has to say. Saved files hold these words."""
 
 PREFIX = "ollama_"
 """Of the keys in a flow's metadata."""
+UNFINISHED = b" \n"
+"""Ends a body that is shown while it comes, and is no part of it. mitmproxy's tools render a body again when its bytes
+are others: so they do when it has ended, whatever they have shown before."""
 MEASURABLE = 100_000
 """A shorter generation, in ns, came in one read: its duration says nothing about the model's speed."""
 _NS_PER_SECOND = 1e9

@@ -18,7 +18,7 @@ from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
 from ..lmstudio.sse import is_event_stream
 from ..outcomes import BodySink, Call, FirstWords, Measured, Outcome, Passthrough, Request, Response
 from .arrivals import Arrivals
-from .record import Kind, Numbers, Record
+from .record import UNFINISHED, Kind, Numbers, Record
 
 # The usage in a response that is passed through is near its end.
 _TAIL_BYTES = 4096
@@ -155,7 +155,7 @@ class Recorder:
         if response is None or come == self._shown:
             return False
         self._shown = come
-        response.raw_content = scrub_bytes(bytes(kept.data), self._secrets)
+        response.raw_content = scrub_bytes(bytes(kept.data), self._secrets) + (UNFINISHED if kept.data else b"")
         record.response_size = kept.size
         if record.kind == "call":
             record.upstream, record.upstream_size = self._upstream(), self.upstream_body.size
