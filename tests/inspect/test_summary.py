@@ -174,22 +174,22 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
     ),
     "an internal call": (
         internal_call(response=dumps({"models": [V1_MODEL] * 7}), duration=3 * MS),
-        "model list for name resolution: 7 models, 3.0 ms",
+        "(bridge) model list for name resolution: 7 models, 3.0 ms",
         ":gear:",
     ),
     "an internal call that failed": (
         internal_call(status=0, response=None, duration=3 * MS, connection_error="LM Studio is not reachable"),
-        "model list for name resolution: LM Studio is not reachable, 3.0 ms",
+        "(bridge) model list for name resolution: LM Studio is not reachable, 3.0 ms",
         ":gear:",
     ),
     "a poll": (
         internal_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
-        "download: downloading",
+        "(bridge) download: downloading",
         ":gear:",
     ),
     "an internal call without a purpose": (
         internal_call(record=Record(kind="own"), response=b"{}"),
-        "own call",
+        "(bridge) own call",
         ":gear:",
     ),
 }

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, Proxy, content_of, models, ndjson
+from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, content_of, models, ndjson, read_flows
 from tests.wire.web import Flow, Web
 
+from ollama_lmstudio.exchanges.own_calls import STOPPED
 from ollama_lmstudio.sim import Sim, SimDownload, SimThread, content, sleep
 
 SLOW, PULLED = "slow/big-70b", "slow/model"
@@ -98,6 +100,70 @@ def test_an_explicit_load(proxy: Proxy, web: Web, lmstudio: Sim, background: Thr
     answer = background.submit(post, proxy, "/api/chat", body)
     web.flow(lambda flow: re.match(r"loading big-70b, [1-4] s, chat ", flow["comment"]))
     assert content_of(ndjson(answer.result()))
+
+
+def test_an_explicit_load_has_a_line_of_its_own(
+    proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor
+) -> None:
+    lmstudio.set(jit=False)
+    answer = background.submit(post, proxy, "/api/chat", {"model": SLOW, "messages": HI})
+    flow = web.flow(lambda flow: re.match(r"loading big-70b, [1-4] s, \(bridge\) load$", flow["comment"]))
+    assert (flow["request"]["path"], flow.get("response")) == ("/api/v1/models/load", None)
+    assert not answer.done()
+    answer.result().raise_for_status()
+    flow = web.flow(lambda flow: re.match(r"\(bridge\) load: .*4\.\d s$", flow["comment"]))
+    assert flow["response"]["status_code"] == 200
+    assert len(of(web, "/api/v1/models/load")) == 1
+
+
+def test_a_load_that_fails(proxy: Proxy, web: Web, lmstudio: Sim) -> None:
+    lmstudio.set(jit=False)
+    lmstudio.fault(path="/api/v1/models/load", pre_error=(500, "application/json", '{"error": "out of luck"}'))
+    assert post(proxy, "/api/chat", {"model": CHAT, "messages": HI}).status_code == 500
+    web.flow(lambda flow: flow["comment"].startswith("(bridge) load: 500 out of luck"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [
+        ("changes", {"load", "/api/generate"}),
+        ("all", {"load", "/api/generate", "/api/v1/models"}),
+        ("none", {"/api/generate"}),
+    ],
+)
+def test_which_calls_of_the_bridge_are_in_the_list(proxy: Proxy, web: Web, chosen: str, shown: set[str]) -> None:
+    web.option(own_calls=chosen)
+    try:
+        # Without a prompt, the model is loaded.
+        post(proxy, "/api/generate", {"model": CHAT}).raise_for_status()
+        time.sleep(0.3)
+        # Explicitly, where LM Studio has refused to do so on demand: in another test.
+        loads = dict.fromkeys(("/api/v1/models/load", "/v1/chat/completions"), "load")
+        paths = [flow["request"]["path"] for flow in web.flows()]
+        assert {loads.get(path, path) for path in paths} == shown
+        assert {flow["marked"] for flow in web.flows() if flow["comment"].startswith("(bridge)")} <= {
+            "\u2699\ufe0f",
+            "\u2699",
+        }
+    finally:
+        web.option(own_calls="changes")
+
+
+def test_a_load_that_runs_when_the_process_ends_is_saved(
+    tmp_path: Path, lmstudio: Sim, start_proxy: StartProxy, background: ThreadPoolExecutor
+) -> None:
+    lmstudio.set(jit=False)
+    for instance in lmstudio.instances:
+        lmstudio.unload(instance.id)
+    lmstudio.clear()
+    path = tmp_path / "flows"
+    proxy = start_proxy(lmstudio.url, "-w", str(path))
+    with marked(cut=True):
+        background.submit(post, proxy, "/api/chat", {"model": SLOW, "messages": HI})
+        proxy.wait_for(lambda: any(request.path == "/api/v1/models/load" for request in lmstudio.requests))
+        proxy.stop()
+    own = [flow for flow in read_flows(path) if flow.request.path == "/api/v1/models/load"]
+    assert [(flow.metadata["ollama_error"], flow.error and flow.error.msg) for flow in own] == [(STOPPED, "no answer")]
 
 
 def test_a_prompt_that_takes_long(proxy: Proxy, web: Web, lmstudio: Sim, background: ThreadPoolExecutor) -> None:

@@ -55,7 +55,7 @@ def comment(snapshot: Snapshot) -> str:
     if snapshot.replayed:
         facts.append("replay")
     if snapshot.is_internal:
-        subject = snapshot.record.purpose or "own call"
+        subject = f"(bridge) {snapshot.record.purpose or 'own call'}"
     else:
         subject = f"{snapshot.endpoint} {_name(snapshot)}".strip()
     text = ", ".join(facts)
