@@ -13,7 +13,7 @@ from ollama_lmstudio.lmstudio.errors import MASK
 from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.record import Record
-from ollama_lmstudio.record.recorder import CappedBody, Recorder
+from ollama_lmstudio.record.recorder import CappedBody, ProgressBody, Recorder
 
 SECOND = 10**9
 EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
@@ -33,6 +33,49 @@ def test_a_body_is_kept_up_to_a_limit() -> None:
     nothing = CappedBody(0)
     nothing.add(b"abc")
     assert (bytes(nothing.data), nothing.size) == (b"", 3)
+
+
+def progress(completed: int, status: str = "pulling abc") -> bytes:
+    return json.dumps({"status": status, "digest": "sha256:abc", "completed": completed}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000_000])
+def test_of_a_download_the_first_and_last_line_of_each_kind_are_kept(size: int) -> None:
+    kept = ProgressBody(2000)
+    whole = b"".join(
+        [
+            b'{"status":"pulling manifest"}\n',
+            *(progress(number) for number in range(3000)),
+            b'{"status":"paused"}\n' * 3,
+            *(progress(number) for number in range(3000, 3002)),
+            b"no JSON\n" * 3,
+            b'{"status":"success"}',
+        ]
+    )
+    for at in range(0, len(whole), size):
+        before = kept.version
+        kept.add(whole[at : at + size])
+        assert kept.version != before
+    assert bytes(kept.data) == b"".join(
+        [
+            b'{"status":"pulling manifest"}\n',
+            progress(0),
+            progress(2999),
+            b'{"status":"paused"}\n' * 2,
+            progress(3000),
+            progress(3001),
+            b"no JSON\n" * 3,
+            b'{"status":"success"}',
+        ]
+    )
+    assert kept.size == len(whole)
+
+
+def test_progress_is_kept_up_to_a_limit() -> None:
+    kept = ProgressBody(100)
+    for number in range(100):
+        kept.add(progress(number, f"pulling {number}"))
+    assert len(kept.data) <= 100
 
 
 def test_the_request() -> None:
@@ -248,3 +291,15 @@ def test_secrets_in_lmstudios_headers(value: str) -> None:
     made.set_upstream_head(http.Response.make(200, b"", {"x-a": "1", "x-b": f"is {value}", "x-c": "ü"}))
     headers = dict(made.record.upstream_headers)
     assert (headers["x-a"], headers["x-b"], headers["x-c"]) == ("1", f"is {value if value == 'plain' else MASK}", "ü")
+
+
+@pytest.mark.parametrize("known", [None, 3.0])
+def test_a_response_that_broke_off_has_an_end(known: float | None) -> None:
+    made, flow = recorder(), tflow.tflow(resp=True)
+    assert flow.response is not None
+    flow.response.timestamp_end = known
+    made.record.state = "31 tokens"
+    made.finish(flow, SECOND, None)
+    assert flow.response.timestamp_end is not None
+    assert (flow.response.timestamp_end == known) == (known is not None)
+    assert "ollama_state" not in flow.metadata
