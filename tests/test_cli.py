@@ -46,9 +46,13 @@ def test_a_mode_of_the_users_is_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", [o for o in options.OPTIONS if o.typespec in (str, int)], ids=lambda o: o.name)
 def test_every_option_is_a_flag_with_dashes_and_underscores(option: options.Option) -> None:
-    value = {"listen": "127.0.0.1:1", "lmstudio_url": "https://h/x", "ollama_version": "1.2.3", "num_ctx": "load"}.get(
-        option.name, "chat" if option.choices else "4096"
-    )
+    value = {
+        "listen": "127.0.0.1:1",
+        "lmstudio_url": "https://h/x",
+        "ollama_version": "1.2.3",
+        "num_ctx": "load",
+        "own_calls": "all",
+    }.get(option.name, "chat" if option.choices else "4096")
     for name in (option.name, option.name.replace("_", "-")):
         assert f"{option.name}={value}" in set_options(f"--{name}", value)
         assert f"{option.name}={value}" in set_options(f"--{name}={value}")

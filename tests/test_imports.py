@@ -36,7 +36,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "translate": SHARED,
     "endpoints": SHARED | {"translate"},
     "routes": SHARED | {"endpoints"},
-    "record": TOOLS | {"internals", "lmstudio", "outcomes"},
+    "record": TOOLS | {"internals", "lmstudio", "outcomes", "progress"},
     "exchanges": ENDPOINTS | {"internals", "record"},
     "inspect": ENDPOINTS | {"internals", "record"},
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},

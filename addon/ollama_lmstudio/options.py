@@ -38,6 +38,7 @@ LEAST_BUFFER_BYTES = 1024
 LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
 NUM_CTX_POLICIES = ("ignore", "load", "grow")
+OWN_CALLS = ("changes", "all", "none")
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -116,6 +117,7 @@ class Settings:
     repair_passthrough: bool
     state_dir: Path
     max_kept_size: int
+    own_calls: str
     demo: bool
 
     @property
@@ -380,6 +382,14 @@ OPTIONS: tuple[Option, ...] = (
         "Most bytes of each body that are kept with a flow. What is longer is cut when it has been sent.",
         _not_negative,
         metavar="BYTES",
+    ),
+    Option(
+        "own_calls",
+        str,
+        "changes",
+        "The bridge's own calls in the list: changes (loads, unloads, and what failed), all (model lists too), none.",
+        _one_of(OWN_CALLS),
+        choices=OWN_CALLS,
     ),
     Option("demo", bool, False, "Serve from the built-in stand-in for LM Studio, for a first look.", _same),
 )

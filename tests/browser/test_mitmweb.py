@@ -49,7 +49,7 @@ def lmstudio() -> Iterator[Sim]:
 
 @pytest.fixture(scope="module")
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
-    options = {"lmstudio_token": TOKEN}
+    options = {"lmstudio_token": TOKEN, "own_calls": "all"}
     state = tmp_path_factory.mktemp("state")
     with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options, state_dir=state, port=PORT) as proxy:
         proxy.wait_for_log(r"\(\d+ models\)")

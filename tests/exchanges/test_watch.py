@@ -78,7 +78,7 @@ def test_a_line_is_refreshed_where_its_state_has_changed(
         exchanges.error(made.flow)
         assert kept(made).state == ""
         await asyncio.sleep(0.03)
-        assert exchanges.watch._task is None, "nothing runs any more"
+        assert exchanges.bridge.watch._task is None, "nothing runs any more"
 
     asyncio.run(scenario())
     assert shown == ["loading, 0 s", "loading, 1 s", "loading, 2 s"]
@@ -128,7 +128,7 @@ def test_an_answer_is_shown_while_it_comes(
         made.handler = Streamed(made, StreamedCall("/v1/chat/completions", b"{}", FakeTranslation()))
         made.flow.response = http.Response.make(200, b"", http.Headers(content_type="text/event-stream"))
         made.flow.response.raw_content = None
-        exchanges.watch.begin()
+        exchanges.bridge.watch.add(made)
         await made.responseheaders()
         for chunk in (b"a", b"b", b""):
             written(made, chunk)
@@ -163,13 +163,12 @@ def test_what_waits_long_is_told_where_there_is_no_list(
     async def scenario() -> None:
         made = exchange_of()
         made.handler = waits = Waiting(made)
-        clock.now = 1000
-        state = None
+        state, seen = None, watch.Seen()
         for second in range(max(states) + 1):
             state = states.get(second, state)
             waits.now = state and state._replace(text=state.text.format(second))
             clock.now = 1000 + second
-            await exchanges.watch._look_at(made)
+            await exchanges.bridge.watch.look_at(made, seen)
 
     asyncio.run(scenario())
     assert said == told

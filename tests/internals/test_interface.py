@@ -25,10 +25,25 @@ def test_a_flow_is_shown_and_paused_by_nobody(failed: bool, monkeypatch: pytest.
         flow.intercept()
 
     master.addons.handle_lifecycle.side_effect = stop
-    asyncio.run(interface.show_flow(flow))
+
+    async def show() -> None:
+        await interface.show_begin(flow)
+        await interface.show_end(flow)
+
+    asyncio.run(show())
     told = [type(call.args[0]).__name__ for call in master.addons.handle_lifecycle.await_args_list]
     assert told == ["HttpRequestHeadersHook", "HttpErrorHook" if failed else "HttpResponseHook"]
     assert not flow.intercepted
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_the_end_of_a_flow_is_shown_as_the_process_ends(failed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = tflow.tflow(resp=not failed, err=failed)
+    ended: list[tuple[str, Any]] = []
+    save = SimpleNamespace(**{"error" if failed else "response": lambda flow: ended.append(("save", flow))})
+    master_with(monkeypatch, save=save, dumper=SimpleNamespace())
+    interface.show_end_now(flow)
+    assert ended == [("save", flow)]
 
 
 def test_the_console_hides_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -541,7 +541,9 @@ def test_every_call_is_shown_with_its_secrets_masked() -> None:
 
     before = time.time()
     run(scenario, v1=[Drop(), Answer(V1_LIST)], load=Answer(echo, 401))
-    dropped, read, load = shown
+    # Each when it began, and when it had ended.
+    assert [shown.count(call) for call in shown] == [2] * 6
+    dropped, read, load = dict.fromkeys(shown)
 
     assert (dropped.status, dropped.response_headers, dropped.response_body) == (None, (), b"")
     assert dropped.error is not None
@@ -559,9 +561,14 @@ def test_every_call_is_shown_with_its_secrets_masked() -> None:
 
 def test_a_call_that_is_cancelled_is_shown_too() -> None:
     shown: list[ClientCall] = []
+    states: list[tuple[float, str | None]] = []
+
+    def show(call: ClientCall) -> None:
+        shown.append(call)
+        states.append((call.ended, call.error))
 
     async def scenario(server: Server) -> None:
-        client = Client(server.url, on_call=shown.append)
+        client = Client(server.url, on_call=show)
         call = asyncio.create_task(client.load("plain", timeout=10))
         await server.asked.wait()
         call.cancel()
@@ -570,7 +577,7 @@ def test_a_call_that_is_cancelled_is_shown_too() -> None:
         await client.aclose()
 
     run(scenario, load=Hang())
-    assert [call.error for call in shown] == ["cancelled"]
+    assert states == [(0.0, None), (shown[-1].ended, "cancelled")]
 
 
 def test_a_call_that_cannot_be_shown_is_made_all_the_same(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from mitmproxy import http
 
 from ollama_lmstudio.lmstudio.client import ClientCall
 from ollama_lmstudio.record import internal_calls, record
@@ -23,8 +24,22 @@ EXCHANGE = ClientCall(
 )
 
 
+def flow_of(call: ClientCall) -> http.HTTPFlow:
+    flow = internal_calls.begun(call, 10_000)
+    internal_calls.complete(flow, call)
+    return flow
+
+
+def test_a_call_that_has_begun() -> None:
+    flow = internal_calls.begun(replace(EXCHANGE, status=None, ended=0.0), 4)
+    kept = record.of(flow)
+    assert kept is not None
+    assert (kept.kind, kept.purpose, kept.numbers, kept.call_size) == ("own", "load", None, 13)
+    assert (flow.request.raw_content, flow.response, flow.error) == (b'{"mo', None, None)
+
+
 def test_a_call_that_was_answered() -> None:
-    flow = internal_calls.to_flow(EXCHANGE, 10_000)
+    flow = flow_of(EXCHANGE)
     kept = record.of(flow)
     assert kept is not None
     assert (kept.kind, kept.purpose, kept.path, kept.status) == ("own", "load", "/prefix/api/v1/models/load", 200)
@@ -41,15 +56,13 @@ def test_a_call_that_was_answered() -> None:
 
 
 def test_a_call_whose_path_does_not_tell_what_it_is_for() -> None:
-    kept = record.of(internal_calls.to_flow(replace(EXCHANGE, purpose="load on demand"), 10_000))
+    kept = record.of(flow_of(replace(EXCHANGE, purpose="load on demand")))
     assert kept is not None
     assert kept.purpose == "load on demand"
 
 
 def test_a_call_that_was_not() -> None:
-    flow = internal_calls.to_flow(
-        replace(EXCHANGE, status=None, response_headers=(), response_body=b"", error="not reachable"), 10_000
-    )
+    flow = flow_of(replace(EXCHANGE, status=None, response_headers=(), response_body=b"", error="not reachable"))
     kept = record.of(flow)
     assert kept is not None
     assert (kept.status, kept.error) == (0, "not reachable")
@@ -74,3 +87,17 @@ def test_a_call_that_was_not() -> None:
 )
 def test_purposes(method: str, path: str, purpose: str) -> None:
     assert internal_calls.purpose_of(method, path) == purpose
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("models/load", b'{"model": "qwen/qwen3-70b"}', "loading qwen3-70b"),
+        ("models/unload", b'{"instance_id": "qwen/qwen3-70b:2"}', "unloading qwen3-70b:2"),
+        ("models/load", b"[]", "waits for LM Studio"),
+        ("models/download", b'{"model": "a/b"}', "waits for LM Studio"),
+    ],
+)
+def test_what_a_call_waits_for(path: str, body: bytes, words: str) -> None:
+    call = replace(EXCHANGE, url=f"http://localhost:1234/prefix/api/v1/{path}", request_body=body)
+    assert internal_calls.waits_for(call) == words

@@ -14,7 +14,7 @@ from ollama_lmstudio.ollama.chunks import Metrics
 from ollama_lmstudio.outcomes import Call, FirstWords, LocalStream, Measured, Passthrough, Request, Response
 from ollama_lmstudio.record.arrivals import unpacked
 from ollama_lmstudio.record.record import UNFINISHED, Record
-from ollama_lmstudio.record.recorder import CappedBody, Recorder
+from ollama_lmstudio.record.recorder import CappedBody, ProgressBody, Recorder
 
 SECOND = 10**9
 EVENTS = http.Headers(((b"Content-Type", b"text/event-stream"),))
@@ -34,6 +34,49 @@ def test_a_body_is_kept_up_to_a_limit() -> None:
     nothing = CappedBody(0)
     nothing.add(b"abc")
     assert (bytes(nothing.data), nothing.size) == (b"", 3)
+
+
+def progress(completed: int, status: str = "pulling abc") -> bytes:
+    return json.dumps({"status": status, "digest": "sha256:abc", "completed": completed}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000_000])
+def test_of_a_download_the_first_and_last_line_of_each_kind_are_kept(size: int) -> None:
+    kept = ProgressBody(2000)
+    whole = b"".join(
+        [
+            b'{"status":"pulling manifest"}\n',
+            *(progress(number) for number in range(3000)),
+            b'{"status":"paused"}\n' * 3,
+            *(progress(number) for number in range(3000, 3002)),
+            b"no JSON\n" * 3,
+            b'{"status":"success"}',
+        ]
+    )
+    for at in range(0, len(whole), size):
+        before = kept.version
+        kept.add(whole[at : at + size])
+        assert kept.version != before
+    assert bytes(kept.data) == b"".join(
+        [
+            b'{"status":"pulling manifest"}\n',
+            progress(0),
+            progress(2999),
+            b'{"status":"paused"}\n' * 2,
+            progress(3000),
+            progress(3001),
+            b"no JSON\n" * 3,
+            b'{"status":"success"}',
+        ]
+    )
+    assert kept.size == len(whole)
+
+
+def test_progress_is_kept_up_to_a_limit() -> None:
+    kept = ProgressBody(100)
+    for number in range(100):
+        kept.add(progress(number, f"pulling {number}"))
+    assert len(kept.data) <= 100
 
 
 def test_the_request() -> None:
@@ -205,7 +248,7 @@ def test_the_first_words_of_both_sides() -> None:
     assert (kept.prompt, kept.answer, kept.signs) == ("Why?", "", "[tools]")
 
 
-def test_a_response_that_broke_off_has_an_end() -> None:
+def test_the_end_of_a_response_that_broke_off_is_that_of_the_error() -> None:
     flow = tflow.tflow(resp=True, err=True)
     assert flow.response is not None
     assert flow.error is not None
@@ -352,3 +395,15 @@ def test_what_was_in_the_cache_of_what_is_passed_on(details: str) -> None:
     numbers = finished(made)[1].numbers
     assert numbers is not None
     assert (numbers.prompt_tokens, numbers.read_tokens) == (50, 30)
+
+
+@pytest.mark.parametrize("known", [None, 3.0])
+def test_a_response_that_broke_off_has_an_end(known: float | None) -> None:
+    made, flow = recorder(), tflow.tflow(resp=True)
+    assert flow.response is not None
+    flow.response.timestamp_end = known
+    made.record.state = "31 tokens"
+    made.finish(flow, SECOND, None)
+    assert flow.response.timestamp_end is not None
+    assert (flow.response.timestamp_end == known) == (known is not None)
+    assert "ollama_state" not in flow.metadata

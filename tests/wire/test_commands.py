@@ -30,7 +30,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, W
             sim.url,
             *Web.arguments(),
             tool="mitmweb",
-            options={"lmstudio_token": TOKEN},
+            options={"lmstudio_token": TOKEN, "own_calls": "all"},
             state_dir=tmp_path_factory.mktemp("state"),
         ) as proxy,
     ):

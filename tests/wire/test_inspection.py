@@ -33,7 +33,7 @@ def lmstudio() -> Iterator[Sim]:
 def recording(tmp_path: Path, lmstudio: Sim, start_proxy: StartProxy) -> tuple[Proxy, Saved]:
     """A proxy that saves to a file, and what is in there once it has stopped."""
     path = tmp_path / "flows"
-    proxy = start_proxy(lmstudio.url, "-w", str(path), "-v")
+    proxy = start_proxy(lmstudio.url, "-w", str(path), "-v", options={"own_calls": "all"})
 
     def saved() -> list[tuple[http.HTTPFlow, Record]]:
         proxy.stop()

@@ -9,10 +9,9 @@ from typing import Protocol
 from mitmproxy import http
 
 from .. import access, options
-from ..internals import connections, interface
+from ..internals import connections
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
-from ..record import internal_calls
 from ..record.record import Record
 from ..record.statistics import Statistics
 from ..services import Clock, Services
@@ -23,6 +22,8 @@ from ..translate.names import Resolver
 from . import loopback
 from .conversations import Conversations
 from .garbage import Garbage
+from .own_calls import OwnCalls
+from .watch import Waits, Watch
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
@@ -34,12 +35,6 @@ class Label(Protocol):
     """Set the comment and mark of a flow; `record` is what its metadata holds, and None to read it there."""
 
     def __call__(self, flow: http.HTTPFlow, record: Record | None = None) -> None: ...
-
-
-class Waits(Protocol):
-    """Tell what a flow waits for, which its record's `state` says: where no list of flows shows it."""
-
-    def __call__(self, flow: http.HTTPFlow, record: Record) -> None: ...
 
 
 def _say_nothing(flow: http.HTTPFlow, record: Record) -> None:
@@ -74,9 +69,8 @@ class IdleConnections:
 class Bridge:
     """What all exchanges share: the settings and services, the loopback service, tasks and clocks.
 
-    `label` is called with every flow whose record has changed, to set its comment and mark. `waits` is called with a
-    flow that has waited for about two seconds, when it waits for something else, and every 30 seconds; only where there
-    is no list of flows.
+    `label` is called with every flow whose record has changed, to set its comment and mark; `waits` with one that waits
+    long, where there is no list of flows.
     """
 
     services: Services
@@ -89,6 +83,8 @@ class Bridge:
         self.is_serving = False
         self.clock = Clock()
         self.tasks = Tasks()
+        self.watch = Watch(lambda: self.clock.monotonic(), self.tasks, lambda flow, record: self.waits(flow, record))
+        self.own_calls = OwnCalls(self.watch, self.tasks, label)
         self.garbage = Garbage()
         self.conversations = Conversations()
         self.statistics = Statistics(time.time())
@@ -143,6 +139,7 @@ class Bridge:
 
     def stop(self) -> None:
         """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
+        self.own_calls.stop()
         self.tasks.cancel()
         if self._loopback is not None:
             self._loopback.stop()
@@ -156,8 +153,6 @@ class Bridge:
             await asyncio.sleep(CLEANING_SECONDS)
 
     def show_call(self, call: ClientCall) -> None:
-        """Show a call that the bridge has made on its own."""
-        if self.is_serving:
-            flow = internal_calls.to_flow(call, self.services.settings.max_kept_size)
-            self.label(flow)
-            self.tasks.spawn(interface.show_flow(flow))
+        """Show a call that the bridge makes on its own, when it begins and when it has ended."""
+        settings = self.services.settings
+        self.own_calls.show(call, settings.own_calls if self.is_serving else "none", settings.max_kept_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..lmstudio.errors import LMStudioError
-from ..outcomes import Response
+from ..outcomes import LocalStream, Response
 from ..progress import State
 from . import downstream, loopback, upstream
 from .exchange import Exchange, Handler
@@ -20,6 +20,8 @@ class Local(Handler):
         super().__init__(exchange)
         self.job = job
         self._ticket = ""
+        if isinstance(job, LocalStream):
+            self.recorder.expect_progress()
 
     async def request(self) -> None:
         # A request whose body is streamed is sent as soon as its head has come.

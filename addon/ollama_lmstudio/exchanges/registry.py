@@ -13,7 +13,6 @@ from ..record import record
 from ..record.record import Record
 from .bridge import Bridge
 from .exchange import Exchange
-from .watch import Watch
 
 # How often it is looked whether a flow that has ended has been sent.
 SENT_SECONDS = 1
@@ -25,7 +24,6 @@ class Exchanges:
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
         self._by_flow: dict[str, Exchange] = {}
-        self.watch = Watch(bridge, self._by_flow.values)
 
     def begin(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
@@ -63,7 +61,7 @@ class Exchanges:
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer the request, or make it a call to LM Studio."""
         if exchange := self._by_flow.get(flow.id):
-            self.watch.begin()
+            self.bridge.watch.add(exchange)
             await exchange.request()
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -78,11 +76,13 @@ class Exchanges:
                 await exchange.response()
             finally:
                 self._by_flow.pop(flow.id, None)
+                self.bridge.watch.remove(exchange)
             self._shorten_when_sent(exchange)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Tell the client that LM Studio is gone, and end the exchange."""
         if exchange := self._by_flow.pop(flow.id, None):
+            self.bridge.watch.remove(exchange)
             exchange.error()
             self._shorten_when_sent(exchange)
 

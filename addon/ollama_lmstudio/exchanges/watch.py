@@ -7,7 +7,7 @@ lines in the list; mitmdump is told of what waits long. Nothing waits for it, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from mitmproxy import http
 from ..internals import interface
 from ..progress import State
 from ..record.record import Record
-from .bridge import Bridge
+from ..tasks import Tasks
 
 LOOK_SECONDS = 1
 # A body that streams is shown once a second, plus one second per MiB kept: each time, both bodies are rendered anew, on
@@ -27,6 +27,12 @@ HASHED_BYTES = 16 * RENDERED_BYTES
 LONG_SECONDS = 2
 AGAIN_SECONDS = 30
 NS_PER_SECOND = 1_000_000_000
+
+
+class Waits(Protocol):
+    """Tell what a flow waits for, which its record's `state` says: where no list of flows shows it."""
+
+    def __call__(self, flow: http.HTTPFlow, record: Record) -> None: ...
 
 
 class Watched(Protocol):
@@ -53,7 +59,7 @@ class Watched(Protocol):
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """What has been seen and told of one exchange. Times are ns of the monotonic clock."""
 
     body_due: int = 0
@@ -66,34 +72,40 @@ class _Seen:
 class Watch:
     """Look at what runs, once a second."""
 
-    def __init__(self, bridge: Bridge, running: Callable[[], Collection[Watched]]) -> None:
-        self._bridge = bridge
-        self._running = running
-        self._seen: dict[str, _Seen] = {}
+    def __init__(self, clock: Callable[[], int], tasks: Tasks, waits: Waits) -> None:
+        """Look in one of these tasks; `clock` is monotonic, in ns.
+
+        `waits` is called with what has waited for about two seconds, when it waits for something else, and every 30
+        seconds; only where there is no list of flows.
+        """
+        self._clock = clock
+        self._tasks = tasks
+        self._waits = waits
+        self._running: dict[str, tuple[Watched, Seen]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Begin to look, unless that is done already."""
+    def add(self, watched: Watched) -> None:
+        """Look at this from now on."""
+        self._running[watched.flow.id] = watched, Seen()
         if self._task is None or self._task.done():
-            self._task = self._bridge.tasks.spawn(self._look())
+            self._task = self._tasks.spawn(self._look())
+
+    def remove(self, watched: Watched) -> None:
+        """Look at this no more: it has ended."""
+        self._running.pop(watched.flow.id, None)
 
     async def _look(self) -> None:
-        while True:
+        while self._running:
             await asyncio.sleep(LOOK_SECONDS)
-            running = tuple(self._running())
-            if not running:
-                break
-            for watched in running:
+            for watched, seen in tuple(self._running.values()):
                 # The end of one that ended while another was shown has its own words.
-                if watched in self._running():
-                    await self._look_at(watched)
-            self._seen = {w.flow.id: self._seen[w.flow.id] for w in running if w.flow.id in self._seen}
-        self._seen.clear()
+                if watched.flow.id in self._running:
+                    await self.look_at(watched, seen)
         self._task = None
 
-    async def _look_at(self, watched: Watched) -> None:
-        now = self._bridge.clock.monotonic()
-        seen = self._seen.setdefault(watched.flow.id, _Seen())
+    async def look_at(self, watched: Watched, seen: Seen) -> None:
+        """Show or tell what there is to show or tell of it now."""
+        now = self._clock()
         state = watched.state(now)
         if interface.is_shown():
             await self._refresh(watched, seen, state.text if state else "", now)
@@ -102,7 +114,7 @@ class Watch:
         else:
             self._tell(watched, seen, state, now)
 
-    async def _refresh(self, watched: Watched, seen: _Seen, text: str, now: int) -> None:
+    async def _refresh(self, watched: Watched, seen: Seen, text: str, now: int) -> None:
         """Show what has changed in the list."""
         has_changed = False
         if now >= seen.body_due:
@@ -115,14 +127,14 @@ class Watch:
             watched.show(text)
             await interface.show_change(watched.flow)
 
-    def _tell(self, watched: Watched, seen: _Seen, state: State, now: int) -> None:
+    def _tell(self, watched: Watched, seen: Seen, state: State, now: int) -> None:
         """Tell mitmdump what has waited long; what it waits for next, too."""
         seen.waits_since = seen.waits_since or now
         is_new = state.kind != seen.told and now - seen.waits_since >= (LONG_SECONDS - LOOK_SECONDS) * NS_PER_SECOND
         if is_new or (seen.told and now - seen.told_at >= AGAIN_SECONDS * NS_PER_SECOND):
             seen.told, seen.told_at = state.kind, now
             watched.record.state = state.text
-            self._bridge.waits(watched.flow, watched.record)
+            self._waits(watched.flow, watched.record)
 
 
 def _next(now: int, size: int, step: int) -> int:

@@ -69,15 +69,37 @@ async def show_change(flow: http.HTTPFlow) -> None:
     await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 
 
-async def show_flow(flow: http.HTTPFlow) -> None:
-    """Add a flow that has ended to the list, mitmdump's output and a saved file, as if mitmproxy had handled it.
+async def show_begin(flow: http.HTTPFlow) -> None:
+    """Add a flow of the addon's own to the list, as if mitmproxy had received its request.
 
     Without it, the addon's own calls to LM Studio are not shown.
     """
-    for event in (http_layers.HttpRequestHeadersHook, _ended_hook(flow)):
-        await ctx.master.addons.handle_lifecycle(event(flow))
-        # An intercept filter may match, but nobody waits for this flow.
-        flow.resume()
+    await _handle(http_layers.HttpRequestHeadersHook(flow), flow)
+
+
+async def show_end(flow: http.HTTPFlow) -> None:
+    """Show the end of such a flow: in the list, in mitmdump's output and in a file that is saved."""
+    await _handle(_ended_hook(flow)(flow), flow)
+
+
+async def show_flow(flow: http.HTTPFlow) -> None:
+    """Show a flow of the addon's own that has ended."""
+    await show_begin(flow)
+    await show_end(flow)
+
+
+async def _handle(event: hooks.Hook, flow: http.HTTPFlow) -> None:
+    await ctx.master.addons.handle_lifecycle(event)
+    # An intercept filter may match, but nobody waits for this flow.
+    flow.resume()
+
+
+def show_end_now(flow: http.HTTPFlow) -> None:
+    """Show the end of such a flow where nothing can be waited for, as the process ends."""
+    name = _ended_hook(flow).name
+    for addon in ("view", "save", "dumper"):
+        if (show := getattr(ctx.master.addons.get(addon), name, None)) is not None:
+            show(flow)
 
 
 def hides_log() -> bool:

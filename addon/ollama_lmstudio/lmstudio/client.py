@@ -54,25 +54,29 @@ ONE_WORD: Final = "hi"
 """The prompt of a call whose answer does not matter."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCall:
-    """One call as it went over the wire, with its secrets masked; times are seconds since the epoch.
+CANCELLED: Final = "cancelled"
+"""The error of a call that nobody waits for any more."""
 
-    Without a response `status` is None and `error` the reason.
+
+@dataclass(slots=True, eq=False)
+class ClientCall:
+    """One call as it goes over the wire, with its secrets masked; times are seconds since the epoch.
+
+    `ended` is 0 while it runs. Without a response `status` is None and `error` the reason.
     """
 
     method: str
     url: str
     request_headers: tuple[tuple[str, str], ...]
     request_body: bytes
-    status: int | None
-    response_headers: tuple[tuple[str, str], ...]
-    response_body: bytes
     started: float
-    ended: float
-    error: str | None
     purpose: str = ""
     """What the call is for, where its path does not tell."""
+    status: int | None = None
+    response_headers: tuple[tuple[str, str], ...] = ()
+    response_body: bytes = b""
+    ended: float = 0.0
+    error: str | None = None
 
 
 class Client:
@@ -96,8 +100,8 @@ class Client:
     ) -> None:
         """Prepare a client; `timeout` bounds each call, from its start to the response's end.
 
-        Calls that load or run models have another one. `on_call` is called after every request, repeated and failed
-        ones too.
+        Calls that load or run models have another one. `on_call` is called with every request, repeated and failed ones
+        too: when it begins, and with the same call when it has ended.
         Raises ValueError if `url` is not an http or https URL, or if no header can hold `token`.
         """
         parts = urlsplit(url)
@@ -275,8 +279,8 @@ class Client:
         http = self._connections()
         request = self._request(http, method, path, body)
         response: httpx.Response | None = None
-        problem: str | None = "cancelled"
-        started = time.time()
+        problem: str | None = CANCELLED
+        call = self._report_begin(request, purpose)
         try:
             async with asyncio.timeout(seconds):
                 response = await http.send(request)
@@ -286,7 +290,7 @@ class Client:
             problem = error.message
             raise error from exc
         finally:
-            self._report(request, response, started, problem, purpose)
+            self._report_end(call, response, problem)
         return response
 
     def _request(
@@ -339,30 +343,33 @@ class Client:
         content_type = response.headers.get("Content-Type", "")
         return error_from_response(response.status_code, content_type, response.content, self._secrets)
 
-    def _report(
-        self,
-        request: httpx.Request,
-        response: httpx.Response | None,
-        started: float,
-        problem: str | None,
-        purpose: str,
-    ) -> None:
+    def _report_begin(self, request: httpx.Request, purpose: str) -> ClientCall | None:
         if self._on_call is None:
-            return
+            return None
         call = ClientCall(
             method=request.method,
             url=scrub(str(request.url), self._secrets),
             request_headers=self._masked_headers(request.headers),
             request_body=scrub_bytes(request.content, self._secrets),
-            status=response.status_code if response else None,
-            response_headers=self._masked_headers(response.headers) if response else (),
-            response_body=scrub_bytes(response.content, self._secrets) if response else b"",
-            started=started,
-            ended=time.time(),
-            error=problem,
+            started=time.time(),
             purpose=purpose,
         )
+        self._report(call)
+        return call
+
+    def _report_end(self, call: ClientCall | None, response: httpx.Response | None, problem: str | None) -> None:
+        if call is None:
+            return
+        call.ended, call.error = time.time(), problem
+        if response is not None:
+            call.status = response.status_code
+            call.response_headers = self._masked_headers(response.headers)
+            call.response_body = scrub_bytes(response.content, self._secrets)
+        self._report(call)
+
+    def _report(self, call: ClientCall) -> None:
         try:
+            assert self._on_call is not None
             self._on_call(call)
         except Exception:
             logger.exception("a call to LM Studio could not be shown")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -26,6 +27,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _FINISH = re.compile(rb'(?:"(?:finish|stop)_reason"\s*:\s*"|"type"\s*:\s*"response\.(?=incomplete))(\w+)"')
 # LM Studio ends lines with LF.
 _END_OF_EVENT = b"\n\n"
+_FIRST_AND_LAST = 2
 # An error in a stream is in one of its last lines.
 _LAST_LINES = 6
 
@@ -44,6 +46,53 @@ class CappedBody:
         room = self.limit - len(self.data)
         if room > 0:
             self.data += data if len(data) <= room else data[:room]
+
+    @property
+    def version(self) -> int:
+        """A number that is another one when what is kept has changed."""
+        return len(self.data)
+
+
+@dataclass(slots=True)
+class ProgressBody(CappedBody):
+    """A body of progress lines: of those that follow each other with one status, the first and the last are kept.
+
+    A download of a day writes a line each second.
+    """
+
+    line_at: int = 0
+    """Where the line begins that is being written."""
+    last_at: int = 0
+    """Where the line before that begins."""
+    same: int = 0
+    """How many lines before it have one status."""
+    status: object = None
+
+    def add(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self.size += len(data)
+        for piece in data.splitlines(keepends=True):
+            if len(self.data) + len(piece) > self.limit:
+                return
+            self.data += piece
+            if piece.endswith(b"\n"):
+                self._end_line()
+
+    @property
+    def version(self) -> int:
+        """A number that is another one when what is kept has changed."""
+        return self.size
+
+    def _end_line(self) -> None:
+        value = tolerant_json.loads(bytes(self.data[self.line_at :]))
+        status = (value.get("status"), value.get("digest")) if isinstance(value, dict) else None
+        self.same = self.same + 1 if status is not None and status == self.status else 1
+        self.status = status
+        if self.same > _FIRST_AND_LAST:
+            del self.data[self.last_at : self.line_at]
+        else:
+            self.last_at = self.line_at
+        self.line_at = len(self.data)
 
 
 def _leave_unlabelled(flow: http.HTTPFlow, record: Record) -> None:
@@ -134,6 +183,10 @@ class Recorder:
         if len(self._tail) > 2 * _TAIL_BYTES:
             del self._tail[:-_TAIL_BYTES]
 
+    def expect_progress(self) -> None:
+        """Expect a response to the client that is made of progress lines."""
+        self.client_body = ProgressBody(self._limit)
+
     def forget_upstream(self) -> None:
         """Forget the response of LM Studio that has come: another one takes its place."""
         self._first_over_limit, self._tail = 0, bytearray()
@@ -151,7 +204,7 @@ class Recorder:
         """
         record, response = self.record, flow.response
         kept = self.client_body if self.client_body.size or record.kind == "call" else self.upstream_body
-        come = len(self.client_body.data), len(self.upstream_body.data)
+        come = self.client_body.version, self.upstream_body.version
         if response is None or come == self._shown:
             return False
         self._shown = come
@@ -179,6 +232,9 @@ class Recorder:
         self.is_finished = True
         record, response = self.record, flow.response
         record.state = ""
+        if response is not None and response.timestamp_end is None:
+            # mitmproxy sets it only where a response is whole: in mitmweb, one that broke would go on for ever.
+            response.timestamp_end = flow.error.timestamp if flow.error else time.time()
         record.upstream = self._upstream()
         record.upstream_size = self.upstream_body.size
         if response is not None:
@@ -191,9 +247,6 @@ class Recorder:
                 response.raw_content, record.upstream = record.upstream, b""
             passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
-            if response.timestamp_end is None and flow.error is not None:
-                # mitmproxy gives a response that broke off no end, and its interfaces would count on for ever.
-                response.timestamp_end = flow.error.timestamp
         record.kind = record.kind or "answer"
         record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
         if (
