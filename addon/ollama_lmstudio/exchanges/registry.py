@@ -8,6 +8,7 @@ from functools import partial
 from mitmproxy import http
 
 from ..internals import interception, interface
+from ..record import record
 from ..record.record import Record
 from .bridge import Bridge
 from .exchange import Exchange
@@ -31,10 +32,15 @@ class Exchanges:
         interception.watch_pauses(flow, self.bridge.clock.monotonic, partial(self._paused, flow))
         return exchange
 
-    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+    def _paused(self, flow: http.HTTPFlow, duration: int, before: interception.Bodies) -> None:
         # Looked up by its flow: a flow that stays in the list must not hold its exchange.
         if exchange := self._by_flow.get(flow.id):
+            exchange.recorder.record.keep_edited(before, interception.bodies(flow))
             exchange.paused(duration)
+        elif kept := record.of(flow):
+            # An answer stops when its exchange has ended.
+            kept.keep_edited(before, interception.bodies(flow))
+            kept.save(flow.metadata)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer the request, or make it a call to LM Studio."""

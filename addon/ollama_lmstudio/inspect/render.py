@@ -9,7 +9,7 @@ from typing import Any
 from ..lmstudio.sse import Event
 from ..record.record import Numbers, Record
 from ..units import plural, size
-from . import answers, changes, jsontext, response_data
+from . import answers, changes, edits, jsontext, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 from .jsontext import EMPTY
@@ -60,12 +60,15 @@ def ollama_request(snapshot: Snapshot) -> str:
     else:
         request = read_request(snapshot.client_body, snapshot.client_path)
         _client_request(sheet, snapshot, request)
+        edits.add_edit(sheet, "the client's request", snapshot.client_body_before, snapshot.client_body)
         _changes(sheet, snapshot)
+        edits.add_edit(sheet, "what is sent to LM Studio", snapshot.call_before, snapshot.body)
     if snapshot.is_in_progress:
         # mitmproxy's tools render a request again when it changes, not when its response comes.
         sheet.heading(ANSWER_TO_COME)
     else:
         _answer(sheet, snapshot)
+        edits.add_edit(sheet, "the answer", snapshot.record.answer_edited_from, snapshot.response or b"")
     _rest(sheet, request)
     return str(sheet)
 
@@ -74,6 +77,7 @@ def ollama_response(snapshot: Snapshot) -> str:
     """Return the response that the client got."""
     sheet = Sheet()
     _answer(sheet, snapshot)
+    edits.add_edit(sheet, "the answer", snapshot.record.answer_edited_from, snapshot.response or b"")
     return str(sheet)
 
 
