@@ -16,7 +16,7 @@ from ollama_lmstudio.record.record import Numbers, Record
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="  # 70 bytes
 SECRET = "sk-lm-abcdefgh:12345678901234567890"
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",

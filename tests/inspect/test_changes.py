@@ -76,7 +76,10 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]]
                 {"role": "user", "content": [IMAGE_URL]},
             ]
         },
-        [("message 2", "images [image/png, 70 bytes] -> none"), ("added", "user: [image/png, 70 bytes]")],
+        [
+            ("message 2", "images [image/png, 1 x 1 pixels, 70 bytes] -> none"),
+            ("added", "user: [image/png, 1 x 1 pixels, 70 bytes]"),
+        ],
     ),
     "a message is lost": ({"messages": [HI, SYSTEM]}, {"messages": [SYSTEM]}, [("message 1", "not sent: user: hi")]),
     "a prompt becomes a message": ({"prompt": "hi", "system": "Be terse."}, {"messages": [SYSTEM, HI]}, []),
@@ -157,7 +160,7 @@ def test_changes(asked: dict[str, Any], call: dict[str, Any], expected: list[tup
 
 def test_what_the_mapping_does_is_what_is_reported() -> None:
     """The real mapping of real messages and tools: nothing is reported that was not done."""
-    tools = [{**WEATHER, "function": {**WEATHER["function"], "strict": None}}]  # type: ignore[dict-item]
+    tools = [{**WEATHER, "function": {**WEATHER["function"], "strict": None}}]
     asked = {"model": "m", "messages": ASKED["messages"], "tools": tools}
     request = ChatRequest.decode(dumps(asked))
     call = {

@@ -33,7 +33,7 @@ def test_a_chat() -> None:
         ParsedMessage("assistant", thinking="Where?", tool_calls=(ParsedToolCall("weather", '{"city": "Rome"}'),)),
         ParsedMessage("tool", "18 degrees", answers="weather"),
     )
-    assert [str(tool) for tool in request.tools] == ["weather(city, unit?)"]
+    assert [str(tool) for tool in request.tools] == ["weather(city: string, unit?: string)"]
     assert request.options == {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
     assert request.fields == {"stream": True, "think": True, "keep_alive": "5m"}
     assert not request.problem
@@ -201,7 +201,7 @@ def test_tools_of_any_form() -> None:
         {"function": {"name": "g", "parameters": {"properties": {"a": {}}, "required": [["a"]]}}},
     ]
     request = read_request(dumps({"tools": tools}))
-    assert [str(tool) for tool in request.tools] == ["f(a)", "mcp()", "?()", "g(a?)"]
+    assert [str(tool) for tool in request.tools] == ["f(a?)", "mcp()", "?()", "g(a?)"]
     assert request.tools[2] == Tool("", "x")
 
 

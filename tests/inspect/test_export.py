@@ -46,7 +46,7 @@ MARKDOWN = """\
 - `think`: `true`
 - `keep_alive`: `"5m"`
 - options: `{"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}`
-- tool `weather(city, unit?)`: Tell the weather
+- tool `weather(city: string, unit?: string)`: Tell the weather
 
 ### system
 
@@ -57,7 +57,7 @@ Be terse.
 What is this?
 Look.
 
-[image/png, 70 bytes]
+[image/png, 1 x 1 pixels, 70 bytes]
 
 ### assistant
 

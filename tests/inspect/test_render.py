@@ -14,6 +14,7 @@ from tests.inspect.conftest import (
     EVENTS,
     LINES,
     PNG,
+    WEATHER,
     answered,
     chunk,
     dumps,
@@ -35,20 +36,18 @@ WHOLE = """\
 ━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 client: ollama-python/0.6
 model: llama3.2
+
+━━ New in this request, after 2 messages ━━━━━━━━━━━━━━━━━━━
+tool weather: 18 degrees
+system: Be terse.
+
+━━ Options and tools ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
 stream: true
 think: true
 keep_alive: "5m"
 options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
 tools:
-  weather(city, unit?): Tell the weather
-system: Be terse.
-── user [image/png, 70 bytes] ──────────────────────────────
-What is this?
-Look.
-────────────────────────────────────────────────────────────
-assistant thinks: Where?
-assistant calls: weather({"city": "Rome"})
-tool weather: 18 degrees
+  weather(city: string, unit?: string)  Tell the weather
 
 ━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━
 model: llama3.2 -> llama-3.2-3b-instruct
@@ -71,7 +70,32 @@ answer: 87 tokens
 speed: 43.5 tok/s
 first token: 310 ms
 total: 2.4 s
-done reason: stop"""
+done reason: stop
+
+━━ Earlier: 2 messages ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+── user [image/png, 1 x 1 pixels, 70 bytes] ────────────────
+What is this?
+Look.
+────────────────────────────────────────────────────────────
+assistant thinks: Where?
+assistant calls: weather({"city": "Rome"})
+
+━━ Tools: 1 schema ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+tool: weather
+{
+  "type": "object",
+  "properties": {
+    "city": {
+      "type": "string"
+    },
+    "unit": {
+      "type": "string"
+    }
+  },
+  "required": [
+    "city"
+  ]
+}"""
 
 
 def test_a_request_shows_the_whole_exchange() -> None:
@@ -79,7 +103,7 @@ def test_a_request_shows_the_whole_exchange() -> None:
 
 
 def test_a_response_shows_what_came_back() -> None:
-    assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("━━ Answer") :]
+    assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("━━ Answer") : WHOLE.index("\n\n━━ Earlier")]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +169,7 @@ def test_bodies_that_are_not_kept_whole_say_so() -> None:
     shown = parts(render.ollama_request(snapshot(kept, response=LINES[:150])))
     assert f"kept: {len(kept.request)} bytes of " in shown["POST /api/chat"]
     assert "problem: the body is broken: Unterminated string" in shown["POST /api/chat"]
-    assert "── user [image/png, 30 bytes] ──" in shown["POST /api/chat"]
+    assert "── user [image/png, 1 x 1 pixels, 30 bytes] ──" in shown["POST /api/chat"]
     sent = shown["Sent to LM Studio: POST /v1/chat/completions"]
     assert sent == "changed: cannot be told, since not all of the body is kept"
     assert "kept: 150 bytes of 5.0 MB" in shown["Answer: 200 OK"]
@@ -174,12 +198,81 @@ def test_what_the_client_left_empty_is_named_only() -> None:
         "options": {},
     }
     shown = parts(render.ollama_request(snapshot(record(body, path="/api/generate"))))
-    assert shown["POST /api/generate"].split("\n")[1:] == ["model: m", "context: 500 numbers", "empty: suffix, format"]
+    assert shown["POST /api/generate"].split("\n")[1:] == ["model: m"]
+    assert shown["Options and tools"] == "context: 500 numbers\nempty: suffix, format"
 
 
 def test_what_was_dropped_on_the_way_and_cannot_be_seen_is_named() -> None:
     shown = render.ollama_request(snapshot(record(dropped=("num_ctx", "format together with tools"))))
     assert "LM Studio has no: format together with tools\n" in shown
+
+
+SYSTEM: dict[str, str] = {"role": "system", "content": "You are helpful.\n" + "Think well. " * 20}
+TURNS = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+TOOL_TURN = [
+    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "weather", "arguments": {}}}]},
+    {"role": "tool", "tool_name": "weather", "content": "18"},
+]
+NEW = {
+    "the first question": ([TURNS[0]], None, None),
+    "the next question": (
+        [*TURNS, {"role": "user", "content": "three"}],
+        ("after 2 messages", "user: three"),
+        "user: one\nassistant: two",
+    ),
+    "the result of a tool": (
+        [TURNS[0], *TOOL_TURN],
+        ("after 2 messages", "tool weather: 18"),
+        "user: one\nassistant calls: weather()",
+    ),
+    "a question beside a result": (
+        [TURNS[0], *TOOL_TURN, {"role": "user", "content": "and?"}],
+        ("after 2 messages", "tool weather: 18\nuser: and?"),
+        "user: one\nassistant calls: weather()",
+    ),
+    "an answer to be continued": (
+        [*TURNS, *TURNS],
+        ("after 2 messages", "user: one\nassistant: two"),
+        "user: one\nassistant: two",
+    ),
+    "nothing but an answer to be continued": ([TURNS[1]], None, None),
+}
+
+
+@pytest.mark.parametrize(("messages", "new", "earlier"), NEW.values(), ids=NEW)
+def test_what_is_new_stands_first(messages: list[Any], new: tuple[str, str] | None, earlier: str | None) -> None:
+    shown = parts(render.ollama_request(snapshot(record({"model": "m", "messages": [SYSTEM, *messages]}))))
+    names = list(shown)
+    whole = said("system", SYSTEM["content"])
+    if new is None or earlier is None:
+        # The system text is a part of what is new.
+        assert names[1].startswith("Sent to LM Studio")
+        assert shown[names[0]].startswith(f"client: ollama-python/0.6\nmodel: m\n{whole[:100]}")
+        assert not any(name.startswith(("New", "Earlier", "System")) for name in names)
+        return
+    where, text = new
+    assert names[:2] == ["POST /api/chat", f"New in this request, {where}"]
+    line = "system: 257 characters, below: You are helpful. Think well. Think well. Think well. Thin..."
+    assert shown[names[1]] == f"{text}\n{line}"
+    assert names[2:] == ["Sent to LM Studio: POST /v1/chat/completions", "Answer: 200 OK", "Numbers", *names[-2:]]
+    assert names[-2:] == [f"Earlier: {where.removeprefix('after ')}", "System"]
+    assert (shown[names[-2]], shown[names[-1]]) == (earlier, whole)
+
+
+def test_tools_are_one_a_line_and_their_schemas_below() -> None:
+    described = WEATHER["function"] | {"description": "Tell the weather.\nOf any city."}
+    tools = [WEATHER, {"type": "function", "function": described}, {"type": "function", "function": {"name": "now"}}]
+    shown = parts(render.ollama_request(snapshot(record({"model": "m", "messages": [TURNS[0]], "tools": tools}))))
+    assert shown["Options and tools"] == (
+        "tools:\n"
+        "  weather(city: string, unit?: string)  Tell the weather\n"
+        "  weather(city: string, unit?: string)  Tell the weather. Of any city.\n"
+        "  now()"
+    )
+    schema = json.dumps(described["parameters"], indent=2)
+    assert shown["Tools: 2 schemas"] == (
+        f"tool: weather\n{schema}\n{said('weather is', described['description'])}\ntool: weather\n{schema}"
+    )
 
 
 def test_long_conversations() -> None:

@@ -82,22 +82,38 @@ def test_a_paused_flow_that_is_killed_ends() -> None:
 
 
 def test_every_pause_of_a_flow_is_told() -> None:
-    told: list[int] = []
+    told: list[tuple[int, bytes]] = []
     flow, times = tflow.tflow(), iter([100, 103, 200, 207])
 
     async def pauses() -> None:
         assert flow.intercepted
-        told.append(0)
+        told.append((0, b""))
 
-    interception.watch_pauses(flow, lambda: next(times), pauses, told.append)
+    interception.watch_pauses(flow, lambda: next(times), pauses, lambda ns, before: told.append((ns, before.request)))
 
     async def pause() -> None:
         await flow.wait_for_resume()
         assert told == []
         for _ in range(2):
             flow.intercept()
-            asyncio.get_running_loop().call_later(0.01, flow.resume)
+            asyncio.get_running_loop().call_later(0.01, edit_and_resume)
             await asyncio.wait_for(flow.wait_for_resume(), 5)
 
+    def edit_and_resume() -> None:
+        flow.request.content = b"edited"
+        flow.resume()
+
     asyncio.run(pause())
-    assert told == [0, 3, 0, 7]
+    assert told == [(0, b""), (3, b"content"), (0, b""), (7, b"edited")]
+
+
+def test_what_was_there_before_an_edit() -> None:
+    flow = tflow.tflow(resp=True)
+    assert interception.before_edit(flow) is None
+    flow.backup()
+    flow.request.content = b"edited"
+    flow.request.path = "/edited"
+    assert interception.before_edit(flow) == ("/path", b"content", b"message")
+    assert interception.bodies(flow) == ("/edited", b"edited", b"message")
+    flow.revert()
+    assert interception.before_edit(flow) is None

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
+from tests.inspect.conftest import parts as sections
 from tests.inspect.conftest import rule
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
@@ -109,6 +110,79 @@ def test_a_call_is_edited_in_lmstudios_terms(
     assert call_of(lmstudio)["messages"][0]["content"] == "edited"
 
 
+EDITS = {"the client's request": "~u /api/chat & ~q", "what is sent to LM Studio": "~u chat/completions & ~q"}
+WAS, IS = '-       "content": "hi"', '+       "content": "edited"'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("what", "intercept"), EDITS.items(), ids=EDITS)
+def test_an_edit_is_shown_as_a_difference(
+    started: tuple[Proxy, Web], background: ThreadPoolExecutor, what: str, intercept: str, stream: bool
+) -> None:
+    web = started[1]
+    answer, paused = ask_and_stop(started, background, intercept, stream=stream)
+    assert "Edited by" not in web.view(paused, "request")
+    body = json.loads(web.content(paused))
+    body["messages"][0]["content"] = "edited"
+    web.edit(paused, request={"content": json.dumps(body)})
+    for shown in (web.view(paused, "request"), edited_view(web, paused, answer)):
+        section = sections(shown)[f"Edited by the user: {what}"]
+        assert [line for line in section.split("\n") if line[:1] in "+-"] == [WAS, IS]
+        assert shown.count("Edited by") == 1
+    # A file that was saved tells the same, without mitmproxy's backup.
+    flow = saved_flow(web, paused["id"])
+    kept = record.of(flow)
+    assert kept is not None
+    before = kept.edited_from if what == "the client's request" else kept.call_edited_from
+    assert json.loads(before)["messages"] == HI
+    assert kept.edited_from == b"" or kept.call_edited_from == b""
+
+
+def edited_view(web: Web, paused: Flow, answer: Future[httpx.Response]) -> str:
+    """Let a flow go on; give the view of its request when it has ended."""
+    web.resume(paused)
+    answer.result().raise_for_status()
+    web.flow(lambda flow: flow["id"] == paused["id"] and flow["response"] and flow["response"]["timestamp_end"])
+    return web.view(paused, "request")
+
+
+def test_an_edited_answer_is_shown_as_a_difference(started: tuple[Proxy, Web], background: ThreadPoolExecutor) -> None:
+    web = started[1]
+    answer, paused = ask_and_stop(started, background, "~meta /api/chat & ~s", stream=False)
+    body = json.loads(web.content(paused, "response"))
+    body["message"]["content"] = "edited"
+    web.edit(paused, response={"content": json.dumps(body)})
+    web.resume(paused)
+    assert answer.result().json()["message"]["content"] == "edited"
+    started[0].wait_for(lambda: "Edited by the user: the answer" in web.view(paused, "response"))
+    lines = sections(web.view(paused, "response"))["Edited by the user: the answer"].split("\n")
+    assert [line for line in lines if line[:1] in "+-"] == [
+        '-     "content": "You said: hi"',
+        '+     "content": "edited"',
+    ]
+
+
+def test_an_edit_for_a_replay_is_shown_as_a_difference(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
+    proxy, web = started
+    ask(proxy)
+    flow = web.flow(lambda flow: flow["comment"].startswith(f"chat {CHAT}: "))
+    call = json.loads(web.content(flow))
+    call["messages"][0]["content"] = "edited"
+    web.edit(flow, request={"content": json.dumps(call)})
+    web.replay(flow)
+    web.flow(lambda flow: flow["comment"].endswith(", replay"))
+    section = sections(web.view(flow, "request"))["Edited by the user: what is sent to LM Studio"]
+    assert WAS in section
+    assert IS in section
+
+
+def saved_flow(web: Web, identity: str) -> http.HTTPFlow:
+    saved = web.http.get("/flows/dump").raise_for_status().content
+    flow = next(flow for flow in FlowReader(io.BytesIO(saved)).stream() if flow.id == identity)
+    assert isinstance(flow, http.HTTPFlow)
+    return flow
+
+
 def test_a_request_is_found_by_the_clients_path_after_the_rewrite_too(
     started: tuple[Proxy, Web], background: ThreadPoolExecutor
 ) -> None:
@@ -170,10 +244,7 @@ def numbers_after_a_pause(
     web.resume(paused)
     response = answer.result().raise_for_status()
     limit = (time.monotonic() - began - PAUSE) * 1e9
-    saved = web.http.get("/flows/dump").raise_for_status().content
-    flow = next(flow for flow in FlowReader(io.BytesIO(saved)).stream() if flow.id == paused["id"])
-    assert isinstance(flow, http.HTTPFlow)
-    kept = record.of(flow)
+    kept = record.of(saved_flow(web, paused["id"]))
     assert kept is not None
     assert kept.numbers is not None
     return response, kept.numbers, limit

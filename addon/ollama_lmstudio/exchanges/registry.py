@@ -43,11 +43,16 @@ class Exchanges:
         if interface.is_shown():
             await interface.show_change(flow)
 
-    def _paused(self, flow: http.HTTPFlow, duration: int) -> None:
+    def _paused(self, flow: http.HTTPFlow, duration: int, before: interception.Bodies) -> None:
         self._show_state(flow, "")
         # Looked up by its flow: a flow that stays in the list must not hold its exchange.
         if exchange := self._by_flow.get(flow.id):
+            exchange.recorder.record.keep_edited(before, interception.bodies(flow))
             exchange.paused(duration)
+        elif kept := record.of(flow):
+            # An answer stops when its exchange has ended.
+            kept.keep_edited(before, interception.bodies(flow))
+            kept.save(flow.metadata)
 
     def _show_state(self, flow: http.HTTPFlow, state: str) -> None:
         if exchange := self._by_flow.get(flow.id):

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeGuard
 
 from ..lmstudio.errors import MASK
 from ..record.redaction import SECRET_FIELDS
 from ..translate.images import image_type
-from . import jsontext
+from . import image_size, jsontext, signature
 from .jsontext import text_at
 
 # Of a file in base64, so many characters are decoded for its type: 24 bytes, more than any magic number has.
 _HEAD_CHARACTERS = 32
 # Content parts within content parts, as of a `tool_result`, are read to this depth: a request can nest them at will.
 _MAX_DEPTH = 4
-# What fits on a line: of a tool's parameters, and of a link.
-_MAX_PARAMETERS = 20
+# What fits on a line of a link.
 _URL_CHARACTERS = 100
+# The role of the model.
+ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,14 @@ class Attachment:
 
     media_type: str
     size: int
+    data: str = field(default="", compare=False, repr=False)
+    """The file in base64."""
 
     def __str__(self) -> str:
-        return jsontext.note(self.media_type, self.size)
+        # Only who shows it looks into the file.
+        pixels = image_size.of_base64(self.data)
+        kind = f"{self.media_type}, {pixels[0]} x {pixels[1]} pixels" if pixels else self.media_type
+        return jsontext.note(kind, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,7 @@ class Tool:
 
     def __str__(self) -> str:
         schema = self.parameters if isinstance(self.parameters, Mapping) else {}
-        properties = schema.get("properties")
-        required = schema.get("required")
-        names = [str(name) for name in islice(properties, _MAX_PARAMETERS)] if isinstance(properties, Mapping) else []
-        optional = set(names) - {name for name in required if isinstance(name, str)} if _is_list(required) else set()
-        return f"{self.name or '?'}({', '.join(f'{name}?' if name in optional else name for name in names)})"
+        return f"{self.name or '?'}({', '.join(signature.parameters(schema))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,18 @@ class ParsedRequest:
     fields: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     whole: Any = None
+
+    @property
+    def new_at(self) -> int:
+        """The number of messages that the request before it of the same conversation had: 0 for the first.
+
+        A request has the whole conversation, so new is what follows the model's last answer. A message of the model at
+        the end is no answer: it is to be continued.
+        """
+        end = len(self.messages)
+        while end and self.messages[end - 1].role == ASSISTANT:
+            end -= 1
+        return next((at for at in range(end, 0, -1) if self.messages[at - 1].role == ASSISTANT), 0)
 
 
 def read_request(body: bytes, path: str = "") -> ParsedRequest:
@@ -220,7 +233,7 @@ def _attachment_part(part: object) -> Attachment | None:
     source = part.get("source")
     if isinstance(source, dict) and isinstance(source.get("data"), str):
         found = attachment(source["data"])
-        return Attachment(text_at(source, "media_type") or found.media_type, found.size)
+        return replace(found, media_type=text_at(source, "media_type") or found.media_type)
     for key in ("image_url", "data_url", "input_audio", "file"):
         value = part.get(key)
         if isinstance(value, dict):
@@ -245,7 +258,7 @@ def attachment(data: object) -> Attachment:
         media_type = head.removeprefix("data:").partition(";")[0]
     elif data.startswith(("http://", "https://")):
         return Attachment(f"at {jsontext.one_line(data, _URL_CHARACTERS)}", 0)
-    return Attachment(media_type or _type_of(data), jsontext.decoded_size(data))
+    return Attachment(media_type or _type_of(data), jsontext.decoded_size(data), data)
 
 
 def _type_of(data: str) -> str:

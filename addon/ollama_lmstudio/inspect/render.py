@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from . import changes, jsontext, render_answer
-from .conversation import ParsedRequest, read_request
+from ..units import plural
+from . import changes, edits, jsontext, render_answer
+from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 from .jsontext import EMPTY
 from .render_parts import (
     MESSAGE_CHARACTERS,
@@ -15,8 +16,9 @@ from .render_parts import (
     add_internal_call,
     add_message,
     note_if_cut,
+    readable,
 )
-from .sheet import TEXT_CHARACTERS, Sheet
+from .sheet import TEXT_CHARACTERS, Sheet, is_beside
 from .snapshot import Snapshot, header
 
 # Limits of what is shown. They bound the time that rendering takes, which holds up the event loop.
@@ -27,31 +29,38 @@ FIRST_MESSAGES = 20
 CONVERSATION_CHARACTERS = 200_000
 # Names of fields, which clients choose.
 NAME_CHARACTERS = 40
+# What is the same in each request of a conversation; and what is told of it in one line.
+SYSTEM_ROLES = ("system", "developer")
+SYSTEM_CHARACTERS = 60
 
 # mitmweb goes on to show this when the exchange has ended, until it is opened again.
 ANSWER_TO_COME = "Not ended when this was shown: see Response, or Error"
 
 
 def ollama_request(snapshot: Snapshot) -> str:
-    """Return the whole exchange: the client's request, what was changed for LM Studio, and the response."""
+    """Return the whole exchange: what is new in the request, what was changed for LM Studio, the response, the rest."""
     if snapshot.is_report:
         return render_answer.ollama_response(snapshot)
     sheet = Sheet()
+    request = ParsedRequest()
     if snapshot.is_internal:
         add_internal_call(sheet, snapshot)
     else:
-        _client_request(sheet, snapshot)
+        request = read_request(snapshot.client_body, snapshot.client_path)
+        _client_request(sheet, snapshot, request)
+        edits.add_edit(sheet, "the client's request", snapshot.client_body_before, snapshot.client_body)
         _changes(sheet, snapshot)
+        edits.add_edit(sheet, "what is sent to LM Studio", snapshot.call_before, snapshot.body)
     if snapshot.is_in_progress:
         sheet.heading(ANSWER_TO_COME)
     else:
         render_answer.add_answer(sheet, snapshot)
+    _rest(sheet, request)
     return str(sheet)
 
 
-def _client_request(sheet: Sheet, snapshot: Snapshot) -> None:
+def _client_request(sheet: Sheet, snapshot: Snapshot, request: ParsedRequest) -> None:
     body, record = snapshot.client_body, snapshot.record
-    request = read_request(body, snapshot.client_path)
     sheet.heading(f"{snapshot.client_method} {snapshot.client_target}")
     sheet.value("client", header(snapshot.client_headers, "user-agent"))
     note_if_cut(sheet, record, record.request_size, len(body))
@@ -60,15 +69,17 @@ def _client_request(sheet: Sheet, snapshot: Snapshot) -> None:
     if not isinstance(request.whole, dict) or (request.problem and len(body) <= STRING_CHARACTERS):
         add_body(sheet, body)
     sheet.value("model", request.model)
-    for name, value in request.fields.items():
-        if value not in EMPTY:
-            sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
-    sheet.value("empty", ", ".join(name for name, value in request.fields.items() if value in EMPTY))
+    _new(sheet, request)
+    given = {name: value for name, value in request.fields.items() if value not in EMPTY}
+    if given or request.options or request.tools:
+        sheet.heading("Options and tools")
+    for name, value in given.items():
+        sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
+    sheet.value("empty", ", ".join(name for name in request.fields if name not in given))
     if request.options:
         sheet.value("options", jsontext.compact(request.options))
     if request.tools:
-        sheet.block("tools", [_tool(tool) for tool in request.tools])
-    _conversation(sheet, request)
+        sheet.block("tools", map(_tool, request.tools))
 
 
 def _short(name: str, value: object) -> str:
@@ -77,24 +88,68 @@ def _short(name: str, value: object) -> str:
     return jsontext.compact(value)
 
 
-def _tool(tool: Any) -> str:
-    return f"{tool}: {jsontext.one_line(tool.description)}" if tool.description else str(tool)
+def _tool(tool: Tool) -> str:
+    return f"{tool}  {jsontext.one_line(tool.description)}".rstrip()
 
 
-def _conversation(sheet: Sheet, request: ParsedRequest) -> None:
-    messages = request.messages
-    limit = min(TEXT_CHARACTERS, max(MESSAGE_CHARACTERS, CONVERSATION_CHARACTERS // (len(messages) or 1)))
-    left_out = max(0, len(messages) - MAX_MESSAGES)
-    for number, message in enumerate(messages):
-        if left_out and FIRST_MESSAGES <= number < FIRST_MESSAGES + left_out:
-            if number == FIRST_MESSAGES:
-                sheet.heading(f"{left_out:,} messages are left out")
-            continue
-        add_message(sheet, message, limit)
+def _new(sheet: Sheet, request: ParsedRequest) -> None:
+    """Add what the request has and the one before it of the same conversation had not."""
+    begin = request.new_at
+    earlier = sum(message.role not in SYSTEM_ROLES for message in request.messages[:begin])
+    if earlier:
+        sheet.heading(f"New in this request, after {earlier:,} {plural(earlier, 'message')}")
+    _messages(sheet, request, range(begin, len(request.messages)))
+    for message in request.messages[:begin]:
+        if message.role in SYSTEM_ROLES:
+            _system_line(sheet, message)
     if request.texts:
         sheet.block("texts", [jsontext.one_line(text) or "(empty)" for text in request.texts[:MAX_MESSAGES]])
         if len(request.texts) > MAX_MESSAGES:
             sheet.heading(f"{len(request.texts) - MAX_MESSAGES:,} texts are left out")
+
+
+def _system_line(sheet: Sheet, message: ParsedMessage) -> None:
+    """Add a system text in one line: it is the same in each request of a conversation."""
+    if is_beside(message.text):
+        sheet.text(message.role, message.text)
+        return
+    begin = jsontext.one_line(message.text, SYSTEM_CHARACTERS)
+    sheet.value(message.role, f"{len(message.text):,} characters, below: {begin}")
+
+
+def _rest(sheet: Sheet, request: ParsedRequest) -> None:
+    """Add what earlier requests had too, and the tools' schemas: it is long, and seldom what somebody looks for."""
+    earlier = [number for number in range(request.new_at) if request.messages[number].role not in SYSTEM_ROLES]
+    if earlier:
+        sheet.heading(f"Earlier: {len(earlier):,} {plural(len(earlier), 'message')}")
+        _messages(sheet, request, earlier)
+    systems = [message for message in request.messages[: request.new_at] if message.role in SYSTEM_ROLES]
+    systems = [message for message in systems if not is_beside(message.text)]
+    if systems:
+        sheet.heading("System")
+        for message in systems:
+            add_message(sheet, message)
+    schemas = [tool for tool in request.tools if tool.parameters]
+    if schemas:
+        sheet.heading(f"Tools: {len(schemas):,} {plural(len(schemas), 'schema')}")
+    for tool in schemas:
+        if len(tool.description) > SYSTEM_CHARACTERS or "\n" in tool.description:
+            sheet.text(f"{tool.name} is", tool.description, MESSAGE_CHARACTERS)
+        sheet.value("tool", tool.name)
+        sheet.raw(readable(jsontext.pretty(tool.parameters)))
+
+
+def _messages(sheet: Sheet, request: ParsedRequest, numbers: Sequence[int]) -> None:
+    """Add some of the messages, without the middle of a long conversation."""
+    messages = request.messages
+    limit = min(TEXT_CHARACTERS, max(MESSAGE_CHARACTERS, CONVERSATION_CHARACTERS // (len(messages) or 1)))
+    left_out = max(0, len(numbers) - MAX_MESSAGES)
+    for at, number in enumerate(numbers):
+        if left_out and FIRST_MESSAGES <= at < FIRST_MESSAGES + left_out:
+            if at == FIRST_MESSAGES:
+                sheet.heading(f"{left_out:,} messages are left out")
+            continue
+        add_message(sheet, messages[number], limit)
 
 
 def _changes(sheet: Sheet, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..record.record import Numbers
 from ..units import plural
-from . import answers, compare, jsontext, numbers, response_data
+from . import answers, compare, edits, jsontext, numbers, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage
 from .jsontext import EMPTY
@@ -50,6 +50,7 @@ def add_answer(sheet: Sheet, snapshot: Snapshot) -> None:
             _body(sheet, snapshot, answer, len(body))
     found = snapshot.record.numbers or answer.numbers
     _numbers(sheet, replace(found, done_reason=found.done_reason or answer.finish), snapshot)
+    edits.add_edit(sheet, "the answer", snapshot.record.answer_edited_from, body or b"")
 
 
 def _status(snapshot: Snapshot) -> str:

@@ -60,6 +60,11 @@ _LOOKALIKES = {
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+def is_beside(text: str, limit: int = _BESIDE) -> bool:
+    """Return whether a text is put beside its key: it is one short line."""
+    return len(text) <= min(_BESIDE, limit) and not _CONTROLS.search(text)
+
+
 _RULES = ("section", "text")
 
 
@@ -92,7 +97,7 @@ class Sheet:
     def text(self, key: str, text: str, limit: int = TEXT_CHARACTERS) -> None:
         """Add a text as it was said: a short line beside its key, others below a rule with the key."""
         key, text = jsontext.one_line(key), jsontext.without_files(text)
-        if len(text) <= min(_BESIDE, limit) and not _CONTROLS.search(text):
+        if is_beside(text, limit):
             self._own(f"{key}: {text}" if text else f"{key}:")
             return
         self._add([_Line(key, "text")])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import access
+from ..internals import interception
 from ..lmstudio.apis import PREFIXES
 from ..lmstudio.errors import MASK
 from ..record import record as records
@@ -58,6 +59,8 @@ class Snapshot:
     """Whether the response has begun and not ended."""
     connection_error: str = ""
     """The flow's error, such as a client that disconnected."""
+    backup: interception.Bodies | None = None
+    """What mitmproxy keeps of the flow from before an edit, which may not have ended yet."""
 
     @property
     def called(self) -> bool:
@@ -96,6 +99,23 @@ class Snapshot:
         if not self.record.kind:
             return self.body or self.record.request
         return self.record.request or (b"" if self.called and not self.is_internal else self.body)
+
+    @property
+    def client_body_before(self) -> bytes:
+        """The client's body before the user edited it; empty if nobody did."""
+        return self.record.edited_from or (b"" if self.record.kind else self._before)
+
+    @property
+    def call_before(self) -> bytes:
+        """The body of the call before the user edited it; empty if nobody did."""
+        return self.record.call_edited_from or (self._before if self.called and not self.record.edited_from else b"")
+
+    @property
+    def _before(self) -> bytes:
+        """The body of the flow's request before an edit, unless it was another request then."""
+        if self.backup is None or self.backup.path != self.path or self.backup.request == self.body:
+            return b""
+        return self.backup.request
 
     @property
     def client_headers(self) -> Fields:
@@ -152,8 +172,8 @@ def of(flow: http.HTTPFlow) -> Snapshot | None:
     if record is None:
         return None
     request, response = _fields(flow.request), _fields(flow.response) if flow.response else ()
-    body = _content(flow.request) or b""
-    return replace(for_summary(flow, record), headers=request, body=body, response_headers=response)
+    body, before = _content(flow.request) or b"", interception.before_edit(flow)
+    return replace(for_summary(flow, record), headers=request, body=body, response_headers=response, backup=before)
 
 
 def for_summary(flow: http.HTTPFlow, record: Record) -> Snapshot:

@@ -6,6 +6,7 @@ The methods of a flow are replaced on the object: mitmproxy has no hook for a re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from mitmproxy import ctx, http
 
@@ -41,26 +42,55 @@ def may_be_stopped(flow: http.HTTPFlow) -> None:
         vars(flow).pop("intercept", None)
 
 
+class Bodies(NamedTuple):
+    """The bodies of a flow at one moment; what there is none of is empty."""
+
+    path: str
+    request: bytes
+    response: bytes = b""
+
+
+def bodies(flow: http.HTTPFlow) -> Bodies:
+    """Return a flow's bodies as they are now."""
+    response = flow.response.raw_content if flow.response else None
+    return Bodies(flow.request.path, flow.request.raw_content or b"", response or b"")
+
+
+def before_edit(flow: http.HTTPFlow) -> Bodies | None:
+    """Return the bodies that a flow had when the user began to edit it; None if nobody did, or replayed it.
+
+    They are in mitmproxy's backup, for its command `revert`. Without it, an edit is shown once the flow goes on.
+    """
+    backup = getattr(flow, "_backup", None)
+    request, response = (backup.get(name) if isinstance(backup, dict) else None for name in ("request", "response"))
+    if not isinstance(request, dict):
+        return None
+    path, sent = request.get("path"), request.get("content")
+    got = response.get("content") if isinstance(response, dict) else None
+    return Bodies(path.decode("utf-8", "replace") if isinstance(path, bytes) else "", sent or b"", got or b"")
+
+
 def watch_pauses(
     flow: http.HTTPFlow,
     clock: Callable[[], int],
     pauses: Callable[[], Awaitable[None]],
-    paused: Callable[[int], None],
+    paused: Callable[[int, Bodies], None],
 ) -> None:
-    """Call `pauses` when each interception of a flow begins, and `paused` with its duration (ns) when it ends.
+    """Call `pauses` when each interception of a flow begins, and `paused` when it ends, with its duration (ns) and the
+    bodies before it.
 
-    Without it, nobody sees at once that a request waits, and the time in which the user edits it counts as LM Studio's
-    work.
+    Without it, nobody sees at once that a request waits, the time in which the user edits it counts as LM Studio's
+    work, and what was edited is not known.
     """
     wait: Callable[[], Awaitable[None]] = flow.wait_for_resume
 
     async def wait_and_report() -> None:
         if not flow.intercepted:
             return
-        since = clock()
+        since, before = clock(), bodies(flow)
         await pauses()
         await wait()
-        paused(clock() - since)
+        paused(clock() - since, before)
 
     flow.wait_for_resume = wait_and_report  # type: ignore[method-assign]
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mitmproxy import http
 
 from ..outcomes import THINKING
 from ..unicode import well_formed
+from .redaction import without_secrets
+
+if TYPE_CHECKING:
+    from ..internals.interception import Bodies
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -128,6 +132,13 @@ class Record:
     original: str = ""
     """What is compared of that flow's answer, as JSON."""
 
+    edited_from: bytes = b""
+    """The body of the client's request before the user edited it; empty if that did not happen."""
+    call_edited_from: bytes = b""
+    """The same of the call to LM Studio."""
+    answer_edited_from: bytes = b""
+    """The same of the answer."""
+
     @property
     def is_known(self) -> bool:
         """Whether it is the record of anything: a flow that did not pass through the bridge has an empty one."""
@@ -137,6 +148,17 @@ class Record:
         """Return whether a body was cut; one that is shorter than the limit has been edited by the user."""
         return self.limit <= kept < whole
 
+    def keep_edited(self, before: Bodies, after: Bodies) -> None:
+        """Keep what the user, who has stopped a flow, has edited: the client's request, the call, or the answer."""
+        if before.request != after.request:
+            body = without_secrets(before.request)[: self.limit]
+            if self.kind:
+                self.call_edited_from = self.call_edited_from or body
+            else:
+                self.edited_from = body
+        if before.response and before.response != after.response:
+            self.answer_edited_from = self.answer_edited_from or before.response[: self.limit]
+
     def forget_answer(self) -> None:
         """Remove what is known of the response: the request is sent again."""
         self.status = self.upstream_size = self.response_size = 0
@@ -144,6 +166,7 @@ class Record:
         self.context_length = 0
         self.numbers, self.error = None, ""
         self.answer = self.state = ""
+        self.answer_edited_from = b""
         self.signs = self.signs.removesuffix(THINKING).rstrip()
 
     def save(self, metadata: MutableMapping[Any, Any]) -> None:
