@@ -16,6 +16,7 @@ from . import lazy, options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
 from .exchanges.registry import Exchanges
+from .inspect import terminal
 from .inspect.commands import Commands
 from .inspect.summary import label
 from .inspect.views import Views
@@ -43,6 +44,7 @@ class OllamaBridge:
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
         self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
+        self._terminal = terminal.Terminal()
 
     # The life of the addon
 
@@ -57,7 +59,10 @@ class OllamaBridge:
 
     def configure(self, updated: Iterable[str]) -> None:
         """Use the options; raise an OptionsError that names one that is wrong."""
-        if not {*options.NAMES, *startup.OWN_OPTIONS}.intersection(updated):
+        updated = frozenset(updated)
+        if not updated.isdisjoint(terminal.OPTIONS):
+            self._terminal.configure()
+        if updated.isdisjoint((*options.NAMES, *startup.OWN_OPTIONS)):
             return
         try:
             settings = options.parse({name: getattr(ctx.options, name) for name in options.NAMES})
@@ -97,6 +102,7 @@ class OllamaBridge:
         self._hook_dispatch.remove()
         self._error_pages.remove()
         self._views.done()
+        self._terminal.done()
 
     # The life of a flow
 
@@ -116,10 +122,12 @@ class OllamaBridge:
     async def response(self, flow: http.HTTPFlow) -> None:
         """Complete the response."""
         await self._exchanges.response(flow)
+        self._terminal.ended(flow)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Tell a client that LM Studio is gone."""
         self._exchanges.error(flow)
+        self._terminal.ended(flow)
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget a client."""

@@ -81,7 +81,7 @@ def test_a_saved_file_is_replayed_against_another_lmstudio(
         proxy = start_proxy(sim.url, "--client-replay", str(path), "-w", str(tmp_path / "again"))
         proxy.wait_for(lambda: sum(request.path == "/v1/embeddings" for request in sim.requests) == 1)
         proxy.wait_for(lambda: sum(request.path == "/v1/chat/completions" for request in sim.requests) == 4)
-        proxy.wait_for_log("GET .*/v1/models")
+        proxy.wait_for_log("/v1/models .* replay")
         proxy.stop()
     flows = [flow for flow in read_flows(tmp_path / "again") if flow.is_replay == "request"]
     (embedded,) = [flow.response for flow in flows if flow.request.path == "/v1/embeddings"]

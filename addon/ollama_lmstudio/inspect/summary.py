@@ -58,14 +58,14 @@ def comment(snapshot: Snapshot) -> str:
 
     What tells it from others comes first: of a list, 35 characters may be all that is seen.
     """
-    trouble = failure_text(snapshot)
+    trouble, numbers = failure_text(snapshot), ", ".join(facts(snapshot))
     if snapshot.is_internal:
-        parts = [f"{OWN} {snapshot.record.purpose or 'call'}", trouble, snapshot.record.state, facts(snapshot)]
+        parts = [f"{OWN} {snapshot.record.purpose or 'call'}", trouble, snapshot.record.state, numbers]
     else:
         name = model_name(snapshot)
         # LM Studio's words often name the model already.
         shown = "" if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", trouble) else name
-        parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), facts(snapshot)]
+        parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), numbers]
     text = "  ".join(filter(None, (jsontext.one_line(part, COMMENT_CHARACTERS) for part in parts)))
     return well_formed(text if len(text) <= COMMENT_CHARACTERS else f"{text[: COMMENT_CHARACTERS - 3]}...")
 
@@ -103,8 +103,8 @@ def failure_text(snapshot: Snapshot) -> str:
     return f"{message.removesuffix('.')}, after {tokens:,} {plural(tokens, 'token')}" if tokens else message
 
 
-def facts(snapshot: Snapshot) -> str:
-    """Return the numbers of an exchange, or what else its endpoint has to say."""
+def facts(snapshot: Snapshot) -> list[str]:
+    """Return the numbers of an exchange, or what else its endpoint has to say; the first says most."""
     found = [fact for fact in _facts(snapshot) if fact]
     if is_cut_off(snapshot) and not has_failed(snapshot):
         found.append("cut off: length")
@@ -112,7 +112,7 @@ def facts(snapshot: Snapshot) -> str:
         found.append(duration(snapshot.duration))
     if snapshot.replayed:
         found.append("replay")
-    return ", ".join(found)
+    return found
 
 
 def has_failed(snapshot: Snapshot) -> bool:

@@ -1,0 +1,261 @@
+"""One line for each exchange in the terminal, in place of mitmdump's own output.
+
+    16:49:26 /api/chat  llama-3.2-3b  200  "Why is the sky blue?" -> "Because of..."  24.6 tok/s, first token 602 ms
+
+It is made and written when the exchange has ended, and nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+from mitmproxy import ctx, flow, http
+
+from ..internals import dumper
+from ..record import record as records
+from ..record.record import PREFIX, Record
+from ..translate.first_words import CALLS
+from ..unicode import one_line, well_formed
+from . import snapshot as snapshots
+from . import summary
+from .snapshot import Snapshot
+
+OPTIONS = ("flow_detail", "termlog_verbosity", "doctor")
+"""The options that decide what is printed."""
+# How much is logged, as mitmproxy calls it: at these levels, an exchange is told only if it failed.
+FAILURES_ONLY = ("error", "warn", "alert")
+ALL_OF_MITMPROXY = "debug"
+
+# A file or a pipe has no width; a line in it ends here.
+LINE_COLUMNS = 220
+# The widths that the columns of the path and of the model begin with, and those that they may grow to.
+PATH_COLUMNS, MAX_PATH_COLUMNS = len("/api/generate"), 20
+MODEL_COLUMNS, MAX_MODEL_COLUMNS = 16, 32
+# Numbers are left out, the last first, where less than this would be left for what was said.
+SAID_COLUMNS = 52
+# Of what was said, so much of the prompt is shown at least where it is longer than its place.
+PROMPT_COLUMNS = 24
+GAP = "  "
+
+# The internal calls that change something: the others are told only if they failed.
+_CHANGES = re.compile(r"/models/(?:load|unload|download)$")
+
+TIME = {"dim": True}
+PATH = {"fg": "cyan"}
+MODEL = {"bold": True}
+SUCCESS = {"fg": "green"}
+FAILURE = {"fg": "red"}
+STATE = {"fg": "yellow"}
+ANSWER = {"fg": "green"}
+NUMBERS = {"dim": True}
+
+Piece = tuple[str, dumper.Style]
+"""A part of a line, and its style."""
+
+
+class Terminal:
+    """Print exchanges, where mitmdump would print its flows and the user has not asked for those."""
+
+    def __init__(self) -> None:
+        self._silence = dumper.Silence(_is_ours)
+        self._is_on = False
+        self._output = dumper.Output(sys.stdout)
+        self._has_colours = False
+        self._path_columns, self._model_columns = PATH_COLUMNS, MODEL_COLUMNS
+
+    def configure(self) -> None:
+        """Do as the options say. With `flow_detail`, which `-v` and `-q` set too, the user wants mitmproxy's output."""
+        self._is_on = dumper.is_there() and not dumper.is_set("flow_detail") and not ctx.options.doctor
+        if self._is_on:
+            self._output = dumper.Output(sys.stdout)
+            self._has_colours = dumper.has_colours(sys.stdout, os.environ)
+            dumper.keep_log(self._output)
+        if self._is_on and ctx.options.termlog_verbosity != ALL_OF_MITMPROXY:
+            self._silence.install()
+        else:
+            self._silence.remove()
+
+    def done(self) -> None:
+        """Let mitmproxy print its flows again."""
+        self._is_on = False
+        self._silence.remove()
+
+    def ended(self, shown: http.HTTPFlow) -> None:
+        """Print the line of an exchange that has ended, once the client has got what waits to be sent."""
+        if self._is_on:
+            asyncio.get_running_loop().call_soon(self._print_ended, shown)
+
+    def waits(self, shown: http.HTTPFlow, record: Record) -> None:
+        """Print what an exchange waits for, as its record says."""
+        if not self._is_on or not record.state or ctx.options.termlog_verbosity in FAILURES_ONLY:
+            return
+        snapshot = snapshots.for_summary(shown, record)
+        name = summary.model_name(snapshot)
+        # The line has a place for the model.
+        state = record.state.replace(name, "the model") if name else record.state
+        pieces = [(f"{_clock(time.time())} ", TIME), *self._subject(snapshot, name), (one_line(state), STATE)]
+        self._write(pieces, self._columns())
+
+    def _print_ended(self, shown: http.HTTPFlow) -> None:
+        record = records.of(shown)
+        if record is None or not self._is_on or not dumper.is_wanted(shown):
+            return
+        snapshot = snapshots.for_summary(shown, record)
+        failed = summary.is_error(snapshot)
+        if not failed and (
+            ctx.options.termlog_verbosity in FAILURES_ONLY or (snapshot.is_internal and not _has_changed(snapshot))
+        ):
+            return
+        columns = self._columns()
+        self._write(self._line(snapshot, _ended_at(shown), failed, columns), columns)
+
+    def _columns(self) -> int:
+        # A line that fills the last column moves the cursor to the next one in some terminals.
+        return shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else LINE_COLUMNS
+
+    # What a line holds
+
+    def _line(self, snapshot: Snapshot, at: float, failed: bool, columns: int) -> list[Piece]:
+        status = str(snapshot.status) if snapshot.status else "-"
+        pieces = [
+            (f"{_clock(at)} ", TIME),
+            *self._subject(snapshot, summary.model_name(snapshot)),
+            (f"{status:3}", FAILURE if failed else SUCCESS),
+        ]
+        left = columns - sum(_width(text) for text, _ in pieces)
+        trouble = one_line(summary.failure_text(snapshot).removeprefix(f"{snapshot.status} "))
+        left -= _width(trouble) + len(GAP)
+        said, signs = _said(snapshot, LINE_COLUMNS)
+        wanted = sum(_width(text) for text, _ in said) + len(signs) + 2 * len(GAP)
+        numbers = _that_fit(_facts(snapshot), left - min(wanted, SAID_COLUMNS))
+        if wanted > left - len(numbers):
+            said, signs = _said(snapshot, left - len(numbers) - 2 * len(GAP))
+        for group in ([(trouble, FAILURE if failed else STATE)], said, [(signs, NUMBERS)], [(numbers, NUMBERS)]):
+            if any(text for text, _ in group):
+                pieces += [(GAP, {}), *group]
+        return pieces
+
+    def _subject(self, snapshot: Snapshot, name: str) -> Sequence[Piece]:
+        """Return the columns of the path and of the model; a column that was too narrow stays as wide as it became."""
+        path = summary.OWN if snapshot.is_internal else one_line(snapshot.client_path, MAX_PATH_COLUMNS)
+        name = one_line(name, MAX_MODEL_COLUMNS)
+        self._path_columns = max(self._path_columns, _width(path))
+        self._model_columns = max(self._model_columns, _width(name))
+        columns = ((_padded(path, self._path_columns), PATH), (_padded(name, self._model_columns), MODEL))
+        return [piece for column in columns for piece in (column, (GAP, {}))]
+
+    # How it is written
+
+    def _write(self, pieces: list[Piece], columns: int) -> None:
+        shown = pieces
+        if sum(_width(text) for text, _ in pieces) > columns:
+            shown, left = [], columns
+            for text, style in pieces:
+                cut = _cut(text, left)
+                left -= _width(cut)
+                shown.append((cut, style))
+        if self._has_colours:
+            shown = [(dumper.styled(text, style), style) for text, style in shown]
+        text = well_formed("".join(text for text, _ in shown))
+        self._output.write(f"{text.rstrip()}\n")
+
+
+def _is_ours(shown: flow.Flow) -> bool:
+    return isinstance(shown, http.HTTPFlow) and f"{PREFIX}path" in shown.metadata
+
+
+def _has_changed(snapshot: Snapshot) -> bool:
+    """Return whether an internal call has loaded, unloaded or downloaded a model."""
+    return snapshot.client_method == "POST" and bool(_CHANGES.search(snapshot.client_path))
+
+
+def _ended_at(shown: http.HTTPFlow) -> float:
+    if shown.response is not None and shown.response.timestamp_end:
+        return shown.response.timestamp_end
+    return shown.error.timestamp if shown.error else time.time()
+
+
+def _clock(timestamp: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(timestamp))
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    facts = [fact for fact in summary.facts(snapshot) if fact]
+    if snapshot.is_internal:
+        return [snapshot.record.purpose, *facts]
+    # The model has a column.
+    name = summary.model_name(snapshot)
+    return [fact for fact in facts if fact != name]
+
+
+def _that_fit(facts: Sequence[str], columns: int) -> str:
+    """Return the first of the facts, as many as fit; one at least."""
+    shown = list(facts)
+    while len(shown) > 1 and len(", ".join(shown)) > columns:
+        shown.pop()
+    return one_line(", ".join(shown))
+
+
+def _said(snapshot: Snapshot, columns: int) -> tuple[list[Piece], str]:
+    """Return the first words of both sides in so many columns, `"Why?"`, ` -> `, `"Because"`; and the signs."""
+    record = snapshot.record
+    signs = one_line(record.signs)
+    room = columns - len(signs)
+    prompt, answer = summary.quoted(record.prompt, len(record.prompt)), one_line(record.answer)
+    if not answer:
+        return [(_cut_quoted(prompt, room), {})], signs
+    answer = answer.removeprefix(CALLS) if answer.startswith(CALLS) else summary.quoted(answer, len(answer))
+    arrow = f" {CALLS}" if prompt else CALLS
+    prompt = _cut_quoted(prompt, max(room - _width(answer) - len(arrow), PROMPT_COLUMNS))
+    return [(prompt, {}), (arrow, {}), (_cut_quoted(answer, room - _width(prompt) - len(arrow)), ANSWER)], signs
+
+
+def _cut_quoted(text: str, columns: int) -> str:
+    """Return a text in quotes in so many columns; nothing where too little of it would be left."""
+    if _width(text) <= columns:
+        return text
+    quote = '"' if text.endswith('"') else ""
+    shown = _cut(text.removesuffix(quote), columns - len(quote))
+    return shown + quote if len(shown) > len('"...') else ""
+
+
+def _width(text: str) -> int:
+    """Return how many columns a terminal has a text in: two for each character of most East Asian scripts."""
+    return len(text) if text.isascii() else _width_of_characters(text)
+
+
+@lru_cache(maxsize=16)
+def _width_of_characters(text: str) -> int:
+    """Return the same. The pieces of one line are looked at several times."""
+    return sum(map(_width_of, text))
+
+
+def _width_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * (columns - _width(text))
+
+
+def _cut(text: str, columns: int) -> str:
+    """Return the beginning of a text that is wider than `columns`."""
+    if _width(text) <= columns:
+        return text
+    left, end = columns - len("..."), 0
+    for character in text:
+        left -= _width_of(character)
+        if left < 0:
+            break
+        end += 1
+    return (text[:end].rstrip() + "...")[: max(columns, 0)]
