@@ -101,7 +101,7 @@ def test_numbers_of_a_model_that_was_loaded(recording: tuple[Proxy, Saved], lmst
     seen = numbers(saved("/api/chat"))
     assert seen["context"] == "9 of 131,072 tokens"
     assert seen["prompt"] == "5 tokens, 2 of them from LM Studio's cache"
-    assert re.fullmatch(r"[2-5]\d\d ms, [6-9]|[2-5]\d\d ms, 1\d tok/s", seen["reading the prompt"])
+    assert re.fullmatch(r"[2-9]\d\d ms, \d+ tok/s", seen["reading the prompt"])
     assert seen["done reason"] == "stop"
     # The numbers are of what was known: no call is made for them.
     assert calls[-1] == "/v1/chat/completions"
@@ -127,11 +127,9 @@ def test_a_conversation_that_lmstudio_has_cut(recording: tuple[Proxy, Saved], lm
     ask(proxy, model=SMALL, messages=[*turns * 10, *HI])
     shown = saved("/api/chat")
     seen = numbers(shown)
-    assert re.fullmatch(
-        r"LM Studio has read \d+ tokens of a conversation of 2,001 words: it has cut it", seen["cut"]
-    ), seen
+    assert re.fullmatch(r"of 2,001 words LM Studio has read \d+ tokens: it has cut the conversation", seen["cut"])
     assert seen["context"].startswith(("3", "4"))
-    assert "cut LM Studio has read" in export.markdown(shown)
+    assert "cut of 2,001 words LM Studio has read" in export.markdown(shown)
 
 
 def test_a_context_that_is_full(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
@@ -140,17 +138,16 @@ def test_a_context_that_is_full(recording: tuple[Proxy, Saved], lmstudio: Sim) -
     # The stand-in repeats what was said, for which there is no room.
     ask(proxy, model=SMALL, messages=[{"role": "user", "content": "word " * 250}])
     seen = numbers(saved("/api/chat"))
-    assert re.fullmatch(rf"(399|400) of 400 tokens, it is full; {CUTS_SILENTLY}", seen["context"])
-    assert seen["done reason"] == "length: the answer was cut off, since the context is full"
+    assert re.fullmatch(r"(399|400) of 400 tokens, it is full", seen["context"])
+    assert seen["warning"] == CUTS_SILENTLY
+    assert seen["done reason"] == "length: cut off, since the context is full"
 
 
 def test_an_answer_that_was_cut_off_by_its_request(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:
     proxy, saved = recording
     lmstudio.script([content(*[" word"] * 50)])
     ask(proxy, options={"num_predict": 7})
-    assert numbers(saved("/api/chat"))["done reason"] == (
-        "length: the answer was cut off at the 7 tokens that the request allows"
-    )
+    assert numbers(saved("/api/chat"))["done reason"] == ("length: cut off at the request's limit of 7 tokens")
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
