@@ -35,7 +35,8 @@ class OllamaBridge:
     name = "bridge"
 
     def __init__(self) -> None:
-        self._bridge = Bridge(label)
+        self._terminal = terminal.Terminal()
+        self._bridge = Bridge(label, self._terminal.waits)
         self._exchanges = Exchanges(self._bridge)
         self._error_pages = connections.ErrorPages()
         self._hook_dispatch = HookDispatch()
@@ -44,7 +45,6 @@ class OllamaBridge:
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
         self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
-        self._terminal = terminal.Terminal()
 
     # The life of the addon
 

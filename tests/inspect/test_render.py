@@ -408,6 +408,8 @@ def test_long_lists_and_downloads_are_bounded() -> None:
 DURATIONS = {
     400_000: "0.4 ms",
     310_000_000: "310 ms",
+    999_400_000: "999 ms",
+    999_600_000: "1.0 s",
     2_440_000_000: "2.4 s",
     59_960_000_000: "60.0 s",
     185_000_000_000: "3 min 5 s",
@@ -444,7 +446,7 @@ def test_the_events_as_they_came() -> None:
     assert shown == (
         rule("LM Studio's answer: 200")
         + "\nContent-Type: text/event-stream\nSet-Cookie: ***\n\n"
-        + rule("The same in every event")
+        + rule("The same in all events")
         + "\nobject: chat.completion.chunk\n\n"
         + rule(f"Body: {len(EVENTS)} bytes, 4 events")
         + '\nevents:\n  event  says\n      1  content "It is "\n      2  content "a dot."\n'

@@ -60,7 +60,7 @@ def test_when_each_event_came_and_what_it_says() -> None:
     # The second and third event come together, and the next one in two reads.
     reads = (first, 602), (second - first, 640), (20, 641), (200, 642), (len(body) - second - 220, 2680)
     shown = parts(render_lmstudio.lmstudio_response(come(body, *reads)))
-    assert shown["The same in every event"] == "\n".join(f"{name}: {value}" for name, value in COMMON.items())
+    assert shown["The same in all events"] == "\n".join(f"{name}: {value}" for name, value in COMMON.items())
     title = f"Body: {len(body) / 1000:.1f} kB, 8 events, 602 ms to 2.7 s from the request"
     assert shown[title].split("\n")[1:] == [
         "  event    at ms    gap ms  says",
@@ -150,7 +150,7 @@ OF_OTHER_APIS: dict[str, tuple[list[Any], list[str]]] = {
         MESSAGES,
         [
             'message_start  message {"id": "msg_1", "usage": {"input_tokens": 5}}',
-            'content_block_start  index 0, content_block {"type": "tool_use", "name": "w"}',
+            'content_block_start  content_block {"type": "tool_use", "name": "w"}',
             'content_block_delta  type "input_json_delta", partial_json "{\\""',
             'content_block_delta  partial_json "{\\""',
             'message_delta  stop_reason "tool_use", usage {"output_tokens": 9}',

@@ -29,7 +29,7 @@ PARSED_BYTES = 1_000_000
 # What the APIs of LM Studio call the most tokens that an answer may have.
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
-CUTS_SILENTLY = "of a conversation that is longer, LM Studio cuts the middle out without saying so"
+CUTS_SILENTLY = "past its end, LM Studio cuts the middle of a conversation silently"
 
 
 def _tokens(count: int) -> str:
@@ -61,7 +61,8 @@ def _reading(numbers: Numbers) -> str:
     tokens = numbers.read_tokens or numbers.prompt_tokens
     per_second = f"{tokens / (numbers.reading / ROUGH):,.0f} tok/s" if tokens > 1 else ""
     if per_second and not numbers.read_tokens:
-        per_second = f"{per_second} if none of it was in LM Studio's cache"
+        # Some of the prompt may have been in the cache.
+        per_second = f"at most {per_second}"
     return ", ".join(part for part in (duration(numbers.reading), per_second) if part)
 
 
@@ -92,7 +93,12 @@ def lines(numbers: Numbers, snapshot: Snapshot) -> list[tuple[str, str]]:
     used = numbers.prompt_tokens + numbers.answer_tokens
     # The last list of models may be of before the model was loaded anew.
     length = length if numbers.answer_tokens and used <= length else 0
-    known = [("context", _context(used, length)), ("cut", _cut(numbers, snapshot))]
+    is_nearly_full = used >= NEARLY_FULL * length > 0
+    known = [
+        ("context", _context(used, length)),
+        ("warning", CUTS_SILENTLY if is_nearly_full else ""),
+        ("cut", _cut(numbers, snapshot)),
+    ]
     known += [(name, write(numbers)) for name, write in NUMBERS]
     if numbers.done_reason in CUT_OFF:
         why = _why_cut_off(numbers, _call(snapshot), is_full=_is_full(used, length))
@@ -107,11 +113,8 @@ def _is_full(used: int, length: int) -> bool:
 def _context(used: int, length: int) -> str:
     if not length:
         return ""
-    text = f"{used:,} of {length:,} tokens"
-    if used < NEARLY_FULL * length:
-        return text
-    state = "it is full" if _is_full(used, length) else f"{used / length:.0%}: it is nearly full"
-    return f"{text}, {state}; {CUTS_SILENTLY}"
+    full = ", it is full" if _is_full(used, length) else ", it is nearly full" if used >= NEARLY_FULL * length else ""
+    return f"{used:,} of {length:,} tokens{full}"
 
 
 def _cut(numbers: Numbers, snapshot: Snapshot) -> str:
@@ -120,7 +123,7 @@ def _cut(numbers: Numbers, snapshot: Snapshot) -> str:
     if not read or snapshot.record.kind != "call" or len(body) > PARSED_BYTES:
         return ""
     words = context_advice.words_if_cut(body, read)
-    return f"LM Studio has read {_tokens(read)} of a conversation of {words:,} words: it has cut it" if words else ""
+    return f"of {words:,} words LM Studio has read {_tokens(read)}: it has cut the conversation" if words else ""
 
 
 def _call(snapshot: Snapshot) -> Mapping[str, Any]:
@@ -132,7 +135,5 @@ def _call(snapshot: Snapshot) -> Mapping[str, Any]:
 
 def _why_cut_off(numbers: Numbers, call: Mapping[str, Any], *, is_full: bool) -> str:
     if numbers.answer_tokens and numbers.answer_tokens in [call.get(name) for name in LIMITS]:
-        return f"the answer was cut off at the {_tokens(numbers.answer_tokens)} that the request allows"
-    if is_full:
-        return "the answer was cut off, since the context is full"
-    return "the answer was cut off"
+        return f"cut off at the request's limit of {_tokens(numbers.answer_tokens)}"
+    return "cut off, since the context is full" if is_full else "cut off"

@@ -9,6 +9,8 @@ _NS_PER_SECOND = 1e9
 _SECONDS_PER_MINUTE = 60
 # Smaller numbers are shown with a decimal: the whole part alone would be imprecise.
 _MIN_WHOLE_MILLISECONDS = 10
+# From here on a number of milliseconds would be written as 1000.
+_ROUNDED_UP = 999.5
 
 
 def duration(nanoseconds: int) -> str:
@@ -17,7 +19,7 @@ def duration(nanoseconds: int) -> str:
     milliseconds = seconds * 1000
     if milliseconds < _MIN_WHOLE_MILLISECONDS:
         return f"{milliseconds:.1f} ms"
-    if seconds < 1:
+    if milliseconds < _ROUNDED_UP:
         return f"{milliseconds:.0f} ms"
     if seconds < _SECONDS_PER_MINUTE:
         return f"{seconds:.1f} s"

@@ -70,7 +70,7 @@ def _events(sheet: Sheet, events: Sequence[TimedEvent], length: str) -> None:
     shown = [number for number in range(len(events)) if number not in left_out]
     told = [events[number] for number in shown]
     if same := timeline.same_in_all(told):
-        sheet.heading("The same in every event")
+        sheet.heading("The same in all events")
     for name, value in same.items():
         sheet.value(name, value)
     sheet.heading(f"Body: {length}, {len(events):,} {plural(len(events), 'event')}{_span(events)}")

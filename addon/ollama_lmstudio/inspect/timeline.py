@@ -75,18 +75,23 @@ def _reads(snapshot: Snapshot) -> list[arrivals.Arrival]:
 
 
 def same_in_all(timed: Sequence[TimedEvent]) -> dict[str, Any]:
-    """Return the fields that all events have with the same value, if there are several events."""
+    """Return the fields that have one value in several events, which are all or, of those in STEADY, all that have it.
+
+    Those are not in the events for errors, and in only some of the events of other APIs than chat completions.
+    """
     parsed = [jsontext.read(one.event.data) for one in timed]
-    values = [value for value, problem in parsed if isinstance(value, dict) and not problem]
-    if len(values) <= 1:
-        return {}
-    first, *others = values
+    events = [value for value, problem in parsed if isinstance(value, dict) and not problem]
+    values: dict[str, list[Any]] = {}
+    for event in events:
+        for name in event:
+            values.setdefault(name, []).append(event[name])
     return {
-        name: value
-        for name, value in first.items()
+        name: found[0]
+        for name, found in values.items()
         if name not in _OWN
-        and isinstance(value, str | int | float)
-        and all(name in other and other[name] == value for other in others)
+        and isinstance(found[0], str | int | float)
+        and 1 < len(found) == found.count(found[0])
+        and (name in STEADY or len(found) == len(events))
     }
 
 
