@@ -22,8 +22,18 @@ ARGUMENTS = (
     "--disable-sync",
 )
 WAIT_MS = 15_000
-# What mitmweb paints orange waits for a person; 12 has another shade than 11.
-IS_ORANGE = "cell => ['rgb(255, 127, 0)', 'rgb(255, 128, 0)'].includes(getComputedStyle(cell).color)"
+# As much of a cell's text as is seen.
+SEEN = """cell => {
+    const [text] = cell.childNodes, range = document.createRange();
+    let end = text ? text.length : 0;
+    while (end) {
+        range.setStart(text, 0);
+        range.setEnd(text, end);
+        if (range.getBoundingClientRect().right <= cell.getBoundingClientRect().right) break;
+        end -= 1;
+    }
+    return text ? text.data.slice(0, end) : "";
+}"""
 
 playwright = sync_playwright().start()
 browser = playwright.chromium.launch(executable_path=sys.argv[3], headless=True, args=list(ARGUMENTS))
@@ -53,8 +63,18 @@ def listed() -> list[str]:
 def stopped() -> list[str]:
     """Give the lines that show that an exchange waits for a person."""
     page.wait_for_selector(".flow-table tr.intercepted")
-    rows = page.locator(".flow-table tbody tr")
-    return _lines(rows.evaluate_all(f"rows => rows.filter(r => [...r.cells].some({IS_ORANGE})).map(r => r.innerText)"))
+    return _lines(page.locator(".flow-table tr.intercepted").all_inner_texts())
+
+
+def resize(width: int) -> None:
+    """Make the window wider or narrower."""
+    page.set_viewport_size({"width": width, "height": 980})
+
+
+def seen(column: str) -> list[str]:
+    """Give as much of the texts in a column of the list as is seen."""
+    texts: list[str] = page.locator(f".flow-table tbody td.col-{column}").evaluate_all(f"cells => cells.map({SEEN})")
+    return texts
 
 
 def _lines(rows: list[str]) -> list[str]:
