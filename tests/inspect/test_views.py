@@ -16,7 +16,21 @@ import httpx
 import pytest
 from mitmproxy import contentviews, http, io
 from mitmproxy.test import taddons, tflow
-from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, flow_of, record, rule, said, snapshot
+from tests.inspect.conftest import (
+    ASKED,
+    EVENTS,
+    LINES,
+    SECRET,
+    answered,
+    dumps,
+    flow_of,
+    line,
+    ndjson,
+    record,
+    rule,
+    said,
+    snapshot,
+)
 from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
@@ -171,6 +185,13 @@ def test_a_view_that_fails_shows_the_body() -> None:
     assert views.text(side, LINES, flow, flow.response) == (
         rule("The view Ollama failed (RuntimeError), this is the body as it is") + "\n" + said("body", LINES.decode())
     )
+
+
+def test_tabs_are_expanded_in_the_console_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = flow_of(snapshot(response=ndjson(line("a\tb"), line(done=True))))
+    assert "assistant: a\tb" in views.text(views.OLLAMA, b"", flow, flow.response)
+    monkeypatch.setattr(interface, "is_console", lambda: True)
+    assert "assistant: a    b" in views.text(views.OLLAMA, b"", flow, flow.response)
 
 
 def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,9 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
         snapshot = snapshots.of(flow) if isinstance(flow, http.HTTPFlow) else None
         if snapshot is None or not isinstance(flow, http.HTTPFlow):
             return _plain(FOREIGN, data)
-        return (side.request if message is flow.request else side.response)(snapshot)
+        shown = (side.request if message is flow.request else side.response)(snapshot)
+        # A terminal's text is not copied with its tabs, and the console shows no tabs.
+        return shown.expandtabs() if interface.is_console() else shown
     except Exception as e:
         logger.debug("the view %s failed", side.name, exc_info=True)
         return _plain(f"The view {side.name} failed ({type(e).__name__}), this is the body as it is", data)

@@ -23,6 +23,11 @@ def is_web() -> bool:
     return hasattr(getattr(ctx, "master", None), "app")
 
 
+def is_console() -> bool:
+    """Whether flows are shown in the console. Without it, a tab is a question mark there."""
+    return hasattr(getattr(ctx, "master", None), "keymap")
+
+
 def watch_list(cleared: Callable[[], None]) -> None:
     """Call `cleared` when the list has been cleared.
 
