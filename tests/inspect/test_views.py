@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import subprocess
 import sys
@@ -187,6 +188,20 @@ def test_a_view_that_fails_shows_the_body() -> None:
     )
 
 
+@pytest.mark.skipif(not IS_NEW, reason="mitmproxy 11 highlights nothing by itself")
+def test_mitmproxy_12_highlights_the_views_and_all_others_as_ever() -> None:
+    highlight = importlib.import_module("mitmproxy_rs.syntax_highlight")
+    flow = flow_of(snapshot())
+    shown = API.prettify_message(flow.response, flow, "ollama")
+    assert shown.syntax_highlight == "none"
+    parts = highlight.highlight(shown.text, language=shown.syntax_highlight)
+    assert ("boolean", rule("Answer: 200 OK")) in parts
+    assert "".join(text for _, text in parts) == shown.text
+    assert highlight.highlight("a: b", "yaml") == [("name", "a"), ("", ": "), ("string", "b")]
+    VIEWS.done()
+    assert highlight.highlight(shown.text, shown.syntax_highlight) == [("", shown.text)]
+
+
 def test_tabs_are_expanded_in_the_console_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = flow_of(snapshot(response=ndjson(line("a\tb"), line(done=True))))
     assert "assistant: a\tb" in views.text(views.OLLAMA, b"", flow, flow.response)
@@ -242,22 +257,39 @@ def test_rules_and_keys_have_styles_on_mitmproxy_11(monkeypatch: pytest.MonkeyPa
         "",
         *said("user", "a: b\n\n# c").split("\n"),
         "b: c",
+        "- d",
+        "+ e: f",
     ]
     styles = list(views._styled("\n".join(shown)))
     assert "\n".join("".join(text for _, text in line) for line in styles) == "\n".join(shown)
     assert [[style for style, _ in line] for line in styles] == [
-        ["header"],
+        ["header", "text"],
         ["Token_Name_Tag", "text"],
         ["text"],
         ["text"],
         ["Token_Name_Tag", "text"],
         ["text"],
-        ["Token_Keyword_Constant"],
-        ["text"],
-        ["text"],
-        ["text"],
-        ["Token_Keyword_Constant"],
         ["Token_Name_Tag", "text"],
+        ["text"],
+        ["text"],
+        ["text"],
+        ["Token_Name_Tag", "text"],
+        ["Token_Name_Tag", "text"],
+        ["Token_Literal_String", "text"],
+        ["Token_Name_Tag", "text"],
+    ]
+    # mitmproxy 12 is told where its highlighting asks.
+    tagged = [(tag, text) for tag, text in views._tagged("\n".join(shown)) if text]
+    assert "".join(text for _, text in tagged) == "\n".join(shown)
+    assert [(tag, text) for tag, text in tagged if tag] == [
+        ("boolean", shown[0]),
+        ("name", "model:"),
+        ("name", "data:"),
+        ("name", shown[6]),
+        ("name", shown[10]),
+        ("name", "b:"),
+        ("error", "- d"),
+        ("name", "+ e: f"),
     ]
     # In mitmweb an empty line has a height, and is copied, only if it has a line break.
     monkeypatch.setattr(interface, "is_web", lambda: True)
