@@ -39,6 +39,7 @@ playwright = sync_playwright().start()
 browser = playwright.chromium.launch(executable_path=sys.argv[3], headless=True, args=list(ARGUMENTS))
 page = browser.new_page(viewport={"width": 1400, "height": 980}, device_scale_factor=2, color_scheme="light")
 page.set_default_timeout(WAIT_MS)
+page.context.grant_permissions(["clipboard-read", "clipboard-write"])
 problems: list[str] = []
 page.on("pageerror", lambda error: problems.append(str(error)))
 
@@ -64,11 +65,6 @@ def stopped() -> list[str]:
     """Give the lines that show that an exchange waits for a person."""
     page.wait_for_selector(".flow-table tr.intercepted")
     return _lines(page.locator(".flow-table tr.intercepted").all_inner_texts())
-
-
-def resize(width: int) -> None:
-    """Make the window wider or narrower."""
-    page.set_viewport_size({"width": width, "height": 980})
 
 
 def seen(column: str) -> list[str]:
@@ -98,6 +94,43 @@ def shown(text: str) -> dict[str, Any]:
     body = page.locator(".contentview").first
     body.get_by_text(text).first.wait_for()
     return {"view": body.locator("h5").inner_text(), "text": body.inner_text()}
+
+
+def copied() -> str:
+    """Copy what the exchange's body shows, as a person does: with the page's button, else all of it by hand."""
+    body = page.locator(".contentview").first
+    body.locator("pre").wait_for()
+    page.evaluate("navigator.clipboard.writeText('')")
+    if body.get_by_role("button", name="Copy").count():
+        body.get_by_role("button", name="Copy").click()
+        body.get_by_role("button", name="Copied!").wait_for()
+    else:
+        body.locator("pre").evaluate("all => getSelection().selectAllChildren(all)")
+        page.keyboard.press("Control+C")
+    page.wait_for_function("navigator.clipboard.readText()")
+    return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def layout() -> dict[str, Any]:
+    """Give how the exchange's body is laid out: whether it fits into its width, and each line's height and colours."""
+    return dict(
+        page.locator(".contentview pre").first.evaluate(
+            """pre => ({
+                fits: pre.scrollWidth <= pre.clientWidth,
+                lines: [...pre.querySelectorAll(':scope > div')].map(line => ({
+                    text: line.innerText,
+                    height: line.offsetHeight,
+                    colors: [...line.querySelectorAll('span')].map(part => getComputedStyle(part).color),
+                    bold: [...line.querySelectorAll('span')].some(part => getComputedStyle(part).fontWeight > 400),
+                })),
+            })"""
+        )
+    )
+
+
+def resize(width: int, height: int = 980) -> None:
+    """Make the window another size."""
+    page.set_viewport_size({"width": width, "height": height})
 
 
 def fill(field: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import subprocess
 import sys
@@ -16,7 +17,21 @@ import httpx
 import pytest
 from mitmproxy import contentviews, http, io
 from mitmproxy.test import taddons, tflow
-from tests.inspect.conftest import ASKED, EVENTS, LINES, SECRET, answered, dumps, flow_of, record, rule, said, snapshot
+from tests.inspect.conftest import (
+    ASKED,
+    EVENTS,
+    LINES,
+    SECRET,
+    answered,
+    dumps,
+    flow_of,
+    line,
+    ndjson,
+    record,
+    rule,
+    said,
+    snapshot,
+)
 from tests.inspect.test_render import internal_call
 from tests.wire.conftest import free_port
 
@@ -204,6 +219,27 @@ def test_a_view_that_fails_shows_the_body() -> None:
     )
 
 
+@pytest.mark.skipif(not IS_NEW, reason="mitmproxy 11 highlights nothing by itself")
+def test_mitmproxy_12_highlights_the_views_and_all_others_as_ever() -> None:
+    highlight = importlib.import_module("mitmproxy_rs.syntax_highlight")
+    flow = flow_of(snapshot())
+    shown = API.prettify_message(flow.response, flow, "ollama")
+    assert shown.syntax_highlight == "none"
+    parts = highlight.highlight(shown.text, language=shown.syntax_highlight)
+    assert ("boolean", rule("Answer: 200 OK")) in parts
+    assert "".join(text for _, text in parts) == shown.text
+    assert highlight.highlight("a: b", "yaml") == [("name", "a"), ("", ": "), ("string", "b")]
+    VIEWS.done()
+    assert highlight.highlight(shown.text, shown.syntax_highlight) == [("", shown.text)]
+
+
+def test_tabs_are_expanded_in_the_console_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = flow_of(snapshot(response=ndjson(line("a\tb"), line(done=True))))
+    assert "assistant: a\tb" in views.text(views.OLLAMA, b"", flow, flow.response)
+    monkeypatch.setattr(interface, "is_console", lambda: True)
+    assert "assistant: a    b" in views.text(views.OLLAMA, b"", flow, flow.response)
+
+
 def test_nothing_that_a_flow_holds_keeps_other_views_from_being_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> Snapshot:
         raise RuntimeError("never mind")
@@ -252,22 +288,39 @@ def test_rules_and_keys_have_styles_on_mitmproxy_11(monkeypatch: pytest.MonkeyPa
         "",
         *said("user", "a: b\n\n# c").split("\n"),
         "b: c",
+        "- d",
+        "+ e: f",
     ]
     styles = list(views._styled("\n".join(shown)))
     assert "\n".join("".join(text for _, text in line) for line in styles) == "\n".join(shown)
     assert [[style for style, _ in line] for line in styles] == [
-        ["header"],
+        ["header", "text"],
         ["Token_Name_Tag", "text"],
         ["text"],
         ["text"],
         ["Token_Name_Tag", "text"],
         ["text"],
-        ["Token_Keyword_Constant"],
-        ["text"],
-        ["text"],
-        ["text"],
-        ["Token_Keyword_Constant"],
         ["Token_Name_Tag", "text"],
+        ["text"],
+        ["text"],
+        ["text"],
+        ["Token_Name_Tag", "text"],
+        ["Token_Name_Tag", "text"],
+        ["Token_Literal_String", "text"],
+        ["Token_Name_Tag", "text"],
+    ]
+    # mitmproxy 12 is told where its highlighting asks.
+    tagged = [(tag, text) for tag, text in views._tagged("\n".join(shown)) if text]
+    assert "".join(text for _, text in tagged) == "\n".join(shown)
+    assert [(tag, text) for tag, text in tagged if tag] == [
+        ("boolean", shown[0]),
+        ("name", "model:"),
+        ("name", "data:"),
+        ("name", shown[6]),
+        ("name", shown[10]),
+        ("name", "b:"),
+        ("error", "- d"),
+        ("name", "+ e: f"),
     ]
     # In mitmweb an empty line has a height, and is copied, only if it has a line break.
     monkeypatch.setattr(interface, "is_web", lambda: True)

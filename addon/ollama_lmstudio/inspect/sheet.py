@@ -164,7 +164,7 @@ def _written(line: _Line, marks: Marks, begins: int) -> str:
 def styled(text: str) -> Iterator[tuple[str, str]]:
     """Yield each line of a sheet with what it is: "section" and "text" are rules, "said" is part of a text.
 
-    The others are "key", which begins with a key and a colon, and "plain".
+    The others are "key", which begins with a key and a colon, "added" and "removed" of a difference, and "plain".
     """
     sign = text[:1]
     marks = next((marks for marks in _LOOKALIKES if marks.section == sign), None)
@@ -178,9 +178,10 @@ def styled(text: str) -> Iterator[tuple[str, str]]:
         elif in_text:
             yield "said", line
         else:
-            yield "key" if _KEY.match(line) else "plain", line
+            yield _DIFFERENCE.get(line[:2], "key" if _KEY.match(line) else "plain"), line
 
 
+_DIFFERENCE = {"+ ": "added", "- ": "removed"}
 _KEY = re.compile(r"[^\s{\[\"}\]+-][^:\n]*:(?: |$)")
 
 

@@ -93,11 +93,11 @@ class Terminal:
         if self._is_on:
             asyncio.get_running_loop().call_soon(self._print_ended, shown)
 
-    def waits(self, shown: http.HTTPFlow, record: Record) -> None:
+    def waits(self, flow: http.HTTPFlow, record: Record) -> None:
         """Print what an exchange waits for, as its record says."""
         if not self._is_on or not record.state or ctx.options.termlog_verbosity in FAILURES_ONLY:
             return
-        snapshot = snapshots.for_summary(shown, record)
+        snapshot = snapshots.for_summary(flow, record)
         name = summary.model_name(snapshot)
         # The line has a place for the model.
         state = record.state.replace(name, "the model") if name else record.state

@@ -13,7 +13,7 @@ from typing import Any
 from mitmproxy import contentviews, http
 from mitmproxy.addonmanager import Loader
 
-from ..internals import interface, web_page
+from ..internals import highlighting, interface, web_page
 from . import render, render_answer, render_lmstudio, render_parts, sheet
 from . import snapshot as snapshots
 from .snapshot import Snapshot
@@ -107,7 +107,9 @@ def text(side: Side, data: bytes, flow: object, message: object) -> str:
         snapshot = snapshots.of(flow) if isinstance(flow, http.HTTPFlow) else None
         if snapshot is None or not isinstance(flow, http.HTTPFlow):
             return _plain(FOREIGN, data)
-        return (side.request if message is flow.request else side.response)(snapshot)
+        shown = (side.request if message is flow.request else side.response)(snapshot)
+        # A terminal's text is not copied with its tabs, and the console shows no tabs.
+        return shown.expandtabs() if interface.is_console() else shown
     except Exception as e:
         logger.debug("the view %s failed", side.name, exc_info=True)
         return _plain(f"The view {side.name} failed ({type(e).__name__}), this is the body as it is", data)
@@ -121,7 +123,15 @@ def _plain(heading: str, data: bytes) -> str:
 
 
 # What mitmproxy 11 paints the parts of a sheet with: names of its console's palette, which are its page's classes too.
-_STYLES = {"section": "header", "text": "Token_Keyword_Constant", "said": "text", "plain": "text"}
+_STYLES = {
+    "section": "header",
+    "text": "Token_Name_Tag",
+    "key": "Token_Name_Tag",
+    "added": "Token_Name_Tag",
+    "removed": "Token_Literal_String",
+}
+# The same on mitmproxy 12, in the console and in mitmdump: its page has no colours.
+_TAGS = {"section": "boolean", "text": "name", "key": "name", "added": "name", "removed": "error"}
 
 
 def _styled(shown: str) -> Iterator[list[tuple[str, str]]]:
@@ -129,11 +139,25 @@ def _styled(shown: str) -> Iterator[list[tuple[str, str]]]:
     # mitmweb shows an empty line with no height, and copies none; the console shows two for a line break.
     empty = "\n" if interface.is_web() else ""
     for kind, line in sheet.styled(shown):
-        if kind == "key":
-            key, _, rest = line.partition(":")
-            yield [("Token_Name_Tag", f"{key}:"), ("text", rest)]
-        else:
-            yield [(_STYLES[kind], line or empty)]
+        painted, rest = _painted(kind, line)
+        yield [(_STYLES[kind], painted), ("text", rest)] if painted else [("text", rest or empty)]
+
+
+def _painted(kind: str, line: str) -> tuple[str, str]:
+    """Return the part of a line that has a colour, and the rest of it."""
+    if kind == "key":
+        key, _, rest = line.partition(":")
+        return f"{key}:", rest
+    return (line, "") if kind in _STYLES else ("", line)
+
+
+def _tagged(shown: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a sheet with tags for mitmproxy 12."""
+    for number, (kind, line) in enumerate(sheet.styled(shown)):
+        painted, rest = _painted(kind, line)
+        yield "", "\n" if number else ""
+        yield _TAGS.get(kind, ""), painted
+        yield "", rest
 
 
 # The base class of mitmproxy 12, or that of 11: 12 still has the latter, and warns when it is used.
@@ -161,7 +185,7 @@ class NewView(_New):  # type: ignore[misc]
     """A contentview for mitmproxy 12."""
 
     # There are colours for YAML, JavaScript, CSS and XML: each would paint a part of what somebody said.
-    syntax_highlight = "none"
+    syntax_highlight = highlighting.Language.of(_tagged)
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -189,6 +213,7 @@ class Views:
         for side in SIDES:
             contentviews.add(make(side))
         interface.put_views_first([side.name for side in SIDES])
+        highlighting.add_languages()
         if interface.is_web():
             web_page.wrap_lines()
 
@@ -200,5 +225,6 @@ class Views:
         """Remove the views."""
         for side in SIDES:
             interface.remove_view(side.name)
+        highlighting.remove_languages()
         if interface.is_web():
             web_page.keep_lines()

@@ -24,6 +24,11 @@ def is_web() -> bool:
     return hasattr(getattr(ctx, "master", None), "app")
 
 
+def is_console() -> bool:
+    """Whether flows are shown in the console. Without it, a tab is a question mark there."""
+    return hasattr(getattr(ctx, "master", None), "keymap")
+
+
 def watch_list(cleared: Callable[[], None]) -> None:
     """Call `cleared` when the list has been cleared.
 
@@ -32,11 +37,6 @@ def watch_list(cleared: Callable[[], None]) -> None:
     signal = getattr(ctx.master.addons.get("view"), "sig_store_refresh", None)
     if signal is not None:
         signal.connect(cleared)
-
-
-def is_console() -> bool:
-    """Whether the interface is the console."""
-    return ctx.master.addons.get("consoleaddon") is not None
 
 
 def listed_flows() -> list[Flow]:
