@@ -10,9 +10,9 @@ _ROUNDED_UP: Final = 999.95
 _UNITS: Final = ("kB", "MB", "GB", "TB")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a noun in the number that fits a count."""
-    return noun if count == 1 else f"{noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Return a noun in the number that fits a count; `many` is its plural, where that is not with an s."""
+    return noun if count == 1 else many or f"{noun}s"
 
 
 def size(count: int) -> str:
