@@ -52,6 +52,8 @@ FLOWS = {
     "cut": flow_of("/api/chat", "qwen3", done_reason="length"),
     "own": flow_of("/api/v1/models", "", "own", done_reason=""),
 }
+FLOWS["chat"].request.text = '{"messages": [{"content": "Why is the sky blue?"}]}'
+FLOWS["cut"].metadata["ollama_at"] = record.local_time(0)[:11] + "16:49:26"
 FLOWS["chat"].metadata["ollama_conversation"] = FLOWS["refused"].metadata["ollama_conversation"] = "3f2a9c1e"
 FLOWS["generate"].metadata["ollama_conversation"] = "77777777"
 FOUND = {
@@ -62,6 +64,8 @@ FOUND = {
     "answers that were cut off or broke": {"cut"},
     "what the bridge asked on its own": {"own"},
     "all but that": {"chat", "generate", "refused", "cut"},
+    "a time of day": {"cut"},
+    "words of what was asked (of streamed answers, single tokens: `~bs`)": {"chat"},
     "one conversation (`ollama.conversation` says its id)": {"chat", "refused"},
     # Before the rewrite all of /api/chat; that is tested with a real pause.
     "the client's request, as Ollama's API has it": {"refused"},

@@ -9,7 +9,7 @@ from mitmproxy.flow import Error
 
 from ..lmstudio.client import ClientCall
 from ..outcomes import header_fields
-from .record import Numbers, Record
+from .record import Numbers, Record, local_time
 
 # Pattern of method and path -> what the call is for; the first that matches is taken.
 PURPOSES: tuple[tuple[str, str], ...] = (
@@ -43,6 +43,7 @@ def to_flow(call: ClientCall, limit: int) -> http.HTTPFlow:
         kind="own",
         method=call.method,
         path=path,
+        at=local_time(call.started),
         purpose=call.purpose or purpose_of(call.method, path),
         status=call.status or 0,
         error=call.error or "",

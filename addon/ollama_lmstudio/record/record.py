@@ -7,6 +7,7 @@ it is saved with the flow and filters (`~meta`) find it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -96,6 +97,8 @@ class Record:
     """The first words of the answer, on one line."""
     state: str = ""
     """What the exchange waits for or how far it is, while it runs; empty when it has ended."""
+    at: str = ""
+    """When the request came, in local time: `2026-11-28 16:49:26`."""
     conversation: str = ""
     """The id of the conversation that the request belongs to."""
     repeats: str = ""
@@ -163,6 +166,11 @@ def _savable(value: Any) -> Any:
     if isinstance(value, tuple) and not "".join(map("".join, value)).isascii():
         return tuple(map(_savable, value))
     return value
+
+
+def local_time(seconds: float | None = None) -> str:
+    """Return a time since the epoch as records have it; now for None."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def numbers_of(value: object) -> Numbers | None:

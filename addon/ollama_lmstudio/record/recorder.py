@@ -16,7 +16,7 @@ from mitmproxy import http
 from .. import tolerant_json
 from ..lmstudio.errors import holds_secret, peel, scrub, scrub_bytes
 from ..outcomes import BodySink, Call, Measured, Outcome, Passthrough, Request, Response
-from .record import Kind, Numbers, Record
+from .record import Kind, Numbers, Record, local_time
 
 # The usage in a response that is passed through is near its end.
 _TAIL_BYTES = 4096
@@ -63,6 +63,7 @@ class Recorder:
         """
         self.record = record
         record.limit = limit
+        record.at = local_time()
         self._limit = limit
         self._secrets = secrets
         self._label = label
