@@ -70,7 +70,7 @@ def test_a_command_says_one_sentence_and_the_list_has_the_rest(person: Process) 
     person("choose", "(bridge) stats")
     shown = person("shown", "asked")["text"]
     lines = shown.splitlines()
-    (head,) = (line for line in lines if "errors" in line)
+    (head,) = (line for line in lines if "failed" in line)
     (row,) = (line for line in lines if CHAT in line)
     # Aligned: each heading ends where its numbers end.
     assert row[head.index("asked") : head.index("asked") + len("asked")].strip() == "2"

@@ -103,7 +103,7 @@ def test_a_report_is_no_exchange(started: tuple[Proxy, Web, Sim], tmp_path: Path
     with proxy.client() as client:
         chat(client, HI)
     web.command("ollama.stats")
-    assert "asked  errors" in report(web, "stats")
+    assert "asked  failed" in report(web, "stats")
     answer = web.command("ollama.export", "~comment stats", str(tmp_path / "x.sh"))
     assert answer["value"][0] == "nothing was written"
     flow = web.flow(lambda flow: flow["comment"].startswith("(bridge) stats"))

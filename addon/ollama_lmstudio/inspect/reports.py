@@ -35,9 +35,8 @@ def shown(command: str, title: str, lines: Sequence[str], spawn: Spawn) -> list[
 
     `title` says in a few words what they tell.
     """
-    if not interface.is_web():
-        return list(lines)
-    if len(lines) <= 1:
+    # The console has nothing to open for an empty list, and fails.
+    if len(lines) <= 1 or not interface.is_web():
         return list(lines) or [title]
     spawn(interface.show_flow(to_flow(command, title, lines)))
     return [READ.format(title, name_of(command))]
