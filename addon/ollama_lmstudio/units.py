@@ -14,9 +14,9 @@ _MINUTES_PER_HOUR: Final = 60
 _MIN_WHOLE_SPEED: Final = 100
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a noun in the number that fits a count."""
-    return noun if count == 1 else f"{noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Return a noun in the number that fits a count; `many` is its plural, where that is not with an s."""
+    return noun if count == 1 else many or f"{noun}s"
 
 
 def size(count: int) -> str:

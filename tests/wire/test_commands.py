@@ -49,6 +49,20 @@ def run(web: Web, name: str, *arguments: str) -> list[str]:
     return value
 
 
+def read(web: Web, name: str, *arguments: str) -> list[str]:
+    """Run a command; the lines that a person reads: what the command bar shows, or in the list what that points to."""
+    before = {flow["id"] for flow in web.flows()}
+    (said,) = run(web, name, *arguments)
+    if "under (bridge) " not in said:
+        return [said]
+    label = f"(bridge) {name.partition('.')[2]}"
+    assert said.endswith(f"under {label}")
+    flow = web.flow(lambda flow: flow["id"] not in before and flow["comment"].startswith(label))
+    _, *lines = web.view(flow, "request").split("\n")
+    assert web.view(flow, "response").split("\n")[1:] == lines
+    return lines
+
+
 def test_each_has_help(started: tuple[Proxy, Web, Sim]) -> None:
     _, web, _ = started
     known = web.http.get("/commands").json()
@@ -62,8 +76,9 @@ def test_models(started: tuple[Proxy, Web, Sim]) -> None:
     _, web, sim = started
     instance = sim.load(CHAT)
     run(web, "ollama.models")
-    web._proxy.wait_for(lambda: any("loaded" in line for line in run(web, "ollama.models")))
-    lines = {line.partition(": ")[0]: line for line in run(web, "ollama.models")}
+    web._proxy.wait_for(lambda: any("loaded" in line for line in read(web, "ollama.models")))
+    assert run(web, "ollama.models") == ["8 models: read it in the list, under (bridge) models"]
+    lines = {line.partition(": ")[0]: line for line in read(web, "ollama.models")}
     assert lines[f"{CHAT}:latest"] == f"{CHAT}:latest: Q4_K_M 2.0 GB completion tools, loaded (131072 tokens)"
     assert "thinking" in lines[f"{THINKING}:latest"]
     assert "embedding" in lines[f"{EMBEDDER}:latest"]
@@ -76,28 +91,30 @@ def test_aliases(started: tuple[Proxy, Web, Sim]) -> None:
     with proxy.client() as client:
         client.post("/api/create", json={"model": "terse", "from": CHAT, "system": "One word."}).raise_for_status()
         assert run(web, "ollama.aliases") == [f"terse:latest -> {CHAT} (system)"]
-        assert any(line.startswith(f"terse:latest -> {CHAT}: ") for line in run(web, "ollama.models"))
+        assert any(line.startswith(f"terse:latest -> {CHAT}: ") for line in read(web, "ollama.models"))
         client.request("DELETE", "/api/delete", json={"model": "terse"}).raise_for_status()
 
 
 def test_unload(started: tuple[Proxy, Web, Sim]) -> None:
     proxy, web, sim = started
     sim.load(CHAT)
-    run(web, "ollama.unload", "Llama3.2:3b")
-    proxy.wait_for(lambda: not sim.instances)
+    assert read(web, "ollama.unload", "Llama3.2:3b") == [f"{CHAT} is unloaded"]
+    assert not sim.instances
     proxy.wait_for_log(f"{CHAT} is unloaded")
-    run(web, "ollama.unload", "nosuch")
+    assert read(web, "ollama.unload", "nosuch") == ["nosuch is not unloaded: model 'nosuch' not found"]
     proxy.wait_for_log("nosuch is not unloaded: model 'nosuch' not found")
 
 
 def test_doctor(started: tuple[Proxy, Web, Sim]) -> None:
     proxy, web, sim = started
-    run(web, "ollama.doctor")
+    lines = read(web, "ollama.doctor")
+    assert f"answers at {sim.url}" in "\n".join(lines)
+    assert not [line for line in lines if "problem" in line]
     proxy.wait_for_log("doctor: all is well")
     assert f"answers at {sim.url}" in proxy.log
     sim.fault(path="/api/v1/models", times=1, pre_error=(500, "application/json", '{"error":"out of order"}'))
-    run(web, "ollama.doctor")
-    proxy.wait_for_log("doctor: 1 problems, see above")
+    assert "problem: out of order" in read(web, "ollama.doctor")[1]
+    proxy.wait_for_log("doctor: 1 problem\n")
     assert "doctor: problem: out of order" in proxy.log
 
 

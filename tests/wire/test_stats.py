@@ -6,7 +6,9 @@ import csv
 import re
 from pathlib import Path
 
-from tests.wire.conftest import CHAT, EMBEDDER, HI, NO_TOOLS, Proxy, StartProxy, ndjson
+from mitmproxy import flowfilter
+from tests.wire.conftest import CHAT, EMBEDDER, HI, NO_TOOLS, Proxy, StartProxy, ndjson, read_flows
+from tests.wire.test_startup import copy_of_addon, touch
 from tests.wire.web import Web
 
 from ollama_lmstudio.sim import Sim
@@ -81,3 +83,32 @@ def test_as_csv(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
         "nosuch": ("1", "1"),
     }
     assert float(rows[CHAT]["first_token_median_ms"]) > 0
+
+
+def test_a_script_that_is_loaded_anew_tells_them_and_begins_again(
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script)
+    ask_all(proxy)
+    assert "requests since" not in proxy.log
+    touch(script)
+    proxy.wait_for_log("5 requests since ")
+    proxy.wait_for(proxy.answers)
+    with proxy.client() as client:
+        client.post("/api/embed", json={"model": EMBEDDER, "input": "hi"}).raise_for_status()
+    assert proxy.stop() == 0
+    assert "1 request since " in proxy.log.partition("5 requests since ")[2]
+
+
+def test_the_time_of_a_request_is_found(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
+    file = tmp_path / "flows"
+    proxy = start_proxy(sim.url, "-w", str(file))
+    ask_all(proxy)
+    proxy.stop()
+    flows = read_flows(file)
+    times = [str(flow.metadata["ollama_at"]) for flow in flows]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text) for text in times)
+    found = flowfilter.parse(f'~meta "^ollama_at: .* {times[0][11:16]}"')
+    assert found is not None
+    assert found(flows[0])

@@ -1,22 +1,21 @@
 """Commands for the console's prompt (`:`), mitmweb's command bar and key bindings.
 
-mitmproxy's commands are synchronous. They return what is known at once; what needs LM Studio runs in the background
-and is logged.
+mitmproxy's commands are synchronous. They return what is known at once; what needs LM Studio runs in the background,
+and is shown when it is known. Where all of it is read: see reports.py.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.addonmanager import Loader
-from mitmproxy.log import ALERT
 
 from ..internals import interface, servers
+from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
 from ..options import ANYWHERE, Listen
@@ -31,10 +30,7 @@ from .views import FIRST
 
 logger = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-
 NO_PATH = types.Path()
-ASKING = "LM Studio is being asked: the answer comes in the event log"
 
 
 class Commands:
@@ -43,7 +39,7 @@ class Commands:
     `statistics` counts what they tell of.
     """
 
-    def __init__(self, services: Callable[[], Services], spawn: Spawn, statistics: Statistics) -> None:
+    def __init__(self, services: Callable[[], Services], spawn: reports.Spawn, statistics: Statistics) -> None:
         self._services = services
         self._spawn = spawn
         self._statistics = statistics
@@ -59,20 +55,28 @@ class Commands:
         """List LM Studio's models and the aliases, with the names that clients use."""
         services = self._services()
         catalog = services.catalog.last
-        self._spawn(self._refresh())
         if catalog is None:
-            return [ASKING]
-        rows = [_row(entry, services) for entry in listing.list_entries(catalog, services)]
-        return rows or ["LM Studio has no models"]
+            self._spawn(self._list_models())
+            return [reports.to_come("ollama.models", "LM Studio is being asked")]
+        # What is shown is the last list; the next time it is this one.
+        self._spawn(self._refresh())
+        return reports.shown("ollama.models", *_models(catalog, services), self._spawn)
+
+    async def _list_models(self) -> None:
+        services = self._services()
+        lines: list[str] = []
+        try:
+            title, lines = _models(await services.catalog.refresh(), services)
+        except LMStudioError as e:
+            title = scrub(e.message, services.secrets)
+        await reports.tell("ollama.models", title, lines)
 
     async def _refresh(self) -> None:
         services = self._services()
         try:
-            catalog = await services.catalog.refresh()
+            await services.catalog.refresh()
         except LMStudioError as e:
             logger.warning("%s", scrub(e.message, services.secrets))
-        else:
-            logger.log(ALERT, "%d models at %s", len(catalog.models), services.client.url)
 
     @command.command("ollama.aliases")
     def aliases(self) -> Sequence[str]:
@@ -82,13 +86,16 @@ class Commands:
             parts = {"system": alias.system, "parameters": alias.parameters, "messages": alias.messages}
             adds = ", ".join(part for part, value in parts.items() if value)
             lines.append(f"{alias.name} -> {alias.target}{f' ({adds})' if adds else ''}")
-        return lines or ["there are no aliases: `ollama cp MODEL NAME` makes one"]
+        if not lines:
+            return ["there are no aliases: `ollama cp MODEL NAME` makes one"]
+        title = f"{len(lines)} {plural(len(lines), 'alias', 'aliases')}"
+        return reports.shown("ollama.aliases", title, lines, self._spawn)
 
     @command.command("ollama.unload")
     def unload(self, model: str) -> Sequence[str]:
         """Unload a model, by any name that clients may use; answers that it is giving are cut off."""
         self._spawn(self._unload(model))
-        return [ASKING]
+        return [reports.to_come("ollama.unload", f"LM Studio is asked to unload {model}")]
 
     async def _unload(self, name: str) -> None:
         services = self._services()
@@ -96,22 +103,22 @@ class Commands:
             found = await find_model(name, services)
             await services.lifetimes.unload(found.model)
         except (OllamaError, LMStudioError) as e:
-            logger.warning("%s is not unloaded: %s", name, scrub(e.message, services.secrets))
+            said = f"{name} is not unloaded: {scrub(e.message, services.secrets)}"
         else:
-            logger.log(ALERT, "%s is unloaded", found.model.key)
+            said = f"{found.model.key} is unloaded"
+        await reports.tell("ollama.unload", said)
 
     @command.command("ollama.doctor")
     def doctor(self) -> Sequence[str]:
         """Look at LM Studio, the port, who may come in and the state directory, and say what is wrong."""
         self._spawn(self._examine())
-        return ["everything is being looked at: the report comes in the event log"]
+        return [reports.to_come("ollama.doctor", "everything is being looked at")]
 
     async def _examine(self) -> None:
         found = await doctor.examine(self._services(), serving=servers.is_serving())
-        for finding in found:
-            logger.log(logging.WARNING if finding.verdict == "problem" else logging.INFO, "doctor: %s", finding)
         problems = sum(finding.verdict == "problem" for finding in found)
-        logger.log(ALERT, "doctor: %s", f"{problems} problems, see above" if problems else "all is well")
+        title = f"{problems} {plural(problems, 'problem')}" if problems else "all is well"
+        await reports.tell("ollama.doctor", title, [str(finding) for finding in found])
 
     @command.command("ollama.stats")
     def stats(self, path: types.Path = NO_PATH) -> Sequence[str]:
@@ -206,6 +213,12 @@ def _save(text: str, file: Path, *, adds: bool) -> None:
         raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
     except OSError as e:
         raise exceptions.CommandError(f"{file} cannot be written: {e.strerror or e}") from None
+
+
+def _models(catalog: Catalog, services: Services) -> tuple[str, list[str]]:
+    """Return how many models there are, and a line about each."""
+    rows = [_row(entry, services) for entry in listing.list_entries(catalog, services)]
+    return f"{len(rows)} {plural(len(rows), 'model')}" if rows else "LM Studio has no models", rows
 
 
 def _row(entry: listing.ListEntry, services: Services) -> str:

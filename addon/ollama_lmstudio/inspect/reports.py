@@ -35,9 +35,8 @@ def shown(command: str, title: str, lines: Sequence[str], spawn: Spawn) -> list[
 
     `title` says in a few words what they tell.
     """
-    if not interface.is_web():
-        return list(lines)
-    if len(lines) <= 1:
+    # The console has nothing to open for an empty list, and fails.
+    if len(lines) <= 1 or not interface.is_web():
         return list(lines) or [title]
     spawn(interface.show_flow(to_flow(command, title, lines)))
     return [READ.format(title, name_of(command))]
@@ -45,16 +44,28 @@ def shown(command: str, title: str, lines: Sequence[str], spawn: Spawn) -> list[
 
 def name_of(command: str) -> str:
     """Return how the list calls the report of a command: without what all commands of ours begin with."""
-    return NAME.format(command.removeprefix("ollama."))
+    return NAME.format(_short(command))
 
 
-async def tell(command: str, title: str, lines: Sequence[str]) -> None:
-    """Show lines that were not known yet when the command returned."""
+def _short(command: str) -> str:
+    return command.removeprefix("ollama.")
+
+
+def to_come(command: str, title: str) -> str:
+    """Return what a command returns that does not know its result yet: what it does, and where the result comes."""
+    where = "opens here" if interface.is_console() else "comes into the list" if interface.is_web() else "is logged"
+    return f"{title}: the result {where}{f', under {name_of(command)}' if interface.is_web() else ''}"
+
+
+async def tell(command: str, title: str, lines: Sequence[str] = ()) -> None:
+    """Show what was not known yet when a command returned."""
     if interface.is_console():
-        interface.show_lines(list(lines))
+        interface.show_lines([title, *lines])
     elif interface.is_web():
-        await interface.show_flow(to_flow(command, title, lines))
-    logger.log(ALERT, "%s: %s", command, title)
+        await interface.show_flow(to_flow(command, title, lines or [title]))
+    for line in lines:
+        logger.info("%s: %s", _short(command), line)
+    logger.log(ALERT, "%s: %s", _short(command), title)
 
 
 def to_flow(command: str, title: str, lines: Sequence[str]) -> http.HTTPFlow:

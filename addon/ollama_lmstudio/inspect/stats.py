@@ -59,7 +59,7 @@ def _speed(model: ModelStatistics) -> str:
 
 COLUMNS = (
     _count("asked", "requests", lambda model: model.requests),
-    _count("errors", "errors", lambda model: model.errors),
+    _count("failed", "errors", lambda model: model.errors),
     _first_token("first", "first_token_median_ms", MEDIAN),
     _first_token("95 %", "first_token_p95_ms", P95),
     Column(

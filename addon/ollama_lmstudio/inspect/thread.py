@@ -41,8 +41,8 @@ class Thread:
 
     @property
     def title(self) -> str:
-        """How many there are, and of which conversation."""
-        return f"{len(self.flows):,} {plural(len(self.flows), 'exchange')}, {self.id}"
+        """Which conversation, and how many there are."""
+        return f"{self.id}, {len(self.flows):,} {plural(len(self.flows), 'exchange')}"
 
 
 def find(chosen: Iterable[Flow], everything: Iterable[Flow]) -> Thread | None:
@@ -62,7 +62,7 @@ def _oldest_first(flows: Iterable[Flow]) -> list[http.HTTPFlow]:
 def lines(thread: Thread) -> list[str]:
     """Return who said what in a conversation, and of each answer its model and numbers."""
     sheet = Sheet()
-    sheet.heading(f"{thread.title}, filter {thread.filter}")
+    sheet.heading(f"Conversation {thread.title}, filter {thread.filter}")
     left_out = len(thread.flows) - MAX_EXCHANGES
     if left_out > 0:
         sheet.heading(f"{left_out:,} earlier exchanges are left out")
@@ -88,7 +88,8 @@ def _exchange(sheet: Sheet, snapshot: Snapshot, at: float) -> None:
 
 def _facts(snapshot: Snapshot) -> list[str]:
     numbers = snapshot.record.numbers
-    facts = [jsontext.one_line(snapshot.record.model.removesuffix(":latest"), NAME_CHARACTERS)]
+    again = "asked again" if snapshot.record.repeats else ""
+    facts = [again, jsontext.one_line(snapshot.record.model.removesuffix(":latest"), NAME_CHARACTERS)]
     if numbers is not None:
         tokens = f"{numbers.prompt_tokens:,} + {numbers.answer_tokens:,} tokens"
         facts += [
