@@ -56,6 +56,11 @@ class Terminal:
         """The last lines of the screen that are not empty: messages, and the prompt."""
         return next((line for line in reversed(self.text.splitlines()) if line), "")
 
+    def colour(self, text: str) -> str:
+        """Return the colour of a text that the screen shows."""
+        row, line = next((row, line) for row, line in enumerate(self._screen.display) if text in line)
+        return str(self._screen.buffer[row][line.index(text)].fg)
+
     def press(self, keys: str) -> None:
         """Press keys."""
         os.write(self._descriptor, keys.encode())

@@ -187,10 +187,14 @@ def test_the_console_shows_the_same(terminal: tuple[Terminal, str, Sim]) -> None
     screen.see("/v1/chat/completions", "200")
     screen.press("G\r")
     screen.see(rule("POST /api/chat"), rule("New in this request, after 2 messages"), "weather(city: string, unit?")
+    kinds = (rule("POST /api/chat"), "client:", "python-httpx/")
+    assert len({screen.colour(text) for text in kinds}) == len(kinds)
     screen.press("\t")
     screen.see(rule("Answer: 200 OK"), said("assistant", "").split("\n")[0], "# three")
     lines = [line.rstrip() for line in screen.text.split("\n")]
     at = lines.index("one")
+    # What was said has one colour, whatever it looks like.
+    assert len({screen.colour(text) for text in ("one", "two", "# three", "four")}) == 1
     # Long lines wrap.
     assert lines[at : at + 4] == ["one", "", "        two", "# three"]
     assert lines[at + 4].startswith("four four")
