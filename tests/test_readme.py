@@ -71,8 +71,6 @@ FLOWS = {
     "cut": flow_of("/api/chat", "qwen3", done_reason="length"),
     "own": flow_of("/api/v1/models", "", "own", done_reason=""),
 }
-FLOWS["chat"].request.text = '{"messages": [{"content": "Why is the sky blue?"}]}'
-FLOWS["cut"].metadata["ollama_at"] = record.local_time(0)[:11] + "16:49:26"
 FLOWS["chat"].metadata["ollama_conversation"] = FLOWS["refused"].metadata["ollama_conversation"] = "3f2a9c1e"
 FLOWS["generate"].metadata["ollama_conversation"] = "77777777"
 FOUND = {

@@ -166,4 +166,4 @@ def test_the_console_compares_answers(terminal: tuple[Terminal, str]) -> None:
     screen.press("G\r")
     screen.see("POST")
     screen.press("\t")
-    screen.see("# Asked again", GEMMA, "seed", "both are the same")
+    screen.see("Asked again", GEMMA, "seed", "both are the same")

@@ -87,6 +87,13 @@ def test_errors_count(record: Record, status: int) -> None:
     assert (statistics.models[MODEL].requests, statistics.models[MODEL].errors) == (1, 1)
 
 
+@pytest.mark.parametrize("error", ["Client disconnected.", "Connection killed."])
+def test_who_leaves_has_met_no_error(error: str) -> None:
+    statistics = Statistics(0)
+    statistics.add(record_of(error=error), 200)
+    assert (statistics.models[MODEL].requests, statistics.models[MODEL].errors) == (1, 0)
+
+
 def test_a_name_that_lmstudio_does_not_have_is_the_clients() -> None:
     statistics = Statistics(0)
     statistics.add(record_of(kind="answer", upstream_model=""), 404)

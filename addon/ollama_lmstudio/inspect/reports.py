@@ -38,7 +38,7 @@ def shown(command: str, title: str, lines: Sequence[str], spawn: Spawn) -> list[
     # The console has nothing to open for an empty list, and fails.
     if len(lines) <= 1 or not interface.is_web():
         return list(lines) or [title]
-    spawn(interface.show_flow(to_flow(command, title, lines)))
+    spawn(_list(command, title, lines))
     return [READ.format(title, name_of(command))]
 
 
@@ -62,10 +62,14 @@ async def tell(command: str, title: str, lines: Sequence[str] = ()) -> None:
     if interface.is_console():
         interface.show_lines([title, *lines])
     elif interface.is_web():
-        await interface.show_flow(to_flow(command, title, lines or [title]))
+        await _list(command, title, lines or [title])
     for line in lines:
         logger.info("%s: %s", _short(command), line)
     logger.log(ALERT, "%s: %s", _short(command), title)
+
+
+async def _list(command: str, title: str, lines: Sequence[str]) -> None:
+    await interface.show_flow(to_flow(command, title, lines))
 
 
 def to_flow(command: str, title: str, lines: Sequence[str]) -> http.HTTPFlow:
