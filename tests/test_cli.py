@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mitmproxy.options import Options
+from mitmproxy.tools import cmdline
 from tests.wire.conftest import free_port
 
 from ollama_lmstudio import cli, options
+
+with warnings.catch_warnings():
+    # mitmproxy's filters are made with names that pyparsing has given up.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from mitmproxy.tools.dump import DumpMaster
+    from mitmproxy.tools.web.master import WebMaster
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +137,74 @@ def test_wrong_values_are_refused_by_name(given: list[str], said: str, capsys: p
         cli.command(given, {})
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("--listn", "--listen"),
+        ("--listn=1", "--listen"),
+        ("--liste", "--listen"),
+        ("--lmstudio", "--lmstudio-url"),
+        ("--lm_studio_url", "--lmstudio-url"),
+        ("--apikey", "--api-key"),
+        ("--loglevel", "--log-level"),
+        ("--wbe", "--web"),
+        ("--no-dmeo", "--no-demo"),
+    ],
+)
+def test_a_misspelt_flag_is_told(given: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.command([given, "x"], {})
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"ollama-lmstudio-proxy: error: there is no flag {given.partition('=')[0]}; did you mean {near}?"
+
+
+def mitmproxys_flags() -> set[str]:
+    """Give the flags of mitmdump and mitmweb."""
+
+    async def find() -> set[str]:
+        found = set()
+        tools: Any = ((DumpMaster, cmdline.mitmdump), (WebMaster, cmdline.mitmweb))
+        for master, parser in tools:
+            given = Options()
+            master(given)
+            found |= {flag for action in parser(given)._actions for flag in action.option_strings}
+        return found
+
+    return asyncio.run(find())
+
+
+def test_mitmproxys_own_flags_are_not_taken_for_misspelt_ones() -> None:
+    flags = mitmproxys_flags() - {"--help", "-h", "--version"}
+    assert "--listen-host" in flags
+    for flag in flags:
+        assert arguments(flag)[-1] == flag
+    # argparse takes the beginning of a flag, too.
+    for flag in ("--listen-h", "--listen-p", "--allow-h"):
+        assert arguments(flag, "1")[-2:] == [flag, "1"]
+    assert not {flag for flag in cli._Parser({}).flags if flag in flags}, "a flag of mitmproxy's that would be hidden"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_says_each_flag_once(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as ended:
+        cli.command(["--help"], {})
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    assert re.findall(r"^(\S.*):$", text, re.MULTILINE) == list(cli.GROUPS)
+    flags = re.findall(r"^  (?:-h, )?(--[\w-]+)", text, re.MULTILINE)
+    named = [name for names in cli.GROUPS.values() for name in names]
+    assert flags == [f"--{name.replace('_', '-')}" for name in named]
+    assert {option.name for option in options.OPTIONS} < set(named)
+    assert len(set(named)) == len(named)
+    assert not re.search(r"--\w+_\w+", text)
+    assert "Default: True" not in text
 
 
 def test_mitmproxys_own_file_is_not_let_win_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

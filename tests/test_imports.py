@@ -42,7 +42,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},
     "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup"},
     "cli": LEAVES,
-    "__main__": frozenset({"cli"}),
+    "launch": frozenset({"cli"}),
+    "__main__": frozenset({"launch"}),
 }
 
 # What of mitmproxy is documented, or so old that add-ons everywhere use it. All else is touched in internals/ alone.

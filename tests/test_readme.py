@@ -125,7 +125,7 @@ def test_every_option_is_explained_by_the_tool(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         cli.command(["--help"], {})
     said = capsys.readouterr().out
-    assert [option.name for option in options.OPTIONS if f"--{option.name}" not in said] == []
+    assert [option.name for option in options.OPTIONS if f"--{option.name.replace('_', '-')}" not in said] == []
 
 
 def test_the_files_of_each_step_are_there() -> None:

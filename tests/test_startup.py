@@ -107,8 +107,11 @@ def test_a_port_that_is_taken_while_it_runs(
         port = taken.getsockname()[1]
         asyncio.run(asyncio.wait_for(scenario(port), 5))
     (message,) = errors
-    assert f"failed to listen on 127.0.0.1:{port} with" in message
-    assert ("An Ollama server, or another bridge like this one" in message) is is_ollama
+    program = "An Ollama server, or another bridge like this one," if is_ollama else "Another program"
+    assert message == (
+        f"Cannot serve on 127.0.0.1:{port}: address already in use. {program} answers on port {port} already: "
+        f"stop it, or serve on another port: --set listen=127.0.0.1:{port + 1}"
+    )
     assert asked == [options.Listen("127.0.0.1", port)]
     assert not caplog.records, "mitmproxy's own record is not shown as well"
 

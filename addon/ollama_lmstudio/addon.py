@@ -6,7 +6,7 @@ What can become of an exchange is in exchanges/exchange.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 
 from mitmproxy import connection, ctx, exceptions, http
@@ -20,7 +20,7 @@ from .inspect import terminal
 from .inspect.commands import Commands
 from .inspect.summary import label
 from .inspect.views import Views
-from .internals import connections, headers, interface
+from .internals import connections, ending, headers, interface
 from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
 from .lmstudio.localhost import ADDRESSES
@@ -54,6 +54,7 @@ class OllamaBridge:
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
         self._start.watch_log()
+        self._start.check_web_port()
         self._views.load(loader)
         self._commands.load(loader)
 
@@ -87,16 +88,33 @@ class OllamaBridge:
         if ctx.options.server and not ctx.options.doctor:
             self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
 
-    def done(self) -> None:
-        """Stop everything of ours, on every reload of the script too; exchanges that are under way go on."""
+    def done(self) -> Awaitable[None] | None:
+        """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.
+
+        When the process ends they are ended, for which mitmproxy awaits the result. Not async: see `running`.
+        """
         self._bridge.is_serving = False
-        self._commands.done()
-        self._start.stop()
+        if ending.is_ending():
+            return self._end()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
         if busy:
             lazy.load_all()
             ctx.master.addons.add(Remaining(self._exchanges))
+        self._stop()
+        return None
+
+    async def _end(self) -> None:
+        """End what is under way, with an error for each client."""
+        ending.heed_second_signal()
+        for stop_exchanges in (self._exchanges.stop, *ending.others("stop_exchanges")):
+            stop_exchanges()
+        await ending.close(lambda: self._exchanges.busy_clients)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._commands.done()
+        self._start.stop()
         self._bridge.stop()
         self._localhost.remove()
         self._hook_dispatch.remove()
@@ -161,6 +179,10 @@ class Remaining:
         """Tell a client that LM Studio is gone."""
         self._exchanges.error(flow)
         self._leave()
+
+    def stop_exchanges(self) -> None:
+        """End them with an error for each client: the process ends."""
+        self._exchanges.stop()
 
     def _leave(self) -> None:
         if not self._exchanges.busy_clients and self in ctx.master.addons:

@@ -6,13 +6,34 @@ Arguments that it does not know are passed on to mitmproxy.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from . import __version__, options
+
+# Where the texts of --help begin, unless a flag is too long for it.
+HELP_COLUMN = 26
+# The flags as --help groups them; each is in one of these.
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Serving": ("listen", "demo", "config", "state_dir", "ollama_version"),
+    "LM Studio": (
+        *("lmstudio_url", "lmstudio_token", "generate_endpoint", "repair_passthrough", "num_ctx", "context_length"),
+        *("load_timeout_seconds", "model_resolution_cache_ttl_seconds"),
+    ),
+    "Who may come in": ("api_key", "allowed_origins", "allowed_hosts"),
+    "Looking at the traffic": ("web", "log_level", "own_calls", "max_kept_size"),
+    "Streams that are not as they should be": ("max_buffer_size", "enable_chunk_recovery"),
+    "Help": ("doctor", "version", "help"),
+}
+# How much a flag has to be like one of this tool's to be taken for a misspelt one, as difflib measures it.
+LIKENESS = 0.75
+# mitmproxy's own flags that are as much like one.
+MITMPROXYS = ("--allow-hosts", "--listen-host", "--listen-port")
 
 PACKAGE = Path(__file__).parent
 # Beside the package in a checkout, inside it in a wheel (pyproject.toml, force-include).
@@ -30,41 +51,72 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(
             prog="ollama-lmstudio-proxy",
-            description="Serve Ollama's API in front of LM Studio, with mitmproxy. Unknown arguments go on to it.",
+            usage="%(prog)s [FLAG ...] [mitmproxy's own arguments]",
+            description="Serve Ollama's API in front of LM Studio, with mitmproxy.",
+            epilog="All other arguments go on to mitmproxy: see mitmdump --help, and with --web, mitmweb --help.",
+            formatter_class=partial(argparse.HelpFormatter, max_help_position=HELP_COLUMN),
             allow_abbrev=False,
+            add_help=False,
         )
-        self.add_argument("--version", action="version", version=__version__)
-        self.add_argument("--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser.")
-        self.add_argument(
-            "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged; default: %(default)s"
-        )
-        self.add_argument(
-            "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
-        )
-        self.add_argument(
-            "--config",
-            action="append",
-            default=[],
-            metavar="FILE",
-            help="Read options from a YAML file, as there are in configs/. Flags win over it.",
-        )
-        for option in options.OPTIONS:
-            names = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
-            if option.typespec is bool:
-                self.add_argument(*names, dest=option.name, help=option.help, action=argparse.BooleanOptionalAction)
-            else:
-                self.add_argument(
-                    *names,
-                    dest=option.name,
-                    help=_help(option, environ),
-                    action="append" if option.typespec == Sequence[str] else "store",
-                    metavar=option.metavar or None,
-                    choices=option.choices,
-                )
+        by_name = {option.name: option for option in options.OPTIONS}
+        for title, names in GROUPS.items():
+            group = self.add_argument_group(title)
+            for name in names:
+                if name in by_name:
+                    _add_option(group, by_name[name], environ)
+                else:
+                    _OWN_FLAGS[name](group)
+
+    @property
+    def flags(self) -> list[str]:
+        """All flags that begin with two dashes."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+
+def _add_option(group: argparse._ArgumentGroup, option: options.Option, environ: Mapping[str, str]) -> None:
+    name = f"--{option.name.replace('_', '-')}"
+    if option.typespec is bool:
+        switch = argparse.BooleanOptionalAction
+        group.add_argument(name, dest=option.name, help=_help(option, environ), action=switch)
+        return
+    group.add_argument(
+        name,
+        dest=option.name,
+        help=_help(option, environ),
+        action="append" if option.typespec == Sequence[str] else "store",
+        metavar=option.metavar or None,
+        choices=option.choices,
+    )
+
+
+_OWN_FLAGS: Mapping[str, Callable[[argparse._ArgumentGroup], object]] = {
+    "config": lambda group: group.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Read options from a YAML file, as there are in configs/. Flags win over it.",
+    ),
+    "web": lambda group: group.add_argument(
+        "--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser."
+    ),
+    "log_level": lambda group: group.add_argument(
+        "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged. Default: %(default)s"
+    ),
+    "doctor": lambda group: group.add_argument(
+        "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
+    ),
+    "version": lambda group: group.add_argument(
+        "--version", action="version", version=__version__, help="Say which version this is, and end."
+    ),
+    "help": lambda group: group.add_argument("-h", "--help", action="help", help="Say this, and end."),
+}
 
 
 def _help(option: options.Option, environ: Mapping[str, str]) -> str:
     default = option.shown_default or (option.default if option.default not in ("", []) else "")
+    if default is True:
+        default = "on"
     if option.environment:
         default = " or ".join(f"${name}" for name in option.environment)
     return f"{option.help}{f' Default: {default}' if default else ''}".replace("%", "%%")
@@ -76,7 +128,8 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     Exits with status 2 and a message for a wrong flag.
     """
     parser = _Parser(environ)
-    known, rest = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
+    known, rest = parser.parse_known_args([_with_dashes(parser, argument) for argument in arguments])
+    _refuse_misspelt(parser, rest)
     chosen: dict[str, object] = {}
     for file in known.config:
         chosen |= _read_config(parser, file)
@@ -138,9 +191,26 @@ def _read_config(parser: _Parser, file: str) -> dict[str, object]:
     return {str(name): value for name, value in config.items() if value is not None}
 
 
-def _with_dashes(argument: str) -> str:
-    """Return `--log-level` for `--log_level`: the options' flags are added in both spellings, this one is no option."""
-    return argument.replace("--log_level", "--log-level", 1) if argument.startswith("--log_level") else argument
+def _with_dashes(parser: _Parser, argument: str) -> str:
+    """Return a flag of this tool with dashes, as `--log-level` for `--log_level`: options have underscores."""
+    name, equals, value = argument.partition("=")
+    dashed = name.replace("_", "-")
+    return f"{dashed}{equals}{value}" if dashed in parser.flags else argument
+
+
+def _refuse_misspelt(parser: _Parser, rest: Sequence[str]) -> None:
+    """Exit with status 2 for what is nearly one of this tool's flags: mitmproxy's own message would not name that."""
+    for argument in rest:
+        name = argument.partition("=")[0]
+        # argparse takes the beginning of a flag for the flag.
+        is_mitmproxys = any(flag.startswith(name) for flag in MITMPROXYS) and not _begins_ours(parser, name)
+        if name.startswith("--") and not is_mitmproxys:
+            for near in difflib.get_close_matches(name.replace("_", "-"), parser.flags, 1, LIKENESS):
+                parser.error(f"there is no flag {name}; did you mean {near}?")
+
+
+def _begins_ours(parser: _Parser, name: str) -> bool:
+    return any(flag.startswith(name) for flag in parser.flags)
 
 
 def _check(parser: _Parser, option: options.Option, value: object) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import errno
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Container
@@ -18,6 +20,7 @@ from mitmproxy.addonmanager import Loader
 from . import options
 from .inspect import doctor
 from .internals import connections, deferred_options, interface, servers
+from .lmstudio.catalog import Catalog
 from .lmstudio.errors import LMStudioError
 from .services import Services
 from .tasks import Tasks
@@ -49,6 +52,12 @@ STREAMING_OFF = (
     "The option stream_large_bodies has been switched off: larger requests would reach LM Studio untranslated, which "
     "answers with another model for one that it does not have. Answers are streamed whatever their size."
 )
+# What mitmproxy and asyncio write before the reason, when a port cannot be listened on.
+BIND_FAILURE = re.compile(
+    r"^(?:\[Errno -?\d+\] )?.* failed to listen on (\S+) with (?:\[Errno -?\d+\] )?"
+    r"(?:error while attempting to bind on address .*?\): )?"
+)
+IN_USE = "address already in use"
 # How long the program on a port that is taken may need to answer. It runs on this machine.
 PORT_SECONDS = 0.5
 UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error."
@@ -101,6 +110,17 @@ class Startup:
         self._demo: Any = None
         # Not cancelled by `stop`: the demo's server is stopped in one of them.
         self._tasks = Tasks()
+
+    def check_web_port(self) -> None:
+        """End the process with one line if mitmweb's page has no port: mitmproxy itself would end with a traceback."""
+        reason = interface.page_failure()
+        if reason is None:
+            return
+        host, port = ctx.options.web_host, ctx.options.web_port
+        why = "another program is there" if reason.errno == errno.EADDRINUSE else reason.strerror or str(reason)
+        message = "mitmweb's page cannot be served on %s:%d: %s. Choose another port: --web-port %d"
+        logger.error(message, host, port, why, port + 2)
+        _exit(1)
 
     def watch_log(self) -> None:
         """Hold back mitmproxy's lines about servers, and httpx's line for each request."""
@@ -215,6 +235,9 @@ class Startup:
             await _report(services, demo=self._demo is not None)
 
     def _server_failed(self, message: str) -> None:
+        # To stop a server that does not run is an error without a text.
+        if not message:
+            return
         if self._starting:
             self._failed.append(message)
         else:
@@ -226,17 +249,19 @@ class Startup:
         Errors that were held back about other servers are dropped: before the script is loaded, mitmproxy 12 starts one
         on port 8080.
         """
-        messages = [*servers.failures()] or [message for message in self._failed if message]
+        messages = [*servers.failures()] or self._failed
         reported = [await self._report_failure(message) for message in messages]
         _exit("\n".join(reported) if interface.hides_log() else 1)
 
     async def _report_failure(self, message: str) -> str:
         """Log why a server does not run, naming an Ollama server that has the port; return what was logged."""
         port = servers.failures().get(message)
-        if port and port == self._listen.port and await is_ollama(self._listen.local):
+        message = BIND_FAILURE.sub(r"Cannot serve on \1: ", message)
+        if port and port == self._listen.port and IN_USE in message:
+            is_known = await is_ollama(self._listen.local)
+            program = "An Ollama server, or another bridge like this one," if is_known else "Another program"
             message += (
-                f"\nAn Ollama server, or another bridge like this one, answers on port {port} already. "
-                f"Stop it, or serve on another port: "
+                f". {program} answers on port {port} already: stop it, or serve on another port: "
                 f"--set listen={replace(self._listen.local, port=port + 1)}"
             )
         logger.error("%s", message)
@@ -323,15 +348,10 @@ async def _report(services: Services, *, demo: bool) -> None:
     if settings.loops:
         logger.warning(options.LOOPS.format(settings.lmstudio_url))
         return
-    looking = asyncio.ensure_future(services.catalog.refresh())
-    await asyncio.wait({looking}, timeout=LOOK_SECONDS)
-    if not looking.done() or looking.exception() is not None:
-        found = ""
-    elif count := len(looking.result().models):
-        found = f" ({count} {plural(count, 'model')})"
-    else:
-        found = " (no models yet: download one there)"
     lmstudio = "the built-in stand-in" if demo else f"LM Studio at {services.client.url}"
+    looking = asyncio.ensure_future(services.catalog.refresh())
+    is_late = not (await asyncio.wait({looking}, timeout=LOOK_SECONDS))[0]
+    found = "" if is_late or looking.exception() is not None else f" ({_count(looking.result())})"
     logger.info("http://%s serves Ollama's API in front of %s%s", settings.listen.named, lmstudio, found)
     if demo:
         logger.info(
@@ -345,8 +365,15 @@ async def _report(services: Services, *, demo: bool) -> None:
             "%s If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error.", e.message
         )
         return
+    if is_late:
+        logger.info("%s has answered (%s)", lmstudio, _count(catalog))
     for skipped in catalog.skipped:
         logger.warning("LM Studio lists a model that cannot be used: %s", skipped)
+
+
+def _count(catalog: Catalog) -> str:
+    count = len(catalog.models)
+    return f"{count} {plural(count, 'model')}" if count else "no models yet: download one there"
 
 
 def _report_access(settings: options.Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import threading
 import time
@@ -223,3 +224,39 @@ def test_mitmweb_shows_the_address(sim: Sim, start_proxy: StartProxy) -> None:
     proxy.wait_for(proxy.answers)
     assert shown() == ("", port)
     web.http.close()
+
+
+# mitmweb's port
+
+
+@pytest.mark.parametrize("program", ["mitmweb", "ollama-lmstudio-proxy --web"])
+def test_a_taken_port_of_mitmweb_is_one_line(sim: Sim, tmp_path: Path, program: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        web = ("--no-web-open-browser", "--web-port", str(port), "--web-host", "127.0.0.1")
+        proxy = Proxy(sim.url, *web, tool="mitmweb", state_dir=tmp_path)
+        if program != "mitmweb":
+            proxy.command = tool(proxy, "--lmstudio-url", sim.url, "--state-dir", str(tmp_path), "--web", *web)
+        proxy.start(wait=False)
+        assert proxy.process.wait(20) == 1
+        proxy.stop()
+    assert said(proxy) == [
+        f"mitmweb's page cannot be served on 127.0.0.1:{port}: another program is there. "
+        f"Choose another port: --web-port {port + 2}"
+    ]
+    assert len(proxy.log.splitlines()) == 2, "with the line about the script"
+
+
+def test_a_taken_port_is_one_line_in_mitmweb_too(sim: Sim) -> None:
+    proxy = Proxy(sim.url, *Web.arguments(), tool="mitmweb")
+    with socket.create_server(("127.0.0.1", proxy.port)):
+        proxy.start(wait=False)
+        assert proxy.process.wait(20) == 1
+        proxy.stop()
+    web, line = said(proxy)
+    assert "Web server listening at http://" in web
+    assert line == (
+        f"Cannot serve on 127.0.0.1:{proxy.port}: address already in use. Another program answers on port {proxy.port} "
+        f"already: stop it, or serve on another port: --set listen=127.0.0.1:{proxy.port + 1}"
+    )
+    assert "Traceback" not in proxy.log

@@ -141,10 +141,14 @@ class Bridge:
         """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
         self.own_calls.stop()
         self.tasks.cancel()
-        if self._loopback is not None:
-            self._loopback.stop()
+        self.stop_loopback()
         if self._reached:
             self._disconnect()
+
+    def stop_loopback(self) -> None:
+        """End what the loopback service serves, with an error for each client."""
+        if self._loopback is not None:
+            self._loopback.stop()
 
     async def remove_unneeded_blobs(self) -> None:
         """Remove the blobs that no alias needs, now and every hour."""

@@ -212,6 +212,9 @@ class Buffered(Handler):
         if not self.exchange.head_sent:
             self.exchange.respond_in_error(self.translation.fail(error))
 
+    def stop(self, error: LMStudioError) -> None:
+        self.error(error)
+
     def paused(self, duration: int) -> None:
         self._since += duration
         self.translation.paused(duration)

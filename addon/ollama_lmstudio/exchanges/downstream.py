@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mitmproxy import http
 
 from ..internals.direct_streams import DirectStream
 from ..lmstudio import sse
 from ..outcomes import NDJSON, Headers
-from .exchange import Exchange
+from .exchange import LAST_CHUNK, Exchange
 from .upstream import remove_hop_by_hop
 
 # The other server's CORS headers are for its own clients.
@@ -54,3 +54,10 @@ def frame_chunks(exchange: Exchange, response: http.Response) -> None:
         exchange.close_connection = True
     else:
         response.headers["Transfer-Encoding"] = "chunked"
+
+
+def last_bytes(parts: Sequence[bytes], *, chunked: bool) -> bytes:
+    """Return the last parts of a body as they go over the wire, with the body's end."""
+    if not chunked:
+        return b"".join(parts)
+    return b"".join([*(b"%x\r\n%s\r\n" % (len(part), part) for part in parts), LAST_CHUNK])

@@ -51,6 +51,7 @@ from ..outcomes import Headers, Measured, Outcome, Request, Response
 from ..progress import WAITS_FOR_USER, Progress, State, waiting
 from ..record.record import Record
 from ..record.recorder import Recorder
+from ..translate.api_errors import error_answer
 from . import responses
 from .bridge import Bridge
 
@@ -63,6 +64,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 # What takes longer is told to people.
 LONG_SECONDS = 2
 NS_PER_SECOND = 1e9
+STOPPED = "the proxy in front of LM Studio was stopped: ask again when it runs"
 
 
 class Handler:
@@ -91,6 +93,13 @@ class Handler:
 
     def error(self, error: LMStudioError) -> None:
         """Tell the client that there will be no response, or no more of it."""
+
+    def stop(self, error: LMStudioError) -> None:
+        """Tell the client that the process ends: with a response, or at the end of the one that it gets."""
+        if self.exchange.head_sent or self.flow.response is not None:
+            self.error(error)
+        else:
+            self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, error.message))
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the flow, out of what is measured."""
@@ -210,6 +219,11 @@ class Exchange:
                 self.handler.error(self._upstream_error())
         finally:
             self._end()
+
+    def stop(self) -> None:
+        """Tell the client, if it is still there, that the process ends; the error hook follows."""
+        if not self.is_replay and self.flow.client_conn.connected:
+            self.handler.stop(LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED))
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the flow, out of what is measured."""

@@ -57,5 +57,9 @@ class Local(Handler):
         if not self.exchange.head_sent:
             self.exchange.respond_in_error(Response.error(HTTPStatus.SERVICE_UNAVAILABLE, loopback.STOPPED))
 
+    def stop(self, error: LMStudioError) -> None:
+        # A response that has begun is ended by the loopback service, which is stopped as well.
+        self.error(error)
+
     def close(self) -> None:
         self.bridge.loopback.forget(self._ticket)

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from mitmproxy import http
 
 from .. import routes
-from ..internals import held_heads
+from ..internals import connections, held_heads
 from ..lmstudio import sse
 from ..lmstudio.answering_model import FirstEvent
 from ..lmstudio.errors import LMStudioError, is_unknown_route, scrub, scrub_bytes
@@ -17,7 +17,7 @@ from ..ollama.errors import OllamaError
 from ..outcomes import INTERNAL_ERROR, Passthrough, Response
 from ..progress import State
 from ..threads import run_in_thread_if_large
-from ..translate.api_errors import error_answer, missing_answer
+from ..translate.api_errors import error_answer, error_event, missing_answer
 from ..units import size
 from . import downstream, eviction, substitution, upstream
 from .exchange import Exchange, Handler
@@ -175,6 +175,16 @@ class PassedThrough(Handler):
         if not self.exchange.head_sent:
             message = scrub(error.message, self.bridge.services.secrets)
             self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
+
+    def stop(self, error: LMStudioError) -> None:
+        response = self.flow.response
+        if not self.exchange.head_sent or response is None:
+            self.error(error)
+        elif sse.is_event_stream(response.headers.get("content-type", "")):
+            # An event that has come in part ends here, with a blank line.
+            event = b"\n\n" + error_event(self.exchange.path, error.status, error.message)
+            chunked = "chunked" in response.headers.get("transfer-encoding", "")
+            connections.write_last(self.flow, downstream.last_bytes([event], chunked=chunked))
 
     def close(self) -> None:
         if self._passthrough.release is not None:

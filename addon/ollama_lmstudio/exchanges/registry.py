@@ -91,6 +91,12 @@ class Exchanges:
             exchange.error()
             self._shorten_when_sent(exchange)
 
+    def stop(self) -> None:
+        """End what is under way, with an error for each client: the process ends."""
+        self.bridge.stop_loopback()
+        for exchange in tuple(self._by_flow.values()):
+            exchange.stop()
+
     @property
     def busy_clients(self) -> set[str]:
         """The ids of the clients whose exchanges are under way."""

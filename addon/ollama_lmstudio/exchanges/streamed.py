@@ -10,7 +10,7 @@ from ..lmstudio.errors import LMStudioError
 from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import responses, substitution
 from .collected import Collected
-from .downstream import UNBUFFERED, frame_chunks
+from .downstream import UNBUFFERED, frame_chunks, last_bytes
 from .exchange import LAST_CHUNK, Exchange
 
 
@@ -63,8 +63,7 @@ class Streamed(Collected):
             return
         lines = self.translation.abort(error)
         self.recorder.client_body.add(b"".join(lines))
-        chunks = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
-        connections.write_last(self.flow, b"".join(lines if self.exchange.http10 else [*chunks, LAST_CHUNK]))
+        connections.write_last(self.flow, last_bytes(lines, chunked=not self.exchange.http10))
 
 
 class ChunkTranslator:

@@ -29,6 +29,24 @@ def is_console() -> bool:
     return hasattr(getattr(ctx, "master", None), "keymap")
 
 
+def page_failure() -> OSError | None:
+    """Return why mitmweb will not be able to serve its page, before it tries to; None where it will, or does already.
+
+    Without it, a port that is taken ends mitmweb with a traceback.
+    """
+    if "web_port" not in ctx.options or getattr(ctx.master.addons.get("proxyserver"), "is_running", True):
+        return None
+    from tornado import netutil
+
+    try:
+        sockets = netutil.bind_sockets(ctx.options.web_port, ctx.options.web_host)
+    except OSError as e:
+        return e
+    for sock in sockets:
+        sock.close()
+    return None
+
+
 def watch_list(cleared: Callable[[], None]) -> None:
     """Call `cleared` when the list has been cleared.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from ..ollama import wire
 from ..outcomes import PLAIN_JSON, Response
-from .paths import LMSTUDIOS_OWN, MAYBE_MISSING, MESSAGES, SYSTEMONE
+from .paths import LMSTUDIOS_OWN, MAYBE_MISSING, MESSAGES, RESPONSES, SYSTEMONE
 
 # The `type` of an error by its status: as Ollama's OpenAI-compatible API has it ...
 OPENAI_TYPES: Mapping[int, str] = {
@@ -50,6 +51,16 @@ def error_answer(path: str, status: int, message: str, parameter: str | None = N
     if path.startswith(LMSTUDIOS_OWN):
         return _lmstudio_error(status, message, parameter, LMSTUDIO_CODES.get(status))
     return Response.error(status, message)
+
+
+def error_event(path: str, status: int, message: str) -> bytes:
+    """Return an error as the last event of a stream of the API that a path belongs to, as LM Studio writes it."""
+    body = json.loads(error_answer(path, status, message).body)
+    if path == RESPONSES:
+        body = {"type": "error", "code": body["error"]["type"], "message": message, "param": None}
+    elif path.startswith(LMSTUDIOS_OWN):
+        body = {"type": "error", **body}
+    return f"event: error\ndata: {json.dumps(body)}\n\n".encode()
 
 
 def missing_answer(method: str, path: str) -> Response | None:
