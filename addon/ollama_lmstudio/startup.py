@@ -32,11 +32,10 @@ logger = logging.getLogger(__name__)
 NOT_CHOSEN: tuple[list[str], ...] = (["regular"], [])
 # The key in configs/lan.yaml, which the user is to change.
 PLACEHOLDER = "change-me"
-# The columns of mitmweb's list, unless the user has chosen others. Its page shares the width out in proportion to fixed
-# numbers: 150 for the comment, 170 for the time of day, 50 or 80 for the status, 60 for the method. Of 700 pixels, the
-# comment gets 320 in these two, which is more than 40 characters, and 255 with the status. It begins with what the
-# status and the colours of mitmweb would say: a failure, or that the exchange waits for the user. The duration (`time`)
-# goes on for ever where there is no response, as for a client that has left while a model was loaded.
+# The columns of mitmweb's list, unless the user has chosen others. The comment has all the room that the time of day
+# leaves (internals/web_page.py). It begins with what the status and the colours of mitmweb would say: a failure, or that
+# the exchange waits for the user. The duration (`time`) goes on for ever where there is no response, as for a client
+# that has left while a model was loaded.
 WEB_COLUMNS = ["comment", "timestamp"]
 # The options of mitmproxy that say where it serves and how LM Studio is reached, and one that must not be set.
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure", "stream_large_bodies")

@@ -1,7 +1,8 @@
-"""mitmweb's page: long lines of a view wrap.
+"""mitmweb's page: long lines of a view wrap, and the comments in the list have the room that is left.
 
 Its views do not wrap lines, and what models write has one line a paragraph. Folding the text would change what is
-copied out of it, so the page is given a rule of CSS more.
+copied out of it, so the page is given rules of CSS more. Its list gives each column a share of fixed numbers, which is
+less than half for the comment beside a time of day; mitmproxy 11 writes it at the right edge.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from typing import Any
 from mitmproxy import ctx
 from tornado.web import OutputTransform
 
-CSS = b".contentview pre{white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere}"
+CSS = (
+    b".contentview pre{white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere}"
+    b".flow-table .col-comment{width:auto;white-space:pre}"
+    b".flow-table td.col-comment{text-align:left}"
+    b".flow-table .col-timestamp{width:205px}"
+)
 _END = b"</head>"
 
 
 class WithStyle(OutputTransform):
-    """Adds the rule to mitmweb's page, and to nothing else that it sends."""
+    """Adds the rules to mitmweb's page, and to nothing else that it sends."""
 
     def transform_first_chunk(
         self, status_code: int, headers: Any, chunk: bytes, finishing: bool
