@@ -99,8 +99,14 @@ def failure_text(snapshot: Snapshot) -> str:
     if snapshot.status >= HTTPStatus.BAD_REQUEST:
         # Ollama's message for an unknown path, `404 page not found`, begins with the status itself.
         return message if message.startswith(f"{snapshot.status} ") else f"{snapshot.status} {message}".strip()
-    tokens = snapshot.record.numbers.answer_tokens if snapshot.record.numbers else 0
-    return f"{message.removesuffix('.')}, after {tokens:,} {plural(tokens, 'token')}" if tokens else message
+    numbers = snapshot.record.numbers or Numbers()
+    come = ""
+    if numbers.answer_tokens:
+        come = f"{numbers.answer_tokens:,} {plural(numbers.answer_tokens, 'token')}"
+    elif numbers.total and not snapshot.status and not snapshot.is_internal:
+        # mitmweb's column of times has none for a flow without a response.
+        come = duration(numbers.total)
+    return f"{message.removesuffix('.')}, after {come}" if come else message
 
 
 def facts(snapshot: Snapshot) -> list[str]:
