@@ -18,9 +18,10 @@ from .exchanges.bridge import Bridge
 from .exchanges.registry import Exchanges
 from .inspect import terminal
 from .inspect.commands import Commands
-from .inspect.summary import label
+from .inspect.summary import has_mark_of_failure, label, speed_of
 from .inspect.views import Views
 from .internals import connections, ending, headers, interface
+from .internals.console_list import ConsoleList
 from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
 from .lmstudio.localhost import ADDRESSES
@@ -45,6 +46,7 @@ class OllamaBridge:
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
         self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
+        self._console_list = ConsoleList(terminal.is_ours, has_mark_of_failure, speed_of)
 
     # The life of the addon
 
@@ -82,6 +84,7 @@ class OllamaBridge:
         self._bridge.garbage.start()
         self._localhost.install()
         self._views.running()
+        self._console_list.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
         # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
@@ -121,6 +124,7 @@ class OllamaBridge:
         self._error_pages.remove()
         self._views.done()
         self._terminal.done()
+        self._console_list.remove()
 
     # The life of a flow
 

@@ -125,6 +125,16 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         "Client disconnected.  chat llama3.2",
         ":x:",
     ),
+    "a client that has waited in vain": (
+        snapshot(
+            record(prompt="hi", numbers=Numbers(total=3_200 * MS)),
+            status=0,
+            response=None,
+            connection_error="Client disconnected.",
+        ),
+        'Client disconnected, after 3.2 s  "hi"  llama3.2',
+        ":x:",
+    ),
     "an unknown model": (
         failed(404, {"error": "model 'nope' not found"}),
         "404 model 'nope' not found  chat",

@@ -185,12 +185,20 @@ def test_no_line_is_wider_than_the_terminal(start: Start, columns: int, kept: Re
     assert text.startswith("16:49:26 /api/chat ")
 
 
-def test_a_narrow_line_leaves_out_numbers_first(start: Start) -> None:
-    made = start(130)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", printed(made, snapshot(LONG))[0])
-    assert text[len("16:49:26 /api/chat      llama-3.2-3b-instruct  200  ") :] == (
-        '"word word word word..." -> "slow slow slow slow slo..."  [tools]  43.5 tok/s'
-    )
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (80, '/api/chat      llama-3.2-3b-...  200  "word w..."  [tools]  43.5 tok/s'),
+        (
+            130,
+            "/api/chat      llama-3.2-3b-instruct  200  "
+            '"word word word word..." -> "slow slow slow slow slo..."  [tools]  43.5 tok/s',
+        ),
+    ],
+)
+def test_a_narrow_line_leaves_out_numbers_first(start: Start, columns: int, line: str) -> None:
+    (shown,) = printed(start(columns), snapshot(LONG))
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown)[len("16:49:26 ") :] == line
 
 
 def test_a_pipe_gets_the_whole_of_it(start: Start) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, ndjson, post_bytes
+from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, ndjson, post_bytes, read_flows
 
 from ollama_lmstudio.sim import Sim, close, content, sleep
 
@@ -55,8 +55,9 @@ def test_one_line_an_exchange(start_proxy: StartProxy, sim: Sim) -> None:
     assert "(bridge)" not in proxy.log
 
 
-def test_what_breaks_says_so(start_proxy: StartProxy, sim: Sim) -> None:
-    proxy = start_proxy(sim.url)
+def test_what_breaks_says_so(start_proxy: StartProxy, sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "flows"
+    proxy = start_proxy(sim.url, "-w", str(path))
     sim.script([content("Once "), content("upon "), close()])
     with proxy.client() as client:
         chat(client)
@@ -65,16 +66,28 @@ def test_what_breaks_says_so(start_proxy: StartProxy, sim: Sim) -> None:
     ) == f'/api/chat      {CHAT}  200  {GONE}, after 2 tokens  "hi" -> "Once upon"  {{}}'.format(
         re.search(r"first token .*$", proxy.log, re.MULTILINE)[0]  # type: ignore[index]
     )
+    proxy.stop()
+    assert has_end(path)
 
 
-def test_a_client_that_leaves(start_proxy: StartProxy, sim: Sim) -> None:
-    proxy = start_proxy(sim.url)
+def test_a_client_that_leaves(start_proxy: StartProxy, sim: Sim, tmp_path: Path) -> None:
+    path = tmp_path / "flows"
+    proxy = start_proxy(sim.url, "-w", str(path))
     sim.script([content("Once "), sleep(20), content("upon ")])
     with marked(cut=True), proxy.connect() as sock:
         sock.sendall(post_bytes("/api/chat", {"model": CHAT, "messages": HI}))
         while b"Once" not in sock.recv(65536):
             pass
     assert f'{CHAT}  200  Client disconnected, after 1 token  "hi" -> "Once"' in line_of(proxy, "Client")
+    proxy.stop()
+    assert has_end(path)
+
+
+def has_end(path: Path) -> bool:
+    """Whether the response of the saved chat has an end: mitmweb would count its time for ever."""
+    (flow,) = [flow for flow in read_flows(path) if flow.request.path == "/v1/chat/completions"]
+    assert flow.response is not None
+    return flow.response.timestamp_end is not None
 
 
 @pytest.mark.parametrize("level", ["error", "warn", "debug"])

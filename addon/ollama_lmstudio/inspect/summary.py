@@ -99,8 +99,14 @@ def failure_text(snapshot: Snapshot) -> str:
     if snapshot.status >= HTTPStatus.BAD_REQUEST:
         # Ollama's message for an unknown path, `404 page not found`, begins with the status itself.
         return message if message.startswith(f"{snapshot.status} ") else f"{snapshot.status} {message}".strip()
-    tokens = snapshot.record.numbers.answer_tokens if snapshot.record.numbers else 0
-    return f"{message.removesuffix('.')}, after {tokens:,} {plural(tokens, 'token')}" if tokens else message
+    numbers = snapshot.record.numbers or Numbers()
+    come = ""
+    if numbers.answer_tokens:
+        come = f"{numbers.answer_tokens:,} {plural(numbers.answer_tokens, 'token')}"
+    elif numbers.total and not snapshot.status and not snapshot.is_internal:
+        # mitmweb's column of times has none for a flow without a response.
+        come = duration(numbers.total)
+    return f"{message.removesuffix('.')}, after {come}" if come else message
 
 
 def facts(snapshot: Snapshot) -> list[str]:
@@ -157,10 +163,11 @@ def _found_nothing(snapshot: Snapshot) -> bool:
     return snapshot.client_method == "HEAD" and snapshot.status == HTTPStatus.NOT_FOUND
 
 
+FAILED = ":x:"
 # Predicate -> the mark in mitmproxy's list of flows; the first that holds is taken.
 MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
     (lambda snapshot: snapshot.is_internal, ":gear:"),
-    (is_error, ":x:"),
+    (is_error, FAILED),
     (lambda snapshot: is_left(snapshot) or is_cut_off(snapshot), ":scissors:"),
     (lambda snapshot: snapshot.replayed, ":repeat:"),
 )
@@ -169,6 +176,17 @@ MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
 def mark(snapshot: Snapshot) -> str:
     """Return the name of one of mitmproxy's emojis; empty for an exchange without a mark."""
     return next((emoji for holds, emoji in MARKS if holds(snapshot)), "")
+
+
+def has_mark_of_failure(flow: http.HTTPFlow) -> bool:
+    """Return whether the mark that a flow has been given says that it failed, whatever mark the user has set."""
+    return bool(flow.metadata.get(f"{PREFIX}marked") == FAILED)
+
+
+def speed_of(flow: http.HTTPFlow) -> str:
+    """Return the tokens per second of a flow's answer; empty where they are not known."""
+    record = records.of(flow)
+    return speed(record.numbers) if record is not None and record.numbers is not None else ""
 
 
 def is_conversation(snapshot: Snapshot) -> bool:

@@ -39,6 +39,8 @@ LINE_COLUMNS = 220
 # The widths that the columns of the path and of the model begin with, and those that they may grow to.
 PATH_COLUMNS, MAX_PATH_COLUMNS = len("/api/generate"), 20
 MODEL_COLUMNS, MAX_MODEL_COLUMNS = 16, 32
+# Which part of a terminal's width the model may have.
+MODEL_SHARE = 5
 # Numbers are left out, the last first, where less than this would be left for what was said.
 SAID_COLUMNS = 52
 # Of what was said, so much of the prompt is shown at least where it is longer than its place.
@@ -65,7 +67,7 @@ class Terminal:
     """Print exchanges, where mitmdump would print its flows and the user has not asked for those."""
 
     def __init__(self) -> None:
-        self._silence = dumper.Silence(_is_ours)
+        self._silence = dumper.Silence(is_ours)
         self._is_on = False
         self._output = dumper.Output(sys.stdout)
         self._has_colours = False
@@ -101,8 +103,9 @@ class Terminal:
         name = summary.model_name(snapshot)
         # The line has a place for the model.
         state = record.state.replace(name, "the model") if name else record.state
-        pieces = [(f"{_clock(time.time())} ", TIME), *self._subject(snapshot, name), (one_line(state), STATE)]
-        self._write(pieces, self._columns())
+        columns = self._columns()
+        subject = self._subject(snapshot, name, columns)
+        self._write([(f"{_clock(time.time())} ", TIME), *subject, (one_line(state), STATE)], columns)
 
     def _print_ended(self, shown: http.HTTPFlow) -> None:
         record = records.of(shown)
@@ -127,7 +130,7 @@ class Terminal:
         status = str(snapshot.status) if snapshot.status else "-"
         pieces = [
             (f"{_clock(at)} ", TIME),
-            *self._subject(snapshot, summary.model_name(snapshot)),
+            *self._subject(snapshot, summary.model_name(snapshot), columns),
             (f"{status:3}", FAILURE if failed else SUCCESS),
         ]
         left = columns - sum(_width(text) for text, _ in pieces)
@@ -143,10 +146,10 @@ class Terminal:
                 pieces += [(GAP, {}), *group]
         return pieces
 
-    def _subject(self, snapshot: Snapshot, name: str) -> Sequence[Piece]:
+    def _subject(self, snapshot: Snapshot, name: str, width: int) -> Sequence[Piece]:
         """Return the columns of the path and of the model; a column that was too narrow stays as wide as it became."""
         path = summary.OWN if snapshot.is_internal else one_line(snapshot.client_path, MAX_PATH_COLUMNS)
-        name = one_line(name, MAX_MODEL_COLUMNS)
+        name = _cut(one_line(name), min(max(width // MODEL_SHARE, MODEL_COLUMNS), MAX_MODEL_COLUMNS))
         self._path_columns = max(self._path_columns, _width(path))
         self._model_columns = max(self._model_columns, _width(name))
         columns = ((_padded(path, self._path_columns), PATH), (_padded(name, self._model_columns), MODEL))
@@ -159,16 +162,18 @@ class Terminal:
         if sum(_width(text) for text, _ in pieces) > columns:
             shown, left = [], columns
             for text, style in pieces:
-                cut = _cut(text, left)
-                left -= _width(cut)
-                shown.append((cut, style))
+                shown.append((_cut(text, left), style))
+                left -= _width(text)
+                if left < 0:
+                    break
         if self._has_colours:
             shown = [(dumper.styled(text, style), style) for text, style in shown]
         text = well_formed("".join(text for text, _ in shown))
         self._output.write(f"{text.rstrip()}\n")
 
 
-def _is_ours(shown: flow.Flow) -> bool:
+def is_ours(shown: flow.Flow) -> bool:
+    """Return whether a flow passed through the bridge."""
     return isinstance(shown, http.HTTPFlow) and f"{PREFIX}path" in shown.metadata
 
 
@@ -214,8 +219,10 @@ def _said(snapshot: Snapshot, columns: int) -> tuple[list[Piece], str]:
         return [(_cut_quoted(prompt, room), {})], signs
     answer = answer.removeprefix(CALLS) if answer.startswith(CALLS) else summary.quoted(answer, len(answer))
     arrow = f" {CALLS}" if prompt else CALLS
-    prompt = _cut_quoted(prompt, max(room - _width(answer) - len(arrow), PROMPT_COLUMNS))
-    return [(prompt, {}), (arrow, {}), (_cut_quoted(answer, room - _width(prompt) - len(arrow)), ANSWER)], signs
+    prompt_room = max(room - _width(answer) - len(arrow), min(PROMPT_COLUMNS, room))
+    prompt = _cut_quoted(prompt, prompt_room)
+    answer = _cut_quoted(answer, room - _width(prompt) - len(arrow))
+    return ([(prompt, {}), (arrow, {}), (answer, ANSWER)] if answer else [(prompt, {})]), signs
 
 
 def _cut_quoted(text: str, columns: int) -> str:
