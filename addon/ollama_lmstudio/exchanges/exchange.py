@@ -53,6 +53,7 @@ from ..record.record import Record
 from ..record.recorder import Recorder
 from . import responses
 from .bridge import Bridge
+from .watch import LONG_SECONDS, NS_PER_SECOND
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,6 @@ logger = logging.getLogger(__name__)
 # client's connection for another request.
 LINGER_SECONDS = 1
 LAST_CHUNK = b"0\r\n\r\n"
-# What takes longer is told to people.
-LONG_SECONDS = 2
-NS_PER_SECOND = 1e9
 
 
 class Handler:
