@@ -19,12 +19,13 @@ class State(NamedTuple):
     """What is shown of an exchange while it runs.
 
     `kind` is what of `text` stays the same from second to second. `flows` is whether the answer is coming, so that
-    nothing is waited for.
+    nothing is waited for; `seconds` is how long something has been, as far as it is known.
     """
 
     kind: str
     text: str
     flows: bool = False
+    seconds: float = 0.0
 
 
 WAITS_FOR_USER = State("waits for you", "waits for you")
@@ -32,7 +33,7 @@ WAITS_FOR_USER = State("waits for you", "waits for you")
 
 def waiting(what: str, seconds: float) -> State:
     """Return the state of an exchange that has waited for something for so long: `loading qwen3-70b, 23 s`."""
-    return State(what, f"{what}, {elapsed(seconds)}" if seconds >= 1 else what)
+    return State(what, f"{what}, {elapsed(seconds)}" if seconds >= 1 else what, seconds=seconds)
 
 
 def loading(model: str) -> str:

@@ -33,9 +33,9 @@ NOT_CHOSEN: tuple[list[str], ...] = (["regular"], [])
 # The key in configs/lan.yaml, which the user is to change.
 PLACEHOLDER = "change-me"
 # The columns of mitmweb's list, unless the user has chosen others. The comment has all the room that the time of day
-# leaves (internals/web_page.py). It begins with what the status and the colours of mitmweb would say: a failure, or that
-# the exchange waits for the user. The duration (`time`) goes on for ever where there is no response, as for a client
-# that has left while a model was loaded.
+# leaves (internals/web_page.py). It begins with what the status and the colours of mitmweb would say: a failure, or
+# that the exchange waits for the user. The duration (`time`) goes on for ever where there is no response, as for a
+# client that has left while a model was loaded.
 WEB_COLUMNS = ["comment", "timestamp"]
 # The options of mitmproxy that say where it serves and how LM Studio is reached, and one that must not be set.
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure", "stream_large_bodies")

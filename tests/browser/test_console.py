@@ -154,6 +154,7 @@ def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
         "lmstudio_token": TOKEN,
         "state_dir": str(tmp_path),
         "confdir": str(tmp_path),
+        "own_calls": "all",
     }
     settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
     with console("-s", str(SCRIPT), *settings, editor=shlex.quote(str(editor))) as terminal:

@@ -144,6 +144,7 @@ def test_an_answer_is_shown_while_it_comes(
 # Second -> the state that begins then. What is told is told at this second, in these words.
 LOADING, FIRST, FLOWS = State("load", "load {}"), State("first", "first {}"), State("answers", "{}", flows=True)
 WAITS = {
+    "long already": ({0: State("first", "first {}", seconds=2), 1: None}, ["first 0"]),
     "short": ({0: LOADING, 1: None}, []),
     "long": ({0: LOADING, 40: None}, ["load 1", "load 31"]),
     "another": ({0: LOADING, 10: FIRST, 20: None}, ["load 1", "first 10"]),
@@ -172,6 +173,18 @@ def test_what_waits_long_is_told_where_there_is_no_list(
 
     asyncio.run(scenario())
     assert said == told
+
+
+def test_what_ended_while_it_is_replayed_is_not_looked_at(exchanges: Exchanges, exchange_of: MakeExchange) -> None:
+    async def scenario() -> None:
+        before = exchange_of()
+        exchanges.bridge.watch.add(before)
+        again = exchange_of(before.flow)
+        exchanges.bridge.watch.add(again)
+        exchanges.bridge.watch.remove(before)
+        assert exchanges.bridge.watch._running[again.flow.id][0] is again
+
+    asyncio.run(scenario())
 
 
 def test_what_the_user_holds_says_so_at_once(

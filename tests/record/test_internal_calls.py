@@ -13,7 +13,7 @@ from ollama_lmstudio.record import internal_calls, record
 EXCHANGE = ClientCall(
     method="POST",
     url="http://localhost:1234/prefix/api/v1/models/load?x=1",
-    request_headers=(("Content-Type", "application/json"), ("Authorization", "***")),
+    request_headers=(("Host", "localhost:1234"), ("Authorization", "***")),
     request_body=b'{"model":"m"}',
     status=200,
     response_headers=(("Content-Length", "2"), ("X-A", "1"), ("X-A", "2")),
@@ -45,8 +45,9 @@ def test_a_call_that_was_answered() -> None:
     assert (kept.kind, kept.purpose, kept.path, kept.status) == ("own", "load", "/prefix/api/v1/models/load", 200)
     assert kept.numbers is not None
     assert kept.numbers.total == 500_000_000
+    assert (flow.request.host, flow.server_conn.address) == ("(bridge)", ("localhost", 1234))
     assert (flow.request.pretty_url, flow.request.raw_content) == (EXCHANGE.url, EXCHANGE.request_body)
-    assert flow.request.headers.fields == ((b"Content-Type", b"application/json"), (b"Authorization", b"***"))
+    assert flow.request.headers.fields == ((b"Host", b"localhost:1234"), (b"Authorization", b"***"))
     assert flow.response is not None
     assert flow.response.raw_content == b"{}"
     assert flow.response.headers.fields == ((b"Content-Length", b"2"), (b"X-A", b"1"), (b"X-A", b"2"))

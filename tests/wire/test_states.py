@@ -273,8 +273,8 @@ def test_a_long_download_is_one_line_and_a_short_body(tmp_path: Path, lmstudio: 
     web = Web(proxy)
     lines = ndjson(post(proxy, "/api/pull", {"model": LONG}))
     polls = [request for request in lmstudio.requests if "/download/status/" in request.path]
-    assert len(polls) > 500
-    assert len(lines) > 500
+    assert len(polls) > 100
+    assert len(lines) > 100
     flow = web.flow(lambda flow: flow["comment"].endswith("success"))
     paths = [flow["request"]["path"] for flow in web.flows()]
     assert paths.count("/api/pull") == 1

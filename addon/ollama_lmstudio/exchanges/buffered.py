@@ -15,7 +15,8 @@ from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
 from ..outcomes import INTERNAL_ERROR, BodyTranslation, Call, Measured, Response
 from ..progress import State, loading, waiting
 from . import eviction, substitution, upstream
-from .exchange import NS_PER_SECOND, Exchange, Handler
+from .exchange import Exchange, Handler
+from .watch import NS_PER_SECOND
 
 logger = logging.getLogger(__name__)
 

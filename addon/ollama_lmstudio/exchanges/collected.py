@@ -11,7 +11,8 @@ from ..progress import State
 from ..units import plural, speed
 from . import eviction, substitution
 from .buffered import Buffered
-from .exchange import NS_PER_SECOND, Exchange
+from .exchange import Exchange
+from .watch import NS_PER_SECOND
 
 
 class Collected(Buffered):

@@ -54,6 +54,7 @@ from ..record.recorder import Recorder
 from ..translate.api_errors import error_answer
 from . import responses
 from .bridge import Bridge
+from .watch import LONG_SECONDS, NS_PER_SECOND
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,6 @@ logger = logging.getLogger(__name__)
 # client's connection for another request.
 LINGER_SECONDS = 1
 LAST_CHUNK = b"0\r\n\r\n"
-# What takes longer is told to people.
-LONG_SECONDS = 2
-NS_PER_SECOND = 1e9
 STOPPED = "the proxy in front of LM Studio was stopped: ask again when it runs"
 
 

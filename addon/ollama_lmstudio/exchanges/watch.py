@@ -23,7 +23,7 @@ LOOK_SECONDS = 1
 # the event loop. A line alone costs less: mitmweb makes a hash of the bodies for it.
 RENDERED_BYTES = 2**20
 HASHED_BYTES = 16 * RENDERED_BYTES
-# mitmdump is told of what has waited for so long, and then again and again.
+# What takes so long is told to people; to mitmdump's, again and again.
 LONG_SECONDS = 2
 AGAIN_SECONDS = 30
 NS_PER_SECOND = 1_000_000_000
@@ -92,14 +92,20 @@ class Watch:
 
     def remove(self, watched: Watched) -> None:
         """Look at this no more: it has ended."""
-        self._running.pop(watched.flow.id, None)
+        if self._is_running(watched):
+            del self._running[watched.flow.id]
+
+    def _is_running(self, watched: Watched) -> bool:
+        """Return whether this runs, and not a replay of the same flow."""
+        found = self._running.get(watched.flow.id)
+        return found is not None and found[0] is watched
 
     async def _look(self) -> None:
         while self._running:
             await asyncio.sleep(LOOK_SECONDS)
             for watched, seen in tuple(self._running.values()):
                 # The end of one that ended while another was shown has its own words.
-                if watched.flow.id in self._running:
+                if self._is_running(watched):
                     await self.look_at(watched, seen)
         self._task = None
 
@@ -130,8 +136,11 @@ class Watch:
     def _tell(self, watched: Watched, seen: Seen, state: State, now: int) -> None:
         """Tell mitmdump what has waited long; what it waits for next, too."""
         seen.waits_since = seen.waits_since or now
-        is_new = state.kind != seen.told and now - seen.waits_since >= (LONG_SECONDS - LOOK_SECONDS) * NS_PER_SECOND
-        if is_new or (seen.told and now - seen.told_at >= AGAIN_SECONDS * NS_PER_SECOND):
+        # It has waited for up to a look longer than it has been seen to.
+        seconds = max(state.seconds, (now - seen.waits_since) / NS_PER_SECOND + LOOK_SECONDS)
+        if (state.kind != seen.told and seconds >= LONG_SECONDS) or (
+            seen.told and now - seen.told_at >= AGAIN_SECONDS * NS_PER_SECOND
+        ):
             seen.told, seen.told_at = state.kind, now
             watched.record.state = state.text
             self._waits(watched.flow, watched.record)

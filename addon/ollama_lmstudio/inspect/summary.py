@@ -175,6 +175,8 @@ MARKS: Sequence[tuple[Callable[[Snapshot], bool], str]] = (
 
 def mark(snapshot: Snapshot) -> str:
     """Return the name of one of mitmproxy's emojis; empty for an exchange without a mark."""
+    if snapshot.record.state and not snapshot.is_internal:
+        return ""  # the status may be that of a call which is made once more
     return next((emoji for holds, emoji in MARKS if holds(snapshot)), "")
 
 

@@ -27,6 +27,8 @@ PURPOSES: tuple[tuple[str, str], ...] = (
 _PURPOSES = tuple((re.compile(pattern), purpose) for pattern, purpose in PURPOSES)
 CHANGES = frozenset({LOAD, LOAD_ON_DEMAND, UNLOAD})
 """The purposes of the calls that change what is loaded."""
+SHOWN_HOST = "(bridge)"
+"""In the console's list, which has the host for all that tells whose request it is."""
 
 
 def purpose_of(method: str, path: str) -> str:
@@ -53,11 +55,13 @@ def waits_for(call: ClientCall) -> str:
 def begun(call: ClientCall, limit: int) -> http.HTTPFlow:
     """Return a flow for a call that has begun, with at most `limit` bytes of its body, its secrets masked."""
     request = http.Request.make(call.method, call.url)
+    server = connection.Server(address=(request.host, request.port))
+    # The Host header, which is what most of mitmproxy shows, is that of the call.
+    request.host = SHOWN_HOST
     request.headers = http.Headers(header_fields(call.request_headers))
     request.raw_content = call.request_body[:limit]
     request.timestamp_start = request.timestamp_end = call.started
     client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=call.started)
-    server = connection.Server(address=(request.host, request.port))
     flow = http.HTTPFlow(client, server)
     flow.request = request
     path = request.path.partition("?")[0]
