@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from tests.clients.environments import Process, PythonClient, running
+from tests.clients.environments import Process
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, content_of, ndjson, sim_thread_at
 from tests.wire.web import Web
 
@@ -22,7 +21,6 @@ from ollama_lmstudio.sim import Sim, content, reasoning, sleep
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
 # Where the README's picture goes, if it is to be made anew:
@@ -56,16 +54,6 @@ def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         web = Web(proxy)
         yield proxy, web
         web.http.close()
-
-
-@pytest.fixture(scope="module")
-def installed() -> Iterator[Process]:
-    """The browser, and what drives it."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on the path")
-    with running(PythonClient("browser.py", ("playwright==1.65.2",), (executable,)), "") as process:
-        yield process
 
 
 @pytest.fixture
