@@ -197,7 +197,7 @@ def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_
     terminal.see("application/x-ndjson", "━━ Answer: 200 OK", "You said: hi")
     terminal.press("m")
     terminal.pick("lm studio")
-    terminal.see("[m:lm studio]", "━━ LM Studio's answer: 200", "data: {")
+    terminal.see("[m:lm studio]", "━━ LM Studio's answer: 200", "gap ms  says", 'content "You"')
     run(terminal, "console.flowview.mode.set ollama")
     terminal.see("[m:ollama]", "━━ Answer: 200 OK")
     run(terminal, f"ollama.export @focus {tmp_path / 'chat.md'}")

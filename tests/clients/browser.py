@@ -89,6 +89,15 @@ def view(name: str) -> None:
     page.wait_for_selector(f".contentview h5:text-is('{name}')")
 
 
+def views() -> list[str]:
+    """Give the entries of the menu of views, in their order."""
+    menu = page.locator("a,button", has_text="View:").first
+    menu.click()
+    entries = page.locator(".dropdown-menu a, .dropdown-menu li").all_inner_texts()
+    menu.click()
+    return list(dict.fromkeys(entry.strip() for entry in entries))
+
+
 def shown(text: str) -> dict[str, Any]:
     """Wait until the exchange's body shows a text; give the view's name and what it shows."""
     body = page.locator(".contentview").first

@@ -178,9 +178,10 @@ class Commands:
         return report + [f"{count} left out: {reason}" for reason, count in left_out.items()]
 
     @command.command("ollama.view")
-    def view(self) -> str:
+    def view(self) -> None:
         """Show LM Studio's side of exchanges first, or Ollama's again; in the console, the key o in an exchange."""
-        return FIRST.swap()
+        # What a command returns would cover the exchange in the console.
+        logger.log(ALERT, "%s", FIRST.swap())
 
     def _written(self, flows: Sequence[flow.Flow], form: str) -> tuple[list[str], Counter[str]]:
         written: list[str] = []

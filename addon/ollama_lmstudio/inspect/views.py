@@ -75,7 +75,7 @@ class First:
         self.is_lmstudio = not self.is_lmstudio
         interface.render_anew()
         name = LM_STUDIO.name if self.is_lmstudio else OLLAMA.name
-        return f"{name}'s side of exchanges is shown first now; what is open in mitmweb, when it is chosen again"
+        return f"{name}'s side of exchanges is shown first now, in mitmweb of what is chosen next"
 
 
 FIRST = First()

@@ -1,0 +1,51 @@
+"""Answers and LM Studio's side of them in the real console."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("pty")
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.browser import test_console as console
+from tests.browser.test_console import Terminal, ask
+from tests.wire.conftest import content_of, ndjson
+
+from ollama_lmstudio.inspect.render import ANSWER_TO_COME
+from ollama_lmstudio.sim import Sim, content, sleep
+
+pytestmark = pytest.mark.browser
+
+lmstudio, started = console.lmstudio, console.started
+
+
+def test_one_key_shows_when_each_event_came(started: tuple[Terminal, str]) -> None:
+    terminal, url = started
+    ndjson(ask(url))
+    terminal.see("/v1/chat/completions", "200")
+    terminal.press("G\r\t")
+    terminal.see("[m:auto]", "Answer: 200 OK", "You said: hi")
+    terminal.press("o")
+    terminal.see("[m:auto]", "LM Studio's answer: 200", "at ms  gap ms  says", 'role "assistant", content "You"')
+    terminal.press("o")
+    terminal.see("Answer: 200 OK", "You said: hi")
+    # Both are the first ones in the menu too.
+    terminal.press("m")
+    terminal.see("1) auto", "2) ollama", "3) lm studio")
+    terminal.press("3")
+    terminal.see("[m:lm studio]", "LM Studio's answer: 200")
+
+
+def test_a_request_is_shown_anew_when_its_answer_has_ended(started: tuple[Terminal, str], lmstudio: Sim) -> None:
+    terminal, url = started
+    lmstudio.script([content("slow"), sleep(4), content(" but sure")], times=1)
+    with ThreadPoolExecutor(1) as background:
+        answer = background.submit(ask, url)
+        terminal.see("/v1/chat/completions", "200")
+        terminal.press("G\r")
+        terminal.see(ANSWER_TO_COME)
+        # No key is pressed any more.
+        terminal.see("Answer: 200 OK", "slow but sure", "done reason: stop")
+        assert ANSWER_TO_COME not in terminal.text
+        assert content_of(ndjson(answer.result())) == "slow but sure"
