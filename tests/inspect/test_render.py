@@ -252,7 +252,7 @@ def test_what_is_new_stands_first(messages: list[Any], new: tuple[str, str] | No
         return
     where, text = new
     assert names[:2] == ["POST /api/chat", f"New in this request, {where}"]
-    line = "system: 257 characters, below: You are helpful. Think well. Think well. Think well. Thin..."
+    line = "system: 257 characters, below: You are helpful. Think well. Think we..."
     assert shown[names[1]] == f"{text}\n{line}"
     assert names[2:] == ["Sent to LM Studio: POST /v1/chat/completions", "Answer: 200 OK", "Numbers", *names[-2:]]
     assert names[-2:] == [f"Earlier: {where.removeprefix('after ')}", "System"]

@@ -38,7 +38,7 @@ NAME_CHARACTERS = 40
 ROLE_CHARACTERS = 60
 # What is the same in each request of a conversation; and what is told of it in one line.
 SYSTEM_ROLES = ("system", "developer")
-SYSTEM_CHARACTERS = 60
+SYSTEM_CHARACTERS = 40
 # Of the images of one message, so many are described.
 MAX_ATTACHMENTS = 4
 
