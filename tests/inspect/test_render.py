@@ -294,6 +294,19 @@ def test_many_texts() -> None:
     assert "━━ 799 texts are left out" in shown
 
 
+def test_a_few_texts_are_shown_as_they_were_said() -> None:
+    body = {"model": "m", "input": ["one", "two\n\tthree  "]}
+    shown = parts(render.ollama_request(snapshot(record(body, path="/api/embed"), call=body, path="/v1/embeddings")))
+    assert shown["POST /api/embed"].endswith("text 1: one\n" + said("text 2", "two\n\tthree  ").rpartition("\n")[0])
+
+
+def test_a_field_with_a_text_is_shown_as_it_was_said() -> None:
+    body = {"model": "m", "prompt": "def f():", "suffix": "\n\treturn 1\n", "keep_alive": "5m"}
+    shown = parts(render.ollama_request(snapshot(record(body, path="/api/generate"))))
+    assert said("suffix", body["suffix"]) in shown["Options and tools"]
+    assert 'keep_alive: "5m"' in shown["Options and tools"]
+
+
 EMBEDDED = {"model": "nomic", "embeddings": [[0.6, -0.8, *[0.0] * 766]] * 30}
 TAG = {
     "name": "qwen3-4b:latest",

@@ -36,6 +36,8 @@ STRING_CHARACTERS = 4000
 # Keys that clients choose: the names of fields, and roles with the ids of tool calls.
 NAME_CHARACTERS = 40
 ROLE_CHARACTERS = 60
+# So many texts that are to be embedded are shown as they are; of more, each is a line.
+WHOLE_TEXTS = 8
 # What is the same in each request of a conversation; and what is told of it in one line.
 SYSTEM_ROLES = ("system", "developer")
 SYSTEM_CHARACTERS = 40
@@ -96,7 +98,11 @@ def _client_request(sheet: Sheet, snapshot: Snapshot, request: ParsedRequest) ->
     if given or request.options or request.tools:
         sheet.heading("Options and tools")
     for name, value in given.items():
-        sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
+        if isinstance(value, str) and not is_beside(value):
+            # A text of the user's, such as the suffix of a completion.
+            sheet.text(jsontext.one_line(name, NAME_CHARACTERS), value)
+        else:
+            sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
     sheet.value("empty", ", ".join(name for name in request.fields if name not in given))
     if request.options:
         sheet.value("options", jsontext.compact(request.options))
@@ -124,7 +130,10 @@ def _new(sheet: Sheet, request: ParsedRequest) -> None:
     for message in request.messages[:begin]:
         if message.role in SYSTEM_ROLES:
             _system_line(sheet, message)
-    if request.texts:
+    if len(request.texts) <= WHOLE_TEXTS:
+        for number, text in enumerate(request.texts, 1):
+            sheet.text(f"text {number}", text)
+    else:
         sheet.block("texts", [jsontext.one_line(text) or "(empty)" for text in request.texts[:MAX_MESSAGES]])
         if len(request.texts) > MAX_MESSAGES:
             sheet.heading(f"{len(request.texts) - MAX_MESSAGES:,} texts are left out")
