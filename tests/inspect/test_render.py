@@ -33,15 +33,15 @@ from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
 WHOLE = """\
-━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━
 client: ollama-python/0.6
 model: llama3.2
 
-━━ New in this request, after 2 messages ━━━━━━━━━━━━━━━━━━━
+━━ New in this request, after 2 messages ━━
 tool weather: 18 degrees
 system: Be terse.
 
-━━ Options and tools ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Options and tools ━━━━━━━━━━━━━━━━━
 stream: true
 think: true
 keep_alive: "5m"
@@ -49,7 +49,7 @@ options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
 tools:
   weather(city: string, unit?: string)  Tell the weather
 
-━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━
+━━ Sent to LM Studio: POST /v1/chat/completions ━━
 model: llama3.2 -> llama-3.2-3b-instruct
 message 3: thinking not sent, weather has the id call_1
 message 4: answers weather -> call_1
@@ -60,11 +60,11 @@ as it came: temperature, stream
 added: stream_options {"include_usage": true}
 not sent: num_ctx 8192
 
-━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━
 assistant thinks: Let me see.
 assistant: It is a dot.
 
-━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━
 prompt: 512 tokens
 answer: 87 tokens
 speed: 43.5 tok/s
@@ -72,15 +72,15 @@ first token: 310 ms
 total: 2.4 s
 done reason: stop
 
-━━ Earlier: 2 messages ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
-── user [image/png, 1 x 1 pixels, 70 bytes] ────────────────
+━━ Earlier: 2 messages ━━━━━━━━━━━━━━━
+── user [image/png, 1 x 1 pixels, 70 bytes] ──
 What is this?
 Look.
-────────────────────────────────────────────────────────────
+──────────────────────────────────────
 assistant thinks: Where?
 assistant calls: weather({"city": "Rome"})
 
-━━ Tools: 1 schema ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Tools: 1 schema ━━━━━━━━━━━━━━━━━━━
 tool: weather
 {
   "type": "object",

@@ -29,8 +29,8 @@ TEXT_CHARACTERS = 20_000
 SHEET_CHARACTERS = 500_000
 """The whole is no longer: mitmproxy renders all of it on the event loop."""
 
-# Rules are so long, which fits into mitmweb's column and a terminal.
-_WIDTH = 60
+# Rules are so long, which fits into the narrow column that mitmweb has in a window of 700 pixels.
+_WIDTH = 38
 # A text of one line that is no longer than this is put beside its key.
 _BESIDE = 100
 # A value is cut at this length.
