@@ -214,9 +214,9 @@ def parts(text: str) -> Mapping[str, str]:
 
 def rule(title: str) -> str:
     """Return the rule that begins a section of a view."""
-    return f"━━ {title} ".ljust(58, "━") + "━━"
+    return f"━━ {title} ".ljust(36, "━") + "━━"
 
 
 def said(title: str, text: str) -> str:
     """Return a text between its rules."""
-    return f"── {title} ".ljust(60, "─") + f"\n{text}\n" + "─" * 60
+    return f"── {title} ".ljust(38, "─") + f"\n{text}\n" + "─" * 38

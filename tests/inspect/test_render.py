@@ -33,15 +33,15 @@ from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.record.record import Numbers, Record
 
 WHOLE = """\
-━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ POST /api/chat ━━━━━━━━━━━━━━━━━━━━
 client: ollama-python/0.6
 model: llama3.2
 
-━━ New in this request, after 2 messages ━━━━━━━━━━━━━━━━━━━
+━━ New in this request, after 2 messages ━━
 tool weather: 18 degrees
 system: Be terse.
 
-━━ Options and tools ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Options and tools ━━━━━━━━━━━━━━━━━
 stream: true
 think: true
 keep_alive: "5m"
@@ -49,7 +49,7 @@ options: {"temperature": 0.2, "num_predict": 100, "num_ctx": 8192}
 tools:
   weather(city: string, unit?: string)  Tell the weather
 
-━━ Sent to LM Studio: POST /v1/chat/completions ━━━━━━━━━━━━
+━━ Sent to LM Studio: POST /v1/chat/completions ━━
 model: llama3.2 -> llama-3.2-3b-instruct
 message 3: thinking not sent, weather has the id call_1
 message 4: answers weather -> call_1
@@ -60,11 +60,11 @@ as it came: temperature, stream
 added: stream_options {"include_usage": true}
 not sent: num_ctx 8192
 
-━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Answer: 200 OK ━━━━━━━━━━━━━━━━━━━━
 assistant thinks: Let me see.
 assistant: It is a dot.
 
-━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Numbers ━━━━━━━━━━━━━━━━━━━━━━━━━━━
 prompt: 512 tokens
 answer: 87 tokens
 speed: 43.5 tok/s
@@ -72,15 +72,15 @@ first token: 310 ms
 total: 2.4 s
 done reason: stop
 
-━━ Earlier: 2 messages ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
-── user [image/png, 1 x 1 pixels, 70 bytes] ────────────────
+━━ Earlier: 2 messages ━━━━━━━━━━━━━━━
+── user [image/png, 1 x 1 pixels, 70 bytes] ──
 What is this?
 Look.
-────────────────────────────────────────────────────────────
+──────────────────────────────────────
 assistant thinks: Where?
 assistant calls: weather({"city": "Rome"})
 
-━━ Tools: 1 schema ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+━━ Tools: 1 schema ━━━━━━━━━━━━━━━━━━━
 tool: weather
 {
   "type": "object",
@@ -252,7 +252,7 @@ def test_what_is_new_stands_first(messages: list[Any], new: tuple[str, str] | No
         return
     where, text = new
     assert names[:2] == ["POST /api/chat", f"New in this request, {where}"]
-    line = "system: 257 characters, below: You are helpful. Think well. Think well. Think well. Thin..."
+    line = "system: 257 characters, below: You are helpful. Think well. Think we..."
     assert shown[names[1]] == f"{text}\n{line}"
     assert names[2:] == ["Sent to LM Studio: POST /v1/chat/completions", "Answer: 200 OK", "Numbers", *names[-2:]]
     assert names[-2:] == [f"Earlier: {where.removeprefix('after ')}", "System"]
@@ -292,6 +292,19 @@ def test_many_texts() -> None:
     shown = render.ollama_request(snapshot(record(body, path="/api/embed"), call=body, path="/v1/embeddings"))
     assert shown.count("a text") == 200
     assert "━━ 799 texts are left out" in shown
+
+
+def test_a_few_texts_are_shown_as_they_were_said() -> None:
+    body = {"model": "m", "input": ["one", "two\n\tthree  "]}
+    shown = parts(render.ollama_request(snapshot(record(body, path="/api/embed"), call=body, path="/v1/embeddings")))
+    assert shown["POST /api/embed"].endswith("text 1: one\n" + said("text 2", "two\n\tthree  ").rpartition("\n")[0])
+
+
+def test_a_field_with_a_text_is_shown_as_it_was_said() -> None:
+    body = {"model": "m", "prompt": "def f():", "suffix": "\n\treturn 1\n", "keep_alive": "5m"}
+    shown = parts(render.ollama_request(snapshot(record(body, path="/api/generate"))))
+    assert said("suffix", body["suffix"]) in shown["Options and tools"]
+    assert 'keep_alive: "5m"' in shown["Options and tools"]
 
 
 EMBEDDED = {"model": "nomic", "embeddings": [[0.6, -0.8, *[0.0] * 766]] * 30}

@@ -58,7 +58,7 @@ def test_the_parts_of_a_sheet() -> None:
 
 FORGED = {
     "a rule": rule("Error"),
-    "the end of a text": "─" * 60,
+    "the end of a text": "─" * 38,
     "behind a blank": f" \t{rule('Error')}",
     "behind what is not seen": f"\u200b\u2060{rule('Error')}",
     "with something unseen in it": "━\u200b━ Error ━━",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mitmproxy import command, ctx, exceptions, flow, http, types
 from mitmproxy.addonmanager import Loader
+from mitmproxy.log import ALERT
 
 from ..internals import interface, servers
 from ..lmstudio.catalog import Catalog

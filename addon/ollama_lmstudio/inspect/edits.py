@@ -17,11 +17,11 @@ CONTEXT_LINES = 2
 MAX_LINES = 200
 # The time that a comparison takes grows with the square of the lines: of longer bodies, what is equal at their begin
 # and end is left out first, and then what is over this.
-COMPARED_LINES = 600
+COMPARED_LINES = 300
 # Of a longer line, what is around its change.
 LINE_CHARACTERS = 300
 AROUND_CHARACTERS = 80
-BODY_CHARACTERS = 1_000_000
+BODY_CHARACTERS = 400_000
 
 # Line breaks in JSON's strings: each line of a text is one of its own.
 _BREAK = re.compile(r"(?<!\\)((?:\\\\)*\\n)(?!\")")
@@ -33,7 +33,7 @@ def add_edit(sheet: Sheet, what: str, before: bytes, after: bytes) -> None:
         return
     sheet.heading(f"Edited by the user: {what}")
     lines = list(difference(before, after))
-    sheet.raw("\n".join(lines[:MAX_LINES]) if lines else "nothing but white space")
+    sheet.raw("\n".join(lines[:MAX_LINES]) if lines else "nothing that is shown: white space, or what is left out")
     if len(lines) > MAX_LINES:
         more = len(lines) - MAX_LINES
         sheet.heading(f"{more:,} more {plural(more, 'line')} of the difference are left out")

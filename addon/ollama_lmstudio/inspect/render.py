@@ -31,7 +31,9 @@ CONVERSATION_CHARACTERS = 200_000
 NAME_CHARACTERS = 40
 # What is the same in each request of a conversation; and what is told of it in one line.
 SYSTEM_ROLES = ("system", "developer")
-SYSTEM_CHARACTERS = 60
+SYSTEM_CHARACTERS = 40
+# So many texts that are to be embedded are shown as they are; of more, each is a line.
+WHOLE_TEXTS = 8
 
 # mitmweb goes on to show this when the exchange has ended, until it is opened again.
 ANSWER_TO_COME = "Not ended when this was shown: see Response, or Error"
@@ -74,7 +76,11 @@ def _client_request(sheet: Sheet, snapshot: Snapshot, request: ParsedRequest) ->
     if given or request.options or request.tools:
         sheet.heading("Options and tools")
     for name, value in given.items():
-        sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
+        if isinstance(value, str) and not is_beside(value):
+            # A text of the user's, such as the suffix of a completion.
+            sheet.text(jsontext.one_line(name, NAME_CHARACTERS), value)
+        else:
+            sheet.value(jsontext.one_line(name, NAME_CHARACTERS), _short(name, value))
     sheet.value("empty", ", ".join(name for name in request.fields if name not in given))
     if request.options:
         sheet.value("options", jsontext.compact(request.options))
@@ -102,7 +108,10 @@ def _new(sheet: Sheet, request: ParsedRequest) -> None:
     for message in request.messages[:begin]:
         if message.role in SYSTEM_ROLES:
             _system_line(sheet, message)
-    if request.texts:
+    if len(request.texts) <= WHOLE_TEXTS:
+        for number, text in enumerate(request.texts, 1):
+            sheet.text(f"text {number}", text)
+    else:
         sheet.block("texts", [jsontext.one_line(text) or "(empty)" for text in request.texts[:MAX_MESSAGES]])
         if len(request.texts) > MAX_MESSAGES:
             sheet.heading(f"{len(request.texts) - MAX_MESSAGES:,} texts are left out")

@@ -29,8 +29,8 @@ TEXT_CHARACTERS = 20_000
 SHEET_CHARACTERS = 500_000
 """The whole is no longer: mitmproxy renders all of it on the event loop."""
 
-# Rules are so long, which fits into mitmweb's column and a terminal.
-_WIDTH = 60
+# Rules are so long, which fits into the narrow column that mitmweb has in a window of 700 pixels.
+_WIDTH = 38
 # A text of one line that is no longer than this is put beside its key.
 _BESIDE = 100
 # A value is cut at this length.
@@ -53,10 +53,9 @@ _BEGINS = 2
 _INVISIBLE = (
     r"[\s\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]*"
 )
-_LOOKALIKES = {
-    LINES: re.compile(_INVISIBLE + r"((?:[‒–—―⸺⸻─━┄┅┈┉╌╍═╴╶╸╺╼╾⎯ー－﹘]" + _INVISIBLE + r"){2,})"),
-    BARS: re.compile(_INVISIBLE + r"((?:[▀-▟■□▪▬▭◼◻]" + _INVISIBLE + r"){2,})"),
-}
+_SIGNS = {LINES: "[‒–—―⸺⸻─━┄┅┈┉╌╍═╴╶╸╺╼╾⎯ー－﹘]", BARS: "[▀-▟■□▪▬▭◼◻]"}
+_ANY = {marks: re.compile(signs) for marks, signs in _SIGNS.items()}
+_LOOKALIKES = {marks: re.compile(f"{_INVISIBLE}((?:{signs}{_INVISIBLE}){{2,}})") for marks, signs in _SIGNS.items()}
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -143,12 +142,14 @@ class Sheet:
 
 def _marks(lines: Iterable[str]) -> tuple[Marks, int]:
     """Return what rules are drawn of, and with how many signs they begin: as no line of a text does."""
-    longest = dict.fromkeys(_LOOKALIKES, 0)
-    for line in lines:
-        for marks, pattern in _LOOKALIKES.items():
-            for part in line.splitlines():
-                if found := pattern.match(part):
-                    longest[marks] = max(longest[marks], len(found[1]))
+    text = "\n".join(lines)
+    longest = {
+        marks: max((len(found[1]) for line in text.splitlines() if (found := pattern.match(line))), default=0)
+        # Most texts have nothing of the kind.
+        if _ANY[marks].search(text)
+        else 0
+        for marks, pattern in _LOOKALIKES.items()
+    }
     marks = next((marks for marks, length in longest.items() if not length), LINES)
     return marks, max(_BEGINS, longest[marks] + 1)
 
