@@ -248,3 +248,14 @@ def test_secrets_in_lmstudios_headers(value: str) -> None:
     made.set_upstream_head(http.Response.make(200, b"", {"x-a": "1", "x-b": f"is {value}", "x-c": "ü"}))
     headers = dict(made.record.upstream_headers)
     assert (headers["x-a"], headers["x-b"], headers["x-c"]) == ("1", f"is {value if value == 'plain' else MASK}", "ü")
+
+
+def test_a_response_that_took_the_place_of_what_was_shown_keeps_its_body() -> None:
+    made, flow = recorder(), tflow.tflow(resp=True)
+    made.record.kind = "call"
+    made.add_upstream(b"data: {}\n\n", SECOND)
+    assert made.update(flow)
+    flow.response = http.Response.make(200, b'{"done":true}')
+    made.finish(flow, 2 * SECOND, Measured())
+    assert flow.response.raw_content == b'{"done":true}'
+    assert made.record.response_size == len(b'{"done":true}')

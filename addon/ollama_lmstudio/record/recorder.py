@@ -67,6 +67,8 @@ class Recorder:
         self._limit = limit
         self._secrets = secrets
         self._label = label
+        self._shown_in: http.Response | None = None
+        """The response that has shown what had come of a stream, which may not be the one at the end."""
         self.started_ns = started_ns
         """When the request came, plus the time for which the user intercepted it."""
         self._first_ns = 0
@@ -128,6 +130,7 @@ class Recorder:
         The client gets nothing of it: mitmproxy does not send the content of a response that is streamed.
         """
         record, response = self.record, flow.response
+        self._shown_in = response
         kept = self.client_body if self.client_body.size or record.kind == "call" else self.upstream_body
         come = len(self.client_body.data), len(self.upstream_body.data)
         if response is None or come == self._shown:
@@ -150,7 +153,7 @@ class Recorder:
         record.upstream = self._upstream()
         record.upstream_size = self.upstream_body.size
         if response is not None:
-            if self._shown != (0, 0):
+            if self._shown != (0, 0) and self._shown_in is response:
                 response.raw_content = None
             if self.client_body.size:
                 response.raw_content = bytes(self.client_body.data)
