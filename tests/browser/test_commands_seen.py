@@ -74,6 +74,7 @@ def test_a_command_says_one_sentence_and_the_list_has_the_rest(person: Process) 
     (row,) = (line for line in lines if CHAT in line)
     # Aligned: each heading ends where its numbers end.
     assert row[head.index("asked") : head.index("asked") + len("asked")].strip() == "2"
+    assert row[head.index("failed") : head.index("failed") + len("failed")].strip() == "0"
     assert row.index(CHAT) == head.index("model")
 
 

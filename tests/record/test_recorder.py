@@ -407,3 +407,14 @@ def test_a_response_that_broke_off_has_an_end(known: float | None) -> None:
     assert flow.response.timestamp_end is not None
     assert (flow.response.timestamp_end == known) == (known is not None)
     assert "ollama_state" not in flow.metadata
+
+
+def test_a_response_that_took_the_place_of_what_was_shown_keeps_its_body() -> None:
+    made, flow = recorder(), tflow.tflow(resp=True)
+    made.record.kind = "call"
+    made.add_upstream(b"data: {}\n\n", SECOND)
+    assert made.update(flow)
+    flow.response = http.Response.make(200, b'{"done":true}')
+    made.finish(flow, 2 * SECOND, Measured())
+    assert flow.response.raw_content == b'{"done":true}'
+    assert made.record.response_size == len(b'{"done":true}')

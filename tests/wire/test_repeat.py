@@ -15,7 +15,7 @@ from tests.wire.web import Flow, Web
 
 from ollama_lmstudio.inspect import render_answer
 from ollama_lmstudio.inspect import snapshot as snapshots
-from ollama_lmstudio.sim import Sim, SimThread, content
+from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
 FIRST = "Air scatters short, blue wavelengths far more than long, red ones."
@@ -115,6 +115,15 @@ def test_the_flow_is_linked_and_a_saved_file_tells_the_same(
     assert snapshot is not None
     shown = render_answer.ollama_response(snapshot)
     assert "answers: both are the same" in shown
+
+
+def test_an_answer_as_one_object_that_takes_its_time(started: tuple[Proxy, Web, Sim], web: Web) -> None:
+    _, _, sim = started
+    sim.script([content("slow"), sleep(2.5), content(" but sure")], match=QUESTION[0]["content"])
+    second = repeated(web, ask(started, messages=QUESTION, stream=False), "seed=7")
+    assert second["response"]["contentLength"]
+    assert json.loads(web.content(second, "response"))["message"]["content"] == "slow but sure"
+    assert "answers: both are the same" in web.view(second, "response")
 
 
 def test_a_model_that_is_not_there_is_shown_in_the_flow(started: tuple[Proxy, Web, Sim], web: Web) -> None:

@@ -28,7 +28,7 @@ def ask_all(proxy: Proxy) -> None:
 def rows_of(text: str) -> dict[str, list[str]]:
     """Return the cells of a table by the model's name; two spaces part them."""
     rows = (re.split(r" {2,}", line.strip()) for line in text.splitlines())
-    return {cells[0]: cells[1:] for cells in rows}
+    return {cells[-1]: cells[:-1] for cells in rows}
 
 
 def test_they_are_told_at_the_end(sim: Sim, start_proxy: StartProxy) -> None:

@@ -15,8 +15,8 @@ from . import jsontext, table
 from .quantities import duration
 
 MEDIAN, P95 = 0.5, 0.95
-NAME_CHARACTERS = 40
-LEGEND = "first token and tok/s: medians; 95 % of the first tokens came sooner; prompt, answer: tokens"
+NAME_CHARACTERS = 60
+LEGEND = "first token and speed are medians, 95 % came sooner; prompt and answer are tokens"
 
 _NS_PER_MS = 1e6
 
@@ -86,12 +86,13 @@ def lines(statistics: Statistics, loads: Mapping[str, int]) -> list[str]:
         return ["no model has been asked yet"]
     requests = statistics.requests
     since = time.strftime("%H:%M:%S", time.localtime(statistics.since))
-    head = ("model", *(column.heading for column in COLUMNS), "loads")
+    # The names last, as long as they are: half of mitmweb's page has room for all of the numbers.
+    head = (*(column.heading for column in COLUMNS), "loads", "model")
     rows = [
         (
-            jsontext.one_line(name, NAME_CHARACTERS),
             *(column.text(model) for column in COLUMNS),
             f"{loads.get(name, 0):,}",
+            jsontext.one_line(name, NAME_CHARACTERS),
         )
         for name, model in _most_asked_first(statistics)
     ]

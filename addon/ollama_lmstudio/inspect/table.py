@@ -11,11 +11,12 @@ Rows = Sequence[Sequence[str]]
 
 
 def aligned(rows: Rows) -> list[str]:
-    """Return rows as lines: the first column to the left, as it is read, others to the right, as numbers are compared.
+    """Return rows as lines: the last column to the left, as names are read, others to the right, as numbers are.
 
     Each column is as wide as its widest cell.
     """
-    return _lines(rows, lambda cell, width, place: cell.rjust(width) if place else cell.ljust(width))
+    last = len(rows[0]) - 1
+    return _lines(rows, lambda cell, width, place: cell.ljust(width) if place == last else cell.rjust(width))
 
 
 def left(rows: Rows) -> list[str]:

@@ -119,6 +119,8 @@ class Recorder:
         self._limit = limit
         self._secrets = secrets
         self._label = label
+        self._shown_in: http.Response | None = None
+        """The response that has shown what had come of a stream, which may not be the one at the end."""
         self.started_ns = started_ns
         """When the request came, plus the time for which the user intercepted it."""
         self._first_over_limit = 0
@@ -203,6 +205,7 @@ class Recorder:
         The client gets nothing of it: mitmproxy does not send the content of a response that is streamed.
         """
         record, response = self.record, flow.response
+        self._shown_in = response
         kept = self.client_body if self.client_body.size or record.kind == "call" else self.upstream_body
         come = self.client_body.version, self.upstream_body.version
         if response is None or come == self._shown:
@@ -238,7 +241,7 @@ class Recorder:
         record.upstream = self._upstream()
         record.upstream_size = self.upstream_body.size
         if response is not None:
-            if self._shown != (0, 0):
+            if self._shown != (0, 0) and self._shown_in is response:
                 response.raw_content = None
             if self.client_body.size:
                 response.raw_content = bytes(self.client_body.data)
