@@ -128,7 +128,8 @@ def test_a_config_file_that_is_none(text: str | None, tmp_path: Path, capsys: py
         (["--listen", "nowhere"], "--listen: 'nowhere' is not host:port"),
         (["--lmstudio-url", "ftp://x"], "--lmstudio-url"),
         (["--load_timeout_seconds", "0"], "--load-timeout-seconds: 0 is not a positive number"),
-        (["--max-buffer-size", "many"], "--max-buffer-size"),
+        (["--max-buffer-size", "many"], "--max-buffer-size: 'many' is not a number"),
+        (["--max-buffer-size", "1.5"], "--max-buffer-size: '1.5' is not a number"),
         (["--num-ctx", "reload"], "invalid choice"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -168,7 +169,7 @@ def _refuse_to_be_overruled(parser: _Parser, chosen: Mapping[str, object]) -> No
         standing = {name: value for name, value in _read_config(parser, str(file)).items() if name in options.NAMES}
         names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
         if names:
-            parser.error(f"{file} would win over what is given here for {', '.join(names)}: take it out of one of both")
+            parser.error(f"{file} would win over what is given here for {', '.join(names)}: take it out there, or here")
 
 
 def _set(name: str, value: object) -> list[str]:
@@ -215,10 +216,13 @@ def _begins_ours(parser: _Parser, name: str) -> bool:
 
 def _check(parser: _Parser, option: options.Option, value: object) -> None:
     """Exit with status 2 for a wrong value: mitmproxy's own message would not name the flag."""
+    flag = f"argument --{option.name.replace('_', '-')}"
+    if option.typespec is int and not re.fullmatch(r"[+-]?[0-9]+", str(value).strip()):
+        parser.error(f"{flag}: {value!r} is not a number: give one without a point or a unit")
     try:
-        option.parse(int(value) if option.typespec is int else value)  # type: ignore[call-overload]
+        option.parse(int(str(value)) if option.typespec is int else value)
     except ValueError as e:
-        parser.error(f"argument --{option.name.replace('_', '-')}: {e}")
+        parser.error(f"{flag}: {e}")
 
 
 def main() -> None:

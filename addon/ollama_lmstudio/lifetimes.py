@@ -484,7 +484,7 @@ class ModelLifetimes:
         """Cancel all loads, unloads and timers, and log which models stay loaded because of it."""
         kept = [key for key, use in self._uses.items() if not use.active]
         if kept:
-            logger.info("stays loaded, since this process ends: %s", ", ".join(kept))
+            logger.info("this process ends, and what it would have unloaded later stays loaded: %s", ", ".join(kept))
         for use in self._uses.values():
             use.cancel_timer()
         for task in self._loading.values():

@@ -154,7 +154,7 @@ def parse_listen(text: str) -> Listen:
             is_host = True
     is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= MAX_PORT
     if not (is_host and is_port):
-        raise ValueError(f"{text!r} is not host:port")
+        raise ValueError(f"{text!r} is not host:port: write it as in 127.0.0.1:11434")
     return Listen(host or EVERYWHERE, int(port))
 
 
@@ -164,13 +164,13 @@ def parse_url(text: str) -> Upstream:
         parts = urlsplit(text.strip())
         port = parts.port
     except ValueError as e:
-        raise ValueError(f"{text!r} is not a URL: {e}") from None
+        raise ValueError(f"{text!r} is not a URL ({e}): write it as in http://localhost:1234") from None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise ValueError(f"{text!r} is not a URL such as http://localhost:1234")
+        raise ValueError(f"{text!r} is not a URL of http or https: write it as in http://localhost:1234")
     if parts.username or parts.password:
-        raise ValueError("the URL must not hold a password: use lmstudio_token")
+        raise ValueError("the URL must not hold a password: use lmstudio_token for LM Studio's token")
     if parts.query or parts.fragment:
-        raise ValueError(f"{text!r} must end with a path")
+        raise ValueError(f"{text!r} must end with a path: leave out what follows the ? or #")
     path = parts.path.rstrip("/")
     removed = next((api for api in API_PATHS if path.endswith(api)), "")
     return Upstream(
@@ -184,13 +184,13 @@ def parse_url(text: str) -> Upstream:
 
 def _positive(value: int) -> int:
     if value < 1:
-        raise ValueError(f"{value} is not a positive number")
+        raise ValueError(f"{value} is not a positive number: give 1 or more")
     return value
 
 
 def _not_negative(value: int) -> int:
     if value < 0:
-        raise ValueError(f"{value} is negative")
+        raise ValueError(f"{value} is negative: give 0 or more")
     return value
 
 
@@ -203,13 +203,13 @@ def _buffer_size(value: int) -> int:
 def _header_value(value: str) -> str:
     value = value.strip()
     if not value.isascii() or not value.isprintable():
-        raise ValueError("the value cannot be sent in a header")
+        raise ValueError("the value cannot be sent in a header: only printable characters of ASCII can")
     return value
 
 
 def _version(value: str) -> str:
     if not _VERSION.fullmatch(value):
-        raise ValueError(f"{value!r} is not of the form X.Y.Z, which clients compare")
+        raise ValueError(f"{value!r} is not of the form X.Y.Z, as 0.40.5, which clients compare")
     return value
 
 

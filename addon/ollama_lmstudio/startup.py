@@ -21,7 +21,7 @@ from . import options
 from .inspect import doctor
 from .internals import connections, deferred_options, interface, servers
 from .lmstudio.catalog import Catalog
-from .lmstudio.errors import LMStudioError
+from .lmstudio.errors import LMStudioError, LMStudioUnreachable
 from .services import Services
 from .tasks import Tasks
 from .units import plural
@@ -360,9 +360,8 @@ async def _report(services: Services, *, demo: bool) -> None:
     try:
         catalog = await looking
     except LMStudioError as e:
-        logger.warning(
-            "%s If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error.", e.message
-        )
+        hint = f" {UNREACHABLE_HINT}" if isinstance(e, LMStudioUnreachable) else ""
+        logger.warning("%s%s", e.message, hint)
         return
     if is_late:
         logger.info("%s has answered (%s)", lmstudio, _count(catalog))

@@ -114,7 +114,7 @@ def test_an_alias_whose_model_is_gone(tmp_path: Path) -> None:
 
 def test_lmstudio_url_is_the_bridge_itself(tmp_path: Path) -> None:
     found = examine("http://localhost:11499", tmp_path, listen="0.0.0.0:11499")
-    assert "lmstudio_url is this bridge's own address, http://localhost:11499:" in told(found, "problem")
+    assert "lmstudio_url is this bridge's own address, http://localhost:11499" in told(found, "problem")
 
 
 def test_a_token_that_is_refused(tmp_path: Path) -> None:

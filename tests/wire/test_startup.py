@@ -267,8 +267,8 @@ def test_the_port_is_taken(sim: Sim, is_ollama: bool) -> None:
     proxy = Proxy(sim.url)
     with taken(proxy.port, b"Ollama is running" if is_ollama else b"something else"):
         proxy.start(wait=False)
-        proxy.wait_for(lambda: proxy.process.poll() == 1, 5)
-        proxy.wait_for_log(rf":{proxy.port}\b.*address already in use", 5)
+        proxy.wait_for(lambda: proxy.process.poll() == 1)
+        proxy.wait_for_log(rf":{proxy.port}\b.*address already in use")
     assert ("An Ollama server, or another bridge" in proxy.log) is is_ollama
     assert "Traceback" not in proxy.log
 

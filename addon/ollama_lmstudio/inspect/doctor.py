@@ -18,6 +18,7 @@ from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
 from ..options import DEFAULT_LISTEN_PORT, LOOPS, Listen, Settings
 from ..services import Services
 from ..translate.models import find_aliases
+from ..units import plural
 
 Verdict = Literal["ok", "note", "problem"]
 
@@ -27,6 +28,7 @@ HEALTH_SECONDS = 15.0
 
 # Who listens on a port, and what to do about it.
 FREE = "free"
+NO_MODELS = "it has no models yet: download one there, or with ollama pull"
 THIS = "this bridge's already"
 OLLAMA = "taken by an Ollama server: stop it, or choose another with listen"
 OTHER = "taken by another program: choose another with listen"
@@ -70,7 +72,8 @@ async def examine(services: Services, *, serving: bool | None) -> list[Finding]:
 def _lmstudio(catalog: Catalog, services: Services) -> Iterator[Finding]:
     url, models = services.settings.lmstudio_url, catalog.models
     yield Finding("ok", f"LM Studio {version(catalog)} answers at {services.client.url or url}")
-    yield Finding("ok" if models else "problem", f"it lists {len(models)} models" if models else "it has no models yet")
+    count = len(models)
+    yield Finding("ok" if models else "problem", f"it lists {count} {plural(count, 'model')}" if models else NO_MODELS)
     loaded = [instance.id for model in models for instance in model.instances]
     yield Finding(
         "note", f"loaded: {', '.join(loaded)}" if loaded else "no model is loaded: the first request will wait"

@@ -49,6 +49,7 @@ KEEPALIVE_SECONDS: Final = 4.0
 """How long an idle connection is kept: LM Studio closes it after 5 s, and a request sent at that moment is lost."""
 
 
+ALL_FAILED: Final = "All connection attempts failed"
 LOAD_ON_DEMAND: Final = "load on demand"
 ONE_WORD: Final = "hi"
 """The prompt of a call whose answer does not matter."""
@@ -146,9 +147,12 @@ class Client:
                     self._catalog_path_until = self._clock() + CATALOG_PATH_SECONDS
                 return catalog
             first_error = first_error or error
-        message = first_error.message if first_error else ""
+        # That a newer version may have the path is said of every path that LM Studio does not know, a wrong one too.
+        said = first_error.message.rpartition(" It says: ")[2] if first_error else ""
         raise LMStudioError(
-            HTTPStatus.BAD_GATEWAY, f"There is no model list of LM Studio at {self._masked_url}. {message}"
+            HTTPStatus.BAD_GATEWAY,
+            f"There is no model list of LM Studio at {self._masked_url}: something else answers there, or the path is "
+            f"wrong. Set lmstudio_url to the address of LM Studio's server, without /v1. What answers says: {said}",
         )
 
     async def offered(self) -> frozenset[str]:
@@ -308,7 +312,8 @@ class Client:
     def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
         reason = scrub(str(exc), self._secrets)
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-            return LMStudioUnreachable(self._masked_url, reason)
+            # httpcore's words for several addresses, each of which has its own reason, say no more than this error.
+            return LMStudioUnreachable(self._masked_url, "" if reason == ALL_FAILED else reason)
         if isinstance(exc, TimeoutError):
             return LMStudioTimeout(what, seconds)
         if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
