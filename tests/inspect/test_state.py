@@ -13,13 +13,13 @@ from ollama_lmstudio.record.record import Record
 
 def test_the_state_comes_first() -> None:
     running = snapshot(replace(record(numbers=None), state="31 tokens, 24.6 tok/s"), response=None)
-    assert summary.comment(running).startswith("31 tokens, 24.6 tok/s, ")
+    assert summary.comment(running).startswith("31 tokens, 24.6 tok/s  ")
     assert "llama3.2" in summary.comment(running)
 
 
 def test_a_call_of_the_bridge_is_none_of_a_client() -> None:
     running = internal_call(record=Record(kind="own", purpose="load", state="loading qwen3-70b, 23 s"))
-    assert summary.comment(running) == "loading qwen3-70b, 23 s, (bridge) load"
+    assert summary.comment(running).startswith("(bridge) load  loading qwen3-70b, 23 s")
     assert summary.mark(running) == ":gear:"
 
 
