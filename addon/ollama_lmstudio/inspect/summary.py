@@ -42,7 +42,7 @@ LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
 EMBEDDINGS = ("embed", "embeddings", "v1/embeddings")
 
 # Of an answer that was passed through, so much is parsed for its first words.
-ANSWER_BYTES = 8192
+ANSWER_BYTES = 4096
 
 # The done, finish and stop reasons of an answer that reached a limit, as each API calls them.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
