@@ -18,7 +18,7 @@ from .exchanges.bridge import Bridge
 from .exchanges.registry import Exchanges
 from .inspect import terminal
 from .inspect.commands import Commands
-from .inspect.summary import has_mark_of_failure, label, speed_of
+from .inspect.summary import CROSS, has_mark_of_failure, label, speed_of
 from .inspect.views import Views
 from .internals import connections, ending, headers, interface
 from .internals.console_list import ConsoleList
@@ -46,7 +46,7 @@ class OllamaBridge:
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
         self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
-        self._console_list = ConsoleList(terminal.is_ours, has_mark_of_failure, speed_of)
+        self._console_list = ConsoleList(terminal.is_ours, has_mark_of_failure, speed_of, CROSS)
 
     # The life of the addon
 

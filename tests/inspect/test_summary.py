@@ -112,17 +112,17 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
     ),
     "a chat that broke": (
         snapshot(record(error=GONE)),
-        f"{GONE}, after 87 tokens  chat llama3.2  43.5 tok/s, first token 310 ms",
+        f"✗ {GONE}, after 87 tokens  chat llama3.2  43.5 tok/s, first token 310 ms",
         ":x:",
     ),
     "a chat that broke before anything was measured": (
         snapshot(record(error=GONE, numbers=None)),
-        f"{GONE}  chat llama3.2",
+        f"✗ {GONE}  chat llama3.2",
         ":x:",
     ),
     "a client that left before there was an answer": (
         snapshot(record(numbers=None), status=0, response=None, connection_error="Client disconnected."),
-        "Client disconnected.  chat llama3.2",
+        "✗ Client disconnected.  chat llama3.2",
         ":x:",
     ),
     "a client that has waited in vain": (
@@ -132,25 +132,25 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
             response=None,
             connection_error="Client disconnected.",
         ),
-        'Client disconnected, after 3.2 s  "hi"  llama3.2',
+        '✗ Client disconnected, after 3.2 s  "hi"  llama3.2',
         ":x:",
     ),
     "an unknown model": (
         failed(404, {"error": "model 'nope' not found"}),
-        "404 model 'nope' not found  chat",
+        "✗ 404 model 'nope' not found  chat",
         ":x:",
     ),
     "an error of OpenAI's kind": (
         failed(404, {"error": {"message": "no such model", "code": "model_not_found"}}),
-        "404 no such model  chat nope",
+        "✗ 404 no such model  chat nope",
         ":x:",
     ),
     "an error that is a text": (
         failed(405, b"405 method not allowed\n"),
-        "405 method not allowed  chat nope",
+        "✗ 405 method not allowed  chat nope",
         ":x:",
     ),
-    "an error without a body": (failed(404, b""), "404 Not Found  chat nope", ":x:"),
+    "an error without a body": (failed(404, b""), "✗ 404 Not Found  chat nope", ":x:"),
     "a load": (
         snapshot(record(numbers=None), response=dumps({"done": True, "done_reason": "load"})),
         "chat llama3.2  loaded",
@@ -241,7 +241,7 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
     ),
     "a replay that failed": (
         replace(failed(404, {"error": "no"}), replayed=True),
-        "404 no  chat nope  replay",
+        "✗ 404 no  chat nope  replay",
         ":x:",
     ),
     "an internal call": (
@@ -353,7 +353,7 @@ def test_the_comment_is_of_use_in_a_narrow_column() -> None:
     comment = summary.comment(snapshot(record(prompt="Explain how a rainbow comes about", model="qwen3")))
     assert comment[:35] == '"Explain how a rainbow com..."  qwe'
     failed_comment = summary.comment(snapshot(record(prompt="hi", error=GONE)))
-    assert failed_comment.startswith(GONE)
+    assert failed_comment.startswith(f"✗ {GONE}")
 
 
 @pytest.mark.parametrize(

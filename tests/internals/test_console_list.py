@@ -22,6 +22,7 @@ def console_list() -> Iterator[ConsoleList]:
         lambda flow: "ours" in flow.metadata,
         lambda flow: "failed" in flow.metadata,
         lambda flow: str(flow.metadata.get("speed", "")),
+        "! ",
     )
     made.install()
     yield made
@@ -56,7 +57,7 @@ def test_a_row_shows_the_comment(console_list: ConsoleList, mode: Any) -> None:
 
 
 def test_a_failure_is_red(console_list: ConsoleList) -> None:
-    flow = flow_of("200 and more", failed=True)
+    flow = flow_of("! 200 and more", failed=True)
     flow.marked = ":x:"
     text, styles = shown(flow, 80)
     # The status has a place of its own.
@@ -95,7 +96,7 @@ def test_what_is_lost_without_it(monkeypatch: pytest.MonkeyPatch, console_list: 
 
 def test_without_the_console_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, common.__name__)
-    made = ConsoleList(bool, bool, str)
+    made = ConsoleList(bool, bool, str, "! ")
     made.install()
     made.remove()
     assert common.__name__ not in sys.modules

@@ -488,7 +488,7 @@ def test_a_replay_does_not_show_what_came_before(started: tuple[Proxy, Web], lms
     assert f"{rule('Answer so far: 200 OK')}\nassistant: slow" in web.view(again, "response", "Ollama")
     broken = web.flow(lambda flow: flow["is_replay"] and "closed the connection" in flow["comment"])
     assert broken["comment"].startswith(
-        "LM Studio closed the connection before its answer was finished, after 1 token  "
+        "✗ LM Studio closed the connection before its answer was finished, after 1 token  "
     )
     assert broken["marked"] == "❌"
     assert json.loads(web.content(broken, "response").splitlines()[-1])["error"].startswith("LM Studio closed")

@@ -42,10 +42,13 @@ LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
 EMBEDDINGS = ("embed", "embeddings", "v1/embeddings")
 
 # Of an answer that was passed through, so much is parsed for its first words.
-ANSWER_BYTES = 8192
+ANSWER_BYTES = 4096
 
 # The done, finish and stop reasons of an answer that reached a limit, as each API calls them.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "incomplete")
+
+CROSS = "✗ "
+"""What the comment of a failed request begins with."""
 
 # The first embedding in a response, of Ollama or LM Studio, as far as the next bracket.
 _VECTOR = re.compile(rb'"embeddings?"\s*:\s*\[\s*\[?([^\]\[]*)\]')
@@ -65,6 +68,8 @@ def comment(snapshot: Snapshot) -> str:
         name = model_name(snapshot)
         # LM Studio's words often name the model already.
         shown = "" if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", trouble) else name
+        # mitmweb shows marks beside the path, for which a line has no room.
+        trouble = f"{CROSS}{trouble}" if trouble and is_error(snapshot) else trouble
         parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), numbers]
     text = "  ".join(filter(None, (jsontext.one_line(part, COMMENT_CHARACTERS) for part in parts)))
     return well_formed(text if len(text) <= COMMENT_CHARACTERS else f"{text[: COMMENT_CHARACTERS - 3]}...")

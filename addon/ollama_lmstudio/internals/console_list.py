@@ -23,7 +23,8 @@ _SPEED_COLUMNS = 10
 class ConsoleList:
     """Show the comments of the flows that `is_ours` chooses, until removed.
 
-    `has_failed` tells which are red, and `speed` what is shown at the end of a row in place of its duration.
+    `has_failed` tells which are red, and `speed` what is shown at the end of a row in place of its duration. `sign` is
+    left off the beginning of a comment: a row has a mark.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class ConsoleList:
         is_ours: Callable[[http.HTTPFlow], bool],
         has_failed: Callable[[http.HTTPFlow], bool],
         speed: Callable[[http.HTTPFlow], str],
+        sign: str,
     ) -> None:
         self._is_ours = is_ours
         self._has_failed = has_failed
         self._speed = speed
+        self._sign = sign
         self._original: Any = None
 
     def install(self) -> None:
@@ -74,7 +77,7 @@ class ConsoleList:
         if not last and response and response.timestamp_end:
             last, last_style = common.format_duration(max(response.timestamp_end - flow.request.timestamp_start, 0))
         comment = "".join(character if character.isprintable() else " " for character in flow.comment)
-        comment = comment.removeprefix(f"{status} ")
+        comment = comment.removeprefix(self._sign).removeprefix(f"{status} ")
         return common.urwid.Columns(
             [
                 common.format_left_indicators(
