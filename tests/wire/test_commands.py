@@ -17,7 +17,7 @@ from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.sim import Sim, SimThread
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
-NAMES = [f"ollama.{name}" for name in ("aliases", "doctor", "export", "models", "unload")]
+NAMES = [f"ollama.{name}" for name in ("aliases", "doctor", "export", "models", "unload", "view")]
 
 
 @pytest.fixture(scope="module")
