@@ -154,6 +154,8 @@ def test_what_was_shown_of_a_request_is_not_untrue_when_it_has_ended(
     assert "will be" not in person("shown", "hi")["text"]
     person("tab", "Response")
     assert "done reason: stop" in person("shown", "slow but sure")["text"]
+    person("tab", "Request")
+    assert ANSWER_TO_COME not in person("shown", "slow but sure")["text"]
 
 
 def test_a_stream_that_ends_without_another_byte_is_shown_as_it_ended(

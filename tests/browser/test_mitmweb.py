@@ -123,7 +123,7 @@ def test_the_list_tells_what_each_exchange_was(person: Process, chat: str) -> No
         "2 texts, 768 dimensions",
     ):
         assert any(text in line for line in lines), lines
-    assert any("404 model 'llama5' not found  chat" in line for line in lines)
+    assert any("404 model 'llama5' not found chat" in line for line in lines)
 
 
 def test_an_exchange_is_found(person: Process, chat: str) -> None:

@@ -18,7 +18,8 @@ from ollama_lmstudio.sim import Sim, SimThread
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 NAMES = [
-    f"ollama.{name}" for name in ("aliases", "conversation", "doctor", "export", "models", "repeat", "stats", "unload")
+    f"ollama.{name}"
+    for name in ("aliases", "conversation", "doctor", "export", "models", "repeat", "stats", "unload", "view")
 ]
 
 
