@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy import contentviews
+from mitmproxy import contentviews, ctx
 from mitmproxy.addons import errorcheck
 from mitmproxy.test import tflow
 from tests.internals.helpers import master_with
@@ -130,3 +131,27 @@ def test_a_key_is_bound_unless_it_has_a_use(monkeypatch: pytest.MonkeyPatch) -> 
     interface.bind_key("flowview", "o", "ollama.view", "Show the other side")
     interface.bind_key("flowview", "o", "something.else", "")
     assert master.keymap.bound == {("flowview", "o"): ("ollama.view", "Show the other side")}
+
+
+def test_a_page_that_has_no_port_is_known_before_mitmweb_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Given(dict[str, Any]):
+        __getattr__ = dict.__getitem__
+
+    starting, running = SimpleNamespace(is_running=False), SimpleNamespace(is_running=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        page = Given(web_port=port, web_host="127.0.0.1")
+        for options, proxyserver, is_failing in (
+            (page, starting, True),
+            (page, running, False),
+            (page, None, False),
+            (Given(), starting, False),
+        ):
+            master_with(monkeypatch, proxyserver=proxyserver)
+            monkeypatch.setattr(ctx, "options", options, raising=False)
+            assert (interface.page_failure() is not None) is is_failing
+    master_with(monkeypatch, proxyserver=starting)
+    monkeypatch.setattr(ctx, "options", page, raising=False)
+    assert interface.page_failure() is None
+    with socket.create_server(("127.0.0.1", port)):
+        pass

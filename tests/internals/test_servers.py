@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     # mitmproxy's filters are made with names that pyparsing has given up.
     warnings.simplefilter("ignore", DeprecationWarning)
     from mitmproxy.addons.proxyserver import Proxyserver
+    from mitmproxy.proxy import mode_servers
 
 
 def have_options(monkeypatch: pytest.MonkeyPatch, *modes: str, **changed: Any) -> Options:
@@ -113,3 +114,56 @@ def test_it_is_known_whether_a_port_is_served(running: list[bool], monkeypatch: 
     assert servers.is_serving() is any(running)
     master_with(monkeypatch)
     assert not servers.is_serving()
+
+
+@pytest.mark.parametrize("listen_host", ["", "127.0.0.1"])
+def test_the_start_of_a_server_without_a_port_is_cancelled(listen_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a `listen_host` the port may be bound already, and would stay so."""
+    port = free_port()
+
+    async def scenario() -> bool:
+        proxyserver = Proxyserver()
+        master_with(monkeypatch, proxyserver=proxyserver)
+        have_options(monkeypatch, "regular", listen_host=listen_host, listen_port=port)
+        starting = asyncio.ensure_future(proxyserver.setup_servers())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        servers.cancel_start()
+        await starting
+        is_bound = servers.is_serving()
+        have_options(monkeypatch)
+        await servers.start()
+        return is_bound
+
+    told: list[str] = []
+    log = servers.FailureLog(told.append)
+    log.install()
+    try:
+        assert asyncio.run(scenario()) is bool(listen_host)
+    finally:
+        log.remove()
+    assert set(told) <= {""}, "to stop what does not run is an error without a text"
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_lines_about_servers_are_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    held = [True]
+    log, logger = servers.StartedLog(lambda: held[0]), logging.getLogger(servers.StartedLog.LOGGER)
+    caplog.set_level(logging.INFO)
+    log.install()
+    try:
+        logger.info("one")
+        logger.warning("two")
+        held[0] = False
+        logger.info("three")
+        held[0] = True
+    finally:
+        log.remove()
+    logger.info("four")
+    assert caplog.messages == ["two", "three", "four"]
+
+
+def test_the_log_of_started_servers_is_that_of_their_module() -> None:
+    assert mode_servers.__name__ == servers.StartedLog.LOGGER
+    assert mode_servers.ServerInstance.start.__qualname__ == "ServerInstance.start"

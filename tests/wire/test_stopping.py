@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.wire.conftest import CHAT, HI, Proxy, RawAnswer, StartProxy, free_port, models, post_bytes
+from tests.wire.conftest import CHAT, HI, START_SECONDS, Proxy, RawAnswer, StartProxy, free_port, models, post_bytes
 from tests.wire.test_startup import copy_of_addon, touch
 
 from ollama_lmstudio.exchanges.exchange import STOPPED
@@ -245,7 +245,7 @@ def handles_interrupt(process: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + START_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -271,17 +271,29 @@ def test_ctrl_c_in_a_terminal_while_it_starts(delay: float, web: bool, tmp_path:
             while data := os.read(descriptor, 65536):
                 shown.append(data)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
+    try:
+        status = _interrupted(process, descriptor, delay, reader)
+    except BaseException:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        raise
+    finally:
+        os.close(descriptor)
+    text = b"".join(shown).decode()
+    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGINT)
+    assert not re.search("Traceback|Error|Exception", text), text
+
+
+def _interrupted(process: int, descriptor: int, delay: float, reader: threading.Thread) -> int:
+    """Press Ctrl-C some time after the tool has begun to import modules; give the process's status at its end."""
     # Python's own handler comes first; while Python itself starts, there is nothing to be done.
     wait_until(lambda: b"ollama_lmstudio" in Path(f"/proc/{process}/cmdline").read_bytes())
     wait_until(lambda: handles_interrupt(process))
     wait_until(lambda: not handles_interrupt(process))
     time.sleep(delay)
     os.write(descriptor, b"\x03")
-    reader.join(20)
-    _, status = os.waitpid(process, 0)
-    os.close(descriptor)
-    text = b"".join(shown).decode()
-    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGINT)
-    assert not re.search("Traceback|Error|Exception", text), text
+    reader.join(START_SECONDS)
+    assert not reader.is_alive(), "it does not end"
+    return os.waitpid(process, 0)[1]

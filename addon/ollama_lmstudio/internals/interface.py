@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,14 +39,24 @@ def page_failure() -> OSError | None:
     """
     if "web_port" not in ctx.options or getattr(ctx.master.addons.get("proxyserver"), "is_running", True):
         return None
-    from tornado import netutil
-
     try:
-        sockets = netutil.bind_sockets(ctx.options.web_port, ctx.options.web_host)
+        found = socket.getaddrinfo(
+            ctx.options.web_host or None, ctx.options.web_port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE
+        )
     except OSError as e:
         return e
-    for sock in sockets:
-        sock.close()
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as sock:
+                if sys.platform != "win32":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(address)
+        except OSError as e:
+            # Of several addresses, tornado leaves out those that this machine does not have.
+            if len(found) == 1 or e.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return e
     return None
 
 
