@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, StartProxy, content_of, ndjson, post_bytes, read_flows
+from tests.wire.web import Web
 
 from ollama_lmstudio.sim import Sim, close, content, sleep
 
@@ -53,6 +54,16 @@ def test_one_line_an_exchange(start_proxy: StartProxy, sim: Sim) -> None:
     assert "\x1b" not in proxy.log
     # The list of models was asked for, which changes nothing; so was a load, which does not pass through here.
     assert "(bridge)" not in proxy.log
+
+
+def test_mitmwebs_terminal_has_the_lines_too(start_proxy: StartProxy, sim: Sim) -> None:
+    proxy = start_proxy(sim.url, *Web.arguments(), tool="mitmweb")
+    with proxy.client() as client:
+        ndjson(chat(client))
+        chat(client, model="no-such")
+    assert line_of(proxy, "no-such").endswith("  404  model 'no-such' not found")
+    assert line_of(proxy, CHAT).startswith(f'/api/chat      {CHAT}  200  "hi" -> "You said: hi"')
+    assert not ITS_OWN.search(proxy.log)
 
 
 def test_what_breaks_says_so(start_proxy: StartProxy, sim: Sim, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One line for each exchange in the terminal, in place of mitmdump's own output.
+"""One line for each exchange in the terminal, in place of the own output of mitmdump and mitmweb.
 
     16:49:26 /api/chat  llama-3.2-3b  200  "Why is the sky blue?" -> "Because of..."  24.6 tok/s, first token 602 ms
 
@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from mitmproxy import ctx, flow, http
 
-from ..internals import dumper
+from ..internals import dumper, interface
 from ..record import record as records
 from ..record.record import PREFIX, Record
 from ..translate.first_words import CALLS
@@ -64,7 +64,7 @@ Piece = tuple[str, dumper.Style]
 
 
 class Terminal:
-    """Print exchanges, where mitmdump would print its flows and the user has not asked for those."""
+    """Print exchanges, where mitmproxy leaves the terminal to us and the user has not asked for its own output."""
 
     def __init__(self) -> None:
         self._silence = dumper.Silence(is_ours)
@@ -75,7 +75,8 @@ class Terminal:
 
     def configure(self) -> None:
         """Do as the options say. With `flow_detail`, which `-v` and `-q` set too, the user wants mitmproxy's output."""
-        self._is_on = dumper.is_there() and not dumper.is_set("flow_detail") and not ctx.options.doctor
+        has_terminal = dumper.is_there() or interface.is_web()
+        self._is_on = has_terminal and not dumper.is_set("flow_detail") and not ctx.options.doctor
         if self._is_on:
             self._output = dumper.Output(sys.stdout)
             self._has_colours = dumper.has_colours(sys.stdout, os.environ)

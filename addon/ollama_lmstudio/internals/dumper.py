@@ -48,9 +48,9 @@ def is_wanted(shown: flow.Flow) -> bool:
 
 
 class Silence:
-    """Keep mitmdump from printing some of the flows, and from logging connections, until removed.
+    """Keep mitmproxy from logging connections, and mitmdump from printing some of the flows, until removed.
 
-    Without it, mitmdump's output stands beside the bridge's.
+    Without it, mitmproxy's output stands beside the bridge's.
     """
 
     LOGGER = "mitmproxy.proxy.server"
@@ -62,12 +62,12 @@ class Silence:
 
     def install(self) -> None:
         """Begin; nothing is changed a second time."""
+        logging.getLogger(self.LOGGER).addFilter(self._filter)
         dumper = _dumper()
         if self._dumper is not None or not hasattr(dumper, "match"):
             return
         self._dumper, match = dumper, dumper.match
         vars(dumper)["match"] = lambda shown: not self._is_silent(shown) and match(shown)
-        logging.getLogger(self.LOGGER).addFilter(self._filter)
 
     def remove(self) -> None:
         """Let mitmdump print all again."""
