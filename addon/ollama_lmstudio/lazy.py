@@ -30,6 +30,7 @@ NAMES = (
     "endpoints.systemone",
     "endpoints.web",
     "exchanges.loopback",
+    "inspect.answers",
     "inspect.compare",
     "inspect.conversation",
     "inspect.doctor",

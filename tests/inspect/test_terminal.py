@@ -27,7 +27,7 @@ from tests.internals.helpers import master_with
 from ollama_lmstudio.inspect import terminal
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.inspect.terminal import Terminal
-from ollama_lmstudio.internals import dumper
+from ollama_lmstudio.internals import dumper, interface
 from ollama_lmstudio.record.record import Record
 
 AT = time.mktime((2026, 11, 28, 16, 49, 26, 0, 0, -1))
@@ -335,5 +335,7 @@ def test_debug_shows_both(start: Start) -> None:
     assert len(printed(made, snapshot(SAID))) == 1
 
 
-def test_without_mitmdump_there_is_nothing(start: Start) -> None:
-    assert printed(start(is_mitmdump=False), snapshot(SAID)) == []
+@pytest.mark.parametrize("is_web", [True, False])
+def test_in_the_console_there_is_nothing(start: Start, monkeypatch: pytest.MonkeyPatch, is_web: bool) -> None:
+    monkeypatch.setattr(interface, "is_web", lambda: is_web)
+    assert len(printed(start(is_mitmdump=False), snapshot(SAID))) == is_web
