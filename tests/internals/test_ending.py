@@ -29,8 +29,9 @@ def test_a_reload_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(scenario()) == (False, True)
 
 
-def test_a_cancelled_main_task_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So SystemExit ends mitmproxy, which then calls `done`."""
+@pytest.mark.parametrize(("name", "is_end"), [("Task-1", True), ("script watcher for addon/ollama.py", False)])
+def test_a_cancelled_main_task_is_an_end(monkeypatch: pytest.MonkeyPatch, name: str, is_end: bool) -> None:
+    """So SystemExit ends mitmproxy, which then calls `done`; the task that watches a script cancels itself."""
 
     async def main() -> bool:
         have_master(monkeypatch)
@@ -41,12 +42,12 @@ def test_a_cancelled_main_task_is_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
         return False
 
     async def scenario() -> bool:
-        task = asyncio.ensure_future(main())
+        task = asyncio.create_task(main(), name=name)
         await asyncio.sleep(0)
         task.cancel()
         return await task
 
-    assert asyncio.run(scenario())
+    assert asyncio.run(scenario()) == is_end
 
 
 def test_addons_of_earlier_versions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from . import connections
 # How long what is under way gets to end by itself, and how often it is looked at.
 END_SECONDS = 1.0
 LOOK_SECONDS = 0.01
+# How the names of mitmproxy's tasks that load scripts anew begin.
+WATCHER = "script watcher"
 
 
 def is_ending() -> bool:
@@ -28,8 +30,11 @@ def is_ending() -> bool:
     Without it, no response that is under way gets an error at the end, as if the script were only loaded anew.
     """
     should_exit = getattr(ctx.master, "should_exit", None)
+    if should_exit is not None and should_exit.is_set():
+        return True
     task = asyncio.current_task()
-    return (should_exit is not None and should_exit.is_set()) or (task is not None and task.cancelling() > 0)
+    # The task that watches a script cancels itself where it finds that the script is gone.
+    return task is not None and task.cancelling() > 0 and not task.get_name().startswith(WATCHER)
 
 
 def others(method: str) -> Iterator[Callable[[], None]]:
