@@ -48,7 +48,12 @@ def test_a_row_tells_what_an_exchange_was(
 ) -> None:
     monkeypatch.setattr(test_console, "COLUMNS", columns)
     port = free_port()
-    options = {"listen": f"127.0.0.1:{port}", "lmstudio_url": lmstudio.sim.url, "state_dir": str(tmp_path)}
+    options = {
+        "listen": f"127.0.0.1:{port}",
+        "lmstudio_url": lmstudio.sim.url,
+        "state_dir": str(tmp_path),
+        "own_calls": "all",
+    }
     sets = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
     with console("-s", str(SCRIPT), *sets, editor="true") as terminal:
         terminal.see("model list")
@@ -105,7 +110,7 @@ def test_lines_fit_into_the_terminal(
     for name in ("COLUMNS", "LINES"):
         proxy.environment.pop(name, None)
     with mitmdump(proxy) as terminal:
-        terminal.see("models at")
+        terminal.see("serves Ollama's API")
         ask(proxy.url)
         text = terminal.see("LM Studio closed")
         show(terminal, f"mitmdump-{columns}")
