@@ -73,7 +73,7 @@ def open_answer(person: Process, web: Web) -> None:
     """Choose the exchange, and the tab of its response."""
     web.flow(has_ended)
     # One look at the page's list: what distinguishes its line is not of interest here.
-    person("choose", "POST")
+    person("choose", '"hi"')
     person("tab", "Response")
 
 
@@ -146,7 +146,7 @@ def test_what_was_shown_of_a_request_is_not_untrue_when_it_has_ended(
     lmstudio.script([content("slow"), sleep(5), content(" but sure")], times=1)
     answer = background.submit(ask, proxy)
     web.flow(lambda flow: is_chat(flow) and flow.get("response"))
-    person("choose", "POST")
+    person("choose", '"hi"')
     assert "shown: see Response" in person("shown", ANSWER_TO_COME)["text"]
     assert content_of(ndjson(answer.result())) == "slow but sure"
     web.flow(has_ended)
@@ -167,7 +167,7 @@ def test_a_stream_that_ends_without_another_byte_is_shown_as_it_ended(
     lmstudio.fault(times=1, disconnect=Disconnect(after=1, how="end"))
     answer = background.submit(ask, proxy, "/v1/chat/completions")
     web.flow(lambda flow: is_chat(flow) and (flow.get("response") or {}).get("contentLength"))
-    person("choose", "POST")
+    person("choose", '"hi"')
     person("tab", "Response")
     assert "slow" in person("shown", "Answer so far: 200")["text"]
     answer.result()

@@ -86,7 +86,7 @@ def person(installed: Process, started: tuple[Proxy, Web, Sim]) -> Iterator[Proc
     """A person who has opened the page, and the exchange."""
     _, web, _ = started
     installed("visit", web.url)
-    installed("choose", "chat")
+    installed("choose", "First line")
     yield installed
     installed("resize", 1400, 980)
     web.option(intercept="")
@@ -157,7 +157,7 @@ def test_an_edit_is_seen_as_a_difference(person: Process, started: tuple[Proxy, 
     with ThreadPoolExecutor(1) as background:
         answer = background.submit(ask, proxy.url, messages=question, tools=[])
         web.paused()
-        person("choose", "chat")
+        person("choose", "waits for you")
         person("shown", "user: hi")
         body = {**BODY, "messages": [{"role": "user", "content": "edited"}], "tools": []}
         person("edit", json.dumps(body))
