@@ -225,6 +225,9 @@ def _done_reason(snapshot: Snapshot) -> str:
 def _facts(snapshot: Snapshot) -> list[str]:
     if has_failed(snapshot) and not is_broken(snapshot) and not _found_nothing(snapshot):
         return []
+    if snapshot.is_streaming and snapshot.is_chat:
+        # While it comes, the line is made anew each second: a stream of events is not parsed for it.
+        return []
     numbers = snapshot.record.numbers
     if numbers is not None and (numbers.answer_tokens or numbers.first_token):
         return _speed(snapshot, numbers)
@@ -328,7 +331,9 @@ def _read_answer(snapshot: Snapshot) -> None:
     answer = answers.read_answer((snapshot.response or b"")[:ANSWER_BYTES], snapshot.content_type)
     words = first_words.of_answer([answer.text], [call.name for call in answer.tool_calls], bool(answer.thinking))
     snapshot.record.answer = words.text
-    snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
+    if words.signs not in snapshot.record.signs:
+        # An answer of thoughts alone, as far as it is read, has no words by which it is known that it was read.
+        snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
 
 
 def label(flow: http.HTTPFlow, record: Record | None = None) -> None:
