@@ -316,11 +316,11 @@ class Exchange:
                 # The function holds the exchange, and the list of flows would hold it.
                 self.flow.response.stream = False
             self.handler.record()
+            self._count()
             if interface.is_shown():
                 interface.render_anew()
         except Exception:
             logger.exception("%s could not be recorded", self.path)
-        self._count()
         self.handler.close()
         if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)
