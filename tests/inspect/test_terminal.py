@@ -288,8 +288,11 @@ def test_the_log_is_printed_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
         master_with(monkeypatch, termlog=SimpleNamespace(logger=handler))
         dumper.keep_log(output)
         assert handler.file is expected
+        dumper.release_log()
+        assert handler.file is (output.file if handler is ours else theirs.file)
     master_with(monkeypatch)
     dumper.keep_log(output)
+    dumper.release_log()
 
 
 @pytest.mark.parametrize("case", [case for case, _, _ in CASES.values()], ids=CASES)

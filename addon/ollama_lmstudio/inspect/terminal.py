@@ -89,6 +89,7 @@ class Terminal:
         """Let mitmproxy print its flows again."""
         self._is_on = False
         self._silence.remove()
+        dumper.release_log()
 
     def ended(self, shown: http.HTTPFlow) -> None:
         """Print the line of an exchange that has ended, once the client has got what waits to be sent."""
