@@ -255,8 +255,10 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         ":gear:",
     ),
     "a poll": (
-        internal_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
-        "(bridge) download  downloading",
+        internal_call(
+            record=Record(kind="own", purpose="download progress"), response=dumps({"status": "downloading"})
+        ),
+        "(bridge) download progress  downloading",
         ":gear:",
     ),
     "an internal call without a purpose": (

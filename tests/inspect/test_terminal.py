@@ -28,6 +28,7 @@ from ollama_lmstudio.inspect import terminal
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.inspect.terminal import Terminal
 from ollama_lmstudio.internals import dumper
+from ollama_lmstudio.lmstudio.client import LOAD_ON_DEMAND
 from ollama_lmstudio.record.record import Record
 
 AT = time.mktime((2026, 11, 28, 16, 49, 26, 0, 0, -1))
@@ -165,6 +166,12 @@ def test_lines(start: Start, case: Snapshot, line: str) -> None:
 
 def test_what_changes_nothing_is_not_told_of_the_bridges_own_calls(start: Start) -> None:
     assert printed(start(), internal_call(response=dumps({"models": [V1_MODEL]}))) == []
+
+
+def test_a_load_on_demand_is_told_like_any_other(start: Start) -> None:
+    kept = Record(kind="own", purpose=LOAD_ON_DEMAND, model="qwen3")
+    (line,) = printed(start(), internal_call(record=kept, method="POST", path="/v1/chat/completions", response=b"{}"))
+    assert LOAD_ON_DEMAND in line
 
 
 def test_columns_stay_as_wide_as_they_became(start: Start) -> None:

@@ -12,11 +12,10 @@ from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import http
-from mitmproxy.flow import Error
 
 from ..lmstudio.errors import peel
 from ..record import record as records
-from ..record.record import PREFIX, Numbers, Record
+from ..record.record import LEFT, PREFIX, Numbers, Record
 from ..translate import first_words
 from ..translate.first_words import CALLS, RESULT
 from ..unicode import well_formed
@@ -37,8 +36,6 @@ PARSED_BYTES = 262_144
 PROMPT_CHARACTERS = 28
 OWN = "(bridge)"
 """Begins the summary of a call that the bridge has made on its own."""
-LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
-"""How mitmproxy calls the end of a flow whose client has left, or that the user has killed."""
 EMBEDDINGS = ("embed", "embeddings", "v1/embeddings")
 
 # Of an answer that was passed through, so much is parsed for its first words.
