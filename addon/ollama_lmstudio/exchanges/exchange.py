@@ -30,6 +30,9 @@ Local           LocalStream, BodySink  send it to the      pass the body through
 A call or a request that is passed on names a model, and so does LM Studio's answer: that of another model is never
 told (`substitution`). It is looked at before anything is: at the first event of a stream, and in a whole body.
 
+While it runs, a handler tells what it waits for or how far it is (`state`, shown by `watch`). When the process ends, it
+tells the client so (`stop`), and the error hook follows.
+
 After `response` or `error`, of which mitmproxy calls exactly one, every exchange is recorded and closed.
 """
 
