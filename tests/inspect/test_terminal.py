@@ -28,7 +28,6 @@ from ollama_lmstudio.inspect import terminal
 from ollama_lmstudio.inspect.snapshot import Snapshot
 from ollama_lmstudio.inspect.terminal import Terminal
 from ollama_lmstudio.internals import dumper
-from ollama_lmstudio.lmstudio.client import LOAD_ON_DEMAND
 from ollama_lmstudio.record.record import Record
 
 AT = time.mktime((2026, 11, 28, 16, 49, 26, 0, 0, -1))
@@ -169,9 +168,9 @@ def test_what_changes_nothing_is_not_told_of_the_bridges_own_calls(start: Start)
 
 
 def test_a_load_on_demand_is_told_like_any_other(start: Start) -> None:
-    kept = Record(kind="own", purpose=LOAD_ON_DEMAND, model="qwen3")
+    kept = Record(kind="own", purpose="load on demand", model="qwen3")
     (line,) = printed(start(), internal_call(record=kept, method="POST", path="/v1/chat/completions", response=b"{}"))
-    assert LOAD_ON_DEMAND in line
+    assert "load on demand" in line
 
 
 def test_columns_stay_as_wide_as_they_became(start: Start) -> None:
