@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 from tests.exchanges.conftest import MakeExchange, answer, flow_of
 
 from ollama_lmstudio.exchanges import registry
 from ollama_lmstudio.exchanges.exchange import Handler
 from ollama_lmstudio.exchanges.registry import Exchanges
 from ollama_lmstudio.internals import interface
+from ollama_lmstudio.lmstudio.errors import LMStudioError
 
 
 def test_a_flow_that_is_none_of_ours_is_left_alone(exchanges: Exchanges) -> None:
@@ -115,3 +117,22 @@ def test_large_bodies_are_cut_when_they_have_been_sent(
     flow = asyncio.run(scenario())
     assert len(flow.request.raw_content or b"") == (limit + 5 if again else limit)
     assert shown == ([] if again else [flow])
+
+
+def test_one_that_cannot_be_ended_keeps_no_other_from_it(
+    exchanges: Exchanges, exchange_of: MakeExchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+
+    class Ending(Handler):
+        def stop(self, error: LMStudioError) -> None:
+            ended.append(self.flow.id)
+            raise ValueError
+
+    made = [exchange_of(), exchange_of()]
+    for exchange in made:
+        exchange.handler = Ending(exchange)
+        exchange.flow.client_conn.state = ConnectionState.OPEN
+    exchanges.stop()
+    assert ended == [exchange.flow.id for exchange in made]
+    assert caplog.text.count("could not be ended") == 2

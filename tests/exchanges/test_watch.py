@@ -84,6 +84,27 @@ def test_a_line_is_refreshed_where_its_state_has_changed(
     assert shown == ["loading, 0 s", "loading, 1 s", "loading, 2 s"]
 
 
+def test_a_state_that_cannot_be_told_keeps_no_other_from_being_shown(
+    exchanges: Exchanges, exchange_of: MakeExchange, shown: list[str], clock: Seconds
+) -> None:
+    class Broken(Waiting):
+        def state(self, now: int) -> State | None:
+            raise ValueError
+
+    async def scenario() -> None:
+        broken, made = exchange_of(), exchange_of()
+        broken.handler, made.handler = Broken(broken), Waiting(made)
+        made.handler.now = State("loading", "loading, 1 s")
+        for exchange in (broken, made):
+            await exchanges.request(exchange.flow)
+        await asyncio.sleep(0.03)
+        for exchange in (broken, made):
+            exchanges.error(exchange.flow)
+
+    asyncio.run(scenario())
+    assert shown == ["loading, 1 s"]
+
+
 def test_a_large_body_is_shown_less_often_than_its_line(
     exchanges: Exchanges, exchange_of: MakeExchange, shown: list[str], clock: Seconds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

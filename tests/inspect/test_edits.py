@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -68,6 +69,25 @@ def test_differences(before: object, after: object, lines: list[str]) -> None:
     shown = list(edits.difference(*given_bodies))
     assert [line for line in shown if "***" in line] == [line for line in lines if MASK in line]
     assert shown[-len(lines) :] == lines if lines else shown == []
+
+
+def test_a_body_of_many_megabytes_is_compared_around_its_changes() -> None:
+    said = [{"role": "user", "content": f"{'word ' * 80}{n}"} for n in range(30_000)]
+    before = json.dumps({"model": "a", "messages": said, "stream": True}, separators=(",", ":")).encode()
+    after = before.replace(b"word 20000", b"word 2000x")
+    began = time.monotonic()
+    shown = list(edits.difference(before, after))
+    assert time.monotonic() - began < 1
+    assert [line[:2] + line[-20:] for line in shown if line[0] in "-+"] == [
+        '- d word word 20000"},',
+        '+ d word word 2000x"},',
+    ]
+    assert sum(map(len, shown)) < 2 * edits.LINE_CHARACTERS + 4 * edits.AROUND_BYTES
+
+
+def test_what_is_over_the_limit_of_a_long_body_is_counted() -> None:
+    before, after = (b"%c " % sign * edits.PARSED_BYTES for sign in b"xy")
+    assert list(edits.difference(before, after))[-1] == "  ... 131.1 kB more"
 
 
 def test_long_differences_are_bounded() -> None:

@@ -255,8 +255,10 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         ":gear:",
     ),
     "a poll": (
-        internal_call(record=Record(kind="own", purpose="download"), response=dumps({"status": "downloading"})),
-        "(bridge) download  downloading",
+        internal_call(
+            record=Record(kind="own", purpose="download progress"), response=dumps({"status": "downloading"})
+        ),
+        "(bridge) download progress  downloading",
         ":gear:",
     ),
     "an internal call without a purpose": (
@@ -386,3 +388,18 @@ def test_what_was_passed_through_is_read_when_it_has_ended(events: bytes | None,
     summary.label(flow, kept)
     assert (kept.answer, kept.signs) == (answer, signs)
     assert flow.metadata.get("ollama_answer", "") == answer
+
+
+def test_a_passed_through_answer_of_thoughts_gets_its_sign_once() -> None:
+    kept = record(kind="relay", path="/v1/chat/completions", prompt="hi", signs="[tools]")
+    flow = flow_of(snapshot(kept, response=sse(chunk(reasoning_content="Hm."))))
+    for _ in range(3):
+        summary.label(flow, kept)
+    assert (kept.answer, kept.signs) == ("", "[tools] [thinking]")
+
+
+def test_a_passed_through_stream_is_not_parsed_while_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ollama_lmstudio.inspect.jsontext.read")
+    kept = record(kind="relay", path="/v1/chat/completions", prompt="hi", numbers=None, state="12.0 kB")
+    coming = replace(snapshot(kept, response=EVENTS * 100), is_streaming=True)
+    assert summary.comment(coming) == '12.0 kB  "hi"  llama3.2'

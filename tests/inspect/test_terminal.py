@@ -167,6 +167,12 @@ def test_what_changes_nothing_is_not_told_of_the_bridges_own_calls(start: Start)
     assert printed(start(), internal_call(response=dumps({"models": [V1_MODEL]}))) == []
 
 
+def test_a_load_on_demand_is_told_like_any_other(start: Start) -> None:
+    kept = Record(kind="own", purpose="load on demand", model="qwen3")
+    (line,) = printed(start(), internal_call(record=kept, method="POST", path="/v1/chat/completions", response=b"{}"))
+    assert "load on demand" in line
+
+
 def test_columns_stay_as_wide_as_they_became(start: Start) -> None:
     wide = replace(SAID, path="/v1/chat/completions", kind="relay", model="x" * 40)
     lines = printed(start(), snapshot(SAID), snapshot(wide), snapshot(SAID))
@@ -288,8 +294,11 @@ def test_the_log_is_printed_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
         master_with(monkeypatch, termlog=SimpleNamespace(logger=handler))
         dumper.keep_log(output)
         assert handler.file is expected
+        dumper.release_log()
+        assert handler.file is (output.file if handler is ours else theirs.file)
     master_with(monkeypatch)
     dumper.keep_log(output)
+    dumper.release_log()
 
 
 @pytest.mark.parametrize("case", [case for case, _, _ in CASES.values()], ids=CASES)

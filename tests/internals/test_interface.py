@@ -103,6 +103,8 @@ def test_views_come_first_in_the_menu(monkeypatch: pytest.MonkeyPatch) -> None:
         assert registry.available_views() == ["auto", "one", "two", "hex", "raw"]
         interface.remove_view("One")
         assert registry.available_views() == ["auto", "two", "hex", "raw"]
+        interface.keep_views_in_order()
+        assert "available_views" not in vars(registry)
     else:
         views = [SimpleNamespace(name=name) for name in ["Auto", *names]]
         monkeypatch.setattr(api, "views", views)

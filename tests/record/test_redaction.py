@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ollama_lmstudio.record.redaction import without_secrets
@@ -37,3 +39,10 @@ def test_a_password_is_masked(body: bytes, expected: bytes) -> None:
 )
 def test_every_other_body_stays_as_it_is(body: bytes) -> None:
     assert without_secrets(body) == body
+
+
+def test_a_conversation_about_passwords_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ollama_lmstudio.tolerant_json.loads")
+    for said in ("my password", 'my "password"', "my \\password"):
+        body = json.dumps({"messages": [{"role": "user", "content": said}]}).encode()
+        assert without_secrets(body) is body

@@ -30,6 +30,9 @@ Local           LocalStream, BodySink  send it to the      pass the body through
 A call or a request that is passed on names a model, and so does LM Studio's answer: that of another model is never
 told (`substitution`). It is looked at before anything is: at the first event of a stream, and in a whole body.
 
+While it runs, a handler tells what it waits for or how far it is (`state`, shown by `watch`). When the process ends, it
+tells the client so (`stop`), and the error hook follows.
+
 After `response` or `error`, of which mitmproxy calls exactly one, every exchange is recorded and closed.
 """
 
@@ -316,11 +319,11 @@ class Exchange:
                 # The function holds the exchange, and the list of flows would hold it.
                 self.flow.response.stream = False
             self.handler.record()
+            self._count()
             if interface.is_shown():
                 interface.render_anew()
         except Exception:
             logger.exception("%s could not be recorded", self.path)
-        self._count()
         self.handler.close()
         if self.handler.uses_connection and not self.is_replay:
             self.bridge.idle_connections.left_by(self.flow)

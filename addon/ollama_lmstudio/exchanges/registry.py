@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 
 from mitmproxy import http
@@ -13,6 +14,8 @@ from ..record import record
 from ..record.record import Record
 from .bridge import Bridge
 from .exchange import Exchange
+
+logger = logging.getLogger(__name__)
 
 # How often it is looked whether a flow that has ended has been sent.
 SENT_SECONDS = 1
@@ -95,7 +98,11 @@ class Exchanges:
         """End what is under way, with an error for each client: the process ends."""
         self.bridge.stop_loopback()
         for exchange in tuple(self._by_flow.values()):
-            exchange.stop()
+            try:
+                exchange.stop()
+            except Exception:
+                # The others are ended all the same.
+                logger.exception("%s could not be ended", exchange.path)
 
     @property
     def busy_clients(self) -> set[str]:

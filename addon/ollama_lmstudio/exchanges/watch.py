@@ -7,6 +7,7 @@ lines in the list; mitmdump is told of what waits long. Nothing waits for it, an
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,8 @@ from ..internals import interface
 from ..progress import State
 from ..record.record import Record
 from ..tasks import Tasks
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1
 # A body that streams is shown once a second, plus one second per MiB kept: each time, both bodies are rendered anew, on
@@ -103,11 +106,19 @@ class Watch:
     async def _look(self) -> None:
         while self._running:
             await asyncio.sleep(LOOK_SECONDS)
-            for watched, seen in tuple(self._running.values()):
-                # The end of one that ended while another was shown has its own words.
-                if self._is_running(watched):
-                    await self.look_at(watched, seen)
+            await self._look_at_all()
         self._task = None
+
+    async def _look_at_all(self) -> None:
+        # Not in the task itself: it would hold the last one, with its bodies, until it looks again.
+        for watched, seen in tuple(self._running.values()):
+            # The end of one that ended while another was shown has its own words.
+            if self._is_running(watched):
+                try:
+                    await self.look_at(watched, seen)
+                except Exception:
+                    # The others are looked at all the same.
+                    logger.debug("the state of a flow could not be shown", exc_info=True)
 
     async def look_at(self, watched: Watched, seen: Seen) -> None:
         """Show or tell what there is to show or tell of it now."""

@@ -12,11 +12,10 @@ from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import http
-from mitmproxy.flow import Error
 
 from ..lmstudio.errors import peel
 from ..record import record as records
-from ..record.record import PREFIX, Numbers, Record
+from ..record.record import LEFT, PREFIX, Numbers, Record
 from ..translate import first_words
 from ..translate.first_words import CALLS, RESULT
 from ..unicode import well_formed
@@ -37,8 +36,6 @@ PARSED_BYTES = 262_144
 PROMPT_CHARACTERS = 28
 OWN = "(bridge)"
 """Begins the summary of a call that the bridge has made on its own."""
-LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
-"""How mitmproxy calls the end of a flow whose client has left, or that the user has killed."""
 EMBEDDINGS = ("embed", "embeddings", "v1/embeddings")
 
 # Of an answer that was passed through, so much is parsed for its first words.
@@ -225,6 +222,9 @@ def _done_reason(snapshot: Snapshot) -> str:
 def _facts(snapshot: Snapshot) -> list[str]:
     if has_failed(snapshot) and not is_broken(snapshot) and not _found_nothing(snapshot):
         return []
+    if snapshot.is_streaming and snapshot.is_chat:
+        # While it comes, the line is made anew each second: a stream of events is not parsed for it.
+        return []
     numbers = snapshot.record.numbers
     if numbers is not None and (numbers.answer_tokens or numbers.first_token):
         return _speed(snapshot, numbers)
@@ -328,7 +328,9 @@ def _read_answer(snapshot: Snapshot) -> None:
     answer = answers.read_answer((snapshot.response or b"")[:ANSWER_BYTES], snapshot.content_type)
     words = first_words.of_answer([answer.text], [call.name for call in answer.tool_calls], bool(answer.thinking))
     snapshot.record.answer = words.text
-    snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
+    if words.signs not in snapshot.record.signs:
+        # An answer of thoughts alone, as far as it is read, has no words by which it is known that it was read.
+        snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
 
 
 def label(flow: http.HTTPFlow, record: Record | None = None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import sys
 import time
@@ -21,6 +20,7 @@ from mitmproxy import ctx, flow, http
 
 from ..internals import dumper, interface
 from ..record import record as records
+from ..record.internal_calls import CHANGES, DOWNLOAD
 from ..record.record import PREFIX, Record
 from ..translate.first_words import CALLS
 from ..unicode import one_line, well_formed
@@ -47,8 +47,8 @@ SAID_COLUMNS = 52
 PROMPT_COLUMNS = 24
 GAP = "  "
 
-# The internal calls that change something: the others are told only if they failed.
-_CHANGES = re.compile(r"/models/(?:load|unload|download)$")
+# The internal calls that are told though they have not failed.
+_TOLD = CHANGES | {DOWNLOAD}
 
 TIME = {"dim": True}
 PATH = {"fg": "cyan"}
@@ -90,6 +90,7 @@ class Terminal:
         """Let mitmproxy print its flows again."""
         self._is_on = False
         self._silence.remove()
+        dumper.release_log()
 
     def ended(self, shown: http.HTTPFlow) -> None:
         """Print the line of an exchange that has ended, once the client has got what waits to be sent."""
@@ -115,7 +116,8 @@ class Terminal:
         snapshot = snapshots.for_summary(shown, record)
         failed = summary.is_error(snapshot)
         if not failed and (
-            ctx.options.termlog_verbosity in FAILURES_ONLY or (snapshot.is_internal and not _has_changed(snapshot))
+            ctx.options.termlog_verbosity in FAILURES_ONLY
+            or (snapshot.is_internal and snapshot.record.purpose not in _TOLD)
         ):
             return
         columns = self._columns()
@@ -176,11 +178,6 @@ class Terminal:
 def is_ours(shown: flow.Flow) -> bool:
     """Return whether a flow passed through the bridge."""
     return isinstance(shown, http.HTTPFlow) and f"{PREFIX}path" in shown.metadata
-
-
-def _has_changed(snapshot: Snapshot) -> bool:
-    """Return whether an internal call has loaded, unloaded or downloaded a model."""
-    return snapshot.client_method == "POST" and bool(_CHANGES.search(snapshot.client_path))
 
 
 def _ended_at(shown: http.HTTPFlow) -> float:

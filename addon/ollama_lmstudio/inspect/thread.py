@@ -23,6 +23,8 @@ FILTER = "~meta 'ollama_conversation: {}'"
 
 # Limits of what is shown. They bound the time that it takes, which holds up the event loop.
 MAX_EXCHANGES = 200
+# Each request has the whole conversation before it, all of which is parsed: so many bytes of all are.
+MAX_BYTES = 20_000_000
 TEXT_CHARACTERS = 5000
 NAME_CHARACTERS = 60
 
@@ -63,14 +65,27 @@ def lines(thread: Thread) -> list[str]:
     """Return who said what in a conversation, and of each answer its model and numbers."""
     sheet = Sheet()
     sheet.heading(f"Conversation {thread.title}, filter {thread.filter}")
-    left_out = len(thread.flows) - MAX_EXCHANGES
-    if left_out > 0:
-        sheet.heading(f"{left_out:,} earlier exchanges are left out")
-    for flow in thread.flows[-MAX_EXCHANGES:]:
+    shown = _newest(thread)
+    left_out = len(thread.flows) - len(shown)
+    if left_out:
+        sheet.heading(f"{left_out:,} earlier {plural(left_out, 'exchange is', 'exchanges are')} left out")
+    for at, snapshot in reversed(shown):
+        _exchange(sheet, snapshot, at)
+    return str(sheet).split("\n")
+
+
+def _newest(thread: Thread) -> list[tuple[float, Snapshot]]:
+    """Return the exchanges that are shown, each with its time, the newest first: one at least."""
+    shown: list[tuple[float, Snapshot]] = []
+    left = MAX_BYTES
+    for flow in reversed(thread.flows[-MAX_EXCHANGES:]):
         snapshot = snapshots.of(flow)
         if snapshot is not None:
-            _exchange(sheet, snapshot, flow.request.timestamp_start or 0.0)
-    return str(sheet).split("\n")
+            left -= len(snapshot.client_body)
+            if shown and left < 0:
+                break
+            shown.append((flow.request.timestamp_start or 0.0, snapshot))
+    return shown
 
 
 def _exchange(sheet: Sheet, snapshot: Snapshot, at: float) -> None:

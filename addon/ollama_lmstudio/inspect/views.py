@@ -225,6 +225,7 @@ class Views:
         """Remove the views."""
         for side in SIDES:
             interface.remove_view(side.name)
+        interface.keep_views_in_order()
         highlighting.remove_languages()
         if interface.is_web():
             web_page.keep_lines()

@@ -122,6 +122,17 @@ def keep_log(output: Output) -> None:
     Without it, mitmproxy ends the process when its log cannot be printed any more
     (https://github.com/mitmproxy/mitmproxy/issues/4669).
     """
-    handler: Any = getattr(ctx.master.addons.get("termlog"), "logger", None)
+    handler = _log_handler()
     if getattr(handler, "file", None) is output.file:
         handler.file = output
+
+
+def release_log() -> None:
+    """Undo `keep_log`."""
+    handler = _log_handler()
+    if isinstance(file := getattr(handler, "file", None), Output):
+        handler.file = file.file
+
+
+def _log_handler() -> Any:
+    return getattr(ctx.master.addons.get("termlog"), "logger", None)

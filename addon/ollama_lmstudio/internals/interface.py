@@ -190,6 +190,12 @@ def put_views_first(names: Sequence[str]) -> None:
     views[1:] = sorted(views[1:], key=lambda view: (*wanted, view.name.lower()).index(view.name.lower()))
 
 
+def keep_views_in_order() -> None:
+    """Undo `put_views_first`, where it is more than an order of the views that there are."""
+    if hasattr(contentviews, "registry"):
+        vars(contentviews.registry).pop("available_views", None)
+
+
 def bind_key(context: str, key: str, command: str, description: str) -> None:
     """Bind a key of the console to a command, unless it has another use there. Without it, the command has no key."""
     keymap = getattr(ctx.master, "keymap", None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from mitmproxy import http
+from mitmproxy.flow import Error
 
 from ..outcomes import THINKING
 from ..unicode import well_formed
@@ -33,6 +34,8 @@ PREFIX = "ollama_"
 UNFINISHED = b" \n"
 """Ends a body that is shown while it comes, and is no part of it. mitmproxy's tools render a body again when its bytes
 are others: so they do when it has ended, whatever they have shown before."""
+LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
+"""How mitmproxy calls the end of a flow whose client has left, or that the user has killed: nothing has failed then."""
 MEASURABLE = 100_000
 """A shorter generation, in ns, came in one read: its duration says nothing about the model's speed."""
 _NS_PER_SECOND = 1e9

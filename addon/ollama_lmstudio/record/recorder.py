@@ -263,7 +263,6 @@ class Recorder:
         if self._is_stream:
             record.arrivals = self._arrivals.packed(self.started_ns)
             self._find_pause(record.numbers, ended)
-        record.state = ""
         if measured is not None:
             record.answer = measured.words.text
             record.signs = f"{record.signs} {measured.words.signs}".strip()
@@ -353,7 +352,7 @@ class Recorder:
         numbers.read_tokens = _read_tokens(prompt, cached if isinstance(cached, int) else None)
         finished = _FINISH.findall(tail)
         numbers.done_reason = finished[-1].decode() if finished else ""
-        if any(value.startswith("text/event-stream") for _, value in self.record.upstream_headers):
+        if self._is_stream:
             first = self._arrivals.first or self._first_over_limit
             numbers.first_token = first - self.started_ns
             numbers.generation = ended - first

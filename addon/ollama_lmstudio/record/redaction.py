@@ -16,7 +16,8 @@ SECRET_FIELDS = frozenset({"password"})
 def without_secrets(body: bytes) -> bytes:
     """Return a body with its password masked, as that of a pull may have one; every other body as it is."""
     lower = body.lower()
-    if not any(field.encode() in lower for field in SECRET_FIELDS):
+    # In its quotes: a text that mentions a password is no reason to parse a whole conversation.
+    if not any(f'"{field}"'.encode() in lower for field in SECRET_FIELDS):
         return body
     # Go's encoding/json, and so Ollama, takes invalid UTF-8 as U+FFFD: such a body holds a password too.
     value = tolerant_json.loads(body.decode("utf-8-sig", "replace"))

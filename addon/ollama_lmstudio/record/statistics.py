@@ -10,9 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mitmproxy.flow import Error
-
-from .record import Numbers, Record
+from .record import LEFT, Numbers, Record
 
 # The last parts of the paths that ask a model for something, in every API.
 ENDPOINTS = frozenset(
@@ -24,8 +22,6 @@ OTHERS = "(others)"
 
 _BUCKET = math.log(1.01)
 _FIRST_ERROR = 400
-# How mitmproxy calls the end of a flow whose client has left, or that the user has killed: nothing has failed then.
-_LEFT = ("Client disconnected", Error.KILLED_MESSAGE)
 
 
 @dataclass(slots=True)
@@ -104,7 +100,7 @@ class Statistics:
         if model is None:
             model = self._models[name] = ModelStatistics()
         model.requests += 1
-        if not record.error.startswith(_LEFT) and (record.error or not 0 < status < _FIRST_ERROR):
+        if not record.error.startswith(LEFT) and (record.error or not 0 < status < _FIRST_ERROR):
             model.errors += 1
         if record.numbers is not None and not is_recorded:
             _add_numbers(model, record.numbers)
