@@ -83,6 +83,11 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         'loading llama3.2, 23 s  "hi"  llama3.2',
         "",
     ),
+    "what waits for a load that LM Studio has refused to do on demand": (
+        failed(400, "no model loaded", prompt="hi", state="loading nope, 23 s"),
+        'loading nope, 23 s  "hi"  nope',
+        "",
+    ),
     "a passed prompt": (
         snapshot(record(kind="relay", path="/v1/chat/completions", prompt="hi", numbers=NUMBERS)),
         '"hi"  llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens',

@@ -61,7 +61,9 @@ def comment(snapshot: Snapshot) -> str:
 
     What tells it from others comes first: of a list, 35 characters may be all that is seen.
     """
-    trouble, numbers = failure_text(snapshot), ", ".join(facts(snapshot))
+    # While it runs, the status may be that of a call which is made once more, when the model has been loaded.
+    trouble = "" if snapshot.record.state else failure_text(snapshot)
+    numbers = ", ".join(facts(snapshot))
     if snapshot.is_internal:
         parts = [f"{OWN} {snapshot.record.purpose or 'call'}", trouble, snapshot.record.state, numbers]
     else:
