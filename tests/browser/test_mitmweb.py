@@ -229,8 +229,7 @@ def test_a_request_is_stopped_edited_and_let_go(
     web.paused()
     (line,) = person("stopped")
     assert line.startswith("waits for you")
-    # What it says is known when it has been read, which is after the first pause.
-    what = f'"hi" {CHAT}' if body is CALL else f"chat {CHAT}"
+    what = f'"hi" {CHAT}'
     assert what in " ".join(line.split())
     person("choose", what)
     text = person("shown", ANSWER_TO_COME)["text"]

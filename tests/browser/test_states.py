@@ -55,12 +55,12 @@ def chat(text: str, model: str = CHAT) -> dict[str, Any]:
 
 # How the lines begin of what runs.
 RUNNING = {
-    "a load": r"loading big-70b, \d+ s, chat ",
-    "a load of the bridge's own": r"loading big-70b, \d+ s, \(bridge\) load",
-    "the user": "waits for you, chat ",
-    "a download": r"\d+ %, \S+( MB)? of 2.3 GB, pull ",
-    "a stream": r"\d+ tokens, \d+(\.\d+)? tok/s, ",
-    "a stream that is passed through": r"\d+(\.\d+)? kB, v1/chat/",
+    "a load": r'loading big-70b, \d+ s\s+"hi"',
+    "a load of the bridge's own": r"\(bridge\) load\s+loading big-70b, \d+ s",
+    "the user": r'waits for you\s+"hold"',
+    "a download": r"\d+ %, \S+( MB)? of 2.3 GB\s+pull ",
+    "a stream": r"\d+ tokens, \d+(\.\d+)? tok/s\s+",
+    "a stream that is passed through": r'\d+(\.\d+)? kB\s+"stream"',
 }
 
 

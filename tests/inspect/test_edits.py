@@ -99,6 +99,70 @@ def test_long_differences_are_bounded() -> None:
     assert any("more lines of the difference are left out" in name for name in shown)
 
 
+SENTENCE = "A line of a text that is not short.\n"
+EARLIER = [{"role": "user", "content": f"message {n} {LONG}"} for n in range(200)]
+LARGE: dict[str, tuple[object, object, list[str]]] = {
+    "a word of a long text": (
+        {"model": "m", "prompt": SENTENCE * 30_000 + "old\nend"},
+        {"model": "m", "prompt": SENTENCE * 30_000 + "new\nend"},
+        ["- old\\n", "+ new\\n"],
+    ),
+    "a message among others, and the model": (
+        {"model": "a", "messages": [*EARLIER, {"role": "user", "content": "old"}, *EARLIER], "stream": True},
+        {"model": "b", "messages": [*EARLIER, {"role": "user", "content": "new"}, *EARLIER], "stream": True},
+        ['-   "model": "a",', '+   "model": "b",', '-       "content": "old"', '+       "content": "new"'],
+    ),
+    "a message put in": (
+        {"messages": EARLIER},
+        {"messages": [*EARLIER, "more"]},
+        ["-     }", "+     },", '+     "more"'],
+    ),
+    "one of many fields": (
+        {f"k{n}": n for n in range(20_000)},
+        {f"k{n}": n for n in range(20_000)} | {"k19000": "new"},
+        ['-   "k19000": 19000', '+   "k19000": "new"'],
+    ),
+    "an image": (
+        {"images": [f"iVBORw0KGgo{'A' * 200_000}"]},
+        {"images": [f"iVBORw0KGgo{'A' * 300_000}"]},
+        ['-     "[image/png, 150.0 kB]"', '+     "[image/png, 225.0 kB]"'],
+    ),
+    "no JSON": (
+        (SENTENCE * 3000 + '"prompt": "x"}').encode(),
+        (SENTENCE * 3000 + '"prompt": "x"').encode(),
+        ['- "prompt": "x"}', '+ "prompt": "x"'],
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "lines"), LARGE.values(), ids=LARGE)
+def test_large_bodies_show_what_differs(before: object, after: object, lines: list[str]) -> None:
+    bodies = [body if isinstance(body, bytes) else dumps(body) for body in (before, after)]
+    shown = list(edits.difference(*bodies))
+    assert [line for line in shown if line[:1] in "-+"] == lines
+    assert len(shown) < 40
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"prompt": SENTENCE * 120_000 + "a"}, {"prompt": SENTENCE * 120_000 + "b"}),
+        ({"prompt": "a\n" * 1_000_000}, {"prompt": "a\nb\n" * 500_000}),
+        ({"context": [0] * 1_000_000}, {"context": [0, 1] * 500_000}),
+        ({"a": [[n] * 9 for n in range(20_000)]}, {"a": [[n + 1] * 9 for n in range(20_000)]}),
+        ({"images": ["A" * 4_000_000]}, {"images": ["B" * 4_000_000]}),
+        ((SENTENCE * 120_000).encode(), (SENTENCE * 60_000 + "b" + SENTENCE * 60_000).encode()),
+    ],
+    ids=["a long text", "lines that are alike", "numbers", "lists", "images", "no JSON"],
+)
+def test_large_bodies_are_compared_at_once(before: object, after: object) -> None:
+    """The event loop stands still as long."""
+    bodies = [body if isinstance(body, bytes) else dumps(body) for body in (before, after)]
+    began = time.process_time()
+    list(edits.difference(*bodies))
+    assert time.process_time() - began < 0.5
+
+
 @given(st.binary(), st.binary())
 def test_never_raises(before: bytes, after: bytes) -> None:
     for line in edits.difference(before, after):

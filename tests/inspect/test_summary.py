@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
 from tests.inspect.conftest import (
+    CALL,
     EVENTS,
     NUMBERS,
     answered,
@@ -82,6 +83,11 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
         'loading llama3.2, 23 s  "hi"  llama3.2',
         "",
     ),
+    "what waits for a load that LM Studio has refused to do on demand": (
+        failed(400, "no model loaded", prompt="hi", state="loading nope, 23 s"),
+        'loading nope, 23 s  "hi"  nope',
+        "",
+    ),
     "a passed prompt": (
         snapshot(record(kind="relay", path="/v1/chat/completions", prompt="hi", numbers=NUMBERS)),
         '"hi"  llama3.2  43.5 tok/s, first token 310 ms, 512 + 87 tokens',
@@ -113,6 +119,11 @@ CASES: dict[str, tuple[Snapshot, str, str]] = {
     "a chat that broke": (
         snapshot(record(error=GONE)),
         f"✗ {GONE}, after 87 tokens  chat llama3.2  43.5 tok/s, first token 310 ms",
+        ":x:",
+    ),
+    "a chat that broke with many words": (
+        snapshot(record(error="word " * 40)),
+        f"✗ {('word ' * 40)[:117]}..., after 87 tokens  chat llama3.2  43.5 tok/s, first token 310 ms",
         ":x:",
     ),
     "a chat that broke before anything was measured": (
@@ -315,7 +326,7 @@ def test_never_raises(kind: Any, path: str, asked: bytes, response: bytes | None
 def test_the_users_comment_and_mark_stay() -> None:
     flow = flow_of(snapshot())
     summary.label(flow)
-    assert flow.comment.startswith("chat llama3.2  ")
+    assert flow.comment.startswith('<- "18 degrees" [tools]  llama3.2  ')
     flow.comment, flow.marked = "look here", ":star:"
     summary.label(flow)
     assert (flow.comment, flow.marked) == ("look here", ":star:")
@@ -328,6 +339,37 @@ def test_a_label_that_is_not_the_users_changes() -> None:
     record(error="gone").save(flow.metadata)
     summary.label(flow)
     assert (flow.comment != before, "gone" in flow.comment) == (True, True)
+
+
+WAITS = {"kind": "", "model": "", "numbers": None, "state": "loading m, 23 s"}
+REFUSED = {"kind": "answer", "numbers": None}
+
+
+@pytest.mark.parametrize(
+    ("kept", "status", "comment"),
+    [
+        (
+            record({"model": "m", "messages": [{"role": "user", "content": "Why?"}]}, **WAITS),
+            0,
+            'loading m, 23 s  "Why?"',
+        ),
+        (record({"model": "m", "prompt": "Why?"}, path="/api/generate", **WAITS), 0, 'loading m, 23 s  "Why?"'),
+        (record({"messages": [{"role": "user", "content": "Why?"}], "tools": [1]}, **REFUSED), 404, '"Why?" [tools]'),
+        # A file of an older version has no first words.
+        (record({"messages": [{"role": "user", "content": "Why?"}]}), 200, '"Why?"  llama3.2  43.5 tok/s'),
+        (record({"messages": 1, "model": "m"}, **REFUSED), 400, "chat llama3.2"),
+        (record(b"{", **REFUSED), 400, "chat llama3.2"),
+    ],
+)
+def test_a_request_that_became_no_call_is_told_by_its_prompt(kept: Record, status: int, comment: str) -> None:
+    """Two that wait for a model to load would look the same."""
+    response = dumps({"error": "not found"}) if status else None
+    call = CALL if kept.kind == "call" else kept.request
+    flow = flow_of(snapshot(kept, call=call, status=status, response=response))
+    summary.label(flow)
+    assert comment in flow.comment
+    kept_prompt = Record.load(flow.metadata).prompt
+    assert kept_prompt == ("Why?" if '"' in comment else "")
 
 
 def test_a_foreign_flow_is_left_alone() -> None:

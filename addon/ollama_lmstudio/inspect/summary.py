@@ -58,7 +58,9 @@ def comment(snapshot: Snapshot) -> str:
 
     What tells it from others comes first: of a list, 35 characters may be all that is seen.
     """
-    trouble, numbers = failure_text(snapshot), ", ".join(facts(snapshot))
+    # While it runs, the status may be that of a call which is made once more, when the model has been loaded.
+    trouble = "" if snapshot.record.state else failure_text(snapshot)
+    numbers = ", ".join(facts(snapshot))
     if snapshot.is_internal:
         parts = [f"{OWN} {snapshot.record.purpose or 'call'}", trouble, snapshot.record.state, numbers]
     else:
@@ -108,7 +110,10 @@ def failure_text(snapshot: Snapshot) -> str:
     elif numbers.total and not snapshot.status and not snapshot.is_internal:
         # mitmweb's column of times has none for a flow without a response.
         come = duration(numbers.total)
-    return f"{message.removesuffix('.')}, after {come}" if come else message
+    if not come:
+        return message
+    # The end of a sentence; not that of a long message, which has an ellipsis.
+    return f"{message if message.endswith('...') else message.removesuffix('.')}, after {come}"
 
 
 def facts(snapshot: Snapshot) -> list[str]:
@@ -333,6 +338,15 @@ def _read_answer(snapshot: Snapshot) -> None:
         snapshot.record.signs = f"{snapshot.record.signs} {words.signs}".strip()
 
 
+def _read_prompt(snapshot: Snapshot) -> None:
+    """Fill in the first words of a request that became no call, or not yet, or that an old file has."""
+    body = snapshot.client_body
+    value = _small_json(body) if body[:1] == b"{" else None
+    if isinstance(value, dict):
+        words = first_words.of_members(value.get)
+        snapshot.record.prompt, snapshot.record.signs = words.text, words.signs
+
+
 def label(flow: http.HTTPFlow, record: Record | None = None) -> None:
     """Set a flow's comment and mark, unless the user has set others. `record` is what its metadata holds."""
     record = record or records.of(flow)
@@ -341,6 +355,10 @@ def label(flow: http.HTTPFlow, record: Record | None = None) -> None:
     snapshot = snapshots.for_summary(flow, record)
     if snapshot.is_chat and record.kind == "relay" and record.numbers is not None and not record.answer:
         _read_answer(snapshot)
+        record.save(flow.metadata)
+    is_told = bool(record.state or record.numbers is not None or has_failed(snapshot))
+    if is_told and is_conversation(snapshot) and not (record.prompt or record.signs):
+        _read_prompt(snapshot)
         record.save(flow.metadata)
     for name, text in (("comment", comment(snapshot)), ("marked", mark(snapshot))):
         if getattr(flow, name) in ("", flow.metadata.get(f"{PREFIX}{name}")):
