@@ -76,7 +76,7 @@ FLOWS["generate"].metadata["ollama_conversation"] = "77777777"
 FOUND = {
     "one endpoint": CALLS | {"refused"},
     "one model, as clients call it": {"chat"},
-    "what models were asked": {"chat", "generate", "broken", "left"},
+    "what models were asked": {"chat", "generate", "refused", "broken", "left"},
     "a prompt, by its first words": {"chat"},
     "a text in a request or an answer": {"chat"},
     "one hour of a day": {"chat"},

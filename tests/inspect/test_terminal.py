@@ -307,20 +307,6 @@ def test_every_exchange_has_a_line(start: Start, case: Snapshot) -> None:
     assert len(lines) == (0 if case.is_internal and case.status else 1)
 
 
-def test_a_line_costs_little(start: Start) -> None:
-    made = start(200)
-    flow = flow_of(snapshot(LONG))
-    made[0]._print_ended(flow)
-    count, best = 200, 1.0
-    for _ in range(5):
-        began = time.process_time()
-        for _ in range(count):
-            made[0]._print_ended(flow)
-        best = min(best, (time.process_time() - began) / count)
-    # 70 us on a machine of 2026; this only notices something of another order.
-    assert best < 0.001
-
-
 def test_mitmproxys_own_lines(start: Start) -> None:
     made, _ = start()
     ours, theirs = flow_of(snapshot(SAID)), tflow.tflow(resp=True)

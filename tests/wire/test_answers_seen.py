@@ -160,7 +160,7 @@ def test_an_error_in_a_stream_stands_first(recording: tuple[Proxy, Saved], lmstu
     assert list(view)[:2] == ["Error", "Answer up to the error: 200 OK"]
     assert view["Error"] == "error: the engine is gone"
     raw = render_lmstudio.lmstudio_response(shown)
-    assert raw.startswith("# Error\n")
+    assert raw.startswith("━━ Error ")
     assert re.search(r"\n +3 +[\d.]+ +(\+[\d.]+)?  error  .*the engine is gone", raw)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from ..record.redaction import without_secrets
-from ..units import plural, size
+from ..units import plural
 from . import jsontext
 from .sheet import Sheet
 
@@ -17,19 +20,23 @@ CONTEXT_LINES = 2
 MAX_LINES = 200
 # The time that a comparison takes grows with the square of the lines: of longer bodies, what is equal at their begin
 # and end is left out first, and then what is over this.
-COMPARED_LINES = 300
+COMPARED_LINES = 150
 # Of a longer line, what is around its change.
 LINE_CHARACTERS = 300
 AROUND_CHARACTERS = 80
-# To parse and indent a megabyte takes a fifth of a second, on the event loop. Of longer bodies, only what is between
-# their equal beginnings and ends is looked at, and so much around it, as text.
-PARSED_BYTES = 131_072
-AROUND_BYTES = 400
+# To write megabytes in lines takes seconds, in which the event loop stands still: of a larger body only what differs is
+# written, so many characters of each text and so many values, and so much of what is equal around it.
+WHOLE_BYTES = 65_536
+TEXT_CHARACTERS = 10_000
+MAX_VALUES = 400
+EQUAL_CHARACTERS = 200
+EQUAL_VALUES = 2
+EQUAL_NAMES = 50
+# So much of a text shows whether it is a file in base64.
+HEAD_CHARACTERS = 1000
 
 # Line breaks in JSON's strings: each line of a text is one of its own.
 _BREAK = re.compile(r"(?<!\\)((?:\\\\)*\\n)(?!\")")
-# Where compact JSON of a longer body is divided into lines: between members and elements, but not between numbers.
-_BETWEEN = re.compile(r"(?<=[\w\"}\]],)\s?(?=[{\[\"])")
 
 
 def add_edit(sheet: Sheet, what: str, before: bytes, after: bytes) -> None:
@@ -46,9 +53,9 @@ def add_edit(sheet: Sheet, what: str, before: bytes, after: bytes) -> None:
 
 def difference(before: bytes, after: bytes) -> Iterator[str]:
     """Yield the lines of two bodies that differ, and some around them: `-` was there, `+` is there."""
-    old, new = _lines_of_both(without_secrets(before), without_secrets(after))
+    old, new = _lines(before, after)
     first = _common(old, new)
-    last = _common(old[first:][::-1], new[first:][::-1])
+    last = _common(old[first:], new[first:], from_end=True)
     begin = max(0, first - CONTEXT_LINES)
     old, new = (lines[begin : len(lines) - max(0, last - CONTEXT_LINES)] for lines in (old, new))
     left_out = [max(0, len(lines) - COMPARED_LINES) for lines in (old, new)]
@@ -67,43 +74,110 @@ def difference(before: bytes, after: bytes) -> Iterator[str]:
             yield f"{sign} ... {count:,} more {plural(count, 'line')}"
 
 
-def _lines_of_both(before: bytes, after: bytes) -> tuple[list[str], list[str]]:
-    if max(len(before), len(after)) <= PARSED_BYTES:
-        return _lines(before), _lines(after)
-    first = _common(before, after)
-    last = _common(before[first:][::-1], after[first:][::-1])
-    begin = max(0, first - AROUND_BYTES)
-    old, new = (_part(body, begin, len(body) - max(0, last - AROUND_BYTES)) for body in (before, after))
+def _lines(before: bytes, after: bytes) -> tuple[list[str], list[str]]:
+    """Return two bodies in lines that can be read: JSON is indented, and a text in it has lines of its own."""
+    read = [jsontext.read(without_secrets(body)) for body in (before, after)]
+    texts = [body.decode("utf-8", "replace") for body in (before, after)]
+    if max(len(before), len(after)) > WHOLE_BYTES:
+        if any(problem for _, problem in read):
+            texts = list(_Reduced().pair(*texts))
+            read = [jsontext.Read(None, "too large to be mended")] * 2
+        else:
+            read = [jsontext.Read(value) for value in _Reduced().pair(*(value for value, _ in read))]
+    old, new = (_written(*one) for one in zip(read, texts, strict=True))
     return old, new
 
 
-def _lines(body: bytes) -> list[str]:
-    """Return a body in lines that can be read: JSON is indented, and a text in it has lines of its own."""
-    value, problem = jsontext.read(body)
-    text = body.decode("utf-8", "replace") if problem else jsontext.pretty(value)
-    text = jsontext.without_base64(text)
-    return (text if problem else _BREAK.sub(r"\1\n", text)).splitlines()
+def _written(read: jsontext.Read, text: str) -> list[str]:
+    if read.problem:
+        return jsontext.without_base64(text).splitlines()
+    return _BREAK.sub(r"\1\n", jsontext.without_base64(jsontext.pretty(read.value))).splitlines()
 
 
-def _part(body: bytes, begin: int, end: int) -> list[str]:
-    """Return a part of a long body in lines."""
-    text = jsontext.without_base64(body[begin : min(end, begin + PARSED_BYTES)].decode("utf-8", "replace"))
-    lines = _BREAK.sub(r"\1\n", _BETWEEN.sub("\n", text)).splitlines()
-    left_out = end - begin - PARSED_BYTES
-    return [*lines, f"... {size(left_out)} more"] if left_out > 0 else lines
+class _Reduced:
+    """Two values without most of what is equal in both; of the rest, as much as is compared."""
+
+    def __init__(self) -> None:
+        self._left = MAX_VALUES
+
+    def pair(self, old: Any, new: Any) -> tuple[Any, Any]:
+        """Return both, reduced."""
+        self._left -= 1
+        if isinstance(old, dict) and isinstance(new, dict):
+            return self._objects(old, new)
+        if isinstance(old, list) and isinstance(new, list):
+            begin, end, first, second = _apart(old, new, EQUAL_VALUES)
+            pairs = list(islice(zip(first, second, strict=False), max(0, self._left)))
+            both = [self.pair(*each) for each in pairs]
+            return (
+                [*begin, *(one for one, _ in both), *self._all(first[len(both) :]), *end],
+                [*begin, *(one for _, one in both), *self._all(second[len(both) :]), *end],
+            )
+        if isinstance(old, str) and isinstance(new, str):
+            begin, end, first, second = _apart(_noted(old), _noted(new), EQUAL_CHARACTERS)
+            first, second = (jsontext.cut(text, TEXT_CHARACTERS) for text in (first, second))
+            return "".join([*begin, first, *end]), "".join([*begin, second, *end])
+        return self._one(old), self._one(new)
+
+    def _objects(self, old: dict[str, Any], new: dict[str, Any]) -> tuple[Any, Any]:
+        names = dict.fromkeys((*old, *new))
+        if len(names) > EQUAL_NAMES:
+            names = {name: None for name in names if name not in old or name not in new or old[name] != new[name]}
+        first, second = {}, {}
+        for name in names:
+            if self._left <= 0:
+                break
+            if name in old and name in new:
+                first[name], second[name] = self.pair(old[name], new[name])
+            else:
+                shown, given = (first, old) if name in old else (second, new)
+                shown[name] = self._one(given[name])
+        return first, second
+
+    def _one(self, value: Any) -> Any:
+        """Return a value that has no counterpart, reduced."""
+        self._left -= 1
+        if isinstance(value, str):
+            return jsontext.cut(_noted(value), TEXT_CHARACTERS)
+        if isinstance(value, list):
+            return self._all(value)
+        if isinstance(value, dict):
+            shown = self._all(list(value.values()))
+            return dict(zip(value, shown, strict=False))
+        return value
+
+    def _all(self, values: list[Any]) -> list[Any]:
+        shown: list[Any] = []
+        for value in values:
+            if self._left <= 0:
+                return [*shown, f"[... {len(values) - len(shown):,} more ...]"]
+            shown.append(self._one(value))
+        return shown
 
 
-def _common(old: Sequence[object], new: Sequence[object]) -> int:
-    """Return how many lines of a text, or characters of a line, are equal at the beginning."""
-    equal, most = 0, min(len(old), len(new))
-    while equal < most:
-        # Slices are compared many times faster than their elements one by one.
-        middle = (equal + most + 1) // 2
-        if old[equal:middle] == new[equal:middle]:
-            equal = middle
-        else:
-            most = middle - 1
-    return equal
+def _noted(text: str) -> str:
+    """Return a text, or a note of the file that it is."""
+    return jsontext.without_base64(text) if jsontext.without_base64(text[:HEAD_CHARACTERS])[:1] == "[" else text
+
+
+def _apart(old: Any, new: Any, keep: int) -> tuple[list[str], list[str], Any, Any]:
+    """Return two texts or lists without what is equal at their ends, but for `keep`; and how much that was."""
+    begin = max(0, _common(old, new) - keep)
+    end = max(0, _common(old[begin:], new[begin:], from_end=True) - keep)
+    before, after = ([f"[... {count:,} more ...]\n"] if count else [] for count in (begin, end))
+    return before, after, old[begin : len(old) - end], new[begin : len(new) - end]
+
+
+def _common(old: Sequence[Any], new: Sequence[Any], *, from_end: bool = False) -> int:
+    """Return how many lines, characters or values are equal at the beginning, or at the end.
+
+    Slices are compared: that is far faster than one after another.
+    """
+    shorter = min(len(old), len(new))
+    if from_end:
+        old, new = old[len(old) - shorter :], new[len(new) - shorter :]
+        return bisect_right(range(shorter), False, key=lambda n: old[shorter - n - 1 :] != new[shorter - n - 1 :])
+    return bisect_right(range(shorter), False, key=lambda n: old[: n + 1] != new[: n + 1])
 
 
 def _replaced(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
@@ -111,7 +185,7 @@ def _replaced(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
     ends: list[tuple[int, int]] = []
     for before, after in zip(old, new, strict=False):
         begin = _common(before, after)
-        ends.append((begin, _common(before[begin:][::-1], after[begin:][::-1])))
+        ends.append((begin, _common(before[begin:], after[begin:], from_end=True)))
     for sign, lines in (("-", old), ("+", new)):
         for number, line in enumerate(lines):
             begin, end = ends[number] if number < len(ends) else (0, 0)

@@ -115,10 +115,10 @@ class Terminal:
             return
         snapshot = snapshots.for_summary(shown, record)
         failed = summary.is_error(snapshot)
-        if not failed and (
-            ctx.options.termlog_verbosity in FAILURES_ONLY
-            or (snapshot.is_internal and snapshot.record.purpose not in _TOLD)
-        ):
+        # A list of models that could not be had is told by who needs it.
+        if snapshot.is_internal and snapshot.record.purpose not in _TOLD:
+            return
+        if not failed and ctx.options.termlog_verbosity in FAILURES_ONLY:
             return
         columns = self._columns()
         self._write(self._line(snapshot, _ended_at(shown), failed, columns), columns)
