@@ -29,7 +29,7 @@ def lmstudio() -> Iterator[Sim]:
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     state = tmp_path_factory.mktemp("state")
     with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         web = Web(proxy)
         yield proxy, web
         web.http.close()

@@ -47,7 +47,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, W
         SimThread(models=models()) as sim,
         Proxy(sim.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy,
     ):
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         web = Web(proxy)
         talk(proxy.url)
         yield proxy, web, sim

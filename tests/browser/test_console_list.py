@@ -105,7 +105,7 @@ def test_lines_fit_into_the_terminal(
     for name in ("COLUMNS", "LINES"):
         proxy.environment.pop(name, None)
     with mitmdump(proxy) as terminal:
-        terminal.see("models at")
+        terminal.see(" models)")
         ask(proxy.url)
         text = terminal.see("LM Studio closed")
         show(terminal, f"mitmdump-{columns}")

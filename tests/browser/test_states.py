@@ -37,7 +37,7 @@ def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with Proxy(
         lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state, options={"load_timeout_seconds": "60"}
     ) as proxy:
-        proxy.wait_for_log(r"\d+ models at")
+        proxy.wait_for_log(r"\(\d+ models\)")
         web = Web(proxy)
         yield proxy, web
         web.http.close()
