@@ -47,7 +47,7 @@ SAID_COLUMNS = 52
 PROMPT_COLUMNS = 24
 GAP = "  "
 
-# The internal calls that are told though they have not failed.
+# The internal calls that have a line.
 _TOLD = CHANGES | {DOWNLOAD}
 
 TIME = {"dim": True}
