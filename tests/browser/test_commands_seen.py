@@ -125,10 +125,11 @@ def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
             "lmstudio_url": sim.url,
             "state_dir": str(tmp_path),
             "confdir": str(tmp_path),
+            "own_calls": "all",
         }
         settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
         with console("-s", str(SCRIPT), *settings, editor="true") as found:
-            found.see("/api/v1/models")
+            found.see("(bridge) model list")
             yield found, f"http://127.0.0.1:{port}"
 
 
@@ -153,7 +154,7 @@ def test_the_console_shows_a_conversation_and_its_exchanges_alone(terminal: tupl
     screen.see("2 exchanges", "You said: hi", "and now?", "You said: and now?")
     screen.press("q")
     screen.see("[f:~meta 'ollama_conversation: ")
-    assert "/api/v1/models" not in screen.text
+    assert "(bridge) model list" not in screen.text
 
 
 def test_the_console_compares_answers(terminal: tuple[Terminal, str]) -> None:
