@@ -60,11 +60,11 @@ def test_a_row_tells_what_an_exchange_was(
         ask(f"http://127.0.0.1:{port}")
         text = terminal.see(GONE)
         show(terminal, f"console-{columns}")
-        (chat,) = [line for line in text.splitlines() if '"Why is the sky blue, and ..."' in line]
+        (chat,) = [line for line in text.splitlines() if ' 200 "Why is the sky blue, and ..."' in line]
         assert f' 200 "Why is the sky blue, and ..."  {CHAT[:12]}' in chat
         assert re.search(r" \d\S* tok/s\W*$", chat)
         for row in (
-            " 404 model 'no-such' not found  chat",
+            " 404 model 'no-such' not found  \"Why is",
             f" 200 {GONE} before",
             " 200 (bridge) model list  8 models",
             " 200 tags  8 models",

@@ -123,7 +123,7 @@ def test_the_list_tells_what_each_exchange_was(person: Process, chat: str) -> No
         "2 texts, 768 dimensions",
     ):
         assert any(text in line for line in lines), lines
-    assert any("404 model 'llama5' not found chat" in line for line in lines)
+    assert any("✗ 404 model 'llama5' not found \"Why is the sky blue?\"" in line for line in lines)
 
 
 def test_an_exchange_is_found(person: Process, chat: str) -> None:
@@ -255,22 +255,19 @@ def stop(person: Process, started: tuple[Proxy, Web], intercept: str) -> None:
     proxy.wait_for(lambda: web.http.get("/options").json()["intercept"]["value"] == intercept)
 
 
-@pytest.mark.parametrize(
-    ("intercept", "what"), [("~u /api/chat", f"chat {CHAT}"), ("~u chat/completions", f'"hi" {CHAT}')]
-)
+@pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
 def test_a_stopped_request_is_aborted(
     person: Process,
     started: tuple[Proxy, Web],
     lmstudio: Sim,
     background: ThreadPoolExecutor,
     intercept: str,
-    what: str,
 ) -> None:
     proxy, web = started
     stop(person, started, intercept)
     answer = background.submit(ask, proxy)
     web.paused()
-    person("choose", what)
+    person("choose", f'"hi" {CHAT}')
     person("press", "Abort")
     with pytest.raises(httpx.RemoteProtocolError):
         answer.result()
@@ -299,7 +296,9 @@ def test_an_edited_call_is_replayed_and_its_answer_translated_again(
 
 
 def test_the_command_bar(person: Process, started: tuple[Proxy, Web], chat: str, tmp_path: Path) -> None:
-    assert f"{THINKING}:latest: " in person("command", "ollama.models")
+    assert "8 models: read it in the list" in person("command", "ollama.models")
+    person("choose", "(bridge) models")
+    assert f"{THINKING}:latest: " in person("shown", THINKING)["text"]
     file = tmp_path / "chat.md"
     assert "1 of 1 exchanges are in" in person("command", f"ollama.export \"~comment 'sky blue.*qwen3'\" {file}")
     assert ANSWER in file.read_text()
