@@ -81,7 +81,7 @@ def test_another_model_and_other_options(started: tuple[Proxy, Web, Sim], web: W
     assert now == before | {"model": VISION, "temperature": 0}
     shown = web.view(second, "response")
     title, head, *_ = shown.split("\n")[1:]
-    assert title == "# Asked again"
+    assert title.startswith("━━ Asked again ")
     assert head.split() == ["before", "now"]
     table = shown.partition("\nanswer before: ")[0].split("\n")
     rows = {line[:11].strip(): line[11:].split() for line in table}

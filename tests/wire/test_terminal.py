@@ -46,7 +46,9 @@ def test_one_line_an_exchange(start_proxy: StartProxy, sim: Sim) -> None:
     said = r'"hi" -> "You said: hi"  (\S+ tok/s, )?first token \S+ m?s, \d+ \+ \d+ tokens'
     assert re.fullmatch(rf"/api/chat      {CHAT}  200  {said}", line_of(proxy, CHAT))
     assert line_of(proxy, "/api/tags ") == "/api/tags                        200  8 models"
-    assert line_of(proxy, "no-such") == f"/api/chat      {'no-such':{len(CHAT)}}  404  model 'no-such' not found"
+    assert (
+        line_of(proxy, "no-such") == f"/api/chat      {'no-such':{len(CHAT)}}  404  model 'no-such' not found  \"hi\""
+    )
     line = line_of(proxy, "/v1/chat")
     assert re.fullmatch(rf'/v1/chat/completions  {CHAT}  200  "hi" -> "You said: hi"  \d+ \+ \d+ tokens', line)
     assert len(re.findall(r"(?m)^\d\d:\d\d:\d\d /api/chat ", proxy.log)) == 3
@@ -61,7 +63,7 @@ def test_mitmwebs_terminal_has_the_lines_too(start_proxy: StartProxy, sim: Sim) 
     with proxy.client() as client:
         ndjson(chat(client))
         chat(client, model="no-such")
-    assert line_of(proxy, "no-such").endswith("  404  model 'no-such' not found")
+    assert line_of(proxy, "no-such").endswith("  404  model 'no-such' not found  \"hi\"")
     assert line_of(proxy, CHAT).startswith(f'/api/chat      {CHAT}  200  "hi" -> "You said: hi"')
     assert not ITS_OWN.search(proxy.log)
 
