@@ -91,7 +91,7 @@ def test_another_model_and_other_options(started: tuple[Proxy, Web, Sim], web: W
     assert shown.index(FIRST) < shown.index(SECOND)
     # The client's own request, as it is after the changes.
     request = web.view(second, "request")
-    assert "# POST /api/chat" in request
+    assert "━━ POST /api/chat" in request
     assert "temperature" in request
     # The first one is as it was.
     assert FIRST in web.view(first, "response")
