@@ -194,7 +194,6 @@ def test_the_raw_side(person: Process, chat: str) -> None:
 def test_the_picture(person: Process, chat: str, tmp_path: Path) -> None:
     person("choose", chat)
     person("shown", "done reason")
-    person("widen", "comment", 150)
     path = tmp_path / "mitmweb.png"
     person("picture", str(path))
     with Image.open(path) as image:

@@ -184,19 +184,6 @@ def command(text: str) -> str:
     return str(results.last.inner_text())
 
 
-def widen(column: str, pixels: int) -> None:
-    """Make a column of the list wider or narrower, where the page can do that."""
-    handle = page.locator(f".flow-table th.col-{column} .col-resize-handle")
-    box = handle.bounding_box() if handle.count() else None
-    if box is not None:
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + pixels, y, steps=5)
-        page.mouse.up()
-        page.mouse.move(0, 0)
-
-
 def picture(path: str) -> None:
     """Take a picture of the page, once its fleeting messages are gone."""
     page.wait_for_timeout(2000)
