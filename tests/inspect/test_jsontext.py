@@ -123,6 +123,39 @@ def test_long_values_are_shortened() -> None:
     )
 
 
+@given(VALUES)
+def test_an_excerpt_of_what_is_short_is_all_of_it(value: Any) -> None:
+    text = jsontext.excerpt(value, 100_000, 10_000, 5_000)
+    assert json.loads(text) == value
+    assert jsontext.shortened(jsontext.pretty(value), 10_000, 5_000) == text
+
+
+def test_an_excerpt_ends_each_list_and_object_with_how_much_more_it_has() -> None:
+    value = {"v": [0.5] * 768, "s": "a" * 75 + "b " * 500 + "c" * 25, "l": [{}, {"x": PNG}, {"y": 1}], "more": 1}
+    assert jsontext.excerpt(value, 195, 100, 2) == (
+        '{\n  "v": [0.5, 0.5, ... 766 more],\n'
+        f'  "s": "{"a" * 75} [... 1,000 characters left out ...] {"c" * 25}",\n'
+        '  "l": [\n    {},\n    ... 2 more\n  ],\n  ... 1 more\n}'
+    )
+    assert jsontext.excerpt([PNG], 180, 22, 2) == '[\n  "[image/png, 70 bytes]"\n]'
+
+
+def test_an_excerpt_takes_no_time_for_what_is_not_shown() -> None:
+    class Untouched(dict[str, int]):
+        def values(self) -> Any:
+            raise AssertionError("looked at, though nothing of it is shown")
+
+    text = jsontext.excerpt([["x" * 50] * 3, Untouched(a=1)], 40, 100, 5)
+    assert text == f'[\n  [\n    "{"x" * 50}",\n    ... 2 more\n  ],\n  ... 1 more\n]'
+
+
+def test_an_excerpt_of_what_is_nested_too_deeply_says_so() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    assert jsontext.excerpt(value, 10_000_000, 100, 5) == jsontext.TOO_DEEP
+
+
 def test_a_text_on_one_line() -> None:
     assert jsontext.one_line("a\x00\x1b[31m\r\nb\u2028c") == "a [31m b c"
 

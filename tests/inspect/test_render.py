@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -285,6 +286,18 @@ def test_long_conversations() -> None:
     assert "── 29,011 characters are left out here ──" in shown
     assert "━━ Numbers" in shown
     assert len(shown) < 500_000
+
+
+def test_thousands_of_tools() -> None:
+    """What is not shown is not written: it took seconds, for which all else stood still."""
+    parameters = WEATHER["function"]["parameters"]
+    tools = [{"function": {"name": f"tool_{n}", "parameters": parameters}} for n in range(3500)]
+    shown = render.ollama_request(snapshot(record({"model": "m", "messages": [TURNS[0]], "tools": tools})))
+    assert "  tool_199(city: string, unit?: string)\n  and 3,300 more\n" in shown
+    left_out = re.search(r"━━ ([\d,]+) schemas are left out", shown)
+    assert left_out is not None
+    assert shown.count("tool: tool_") + int(left_out[1].replace(",", "")) == 3500
+    assert len(shown) < 300_000
 
 
 def test_many_texts() -> None:

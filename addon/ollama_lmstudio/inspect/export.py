@@ -15,8 +15,7 @@ from ..unicode import well_formed
 from . import answers, jsontext, numbers, summary
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage, ParsedToolCall, read_request
-from .render_parts import STRING_CHARACTERS
-from .response_data import FIRST_VALUES
+from .render_parts import excerpt
 from .snapshot import SECRET_HEADERS, Snapshot
 
 # Headers that curl sets itself, and hop-by-hop headers (RFC 9110, section 7.6.1).
@@ -43,6 +42,7 @@ _BASE64_WIDTH = 76
 # Limits of an error message and of code within a line, in Markdown.
 _ERROR_CHARACTERS = 2000
 _CODE_CHARACTERS = 500
+_DATA_CHARACTERS = 1_000_000
 
 # The method that curl uses by default: with a body, and without.
 _DEFAULT_METHOD = {True: "POST", False: "GET"}
@@ -110,9 +110,7 @@ def _answer(snapshot: Snapshot) -> Iterator[str]:
     if answer.has_answer:
         yield from _message(ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
     elif answer.data is not None:
-        text = jsontext.shortened(
-            jsontext.without_base64(jsontext.pretty(answer.data)), STRING_CHARACTERS, FIRST_VALUES
-        )
+        text = excerpt(answer.data, _DATA_CHARACTERS)
         yield f"### answer\n\n{_fenced(text, 'json')}"
     elif answer.plain or answer.progress:
         yield f"### answer\n\n{answer.plain or answer.progress[-1].status}"

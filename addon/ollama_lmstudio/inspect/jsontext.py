@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from ..unicode import one_line as one_line
@@ -47,6 +48,9 @@ EMPTY: tuple[object, ...] = (None, "", [], {})
 _LONG = re.compile(
     r'"(?P<string>[^"\\]*(?:\\.[^"\\]*)*)(?P<close>"|\\?\Z)|\[\s*(?P<numbers>-?[0-9][0-9\s.,eE+-]*)\]', re.DOTALL
 )
+
+
+TOO_DEEP = "(nested too deeply to be shown)"
 
 
 class Read(NamedTuple):
@@ -135,7 +139,68 @@ def _dumps(value: object, indent: int | None) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, indent=indent)
     except (ValueError, TypeError, RecursionError):
-        return "(nested too deeply to be shown)"
+        return TOO_DEEP
+
+
+def excerpt(value: object, characters: int, of_string: int, numbers: int) -> str:
+    """Return a value as indented JSON of about `characters`, after which lists and objects tell how much more they have.
+
+    Strings are cut to `of_string`, base64 is a placeholder, and of a list of numbers, which is on one line, the first
+    `numbers` are shown if there are over twice as many. Takes no time for what is not shown.
+    """
+    try:
+        return str(_Excerpt(value, characters, of_string, numbers))
+    except (ValueError, TypeError, RecursionError):
+        return TOO_DEEP
+
+
+class _Excerpt:
+    def __init__(self, value: object, characters: int, of_string: int, numbers: int) -> None:
+        self._parts: list[str] = []
+        self._left = characters
+        self._of_string = of_string
+        self._numbers = numbers
+        self._write(value, "\n")
+
+    def __str__(self) -> str:
+        return "".join(self._parts)
+
+    def _put(self, text: str) -> None:
+        self._parts.append(text)
+        self._left -= len(text)
+
+    def _write(self, value: object, line: str) -> None:
+        """Write a value; `line` is a line break and the indentation of what stands below its first line."""
+        if isinstance(value, dict):
+            self._several("{}", (f"{self._string(name)}: " for name in value), value.values(), line)
+        elif not isinstance(value, list):
+            self._put(self._string(value) if isinstance(value, str) else compact(value))
+        elif value and all(type(one) in (int, float) for one in value):
+            self._put(self._line(value))
+        else:
+            self._several("[]", repeat(""), value, line)
+
+    def _several(self, brackets: str, begins: Iterable[str], values: Collection[object], line: str) -> None:
+        opening, closing = brackets
+        self._put(opening)
+        comma, inner = "", line + "  "
+        for number, (begin, value) in enumerate(zip(begins, values, strict=False)):
+            if self._left <= 0:
+                self._put(f"{comma}{inner}... {len(values) - number:,} more")
+                break
+            self._put(f"{comma}{inner}{begin}")
+            self._write(value, inner)
+            comma = ","
+        self._put(line + closing if values else closing)
+
+    def _line(self, values: list[object]) -> str:
+        is_cut = len(values) > 2 * self._numbers
+        shown = compact(values[: self._numbers] if is_cut else values)
+        return f"{shown[:-1]}, ... {len(values) - self._numbers:,} more]" if is_cut else shown
+
+    def _string(self, text: str) -> str:
+        begin, left_out, end = cut_out(without_base64(text), self._of_string)
+        return compact(f"{begin} [... {left_out:,} characters left out ...] {end}" if left_out else begin)
 
 
 def note(media_type: str, count: int) -> str:

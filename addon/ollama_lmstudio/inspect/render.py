@@ -9,14 +9,15 @@ from . import changes, edits, jsontext, render_answer
 from .conversation import ParsedMessage, ParsedRequest, Tool, read_request
 from .jsontext import EMPTY
 from .render_parts import (
+    BODY_CHARACTERS,
     MESSAGE_CHARACTERS,
     ROLE_CHARACTERS,
     STRING_CHARACTERS,
     add_body,
     add_internal_call,
     add_message,
+    excerpt,
     note_if_cut,
-    readable,
 )
 from .sheet import TEXT_CHARACTERS, Sheet, is_beside
 from .snapshot import Snapshot, header
@@ -25,6 +26,8 @@ from .snapshot import Snapshot, header
 # Of a longer conversation, the beginning and the end are shown.
 MAX_MESSAGES = 200
 FIRST_MESSAGES = 20
+# Of more tools, the rest is only counted.
+MAX_TOOLS = 200
 # The messages share this, but each may have at least MESSAGE_CHARACTERS.
 CONVERSATION_CHARACTERS = 200_000
 # Names of fields, which clients choose.
@@ -85,7 +88,8 @@ def _client_request(sheet: Sheet, snapshot: Snapshot, request: ParsedRequest) ->
     if request.options:
         sheet.value("options", jsontext.compact(request.options))
     if request.tools:
-        sheet.block("tools", map(_tool, request.tools))
+        more = len(request.tools) - MAX_TOOLS
+        sheet.block("tools", [*map(_tool, request.tools[:MAX_TOOLS]), *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def _short(name: str, value: object) -> str:
@@ -141,11 +145,17 @@ def _rest(sheet: Sheet, request: ParsedRequest) -> None:
     schemas = [tool for tool in request.tools if tool.parameters]
     if schemas:
         sheet.heading(f"Tools: {len(schemas):,} {plural(len(schemas), 'schema')}")
-    for tool in schemas:
+    left = BODY_CHARACTERS
+    for number, tool in enumerate(schemas):
+        if left <= 0:
+            sheet.heading(f"{len(schemas) - number:,} schemas are left out")
+            break
         if len(tool.description) > SYSTEM_CHARACTERS or "\n" in tool.description:
             sheet.text(f"{tool.name} is", tool.description, MESSAGE_CHARACTERS)
         sheet.value("tool", tool.name)
-        sheet.raw(readable(jsontext.pretty(tool.parameters)))
+        schema = excerpt(tool.parameters, left)
+        left -= len(schema)
+        sheet.raw(schema)
 
 
 def _messages(sheet: Sheet, request: ParsedRequest, numbers: Sequence[int]) -> None:

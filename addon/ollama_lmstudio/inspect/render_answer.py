@@ -13,7 +13,7 @@ from . import answers, compare, edits, jsontext, numbers, response_data
 from .answers import ParsedAnswer
 from .conversation import ParsedMessage
 from .jsontext import EMPTY
-from .render_parts import MESSAGE_CHARACTERS, add_message, note_if_cut, readable
+from .render_parts import MESSAGE_CHARACTERS, add_message, excerpt, note_if_cut
 from .sheet import Sheet
 from .snapshot import Snapshot
 
@@ -100,7 +100,7 @@ def _parts(sheet: Sheet, answer: ParsedAnswer) -> None:
     elif response_data.is_description(data):
         _description(sheet, data)
     else:
-        sheet.raw(readable(jsontext.pretty(data)))
+        sheet.raw(excerpt(data))
 
 
 def _description(sheet: Sheet, data: Mapping[str, Any]) -> None:

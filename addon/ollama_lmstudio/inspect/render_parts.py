@@ -55,7 +55,12 @@ def add_body(sheet: Sheet, body: bytes) -> None:
     if problem:
         sheet.text("body", readable(body.decode("utf-8", "replace")), 2 * BODY_CHARACTERS)
     else:
-        sheet.raw(readable(jsontext.pretty(value)))
+        sheet.raw(excerpt(value))
+
+
+def excerpt(value: object, characters: int = BODY_CHARACTERS) -> str:
+    """Return a value as indented JSON without base64, cut to about `characters`, with its long parts cut."""
+    return jsontext.excerpt(value, characters, STRING_CHARACTERS, response_data.FIRST_VALUES)
 
 
 def readable(text: str) -> str:
