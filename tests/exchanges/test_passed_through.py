@@ -156,13 +156,27 @@ def test_lm_studio_is_gone(exchange_of: MakeExchange, monkeypatch: pytest.Monkey
     assert last[0].endswith(body)
 
 
-def test_a_stream_that_breaks_ends_as_it_is(exchange_of: MakeExchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "write_last", lambda *_: pytest.fail("it is LM Studio's own stream"))
+@pytest.mark.parametrize(
+    ("content_type", "body", "last"),
+    [
+        ("text/event-stream", b"data: 1\n\n", b'event: error\ndata: {"error": {"message": "LM Studio closed'),
+        ("text/event-stream", b"data: [DONE]\n\n", b"0\r\n\r\n"),
+        ("application/octet-stream", b"data: 1\n\n", b""),
+    ],
+)
+def test_only_a_stream_that_breaks_has_more_than_what_lm_studio_sent(
+    exchange_of: MakeExchange, monkeypatch: pytest.MonkeyPatch, content_type: str, body: bytes, last: bytes
+) -> None:
+    ends: list[bytes] = []
+    monkeypatch.setattr(connections, "write_last", lambda flow, data: ends.append(data))
     exchange = exchange_of(path=PATH)
     passed(exchange)
-    answer(exchange, headers=http.Headers(EVENTS.fields, transfer_encoding="chunked"))
+    answer(exchange, headers=http.Headers(content_type=content_type, transfer_encoding="chunked"))
     asyncio.run(exchange.responseheaders())
-    written(exchange, b"data: 1\n\n")
+    written(exchange, body)
     exchange.flow.error = Error("gone")
+    exchange.flow.server_conn.timestamp_tcp_setup = 1.0
     exchange.error()
-    assert response_of(exchange) == (200, b"data: 1\n\n")
+    assert response_of(exchange) == (200, body)
+    assert last in b"".join(ends)
+    assert bool(ends) is bool(last)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_lmstudio.lmstudio.sse import Decoder, Event, EventTooLargeError
+from ollama_lmstudio.lmstudio.sse import Decoder, Event, EventTooLargeError, has_ended
 
 LIMIT = 1000
 
@@ -87,3 +87,26 @@ def test_an_event_beyond_the_limit_is_refused_wherever_it_is_cut(end: bytes) -> 
     just = stream.replace(b"xxxxxxx", b"xxxxxx")
     for index in range(len(just)):
         assert collect([just[:index], just[index:]], limit) == [Event("", "fits"), Event("e", "xxxxxx")]
+
+
+@pytest.mark.parametrize(
+    ("data", "ended"),
+    [
+        (b'data: {"a":1}\n\ndata: [DONE]\n\n', True),
+        (b'data: {"a":1}\r\n\r\ndata: [DONE]\r\n\r\n', True),
+        (b"data: x\r\rdata: [DONE]\r\r", True),
+        (b"data: [DONE]\n\n", True),
+        (b"data: [DONE]\n", False),
+        (b"data: [DONE", False),
+        (b"data: [DONE]\n\ndata: x\n\n", False),
+        (b'data: {"said":"data: [DONE]"}\n\n', False),
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        (b'event: response.completed\ndata: {"response":"' + b"x" * 100_000 + b'"}\n\n', True),
+        (b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n', False),
+        (b'event: error\ndata: {"error":"crashed"}\n\n', True),
+        (b"\n\n", False),
+        (b"", False),
+    ],
+)
+def test_a_stream_has_ended_with_its_last_event(data: bytes, ended: bool) -> None:
+    assert has_ended(data) is ended

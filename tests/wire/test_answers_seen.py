@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from tests.inspect.conftest import parts
 from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, models, read_flows
 
-from ollama_lmstudio.inspect import export, render_answer, render_lmstudio
+from ollama_lmstudio.exchanges.exchange import WHOLE
+from ollama_lmstudio.inspect import export, render_answer, render_lmstudio, summary
 from ollama_lmstudio.inspect import snapshot as snapshots
 from ollama_lmstudio.inspect.numbers import CUTS_SILENTLY
 from ollama_lmstudio.inspect.snapshot import Snapshot
+from ollama_lmstudio.lmstudio.sse import Decoder
 from ollama_lmstudio.sim import Disconnect, MidError, Sim, SimModel, SimThread, content, end, reasoning, sleep
 
 SMALL = "small-context"
@@ -181,3 +185,43 @@ def test_a_file_that_was_saved_before_there_were_times(recording: tuple[Proxy, S
     shown = saved("/api/chat")
     shown.record.arrivals = b""
     assert "\n  event  says\n" in render_lmstudio.lmstudio_response(shown)
+
+
+STREAMS_PASSED_ON: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 50},
+    "/v1/responses": {"input": "hi"},
+    "/api/v1/chat": {"input": "hi"},
+}
+BROKEN = "LM Studio closed the connection before its answer was finished"
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "mid_line"])
+@pytest.mark.parametrize("path", STREAMS_PASSED_ON)
+def test_a_stream_of_lm_studios_own_apis_that_breaks_says_so_to_the_client_and_in_the_list(
+    recording: tuple[Proxy, Saved], lmstudio: Sim, path: str, how: Any
+) -> None:
+    proxy, saved = recording
+    lmstudio.fault(times=1, disconnect=Disconnect(after=2, how=how))
+    answer = httpx.post(
+        f"{proxy.url}{path}", json={"model": CHAT, "stream": True, **STREAMS_PASSED_ON[path]}, trust_env=False
+    )
+    last = [*Decoder(len(answer.content)).feed(answer.content)][-1]
+    assert last.type == "error"
+    assert BROKEN in last.data
+    shown = saved(path)
+    assert shown.error == BROKEN
+    assert summary.comment(shown).startswith(f"{summary.CROSS}{BROKEN}"[:60])
+
+
+@pytest.mark.parametrize("path", ["/api/chat", *STREAMS_PASSED_ON])
+def test_a_whole_answer_without_an_end_has_no_error_for_the_client(
+    recording: tuple[Proxy, Saved], lmstudio: Sim, path: str
+) -> None:
+    proxy, saved = recording
+    body = STREAMS_PASSED_ON.get(path, STREAMS_PASSED_ON["/v1/chat/completions"])
+    lmstudio.fault(times=1, disconnect=Disconnect(how="no_last_chunk"))
+    answer = httpx.post(f"{proxy.url}{path}", json={"model": CHAT, "stream": True, **body}, trust_env=False)
+    assert b"event: error" not in answer.content
+    assert saved(path).error == WHOLE

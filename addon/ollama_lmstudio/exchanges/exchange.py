@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 # client's connection for another request.
 LINGER_SECONDS = 1
 LAST_CHUNK = b"0\r\n\r\n"
+WHOLE = "LM Studio closed the connection in an irregular way, but the answer is whole"
 STOPPED = "the proxy in front of LM Studio was stopped: ask again when it runs"
 
 
@@ -217,14 +218,19 @@ class Exchange:
         killed = self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE
         try:
             if self.is_replay or (self.flow.client_conn.connected and not killed):
-                self.handler.error(self._upstream_error())
+                self._fail(self._upstream_error(), self.handler.error)
         finally:
             self._end()
 
     def stop(self) -> None:
         """Tell the client, if it is still there, that the process ends; the error hook follows."""
         if not self.is_replay and self.flow.client_conn.connected:
-            self.handler.stop(LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED))
+            self._fail(LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED), self.handler.stop)
+
+    def _fail(self, error: LMStudioError, tell: Callable[[LMStudioError], None]) -> None:
+        """Record what went wrong as the client is told it: mitmproxy's own words are about its connections."""
+        self.recorder.failure = self.recorder.failure or error.message
+        tell(error)
 
     def paused(self, duration: int) -> None:
         """Leave `duration` ns, for which the user held the flow, out of what is measured."""

@@ -20,7 +20,7 @@ from ..threads import run_in_thread_if_large
 from ..translate.api_errors import error_answer, error_event, missing_answer
 from ..units import size
 from . import downstream, eviction, substitution, upstream
-from .exchange import Exchange, Handler
+from .exchange import WHOLE, Exchange, Handler
 
 logger = logging.getLogger(__name__)
 
@@ -172,19 +172,18 @@ class PassedThrough(Handler):
             upstream.set_body(response, changed)
 
     def error(self, error: LMStudioError) -> None:
-        if not self.exchange.head_sent:
-            message = scrub(error.message, self.bridge.services.secrets)
-            self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
-
-    def stop(self, error: LMStudioError) -> None:
-        response = self.flow.response
+        response, message = self.flow.response, scrub(error.message, self.bridge.services.secrets)
         if not self.exchange.head_sent or response is None:
-            self.error(error)
+            self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
         elif sse.is_event_stream(response.headers.get("content-type", "")):
-            # An event that has come in part ends here, with a blank line.
-            event = b"\n\n" + error_event(self.exchange.path, error.status, error.message)
+            event = b""
+            if sse.has_ended(self.recorder.end_of_upstream()):
+                self.recorder.failure = WHOLE
+            else:
+                # An event that has come in part ends here, with a blank line.
+                event = b"\n\n" + error_event(self.exchange.path, error.status, message)
             chunked = "chunked" in response.headers.get("transfer-encoding", "")
-            connections.write_last(self.flow, downstream.last_bytes([event], chunked=chunked))
+            connections.write_last(self.flow, downstream.last_bytes([event] if event else [], chunked=chunked))
 
     def close(self) -> None:
         if self._passthrough.release is not None:

@@ -11,7 +11,7 @@ from ..outcomes import NDJSON, StreamTranslation, header_fields
 from . import responses, substitution
 from .collected import Collected
 from .downstream import UNBUFFERED, frame_chunks, last_bytes
-from .exchange import LAST_CHUNK, Exchange
+from .exchange import LAST_CHUNK, WHOLE, Exchange
 
 
 class Streamed(Collected):
@@ -62,6 +62,8 @@ class Streamed(Collected):
             super().error(error)
             return
         lines = self.translation.abort(error)
+        if not (lines or self.translation.failed):
+            self.recorder.failure = WHOLE
         self.recorder.client_body.add(b"".join(lines))
         connections.write_last(self.flow, last_bytes(lines, chunked=not self.exchange.http10))
 

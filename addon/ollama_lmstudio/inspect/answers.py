@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..lmstudio import sse
-from ..lmstudio.answer import DONE, ToolCallAssembler
+from ..lmstudio.answer import ToolCallAssembler
 from ..lmstudio.errors import peel
 from ..record.record import Numbers
 from ..unicode import well_formed
@@ -85,7 +85,7 @@ def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
     assembler = _Assembler()
     if is_events(body, content_type):
         for event in events(body):
-            if event.data.strip() == DONE:
+            if event.data.strip() == sse.DONE:
                 assembler.answer.done = True
             else:
                 assembler.feed(event.data, event.type)

@@ -143,7 +143,7 @@ def _dumps(value: object, indent: int | None) -> str:
 
 
 def excerpt(value: object, characters: int, of_string: int, numbers: int) -> str:
-    """Return a value as indented JSON of about `characters`, after which lists and objects tell how much more they have.
+    """Return a value as indented JSON of about `characters`, after which lists and objects say how much more there is.
 
     Strings are cut to `of_string`, base64 is a placeholder, and of a list of numbers, which is on one line, the first
     `numbers` are shown if there are over twice as many. Takes no time for what is not shown.
@@ -172,16 +172,17 @@ class _Excerpt:
     def _write(self, value: object, line: str) -> None:
         """Write a value; `line` is a line break and the indentation of what stands below its first line."""
         if isinstance(value, dict):
-            self._several("{}", (f"{self._string(name)}: " for name in value), value.values(), line)
+            self._several("{", "}", (f"{self._string(name)}: " for name in value), value.values(), line)
         elif not isinstance(value, list):
             self._put(self._string(value) if isinstance(value, str) else compact(value))
         elif value and all(type(one) in (int, float) for one in value):
             self._put(self._line(value))
         else:
-            self._several("[]", repeat(""), value, line)
+            self._several("[", "]", repeat(""), value, line)
 
-    def _several(self, brackets: str, begins: Iterable[str], values: Collection[object], line: str) -> None:
-        opening, closing = brackets
+    def _several(
+        self, opening: str, closing: str, begins: Iterable[str], values: Collection[object], line: str
+    ) -> None:
         self._put(opening)
         comma, inner = "", line + "  "
         for number, (begin, value) in enumerate(zip(begins, values, strict=False)):

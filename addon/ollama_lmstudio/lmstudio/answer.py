@@ -21,8 +21,6 @@ from ..unicode import well_formed
 from . import errors, repair, sse
 from .answering_model import model_of
 
-DONE = "[DONE]"
-
 # The finish_reason of an answer that has none: OpenAI's for an answer that the model ended itself.
 DEFAULT_FINISH = "stop"
 # The finish_reason of an answer that has reached its limit of tokens, perhaps in the middle of a tool call.
@@ -441,7 +439,7 @@ class AnswerReader:
 
     def _read_event(self, event: sse.Event, parts: list[Part], at_end: bool) -> None:
         data = event.data
-        if data.strip() == DONE:
+        if data.strip() == sse.DONE:
             self.finish_reason = self.finish_reason or DEFAULT_FINISH
             self._end(parts)
             return

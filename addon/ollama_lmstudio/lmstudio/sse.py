@@ -24,6 +24,23 @@ def is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
+# The last event of a stream of /v1/chat/completions and /v1/completions; and the types of the last events of
+# /v1/messages, /v1/responses and /api/v1/chat. An error is the last one of any.
+DONE = "[DONE]"
+_LAST_TYPES = {"message_stop", "response.completed", "response.incomplete", "response.failed", "chat.end", "error"}
+_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r){2}\Z")
+
+
+def has_ended(data: bytes) -> bool:
+    """Whether a stream has come to its last event, by what is kept of its end."""
+    if not _END_OF_EVENT.search(data):
+        return False
+    kept = data.rstrip(b"\r\n")
+    before = max(map(kept.rfind, (b"\n\n", b"\r\r", b"\r\n\r\n")))
+    decoder = Decoder(len(data))
+    return any(event.data == DONE or event.type in _LAST_TYPES for event in decoder.feed(kept[before + 1 :] + b"\n\n"))
+
+
 class EventTooLargeError(Exception):
     """One event holds more bytes than allowed."""
 

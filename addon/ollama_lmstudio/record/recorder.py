@@ -123,6 +123,8 @@ class Recorder:
         """The response that has shown what had come of a stream, which may not be the one at the end."""
         self.started_ns = started_ns
         """When the request came, plus the time for which the user intercepted it."""
+        self.failure = ""
+        """What went wrong with the connection, in words for the user."""
         self._first_over_limit = 0
         self._tail = bytearray()
         """The end of a body that is over the limit: the last `_TAIL_BYTES`, and at most as many before them."""
@@ -251,7 +253,8 @@ class Recorder:
             passed_on = self.upstream_body.size if record.kind in ("relay", "own") and not record.upstream else 0
             record.response_size = self.client_body.size or passed_on or len(response.raw_content or b"")
         record.kind = record.kind or "answer"
-        record.error = measured.error if measured and measured.error else flow.error.msg if flow.error else ""
+        connection_error = (self.failure or flow.error.msg) if flow.error else ""
+        record.error = measured.error if measured and measured.error else connection_error
         if (
             measured is None
             and not record.error
@@ -330,6 +333,10 @@ class Recorder:
                 if value.get("error") or value.get("type") == "error":
                     return peel(value, self._secrets).message
         return ""
+
+    def end_of_upstream(self) -> bytes:
+        """Return what is kept of LM Studio's response, up to the last byte that has come."""
+        return bytes(self._tail or self.upstream_body.data)
 
     def _last(self, kept: CappedBody) -> bytes:
         return bytes((self._tail or kept.data)[-_TAIL_BYTES:])
