@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.clients.environments import Process
 from tests.wire.conftest import CHAT, HI, Proxy, content_of, ndjson, sim_thread_at
-from tests.wire.web import Flow, Web
+from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 from ollama_lmstudio.sim import Disconnect, MidError, Sim, content, reasoning, sleep
@@ -28,11 +28,8 @@ def lmstudio() -> Iterator[Sim]:
 @pytest.fixture(scope="module")
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     state = tmp_path_factory.mktemp("state")
-    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy:
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
-        yield proxy, web
-        web.http.close()
+    with mitmweb(lmstudio.url, state_dir=state) as found:
+        yield found
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.clients.environments import Process
-from tests.wire.conftest import CHAT, HI, SCRIPT, VISION, Proxy, free_port, models
-from tests.wire.web import Web
+from tests.wire.conftest import CHAT, HI, VISION, Proxy, models
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.sim import Sim, SimThread, content
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
 
-from tests.browser.test_console import Terminal, console, run
+from tests.browser.terminal import Terminal, console, run
 
 pytestmark = pytest.mark.browser
 
@@ -43,15 +43,9 @@ def talk(url: str) -> None:
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web, Sim]]:
     state = tmp_path_factory.mktemp("state")
-    with (
-        SimThread(models=models()) as sim,
-        Proxy(sim.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy,
-    ):
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
+    with SimThread(models=models()) as sim, mitmweb(sim.url, state_dir=state) as (proxy, web):
         talk(proxy.url)
         yield proxy, web, sim
-        web.http.close()
 
 
 @pytest.fixture
@@ -118,19 +112,8 @@ def test_both_answers_are_in_one_view(person: Process, started: tuple[Proxy, Web
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
     """The console, and the bridge's URL."""
-    port = free_port()
-    with SimThread(models=models()) as sim:
-        options = {
-            "listen": f"127.0.0.1:{port}",
-            "lmstudio_url": sim.url,
-            "state_dir": str(tmp_path),
-            "confdir": str(tmp_path),
-            "own_calls": "all",
-        }
-        settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-        with console("-s", str(SCRIPT), *settings, editor="true") as found:
-            found.see("(bridge) model list")
-            yield found, f"http://127.0.0.1:{port}"
+    with SimThread(models=models()) as sim, console(sim, tmp_path) as found:
+        yield found
 
 
 def test_the_console_opens_results(terminal: tuple[Terminal, str]) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
-from tests.wire.conftest import CHAT, SCRIPT, content_of, free_port, models, ndjson
+from tests.wire.conftest import CHAT, content_of, models, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 from ollama_lmstudio.sim import Sim, SimThread, content, sleep
@@ -20,110 +18,11 @@ from ollama_lmstudio.sim import Sim, SimThread, content, sleep
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
 
-import fcntl
-import pty
-import select
-import struct
-import termios
-
-import httpx
-import pyte
+from tests.browser.terminal import Terminal, console, run
 
 pytestmark = pytest.mark.browser
 
-COLUMNS, LINES = 120, 40
-SECONDS = 30
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
-
-
-class Terminal:
-    """A program in a terminal, and the screen that a person looks at."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self._screen)
-        self.everything = b""
-        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-
-    @property
-    def text(self) -> str:
-        """What the screen shows."""
-        return "\n".join(line.rstrip() for line in self._screen.display)
-
-    @property
-    def last(self) -> str:
-        """The last lines of the screen that are not empty: messages, and the prompt."""
-        return next((line for line in reversed(self.text.splitlines()) if line), "")
-
-    def colour(self, text: str) -> str:
-        """Return the colour of a text that the screen shows."""
-        row, line = next((row, line) for row, line in enumerate(self._screen.display) if text in line)
-        return str(self._screen.buffer[row][line.index(text)].fg)
-
-    def press(self, keys: str) -> None:
-        """Press keys."""
-        os.write(self._descriptor, keys.encode())
-
-    def see(self, *texts: str) -> str:
-        """Look at the screen until it shows all of these."""
-        return self.wait(lambda: all(text in self.text for text in texts), f"{texts} on the screen")
-
-    def pick(self, entry: str) -> None:
-        """Press the key of an entry of the menu."""
-        text = self.see(f") {entry} ")
-        self.press(text[text.index(f") {entry} ") - 1])
-
-    def wait(self, condition: Callable[[], bool], what: str = "") -> str:
-        """Look at the screen until something is so."""
-        end = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < end, f"waited in vain for {what}:\n{self.text}"
-            self.read(0.1)
-        return self.text
-
-    def read(self, seconds: float) -> None:
-        """Take what the program writes; its end is no error."""
-        if select.select([self._descriptor], [], [], seconds)[0]:
-            try:
-                data = os.read(self._descriptor, 65536)
-            except OSError:
-                return
-            self.everything += data
-            self._stream.feed(data)
-
-
-@contextmanager
-def console(*arguments: str, editor: str) -> Iterator[Terminal]:
-    """Start mitmproxy's console in a terminal, and end it as a person does."""
-    program = str(Path(sys.executable).parent / "mitmproxy")
-    process, descriptor = pty.fork()
-    if process == 0:
-        # The console asks the terminal for its colours, and this one has few.
-        os.environ["TERM"] = "xterm-256color"
-        os.environ["MITMPROXY_EDITOR"] = editor
-        os.execv(program, [program, *arguments])
-    terminal = Terminal(descriptor)
-    try:
-        yield terminal
-        ended = False
-
-        def has_ended() -> bool:
-            nonlocal ended
-            ended = ended or os.waitpid(process, os.WNOHANG)[0] == process
-            return ended
-
-        for _ in range(4):
-            terminal.press("q")
-            terminal.read(0.3)
-        terminal.press("y")
-        terminal.wait(has_ended, "the end")
-        process = 0
-    finally:
-        if process:
-            os.kill(process, 9)
-            os.waitpid(process, 0)
-        os.close(descriptor)
 
 
 @pytest.fixture
@@ -144,35 +43,17 @@ file.write_text(file.read_text().replace('"hi"', '"edited"'))
 @pytest.fixture
 def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
     """The console, which has asked for the list of models; and the bridge's URL. No key is ever on the screen."""
-    port = free_port()
     editor = tmp_path / "editor"
     editor.write_text(EDITOR)
     editor.chmod(0o700)
-    options = {
-        "listen": f"127.0.0.1:{port}",
-        "lmstudio_url": lmstudio.url,
-        "lmstudio_token": TOKEN,
-        "state_dir": str(tmp_path),
-        "confdir": str(tmp_path),
-        "own_calls": "all",
-    }
-    settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    with console("-s", str(SCRIPT), *settings, editor=shlex.quote(str(editor))) as terminal:
-        terminal.see("(bridge) model list")
-        yield terminal, f"http://127.0.0.1:{port}"
+    with console(lmstudio, tmp_path, editor=shlex.quote(str(editor)), lmstudio_token=TOKEN) as (terminal, url):
+        yield terminal, url
     assert TOKEN.encode() not in terminal.everything
 
 
 def ask(url: str) -> httpx.Response:
     with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
         return client.post("/api/chat", json={"model": "Llama3.2:3b", "messages": [{"role": "user", "content": "hi"}]})
-
-
-def run(terminal: Terminal, command: str) -> None:
-    """Type a command."""
-    terminal.press(":")
-    terminal.wait(lambda: terminal.last.startswith(":"), "the prompt")
-    terminal.press(f"{command}\r")
 
 
 def ask_and_stop(

@@ -8,8 +8,9 @@ pytest.importorskip("pty")
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.browser import test_console as console
-from tests.browser.test_console import Terminal, ask
+from tests.browser import test_console
+from tests.browser.terminal import Terminal
+from tests.browser.test_console import ask
 from tests.wire.conftest import content_of, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
@@ -17,7 +18,7 @@ from ollama_lmstudio.sim import Sim, content, sleep
 
 pytestmark = pytest.mark.browser
 
-lmstudio, started = console.lmstudio, console.started
+lmstudio, started = test_console.lmstudio, test_console.started
 
 
 def test_one_key_shows_when_each_event_came(started: tuple[Terminal, str]) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.browser import test_console
-from tests.browser.test_console import Terminal, console
-from tests.wire.conftest import CHAT, ROOT, SCRIPT, Proxy, free_port, models
+from tests.wire.conftest import CHAT, ROOT, Proxy, models
 
 from ollama_lmstudio.sim import SimThread, close, content, sleep
+
+if sys.platform == "win32":
+    pytest.skip("there are no pseudo terminals", allow_module_level=True)
+
+import pty
+
+from tests.browser.terminal import Terminal, console
 
 pytestmark = pytest.mark.browser
 
@@ -43,21 +48,9 @@ def lmstudio() -> Iterator[SimThread]:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_row_tells_what_an_exchange_was(
-    lmstudio: SimThread, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(test_console, "COLUMNS", columns)
-    port = free_port()
-    options = {
-        "listen": f"127.0.0.1:{port}",
-        "lmstudio_url": lmstudio.sim.url,
-        "state_dir": str(tmp_path),
-        "own_calls": "all",
-    }
-    sets = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    with console("-s", str(SCRIPT), *sets, editor="true") as terminal:
-        terminal.see("model list")
-        ask(f"http://127.0.0.1:{port}")
+def test_a_row_tells_what_an_exchange_was(lmstudio: SimThread, columns: int, tmp_path: Path) -> None:
+    with console(lmstudio.sim, tmp_path, columns=columns) as (terminal, url):
+        ask(url)
         text = terminal.see(GONE)
         show(terminal, f"console-{columns}")
         (chat,) = [line for line in text.splitlines() if ' 200 "Why is the sky blue, and ..."' in line]
@@ -79,10 +72,10 @@ def test_a_row_tells_what_an_exchange_was(
 
 
 @contextmanager
-def mitmdump(proxy: Proxy) -> Iterator[Terminal]:
+def mitmdump(proxy: Proxy, columns: int) -> Iterator[Terminal]:
     """Start mitmdump in a terminal."""
     ours, theirs = pty.openpty()
-    terminal = Terminal(ours)
+    terminal = Terminal(ours, columns)
     process = subprocess.Popen(
         proxy.command,
         stdout=theirs,
@@ -103,13 +96,12 @@ def mitmdump(proxy: Proxy) -> Iterator[Terminal]:
 @pytest.mark.parametrize("environment", [{"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}])
 @pytest.mark.parametrize("columns", [80, 120])
 def test_lines_fit_into_the_terminal(
-    lmstudio: SimThread, columns: int, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lmstudio: SimThread, columns: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(test_console, "COLUMNS", columns)
     proxy = Proxy(lmstudio.sim.url, state_dir=tmp_path, environment=environment)
     for name in ("COLUMNS", "LINES"):
         proxy.environment.pop(name, None)
-    with mitmdump(proxy) as terminal:
+    with mitmdump(proxy, columns) as terminal:
         terminal.see("serves Ollama's API")
         ask(proxy.url)
         text = terminal.see("LM Studio closed")

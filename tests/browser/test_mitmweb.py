@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tests.clients.environments import Process
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, content_of, ndjson, sim_thread_at
-from tests.wire.web import Web
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 from ollama_lmstudio.sim import Sim, content, reasoning, sleep
@@ -49,11 +49,8 @@ def lmstudio() -> Iterator[Sim]:
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     options = {"lmstudio_token": TOKEN, "own_calls": "all"}
     state = tmp_path_factory.mktemp("state")
-    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=options, state_dir=state, port=PORT) as proxy:
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
-        yield proxy, web
-        web.http.close()
+    with mitmweb(lmstudio.url, options=options, state_dir=state, port=PORT) as found:
+        yield found
 
 
 @pytest.fixture

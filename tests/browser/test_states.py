@@ -12,7 +12,7 @@ import pytest
 from tests.clients.environments import Process
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, Proxy, models
-from tests.wire.web import Web
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.sim import Sim, SimDownload, SimThread, content, sleep
 
@@ -34,13 +34,8 @@ def lmstudio() -> Iterator[Sim]:
 @pytest.fixture(scope="module")
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     state = tmp_path_factory.mktemp("state")
-    with Proxy(
-        lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state, options={"load_timeout_seconds": "60"}
-    ) as proxy:
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
-        yield proxy, web
-        web.http.close()
+    with mitmweb(lmstudio.url, state_dir=state, options={"load_timeout_seconds": "60"}) as found:
+        yield found
 
 
 def post(proxy: Proxy, path: str, body: dict[str, Any]) -> None:

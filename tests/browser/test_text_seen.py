@@ -14,15 +14,15 @@ import pytest
 from mitmproxy import contentviews
 from tests.clients.environments import Process
 from tests.inspect.conftest import PNG, WEATHER, rule, said
-from tests.wire.conftest import SCRIPT, VISION, Proxy, free_port, models
-from tests.wire.web import Web
+from tests.wire.conftest import VISION, Proxy, models
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.sim import Sim, SimThread, content
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
 
-from tests.browser.test_console import Terminal, console
+from tests.browser.terminal import Terminal, console
 
 pytestmark = pytest.mark.browser
 
@@ -69,16 +69,10 @@ def ask(url: str, **changed: Any) -> str:
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web, Sim]]:
     state = tmp_path_factory.mktemp("state")
-    with (
-        SimThread(models=models()) as sim,
-        Proxy(sim.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy,
-    ):
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
+    with SimThread(models=models()) as sim, mitmweb(sim.url, state_dir=state) as (proxy, web):
         sim.script([content(TEXT)], match="First line")
         assert ask(proxy.url) == TEXT
         yield proxy, web, sim
-        web.http.close()
 
 
 @pytest.fixture
@@ -170,14 +164,8 @@ def test_an_edit_is_seen_as_a_difference(person: Process, started: tuple[Proxy, 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[tuple[Terminal, str, Sim]]:
     """The console, which has asked for the list of models; and the bridge's URL."""
-    port = free_port()
-    with SimThread(models=models()) as sim:
-        options = {"listen": f"127.0.0.1:{port}", "lmstudio_url": sim.url}
-        options |= {"state_dir": str(tmp_path), "confdir": str(tmp_path), "own_calls": "all"}
-        settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-        with console("-s", str(SCRIPT), *settings, editor="true") as terminal:
-            terminal.see("(bridge) model list")
-            yield terminal, f"http://127.0.0.1:{port}", sim
+    with SimThread(models=models()) as sim, console(sim, tmp_path) as (terminal, url):
+        yield terminal, url, sim
 
 
 def test_the_console_shows_the_same(terminal: tuple[Terminal, str, Sim]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, free_port, models, ndjson
-from tests.wire.web import Web
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.inspect.commands import Commands
 from ollama_lmstudio.sim import Sim, SimThread
@@ -25,20 +25,12 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web, Sim]]:
+    state, options = tmp_path_factory.mktemp("state"), {"lmstudio_token": TOKEN, "own_calls": "all"}
     with (
         SimThread(models=models(), auth={TOKEN}) as sim,
-        Proxy(
-            sim.url,
-            *Web.arguments(),
-            tool="mitmweb",
-            options={"lmstudio_token": TOKEN, "own_calls": "all"},
-            state_dir=tmp_path_factory.mktemp("state"),
-        ) as proxy,
+        mitmweb(sim.url, options=options, state_dir=state) as (proxy, web),
     ):
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
         yield proxy, web, sim
-        web.http.close()
 
 
 def run(web: Web, name: str, *arguments: str) -> list[str]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from mitmproxy import flowfilter
 from tests.wire.conftest import CHAT, HI, VISION, Proxy, models, read_flows
-from tests.wire.web import Web
+from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.sim import Sim, SimThread
 
@@ -59,13 +59,8 @@ def test_the_saved_flows_of_one_conversation_have_its_id(client: tuple[Proxy, ht
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web, Sim]]:
     state = tmp_path_factory.mktemp("state")
-    with (
-        SimThread(models=models()) as sim,
-        Proxy(sim.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy,
-    ):
-        web = Web(proxy)
+    with SimThread(models=models()) as sim, mitmweb(sim.url, state_dir=state) as (proxy, web):
         yield proxy, web, sim
-        web.http.close()
 
 
 def report(web: Web, command: str) -> str:

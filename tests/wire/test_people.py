@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from tests.inspect.conftest import parts as sections
 from tests.inspect.conftest import rule
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
-from tests.wire.web import Flow, Web
+from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.record import record
 from ollama_lmstudio.sim import Sim, SimThread, close, content, sleep
@@ -34,11 +35,9 @@ def lmstudio() -> Iterator[Sim]:
 
 
 @pytest.fixture
-def started(lmstudio: Sim, start_proxy: StartProxy) -> Iterator[tuple[Proxy, Web]]:
-    proxy = start_proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", options=OPTIONS)
-    web = Web(proxy)
-    yield proxy, web
-    web.http.close()
+def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Proxy, Web]]:
+    with mitmweb(lmstudio.url, options=OPTIONS, state_dir=tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, DOWNLOADABLE, GPT_OSS, SCRIPT, Proxy, free_port, models, ndjson, post_bytes
-from tests.wire.web import Web
+from tests.wire.web import mitmweb
 
 from ollama_lmstudio.exchanges.loopback import STOPPED
 from ollama_lmstudio.sim import Sim, SimDownload, SimThread
@@ -264,18 +264,16 @@ def test_reload_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
 
 def test_another_option_does_not_disturb_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:
     with (
-        Proxy(pull_sim.url, *Web.arguments(), tool="mitmweb", state_dir=tmp_path) as proxy,
+        mitmweb(pull_sim.url, state_dir=tmp_path) as (proxy, web),
         proxy.client() as client,
         marked(cut=True),
         client.stream("POST", "/api/pull", json={"model": SLOW}) as answer,
     ):
-        web = Web(proxy)
         lines = map(json.loads, answer.iter_lines())
         first = next(line for line in lines if "digest" in line)
         web.option(allowed_hosts=["llm.example"])
         assert web.http.get("/options").json()["allowed_hosts"]["value"] == ["llm.example"]
         assert next(line for line in lines if line.get("completed", 0) > first.get("completed", 0))
-        web.http.close()
 
 
 def test_stop_ends_what_is_served(pull_sim: Sim, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mitmproxy import http, io
 from tests.wire.conftest import CHAT, EMBEDDER, VISION, Proxy, models
-from tests.wire.web import Flow, Web
+from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.inspect import render_answer
 from ollama_lmstudio.inspect import snapshot as snapshots
@@ -25,14 +25,8 @@ SECOND = "Air scatters blue light."
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web, Sim]]:
     state = tmp_path_factory.mktemp("state")
-    with (
-        SimThread(models=models()) as sim,
-        Proxy(sim.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy,
-    ):
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
+    with SimThread(models=models()) as sim, mitmweb(sim.url, state_dir=state) as (proxy, web):
         yield proxy, web, sim
-        web.http.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, SCRIPT, Proxy, StartProxy, content_of, models, ndjson, read_flows
-from tests.wire.web import Flow, Web
+from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.exchanges.own_calls import STOPPED
 from ollama_lmstudio.sim import Disconnect, Sim, SimDownload, SimThread, content, sleep
@@ -36,11 +36,8 @@ def lmstudio() -> Iterator[Sim]:
 @pytest.fixture(scope="module")
 def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Web]]:
     state = tmp_path_factory.mktemp("state")
-    with Proxy(lmstudio.url, *Web.arguments(), tool="mitmweb", state_dir=state) as proxy:
-        proxy.wait_for_log(r"\(\d+ models\)")
-        web = Web(proxy)
-        yield proxy, web
-        web.http.close()
+    with mitmweb(lmstudio.url, state_dir=state) as found:
+        yield found
 
 
 @pytest.fixture

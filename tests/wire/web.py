@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -82,6 +84,16 @@ class Web:
     def option(self, **options: Any) -> None:
         """Set options."""
         self.http.put("/options", json=options).raise_for_status()
+
+
+@contextmanager
+def mitmweb(lmstudio_url: str, *arguments: str, **settings: Any) -> Iterator[tuple[Proxy, Web]]:
+    """Start mitmweb with the addon, which has found LM Studio's models; the settings are those of `Proxy`."""
+    with Proxy(lmstudio_url, *Web.arguments(), *arguments, tool="mitmweb", **settings) as proxy:
+        proxy.wait_for_log(r"\(\d+ models\)")
+        web = Web(proxy)
+        yield proxy, web
+        web.http.close()
 
 
 def _joined(lines: list[list[tuple[str, str]]]) -> str:
