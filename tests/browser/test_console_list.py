@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.browser import test_console
-from tests.browser.test_console import Terminal, console
 from tests.wire.conftest import CHAT, ROOT, SCRIPT, Proxy, free_port, models
 
 from ollama_lmstudio.sim import SimThread, close, content, sleep
+
+if sys.platform == "win32":
+    pytest.skip("there are no pseudo terminals", allow_module_level=True)
+
+import pty
+
+from tests.browser import test_console
+from tests.browser.test_console import Terminal, console
 
 pytestmark = pytest.mark.browser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -189,7 +190,11 @@ def test_an_error_in_the_middle_with_variations(scripted: Sim, connect: Connect)
     assert streamed(scripted, connect).endswith(b'\n\ndata: {"error":"Oh"}\n\ndata: [DONE]\n\n')
 
 
-@pytest.mark.parametrize("how", ["fin", "rst"])
+# On Windows asyncio says goodbye (FIN) before it resets a connection.
+resets = pytest.mark.skipif(sys.platform == "win32", reason="asyncio cannot reset a connection on Windows")
+
+
+@pytest.mark.parametrize("how", ["fin", pytest.param("rst", marks=resets)])
 def test_the_connection_breaks_off(scripted: Sim, connect: Connect, how: Any) -> None:
     # A reset may overtake what was sent, so the tokens are given time to arrive.
     scripted.fault(disconnect=Disconnect(after=2, how=how), token_delay=0.05)
@@ -201,7 +206,9 @@ def test_the_connection_breaks_off(scripted: Sim, connect: Connect, how: Any) ->
         wire.chunk()
 
 
-@pytest.mark.parametrize(("step", "ending"), [(close(), EOFError), (reset(), ConnectionResetError)])
+@pytest.mark.parametrize(
+    ("step", "ending"), [(close(), EOFError), pytest.param(reset(), ConnectionResetError, marks=resets)]
+)
 def test_a_script_can_break_off(sim: Sim, connect: Connect, step: Step, ending: type[Exception]) -> None:
     sim.script([content("a"), sleep(0.1), step, content("b")])
     wire = connect(sim)

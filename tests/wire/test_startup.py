@@ -87,9 +87,9 @@ def copy_of_addon(directory: Path) -> Path:
 
 def change(file: Path, old: str, new: str) -> None:
     """Change a file's text, and its time, also where that is coarse."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert old in text
-    file.write_text(text.replace(old, new))
+    file.write_text(text.replace(old, new), encoding="utf-8")
     touch(file)
 
 
@@ -360,7 +360,7 @@ def test_without_the_script_nothing_is_served(sim: Sim, start_proxy: StartProxy,
             assert idle.get("/v1/models").status_code == 401
             lines = response.iter_lines()
             next(lines)
-            source = script.read_text()
+            source = script.read_text(encoding="utf-8")
             if how == "no script":
                 script.unlink()
             else:
@@ -376,7 +376,7 @@ def test_without_the_script_nothing_is_served(sim: Sim, start_proxy: StartProxy,
             late.get("/v1/models")
         if how == "no script":
             return
-        script.write_text(source)
+        script.write_text(source, encoding="utf-8")
         touch(script)
         proxy.wait_for(proxy.answers)
         body = {"model": CHAT, "messages": HI}
