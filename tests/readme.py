@@ -96,4 +96,4 @@ def rendered(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text()))
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")

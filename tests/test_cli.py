@@ -215,7 +215,7 @@ def test_mitmproxys_own_file_is_not_let_win_unseen(tmp_path: Path, capsys: pytes
         with pytest.raises(SystemExit) as ended:
             cli.command([*given, *there], {})
         assert ended.value.code == 2
-        assert f"{tmp_path}/config.yaml would win over what is given here for listen" in capsys.readouterr().err
+        assert f"{tmp_path / 'config.yaml'} would win over what is given here for listen" in capsys.readouterr().err
     for fitting in (["--api-key", "change-me"], ["--max-kept-size", "5"], []):
         assert cli.command([*fitting, *there], {})[1][-2:] == list(there)
 

@@ -18,7 +18,7 @@ from ollama_lmstudio.inspect import summary
 from ollama_lmstudio.record import record
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_tables_are_those_of_the_code() -> None:
@@ -108,8 +108,8 @@ def test_filters_find_what_they_are_for(what: str, text: str) -> None:
 def test_what_the_search_of_mitmweb_knows() -> None:
     """Its page parses filters itself, and has no `~meta`: the file is mitmproxy's."""
     static = Path(web.__file__).parent / "static"
-    script = next(path for pattern in ("app.js", "index*.js") for path in static.glob(pattern)).read_text()
-    known = set(re.findall(r'"(~[a-z]+)"', script))
+    script = next(path for pattern in ("app.js", "index*.js") for path in static.glob(pattern))
+    known = set(re.findall(r'"(~[a-z]+)"', script.read_text(encoding="utf-8")))
     assert "~comment" in known
     table = README.partition("<!-- filters -->")[2].partition("<!-- end -->")[0]
     for text, said in re.findall(r"^\| .+? \| `(.+?)` \| (.+?) \|$", table, re.MULTILINE):

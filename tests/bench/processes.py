@@ -6,8 +6,10 @@ import ctypes
 import functools
 import math
 import re
+import sys
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,10 @@ def clock_id(pid: int) -> int | None:
 
 def processor_seconds(pid: int) -> float:
     """Return the processor time of a process so far, to the microsecond; NaN where nothing tells it."""
-    clock = clock_id(pid)
-    if clock is None:
-        return math.nan
-    try:
-        return time.clock_gettime(clock)
-    except OSError:
-        return math.nan
+    if sys.platform != "win32" and (clock := clock_id(pid)) is not None:
+        with suppress(OSError):
+            return time.clock_gettime(clock)
+    return math.nan
 
 
 def resident_mb(pid: int) -> float:

@@ -76,7 +76,7 @@ def test_a_row_that_does_not_exist_is_named() -> None:
 
 
 def test_readme_has_the_rows_of_the_bench() -> None:
-    table = README.read_text().partition("<!-- speed -->\n")[2].partition("<!-- end -->")[0]
+    table = README.read_text(encoding="utf-8").partition("<!-- speed -->\n")[2].partition("<!-- end -->")[0]
     rows = re.findall(r"^\| ([^|-][^|]*) \|", table, re.MULTILINE)
     sizes = {"2 x": "16 x", "2 streams": "16 streams", "after 4 ": "after 2,000 ", "after 20 ": "after 10,000 "}
     assert rows == [re.sub("|".join(sizes), lambda size: sizes[size[0]], title) for title in TITLES]

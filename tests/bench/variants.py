@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.bench.client import MODEL, PACED, Dialect, LMStudio, Ollama, Variant, run
 
@@ -50,7 +49,15 @@ def answer(tokens: int, interval: float) -> Any:
     return generate
 
 
-async def serve(pipe: Connection, parallel: int, tokens: int, interval: float) -> None:
+class Pipe(Protocol):
+    """An end of a pipe between two processes, whose class each system has its own of."""
+
+    def send(self, obj: int | None, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
+async def serve(pipe: Pipe, parallel: int, tokens: int, interval: float) -> None:
     """Serve the stand-in with a loaded model that takes `parallel` requests at once.
 
     Send its port when it does; after that, send the number of requests since the last time whenever something is sent.
@@ -75,7 +82,7 @@ class StandIn:
 
     port: int
     pid: int
-    pipe: Connection
+    pipe: Pipe
 
     @property
     def url(self) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("pty")
-
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.browser import test_console
-from tests.browser.terminal import Terminal
-from tests.browser.test_console import ask
+import pytest
 from tests.wire.conftest import content_of, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 from ollama_lmstudio.sim import Sim, content, sleep
+
+if sys.platform == "win32":
+    pytest.skip("there are no pseudo terminals", allow_module_level=True)
+
+from tests.browser import test_console
+from tests.browser.terminal import Terminal
+from tests.browser.test_console import ask
 
 pytestmark = pytest.mark.browser
 

@@ -297,7 +297,7 @@ def test_the_command_bar(person: Process, started: tuple[Proxy, Web], chat: str,
     assert f"{THINKING}:latest: " in person("shown", THINKING)["text"]
     file = tmp_path / "chat.md"
     assert "1 of 1 exchanges are in" in person("command", f"ollama.export \"~comment 'sky blue.*qwen3'\" {file}")
-    assert ANSWER in file.read_text()
+    assert ANSWER in file.read_text(encoding="utf-8")
 
 
 def test_no_secret_is_on_the_page(person: Process, started: tuple[Proxy, Web], chat: str) -> None:

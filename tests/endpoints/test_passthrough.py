@@ -110,9 +110,9 @@ def test_large_bodies_take_no_time() -> None:
         b'{"model":"m"' + b" " * 1_000_000 + b"}",
     ]
     for body in bodies:
-        began = time.perf_counter()
+        began = time.process_time()
         assert span(body) == '"m"'
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
 
 
 MODELS = (
@@ -145,7 +145,7 @@ def test_the_name_becomes_lm_studios(name: str, key: str, make_services: Callabl
 rubbish_bytes = st.binary(max_size=20).filter(lambda data: not set(data) & {*range(32), *b'"\\'})
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rubbish=rubbish_bytes, space=st.sampled_from(["", " ", "\n"]))
 def test_no_other_byte_changes(rubbish: bytes, space: str, make_services: Callable[..., Services]) -> None:
     before = b'{"a":"' + rubbish + b'",' + space.encode()
@@ -413,7 +413,7 @@ def test_what_is_repaired_is_text(make_services: Callable[..., Services]) -> Non
     assert name == "\ufffd\ufffdx\ufffd\U0001f600\U0001f600"
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(given_tools=st.lists(tools, max_size=3), flat=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_what_ollama_takes_lm_studio_takes(
     given_tools: list[Any], flat: bool, indent: int | None, make_services: Callable[..., Services]

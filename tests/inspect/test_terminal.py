@@ -19,6 +19,7 @@ from mitmproxy import ctx
 from mitmproxy.addons import dumper as dumpers
 from mitmproxy.options import Options
 from mitmproxy.test import tflow
+from mitmproxy.utils import vt_codes
 from tests.inspect.conftest import answered, dumps, flow_of, record, snapshot
 from tests.inspect.test_render import TAG, V1_MODEL, internal_call
 from tests.inspect.test_summary import CASES, GONE
@@ -60,6 +61,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     def started(columns: int = 0, *, is_mitmdump: bool = True, **options: Any) -> tuple[Terminal, Output]:
         output = Output(columns)
         monkeypatch.setattr(sys, "stdout", output)
+        # Windows would be asked about its console.
+        monkeypatch.setattr(vt_codes, "ensure_supported", lambda file: file.isatty())
         monkeypatch.setenv("COLUMNS", str(columns))
         known, own = Options(), dumpers.Dumper(io.StringIO())
         monkeypatch.setattr(ctx, "options", known, raising=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.catalog import (
@@ -315,7 +315,6 @@ JSON = st.recursive(
 FIELDS = sorted({*GEMMA_V1, *QWEN_V0})
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.sampled_from(["models", "data"]))
 def test_one_odd_entry_never_spoils_the_list(odd: dict[str, object], container: str) -> None:
     good = {"key": "the good one", "id": "the good one", "type": "llm"}

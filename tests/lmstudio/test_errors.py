@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.errors import (
@@ -164,7 +164,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON | st.text() | st.binary() | JSON.map(json.dumps))
 @example("[" * 100_000)
 @example('{"error":' * 5_000 + "1" + "}" * 5_000)

@@ -58,7 +58,7 @@ NAMES_MODEL = (ChatRequest, GenerateRequest, EmbedRequest, EmbeddingRequest, Sho
 
 
 def recorded(name: str) -> list[Any]:
-    return [json.loads(text) for text in (DATA / name).read_text().splitlines()]
+    return [json.loads(text) for text in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
 def check(path: str, body: bytes) -> None:

@@ -16,7 +16,7 @@ from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.ollama.syntax import depth_error, syntax_error
 
 # Broken bodies, character for byte, with what a scanner that works as Go's does said about them.
-MUTANTS = [json.loads(line) for line in (Path(__file__).parent / "data/mutants.jsonl").read_text().splitlines()]
+MUTANTS = [json.loads(line) for line in (Path(__file__).parent / "data/mutants.jsonl").read_bytes().splitlines()]
 
 VALID = [
     "null",

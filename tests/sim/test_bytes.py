@@ -144,14 +144,14 @@ def test_not_modified(sim: Sim, connect: Connect) -> None:
 
 
 def test_idle_connections_are_closed(connect: Connect) -> None:
-    with SimThread(keep_alive=0.2) as sim:
+    with SimThread(keep_alive=0.5) as sim:
         wire = connect(sim)
-        assert wire.call("GET", "/v1/models").header("Keep-Alive") == "timeout=0.2"
+        assert wire.call("GET", "/v1/models").header("Keep-Alive") == "timeout=0.5"
         time.sleep(0.1)
-        assert wire.call("GET", "/v1/models").status == 200, "each request starts the time anew"
         started = time.monotonic()
+        assert wire.call("GET", "/v1/models").status == 200
         assert wire.rest() == b""
-        assert 0.15 < time.monotonic() - started < 1.5
+        assert time.monotonic() - started > 0.45, "each request starts the time anew"
         assert sim.open_connections == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from typing import Any
 
 import httpx
@@ -479,10 +480,13 @@ def test_v0_has_statistics_instead_of_a_fingerprint(sim: Sim, connect: Connect) 
 
 def test_v0_times_are_measured(connect: Connect) -> None:
     with SimThread([SimModel("plain")], token_delay=0.02) as sim:
+        started = time.monotonic()
         stats = connect(sim).call("POST", "/api/v0/chat/completions", user("a b")).json["stats"]
-        assert 0.02 <= stats["time_to_first_token"] < 0.3
-        assert 0.06 <= stats["generation_time"] < 1
-        assert 1 < stats["tokens_per_second"] < 80
+        passed = time.monotonic() - started
+        assert stats["time_to_first_token"] >= 0.02
+        assert stats["generation_time"] >= 0.06
+        assert stats["time_to_first_token"] + stats["generation_time"] <= passed
+        assert 0 < stats["tokens_per_second"] < 80
 
 
 def test_embeddings(connect: Connect) -> None:

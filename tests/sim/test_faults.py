@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, Step, close, content, reset, sleep
+from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, Step, close, content, reset, sleep, wait
 from ollama_lmstudio.sim.models import SimModel
 
 from .conftest import CHAT, Connect, Wire, events, user
@@ -52,14 +53,13 @@ def test_cold_load_is_silent(scripted: Sim, connect: Connect, stream: bool) -> N
 
 
 def test_headers_can_come_before_the_silence(scripted: Sim, connect: Connect) -> None:
-    scripted.fault(cold_load=0.2, headers_first=True)
+    scripted.fault(cold_load=0.5, headers_first=True)
     wire = connect(scripted)
-    started = time.monotonic()
     wire.send("POST", CHAT, user(stream=True))
     wire.head()
-    assert time.monotonic() - started < 0.15
+    begun = time.monotonic()
     wire.chunks()
-    assert time.monotonic() - started > 0.2
+    assert time.monotonic() - begun > 0.1
 
 
 def test_an_error_after_early_headers_is_an_event(scripted: Sim, connect: Connect) -> None:
@@ -155,16 +155,24 @@ def test_a_status_without_a_name(sim: Sim, connect: Connect) -> None:
 # In the answer
 
 
-def test_tokens_can_be_slow_and_each_goes_out_at_once(scripted: Sim, connect: Connect) -> None:
-    scripted.fault(token_delay=0.1)
-    wire = connect(scripted)
+def test_tokens_can_be_slow(scripted: Sim, connect: Connect) -> None:
+    scripted.fault(token_delay=0.05)
+    started = time.monotonic()
+    streamed(scripted, connect)
+    assert time.monotonic() - started > len(TOKENS) * 0.05
+
+
+def test_each_token_goes_out_at_once(sim: Sim, connect: Connect) -> None:
+    """The next one waits until this one has been read."""
+    read = [threading.Event() for _ in TOKENS]
+    sim.script([step for token, event in zip(TOKENS, read, strict=True) for step in (content(token), wait(event))])
+    wire = connect(sim)
     wire.send("POST", CHAT, user(stream=True))
     wire.head()
-    times = []
-    for _ in TOKENS:
-        wire.chunk()
-        times.append(time.monotonic())
-    assert all(later - earlier > 0.05 for earlier, later in pairwise(times))
+    for token, event in zip(TOKENS, read, strict=True):
+        assert says(wire.chunk()) == token
+        event.set()
+    assert wire.chunks()[-1] == b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("after", [0, 2, 99])
@@ -182,7 +190,11 @@ def test_an_error_in_the_middle_with_variations(scripted: Sim, connect: Connect)
     assert streamed(scripted, connect).endswith(b'\n\ndata: {"error":"Oh"}\n\ndata: [DONE]\n\n')
 
 
-@pytest.mark.parametrize("how", ["fin", "rst"])
+# On Windows asyncio says goodbye (FIN) before it resets a connection.
+resets = pytest.mark.skipif(sys.platform == "win32", reason="asyncio cannot reset a connection on Windows")
+
+
+@pytest.mark.parametrize("how", ["fin", pytest.param("rst", marks=resets)])
 def test_the_connection_breaks_off(scripted: Sim, connect: Connect, how: Any) -> None:
     # A reset may overtake what was sent, so the tokens are given time to arrive.
     scripted.fault(disconnect=Disconnect(after=2, how=how), token_delay=0.05)
@@ -194,7 +206,9 @@ def test_the_connection_breaks_off(scripted: Sim, connect: Connect, how: Any) ->
         wire.chunk()
 
 
-@pytest.mark.parametrize(("step", "ending"), [(close(), EOFError), (reset(), ConnectionResetError)])
+@pytest.mark.parametrize(
+    ("step", "ending"), [(close(), EOFError), pytest.param(reset(), ConnectionResetError, marks=resets)]
+)
 def test_a_script_can_break_off(sim: Sim, connect: Connect, step: Step, ending: type[Exception]) -> None:
     sim.script([content("a"), sleep(0.1), step, content("b")])
     wire = connect(sim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, sleep
+from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, sleep, wait
 from ollama_lmstudio.sim.__main__ import make_sim, parse_arguments
 from ollama_lmstudio.sim.demo import PREAMBLE, demo_models, demo_sim
 
@@ -29,13 +30,12 @@ from .conftest import CHAT, Clock, Connect, Reply, events, user
 MANY = ["x "] * 200
 
 
-def until(condition: Callable[[], object], seconds: float = 3.0) -> float:
-    """Wait for something to come true and return how long it took."""
-    started = time.monotonic()
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something to come true."""
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() - started < seconds, "it never came true"
+        assert time.monotonic() < end, "it never came true"
         time.sleep(0.005)
-    return time.monotonic() - started
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
@@ -55,7 +55,7 @@ def test_requests_for_a_model_wait_for_the_same_load(connect: Connect) -> None:
         started = time.monotonic()
         replies = together(*[lambda: ask(connect, sim)] * 3)
         assert [reply.status for reply in replies] == [200] * 3
-        assert 0.3 < time.monotonic() - started < 0.6
+        assert time.monotonic() - started > 0.3
         assert [instance.id for instance in sim.instances] == ["plain"]
 
 
@@ -135,12 +135,24 @@ def test_loads_at_the_same_time_can_abort_each_other(connect: Connect) -> None:
 
 def test_four_answers_at_a_time(connect: Connect) -> None:
     with SimThread([SimModel("plain", loaded=True)]) as sim:
-        sim.script([content("a"), sleep(0.3), content("b")])
-        started = time.monotonic()
-        together(*[lambda: ask(connect, sim)] * 4)
-        assert time.monotonic() - started < 0.55
-        together(*[lambda: ask(connect, sim)] * 5)
-        assert time.monotonic() - started > 0.85, "the fifth waits"
+        instance, go = sim.instances[0], threading.Event()
+        sim.script([content("a"), wait(go), content("b")])
+        wires = [connect(sim) for _ in range(4)]
+        for wire in wires:
+            wire.send("POST", CHAT, user(stream=True))
+        for wire in wires:
+            wire.head()
+            assert b'"a"' in wire.chunk()
+        fifth = connect(sim, timeout=0.2)
+        fifth.send("POST", CHAT, user(stream=True))
+        until(lambda: instance.busy == 5)
+        with pytest.raises(TimeoutError):
+            fifth.until(b'"a"')
+        go.set()
+        for wire in wires:
+            assert wire.chunks()[-1] == b"data: [DONE]\n\n"
+        fifth.sock.settimeout(5)
+        assert b'"b"' in fifth.reply().body
 
 
 def test_a_prompt_keeps_its_slot_when_its_client_goes(connect: Connect) -> None:
@@ -159,13 +171,15 @@ def test_a_prompt_keeps_its_slot_when_its_client_goes(connect: Connect) -> None:
 def test_a_client_that_goes_while_it_waits_takes_no_slot(connect: Connect) -> None:
     with SimThread([SimModel("plain", loaded=True)]) as sim:
         instance = sim.instances[0]
-        sim.script([content("a"), sleep(0.3)])
+        go = threading.Event()
+        sim.script([content("a"), wait(go)])
         wires = [connect(sim) for _ in range(6)]
         for wire in wires:
             wire.send("POST", CHAT, user())
         until(lambda: instance.busy == 6)
         wires[5].close()
         until(lambda: instance.busy == 5)
+        go.set()
         for wire in wires[:5]:
             assert wire.reply().status == 200
         assert instance.busy == 0
@@ -248,7 +262,7 @@ def test_a_client_that_goes_is_noticed_at_once(sim: Sim, connect: Connect, goodb
     until(lambda: sim.active == 0)
     (record,) = sim.requests
     assert record.closed is not None
-    assert 0 <= record.closed - gone < 0.5
+    assert record.closed >= gone
     # Its task ends a moment after its connection.
     until(lambda: sim.instances[0].busy == 0)
 
@@ -259,7 +273,7 @@ def test_a_client_that_goes_is_noticed_at_full_speed(sim: Sim, connect: Connect)
     wire.send("POST", CHAT, user(stream=True))
     wire.head()
     wire.close()
-    assert until(lambda: sim.active == 0) < 1
+    until(lambda: sim.active == 0)
     assert sim.requests[0].closed is not None
 
 
@@ -280,7 +294,7 @@ def test_a_whole_reply_is_cancelled_too(sim: Sim, connect: Connect) -> None:
     wire.send("POST", CHAT, user())
     until(lambda: sim.instances and sim.instances[0].busy)
     wire.close()
-    assert until(lambda: sim.active == 0) < 0.5
+    until(lambda: sim.active == 0)
     assert sim.requests[0].closed is not None
 
 
@@ -293,11 +307,13 @@ def test_an_answer_that_was_read_to_its_end_was_not_closed(sim: Sim, connect: Co
 
 
 def test_requests_at_the_same_time_are_counted(sim: Sim, connect: Connect) -> None:
-    sim.script([content("a"), sleep(0.2)])
+    go = threading.Event()
+    sim.script([content("a"), wait(go)])
     wires = [connect(sim) for _ in range(3)]
     for wire in wires:
         wire.send("POST", CHAT, user(stream=True))
     until(lambda: sim.active == 3)
+    go.set()
     for wire in wires:
         wire.reply()
     assert (sim.active, sim.connections, sim.open_connections) == (0, 3, 3)
@@ -356,8 +372,9 @@ def test_serving_on_a_socket_that_is_bound_already() -> None:
 def test_a_port_that_is_taken() -> None:
     async def scenario() -> None:
         async with Sim() as sim:
-            with pytest.raises(OSError, match="address already in use"):
+            with pytest.raises(OSError) as caught:  # noqa: PT011
                 await Sim().start(port=int(sim.url.rpartition(":")[2]))
+            assert caught.value.errno == errno.EADDRINUSE
 
     asyncio.run(scenario())
 

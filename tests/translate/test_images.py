@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -87,7 +87,6 @@ def test_without_pillow_the_client_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         assert caught.value.status == 400
 
 
-@settings(deadline=None)
 @given(st.sampled_from([GIF, WEBP, picture("BMP"), picture("TIFF")]), st.data())
 def test_a_broken_image_is_the_clients_mistake(whole: bytes, drawn: st.DataObject) -> None:
     broken = bytearray(whole[: drawn.draw(st.integers(12, len(whole)))])

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_lmstudio.translate.json_spans import Span, elements, members, replaced
@@ -20,7 +20,6 @@ values = st.recursive(
 layouts = st.fixed_dictionaries({"ensure_ascii": st.booleans(), "indent": st.sampled_from([None, 0, 3])})
 
 
-@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=5), layouts, st.sampled_from(["", " ", "\r\n\t"]), texts)
 def test_members(given_object: dict[str, Any], layout: dict[str, Any], space: str, rest: str) -> None:
     text = space + json.dumps(given_object, **layout) + space + rest
@@ -31,7 +30,6 @@ def test_members(given_object: dict[str, Any], layout: dict[str, Any], space: st
         assert json.loads(text[span.start : span.end]) == span.value
 
 
-@settings(deadline=None)
 @given(st.lists(values, max_size=5), layouts, st.sampled_from(["", " ", "\n"]))
 def test_elements(given_array: list[Any], layout: dict[str, Any], space: str) -> None:
     text = f"before{space}" + json.dumps(given_array, **layout) + "after"
@@ -41,7 +39,6 @@ def test_elements(given_array: list[Any], layout: dict[str, Any], space: str) ->
         assert json.loads(text[span.start : span.end]) == span.value
 
 
-@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=5), layouts, st.sets(st.integers(0, 4)))
 def test_replaced(given_object: dict[str, Any], layout: dict[str, Any], which: set[int]) -> None:
     text = json.dumps(given_object, **layout)

@@ -175,7 +175,7 @@ any_model = st.builds(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(model=any_model)
 def test_nothing_is_ever_null(model: Model, make_services: MakeServices) -> None:
     """Clients take one null in one entry for an end of the whole list."""

@@ -126,7 +126,7 @@ messages = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(messages, max_size=8))
 def test_lm_studio_takes_every_conversation(conversation: list[Message]) -> None:
     made = messages_to_lmstudio(conversation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.cache import CatalogCache
@@ -269,7 +269,6 @@ MODELS = st.builds(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MODELS, min_size=1, max_size=6))
 def test_the_name_of_a_key_means_that_model(models: list[Model]) -> None:
     names = [ollama_name(model.key).lower() for model in models]
@@ -285,7 +284,6 @@ def test_the_name_of_a_key_means_that_model(models: list[Model]) -> None:
         assert not name.endswith("cloud")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MODELS, max_size=4), st.text() | KEYS)
 def test_any_name_is_answered(models: list[Model], name: str) -> None:
     found = resolver(*models).resolve(name)

@@ -302,7 +302,7 @@ anything = st.recursive(
 ALIAS = Alias("a", "m", 1, 1, "s", parameters={"stop": "x"}, messages=[{"role": "user", "content": "hi"}])
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     path=st.sampled_from(sorted(REPAIRS)),
     body=st.dictionaries(st.sampled_from(KEYS), anything),

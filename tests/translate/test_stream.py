@@ -309,7 +309,7 @@ def test_vectors(vector: Vector, line_format: LineFormat) -> None:
         assert lines_of(vector, line_format, [stream[:index], stream[index:]]) == wanted
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from(list(VECTORS)), st.data())
 def test_no_cut_matters(name: str, drawn: st.DataObject) -> None:
     vector = VECTORS[name]
@@ -318,7 +318,6 @@ def test_no_cut_matters(name: str, drawn: st.DataObject) -> None:
     assert lines_of(vector, CHAT, pieces) == expected(vector, CHAT)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=40) | st.sampled_from([b"data: ", b"\n\n", b'{"choices":[', b'{"delta":{', DONE, text("x")])

@@ -45,7 +45,7 @@ tools = sloppy(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.lists(tools, max_size=3))
 def test_lm_studio_takes_every_tool_that_ollama_takes(given_tools: list[Any]) -> None:
     try:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -788,7 +787,7 @@ def test_aliases_outlive_a_restart_and_a_kill(start_proxy: StartProxy, sim: Sim)
     with proxy.client() as client:
         assert show(client, "one")["system"] == "S"
         create(client, "two", "one")
-    proxy.process.send_signal(signal.SIGKILL)
+    proxy.process.kill()
     proxy.process.wait()
     with start_proxy(sim.url).client() as client:
         assert names(client)[-2:] == ["one:latest", "two:latest"]

@@ -79,19 +79,21 @@ def test_the_pause_of_a_stream_and_when_each_event_came(
     ask(proxy, path)
     shown = saved(path)
     assert re.fullmatch(
-        r"(9\d\d ms|1\.[0-2] s), after 3 events, [\d.]+ ms from the request", numbers(shown)["longest pause"]
+        r"([89]\d\d ms|\d\.\d s), after 3 events, [\d.]+ m?s from the request", numbers(shown)["longest pause"]
     )
     seen = parts(render_lmstudio.lmstudio_response(shown))
     assert seen["The same in all events"].startswith("id: chatcmpl-")
     (title,) = [title for title in seen if title.startswith("Body: ")]
-    assert re.search(r" events, [\d.]+ ms to 1\.\d s from the request$", title)
+    assert re.search(r" events, [\d.]+ m?s to [1-9]\.\d s from the request$", title)
     rows = [re.split("  +", line.strip()) for line in seen[title].split("\n")[2:]]
     says = {row[-1]: row for row in rows}
     before, after, last = says['content " is"'], says['content " so"'], says['content "."']
     assert before[0] == "3"
-    assert 950 <= float(after[2].replace(",", "")) < 1500
-    assert 250 <= float(last[2].replace(",", "")) < 800
-    assert float(after[1].replace(",", "")) >= 950
+    came = [float(row[1].replace(",", "")) for row in (before, after, last)]
+    pauses = [float(row[2].replace(",", "")) for row in (after, last)]
+    assert pauses == pytest.approx([came[1] - came[0], came[2] - came[1]], abs=1)
+    assert pauses[0] >= 800
+    assert came[1] >= 950
     assert "[DONE]" in says
     assert seen["As it came"] == shown.upstream.decode().replace("\n\n", "\n").strip()
 
@@ -175,7 +177,7 @@ def test_a_stall_before_a_stream_broke_is_its_longest_pause(recording: tuple[Pro
     ask(proxy)
     shown = saved("/api/chat")
     assert shown.error
-    assert re.fullmatch(r"1\.\d s, after 3 events, \d+ ms from the request", numbers(shown)["longest pause"])
+    assert re.fullmatch(r"\d\.\d s, after 3 events, [\d.]+ m?s from the request", numbers(shown)["longest pause"])
 
 
 def test_a_file_that_was_saved_before_there_were_times(recording: tuple[Proxy, Saved], lmstudio: Sim) -> None:

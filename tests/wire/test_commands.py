@@ -128,7 +128,7 @@ def test_export(started: tuple[Proxy, Web, Sim], exchanged: str, tmp_path: Path,
     _, web, _ = started
     path = tmp_path / f"out.{suffix}"
     assert run(web, "ollama.export", exchanged, str(path)) == [f"1 of 1 exchanges are in {path}"]
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert "You said: hi" in text or suffix == "sh"
     for secret in (TOKEN, "clients-own", "***"):
         assert secret not in text
@@ -144,13 +144,13 @@ def test_export_loses_nothing(started: tuple[Proxy, Web, Sim], exchanged: str, t
     _, web, _ = started
     path = tmp_path / "out.jsonl"
     run(web, "ollama.export", exchanged, str(path))
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     assert web.command("ollama.export", exchanged, str(path)) == {
         "error": f"{path} is there already: to add to it, give +{path}"
     }
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     run(web, "ollama.export", exchanged, f"+{path}")
-    assert path.read_text() == before * 2
+    assert path.read_text(encoding="utf-8") == before * 2
     assert "should end with one of" in web.command("ollama.export", exchanged, str(tmp_path / "x.pdf"))["error"]
     assert "cannot be written" in web.command("ollama.export", exchanged, str(tmp_path / "no" / "x.md"))["error"]
 

@@ -28,7 +28,7 @@ def lmstudio() -> Iterator[Sim]:
 def start(name: str, upstream: str, home: Path, *arguments: str, tool: str = "", own: bool = True) -> Proxy:
     """Start what a configuration is for, on another port: `own` with the command line tool."""
     proxy = Proxy(None, environment={"HOME": str(home)})
-    text = (CONFIGS / f"{name}.yaml").read_text()
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     host = LISTEN.search(text)
     assert host is not None
     if own:
@@ -39,7 +39,7 @@ def start(name: str, upstream: str, home: Path, *arguments: str, tool: str = "",
         confdir = home / ".mitmproxy"
         confdir.mkdir()
         config = LISTEN.sub(rf"listen: \1:{proxy.port}", text).replace("http://localhost:1234", upstream)
-        (confdir / "config.yaml").write_text(config)
+        (confdir / "config.yaml").write_text(config, encoding="utf-8")
         proxy.command = [str(Path(proxy.command[0]).parent / (tool or "mitmdump")), "-s", str(ROOT / "addon/ollama.py")]
     url = [] if "lmstudio_url" in text and not own else ["--set", f"lmstudio_url={upstream}"]
     proxy.command = [*proxy.command, *url, "--set", f"state_dir={home / 'state'}", *arguments]
@@ -51,9 +51,9 @@ both = pytest.mark.parametrize("own", [True, False], ids=["own", "mitmproxy"])
 
 def test_every_configuration_is_tested_and_told() -> None:
     assert NAMES == ["debug", "lan", "local", "record", "replay"]
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
-        text = (CONFIGS / f"{name}.yaml").read_text()
+        text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
         assert f"--config configs/{name}.yaml" in text
         assert f"configs/{name}.yaml" in readme
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_o
 from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.record import record
-from ollama_lmstudio.sim import Sim, SimThread, close, content, sleep
+from ollama_lmstudio.sim import Sim, SimThread, close, content, wait
 
 TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 OPTIONS = {"lmstudio_token": TOKEN, "own_calls": "all"}
@@ -343,7 +344,7 @@ def test_an_answer_that_goes_on_can_be_killed(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, stream: bool
 ) -> None:
     proxy, web = started
-    lmstudio.script([content("slow"), sleep(15), content(" but sure")])
+    lmstudio.script([content("slow"), wait(threading.Event())])
 
     def ask_in_vain() -> None:
         with marked(cut=stream), pytest.raises(httpx.RemoteProtocolError):
@@ -353,8 +354,8 @@ def test_an_answer_that_goes_on_can_be_killed(
     flow = web.flow(lambda flow: flow["request"]["path"] == "/v1/chat/completions" and flow.get("response"))
     time.sleep(0.5)
     web.kill(flow)
-    answer.result(5)
-    proxy.wait_for(lambda: not lmstudio.active, 5)
+    answer.result(20)
+    proxy.wait_for(lambda: not lmstudio.active)
 
 
 @pytest.mark.parametrize("intercept", ["~u /api/chat", "~u chat/completions"])
@@ -423,7 +424,8 @@ def test_an_answer_is_shown_while_it_comes(
     started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, path: str
 ) -> None:
     proxy, web = started
-    lmstudio.script([content("slow"), sleep(4), content(" but sure")])
+    looked = threading.Event()
+    lmstudio.script([content("slow"), wait(looked), content(" but sure")])
     answer = background.submit(post, proxy, path, {"model": CHAT, "messages": HI, "stream": True})
     # The page asks for a body again when this has changed.
     coming = web.flow(
@@ -439,6 +441,7 @@ def test_an_answer_is_shown_while_it_comes(
     raw = web.view(coming, "response", "LM Studio")
     assert '"content":"slow"' in raw
     assert "but sure" not in raw
+    looked.set()
     body = answer.result().text
     done = web.flow(lambda flow: flow["id"] == coming["id"] and flow["response"]["timestamp_end"])
     assert web.content(done, "response") == body
@@ -479,11 +482,13 @@ def test_a_replay_does_not_show_what_came_before(started: tuple[Proxy, Web], lms
     ask(proxy)
     flow = web.flow(is_done("/v1/chat/completions"))
     assert " tokens" in flow["comment"]
-    lmstudio.script([content("slow"), sleep(4), close()])
+    looked = threading.Event()
+    lmstudio.script([content("slow"), wait(looked), close()])
     web.replay(flow)
     again = web.flow(lambda flow: flow["is_replay"] and (flow.get("response") or {}).get("contentLength"))
     assert again["comment"].endswith(f'"hi"  {CHAT}  replay')
     assert f"{rule('Answer so far: 200 OK')}\nassistant: slow" in web.view(again, "response", "Ollama")
+    looked.set()
     broken = web.flow(lambda flow: flow["is_replay"] and "closed the connection" in flow["comment"])
     assert broken["comment"].startswith(
         "✗ LM Studio closed the connection before its answer was finished, after 1 token  "

@@ -10,7 +10,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +34,7 @@ from tests.wire.conftest import (
 )
 
 from ollama_lmstudio import lazy
-from ollama_lmstudio.sim import Sim, SimThread, content, sleep
+from ollama_lmstudio.sim import Sim, SimThread, content, wait
 
 
 def chat(proxy: Proxy) -> str:
@@ -88,9 +87,9 @@ def copy_of_addon(directory: Path) -> Path:
 
 def change(file: Path, old: str, new: str) -> None:
     """Change a file's text, and its time, also where that is coarse."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert old in text
-    file.write_text(text.replace(old, new))
+    file.write_text(text.replace(old, new), encoding="utf-8")
     touch(file)
 
 
@@ -361,7 +360,7 @@ def test_without_the_script_nothing_is_served(sim: Sim, start_proxy: StartProxy,
             assert idle.get("/v1/models").status_code == 401
             lines = response.iter_lines()
             next(lines)
-            source = script.read_text()
+            source = script.read_text(encoding="utf-8")
             if how == "no script":
                 script.unlink()
             else:
@@ -377,7 +376,7 @@ def test_without_the_script_nothing_is_served(sim: Sim, start_proxy: StartProxy,
             late.get("/v1/models")
         if how == "no script":
             return
-        script.write_text(source)
+        script.write_text(source, encoding="utf-8")
         touch(script)
         proxy.wait_for(proxy.answers)
         body = {"model": CHAT, "messages": HI}
@@ -408,7 +407,8 @@ def test_code_is_loaded_before_an_answer_begins(
     script = copy_of_addon(tmp_path)
     proxy = start_proxy(sim.url, script=script)
     proxy.wait_for_log(r"\(\d+ models\)")
-    sim.script([sleep(3), content("late")])
+    loaded = threading.Event()
+    sim.script([wait(loaded), content("late")])
     body = {"model": CHAT, "messages": HI, "stream": stream}
     with ThreadPoolExecutor(1) as background, proxy.client() as client:
         answer = background.submit(client.post, "/api/chat", json=body)
@@ -416,6 +416,7 @@ def test_code_is_loaded_before_an_answer_begins(
         touch(script)
         proxy.wait_for(lambda: len(re.findall(r"\(\d+ models\)", proxy.log)) == 2)
         assert not answer.done()
+        loaded.set()
         if stream:
             assert content_of(ndjson(answer.result())) == "late"
         else:
@@ -465,9 +466,7 @@ def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> No
     with proxy.client() as idle, proxy.connect() as waiting:
         idle.get("/api/version")
         waiting.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
-        before = time.monotonic()
         assert proxy.stop() == 0
-        assert time.monotonic() - before < 5
     assert "ollama_lmstudio" not in proxy.log
 
 

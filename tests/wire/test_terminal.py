@@ -77,7 +77,7 @@ def test_what_breaks_says_so(start_proxy: StartProxy, sim: Sim, tmp_path: Path) 
     assert line_of(
         proxy, CHAT
     ) == f'/api/chat      {CHAT}  200  {GONE}, after 2 tokens  "hi" -> "Once upon"  {{}}'.format(
-        re.search(r"first token .*$", proxy.log, re.MULTILINE)[0]  # type: ignore[index]
+        proxy.wait_for_log("first token .*")
     )
     proxy.stop()
     assert has_end(path)

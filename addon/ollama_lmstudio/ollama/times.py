@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _SECOND = 1_000_000_000
 # How many digits of a fraction are microseconds.
 _MICROSECONDS = 6
@@ -16,13 +17,14 @@ class _Clock:
     """Format times; keep the text of the last second, which many lines of a stream share."""
 
     def __init__(self) -> None:
-        self.second = -1
+        self.second: int | None = None
         self.prefix = ""
 
     def rfc3339(self, nanoseconds: int) -> str:
         second, fraction = divmod(nanoseconds, _SECOND)
         if second != self.second:
-            self.prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
+            # datetime.fromtimestamp refuses times before 1970 on Windows.
+            self.prefix = f"{_EPOCH + timedelta(seconds=second):%Y-%m-%dT%H:%M:%S}."
             self.second = second
         digits = f"{fraction:09d}"
         # Go removes all trailing zeros. Microseconds are kept, as the date parsers of some clients need them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .backend import Settings
 from .connection import Recorded
 from .faults import Disconnect, Fault, MidError
-from .generate import Prompt, Step, close, content, end, error, raw, reasoning, reset, sleep, tool_call, words
+from .generate import Prompt, Step, close, content, end, error, raw, reasoning, reset, sleep, tool_call, wait, words
 from .models import (
     ALWAYS_ON_REASONING,
     GPT_OSS_REASONING,
@@ -53,5 +53,6 @@ __all__ = [
     "reset",
     "sleep",
     "tool_call",
+    "wait",
     "words",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 from .answer import Dialect
 from .connection import SimExchange
 from .faults import NO_FAULT, Disconnect
-from .generate import Delta, ErrorStep, Event, HangupStep, RawStep, SleepStep, ToolDelta
+from .generate import Delta, ErrorStep, Event, HangupStep, RawStep, SleepStep, ToolDelta, WaitStep
 from .models import SimModel
 from .state import Instance, Loading, SimState
 from .wire import Headers, JsonObject
@@ -23,6 +23,8 @@ from .wire import Headers, JsonObject
 UNLOADED = "Model unloaded."
 CRASHED = "The model has crashed without additional information. (Exit code: 6)"
 WEDGED = "Engine protocol predict request failed: fetch failed"
+# How often a step that waits for an event looks at it: another thread sets it.
+LOOK_SECONDS = 0.01
 
 
 class GenerationError(Exception):
@@ -301,9 +303,9 @@ class Performance:
             self._run.check()
             if isinstance(event, ErrorStep):
                 raise GenerationError(event.message, event.status)
-            if isinstance(event, SleepStep):
+            if isinstance(event, SleepStep | WaitStep):
                 yield event
-                await self._run.pause(event.seconds)
+                await self._rest(event)
                 continue
             if isinstance(event, Delta | ToolDelta):
                 if tokens == fails_at:
@@ -319,6 +321,14 @@ class Performance:
             raise GenerationError(fault.mid_error.message)
         answer.time_to_first_token = (first or time.monotonic()) - self._started
         answer.generation_time = time.monotonic() - (first or self._started)
+
+    async def _rest(self, step: SleepStep | WaitStep) -> None:
+        """Say nothing, for as long as the step says."""
+        if isinstance(step, SleepStep):
+            await self._run.pause(step.seconds)
+            return
+        while not step.event.is_set():
+            await self._run.pause(LOOK_SECONDS)
 
     async def send(self, frame: bytes) -> None:
         """Send a frame, or keep it until there are enough for one write; not every token has one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,6 +57,13 @@ class SleepStep:
 
 
 @dataclass(frozen=True)
+class WaitStep:
+    """A pause until something has happened."""
+
+    event: threading.Event
+
+
+@dataclass(frozen=True)
 class ErrorStep:
     """Fail: an error event in a stream, a status and an error otherwise."""
 
@@ -84,7 +92,7 @@ class EndStep:
     finish_reason: Finish
 
 
-Step = TextStep | ToolCallStep | SleepStep | ErrorStep | HangupStep | RawStep | EndStep
+Step = TextStep | ToolCallStep | SleepStep | WaitStep | ErrorStep | HangupStep | RawStep | EndStep
 
 
 def content(*texts: str) -> Step:
@@ -126,6 +134,11 @@ def tool_call(
 def sleep(seconds: float) -> Step:
     """Return a step that pauses, in seconds."""
     return SleepStep(seconds)
+
+
+def wait(event: threading.Event) -> Step:
+    """Return a step that pauses until the event is set, by any thread."""
+    return WaitStep(event)
 
 
 def error(message: str, status: int = 400) -> Step:
@@ -209,7 +222,7 @@ class ToolDelta:
     arguments: str
 
 
-Event = Delta | ToolDelta | SleepStep | ErrorStep | HangupStep | RawStep
+Event = Delta | ToolDelta | SleepStep | WaitStep | ErrorStep | HangupStep | RawStep
 
 
 class Generation:
@@ -247,7 +260,7 @@ class Generation:
                 yield from self._say(step)
             elif isinstance(step, ToolCallStep):
                 yield from self._call(step)
-            elif isinstance(step, SleepStep | ErrorStep | HangupStep | RawStep):
+            elif isinstance(step, SleepStep | WaitStep | ErrorStep | HangupStep | RawStep):
                 yield step
             else:
                 raise TypeError(f"not a step: {step!r}")
