@@ -81,7 +81,8 @@ def _admit(exchange: Exchange) -> None:
         headers.fields = tuple(field for field in headers.fields if field[0].lower() not in _SECRET_HEADERS)
     allowed = routes.allowed_methods(request.path)
     error = partial(error_answer, request.path)
-    refusal = access.check(gate, request.method, host, given, allowed, error)
+    needs_key = routes.needs_key(request.path)
+    refusal = access.check(gate, request.method, host, given, allowed, error, needs_key=needs_key)
     exchange.recorder.set_request(request)
     exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
