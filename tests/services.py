@@ -45,7 +45,7 @@ class LMStudio:
     loads: list[str] = field(default_factory=list)
     uses: list[str] = field(default_factory=list)
 
-    async def catalog(self) -> Catalog:
+    async def catalog(self, purpose: str = "") -> Catalog:
         return self.listed
 
     async def load(

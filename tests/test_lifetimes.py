@@ -46,7 +46,7 @@ class LMStudio:
         self.offers: set[str] = set()
         self.others: tuple[Model, ...] = ()
 
-    async def catalog(self) -> Catalog:
+    async def catalog(self, purpose: str = "") -> Catalog:
         self.asked.append("list")
         await asyncio.sleep(0)
         await self.let_list.wait()

@@ -36,6 +36,7 @@ FOUND: list[tuple[str, str, services.Endpoint]] = [
     ("HEAD", "/api/version", version.version),
     ("GET", "/api/status", status.status),
     ("GET", "/health", health.health),
+    ("HEAD", "/health/live", health.live),
     ("GET", "/api/tags", tags.tags),
     ("HEAD", "/api/tags", tags.tags),
     ("GET", "/api/ps", ps.ps),

@@ -215,12 +215,14 @@ def check(
     headers: Mapping[str, str],
     allow: tuple[str, ...],
     error: Callable[[int, str], Response] = Response.error,
+    *,
+    needs_key: bool = True,
 ) -> Response | None:
     """Return None if a request is allowed, else the response that refuses it or answers a preflight.
 
-    `allow` are the methods of the path, empty for an unknown one; `error` makes an error in the shape of its API. The
-    order is Ollama's: origin, host, then the route. A preflight needs no key: browsers send it without credentials
-    (Fetch standard, "CORS-preflight fetch").
+    `allow` are the methods of the path, empty for an unknown one; `error` makes an error in the shape of its API;
+    without `needs_key` the path is open to who has none. The order is Ollama's: origin, host, then the route. A
+    preflight needs no key: browsers send it without credentials (Fetch standard, "CORS-preflight fetch").
     """
     origin = headers.get("origin", "")
     allow_header: Headers = (("Allow", ", ".join(allow)),) if allow else ()
@@ -237,6 +239,6 @@ def check(
     if method == "OPTIONS" and not origin and gate.loopback and _address(split_host(host)) is None:
         # As recorded: Ollama answers so on a loopback address when Host is a name; an IP address gets the route's 405.
         return Response(HTTPStatus.NO_CONTENT, b"", NO_CONTENT_TYPE, allow_header)
-    if not gate.has_key(headers):
+    if needs_key and not gate.has_key(headers):
         return replace(error(HTTPStatus.UNAUTHORIZED, NO_KEY), headers=extra)
     return None

@@ -15,6 +15,7 @@ from mitmproxy.addonmanager import Loader
 from . import lazy, options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
+from .exchanges.draining import Drain
 from .exchanges.registry import Exchanges
 from .inspect import terminal
 from .inspect.commands import Commands
@@ -39,6 +40,7 @@ class OllamaBridge:
         self._terminal = terminal.Terminal()
         self._bridge = Bridge(label, self._terminal.waits)
         self._exchanges = Exchanges(self._bridge)
+        self._drain = Drain(self._exchanges)
         self._error_pages = connections.ErrorPages()
         self._hook_dispatch = HookDispatch()
         self._localhost = LocalhostOrder(ADDRESSES)
@@ -80,6 +82,7 @@ class OllamaBridge:
     def running(self) -> None:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
         self._bridge.is_serving = True
+        self._drain.install()
         self._hook_dispatch.install()
         self._bridge.garbage.start()
         self._localhost.install()
@@ -99,6 +102,7 @@ class OllamaBridge:
         self._bridge.is_serving = False
         if ending.is_ending():
             return self._end()
+        self._drain.remove()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
         if busy:

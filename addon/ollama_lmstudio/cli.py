@@ -21,7 +21,7 @@ from . import __version__, options
 HELP_COLUMN = 26
 # The flags as --help groups them; each is in one of these.
 GROUPS: Mapping[str, Sequence[str]] = {
-    "Serving": ("listen", "demo", "config", "state_dir", "ollama_version"),
+    "Serving": ("listen", "demo", "config", "state_dir", "drain_seconds", "ollama_version"),
     "LM Studio": (
         *("lmstudio_url", "lmstudio_token", "generate_endpoint", "repair_passthrough", "num_ctx", "context_length"),
         *("load_timeout_seconds", "model_resolution_cache_ttl_seconds"),

@@ -104,6 +104,7 @@ class Settings:
     lmstudio_url: Upstream
     load_timeout_seconds: int
     model_resolution_cache_ttl_seconds: int
+    drain_seconds: int
     max_buffer_size: int
     enable_chunk_recovery: bool
     lmstudio_token: str
@@ -279,6 +280,14 @@ OPTIONS: tuple[Option, ...] = (
         int,
         300,
         "How long LM Studio's model list is trusted to resolve names; a name not in it always refreshes it once.",
+        _not_negative,
+        metavar="N",
+    ),
+    Option(
+        "drain_seconds",
+        int,
+        5,
+        "How long answers that are under way may go on after SIGTERM, before they end with an error line.",
         _not_negative,
         metavar="N",
     ),

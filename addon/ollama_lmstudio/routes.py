@@ -50,13 +50,15 @@ class Route:
     """A path, its endpoint by method, and what it becomes, for the README.
 
     A segment of the path that begins with a colon matches any. `uploads` are endpoints whose request body is not held
-    in memory. Each is given as its module, which may not be loaded yet, and its name there.
+    in memory. Each is given as its module, which may not be loaded yet, and its name there. `needs_key` is False for
+    what is open to all even with the option `api_key`.
     """
 
     path: str
     endpoints: Mapping[str, Named]
     becomes: str
     uploads: Mapping[str, Named] = field(default_factory=dict)
+    needs_key: bool = True
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -84,7 +86,17 @@ ROUTES: tuple[Route, ...] = (
     Route("/", _get_and_head(version, "root"), "answered here: `Ollama is running`"),
     Route("/api/version", _get_and_head(version, "version"), "answered here: the option `ollama_version`"),
     Route("/api/status", _get(status, "status"), "answered here: no cloud"),
-    Route("/health", _get_and_head(health, "health"), "200 with details when LM Studio answers, 503 when not"),
+    Route(
+        "/health",
+        _get_and_head(health, "health"),
+        "readiness: 200 with details when LM Studio answers, 503 when not; it is asked every 3 s at most",
+    ),
+    Route(
+        "/health/live",
+        _get_and_head(health, "live"),
+        "liveness: an empty 200 while this process serves, without a key; LM Studio is not asked",
+        needs_key=False,
+    ),
     Route("/api/tags", _get_and_head(tags, "tags"), "LM Studio's model list, and the aliases"),
     Route("/api/ps", _get(ps, "ps"), "LM Studio's loaded instances"),
     Route("/api/show", _post(show, "show"), "LM Studio's model list; loads nothing"),
@@ -179,6 +191,12 @@ def allowed_methods(path: str) -> tuple[str, ...]:
     """Return the methods of a path; none for a path that does not exist."""
     route = _route(path)
     return _ALLOW[route.path] if route else ()
+
+
+def needs_key(path: str) -> bool:
+    """Return whether the option `api_key` is for a path, too."""
+    route = _BY_PATH.get(path)
+    return route is None or route.needs_key
 
 
 def find(method: str, path: str, query: str = "") -> services.Endpoint | outcomes.Response:

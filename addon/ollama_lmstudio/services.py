@@ -45,6 +45,8 @@ class Services:
     """The id of the last job of each download, by model and quantization."""
     tags: tuple[tuple[object, ...], Response] | None = None
     """The last response of /api/tags, and what it was made of."""
+    health: tuple[int, Response] | None = None
+    """The last response of /health, and when it was made."""
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class Source:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    async def catalog(self) -> Catalog:
+    async def catalog(self, purpose: str = "") -> Catalog:
         return self._catalog
 
 

@@ -12,7 +12,7 @@ from mitmproxy import http
 from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.own_calls import STOPPED
 from ollama_lmstudio.internals import interface
-from ollama_lmstudio.lmstudio.client import CANCELLED, LOAD_ON_DEMAND, ClientCall
+from ollama_lmstudio.lmstudio.client import CANCELLED, HEALTH, LOAD_ON_DEMAND, ClientCall
 from ollama_lmstudio.record.record import Record
 
 MODELS = "/api/v1/models"
@@ -22,6 +22,7 @@ CALLS = {
     "load": ("POST", f"{MODELS}/load"),
     "unload": ("POST", f"{MODELS}/unload"),
     "download": ("POST", f"{MODELS}/download"),
+    "health": ("GET", MODELS),
     "poll": ("GET", f"{MODELS}/download/status/1"),
     "on demand": ("POST", "/v1/chat/completions"),
 }
@@ -30,7 +31,7 @@ CALLS = {
 def call_of(what: str) -> ClientCall:
     """Return a call that begins."""
     method, path = CALLS[what]
-    purpose = LOAD_ON_DEMAND if what == "on demand" else ""
+    purpose = {"on demand": LOAD_ON_DEMAND, "health": HEALTH}.get(what, "")
     return ClientCall(method, f"http://lmstudio:1234{path}", (), b'{"model": "a/big"}', 1000.0, purpose)
 
 

@@ -175,6 +175,14 @@ def test_what_changes_nothing_is_not_told_of_the_bridges_own_calls(start: Start)
     assert printed(start(), internal_call(response=dumps({"models": [V1_MODEL]}))) == []
 
 
+def test_of_polls_only_news_is_told(start: Start) -> None:
+    well = answered("/health", {"status": "ok"})
+    bad = answered("/health", {"status": "unavailable", "error": "LM Studio is not reachable"}, status=503)
+    live = answered("/health/live", b"")
+    lines = printed(start(), *[well, live] * 2, *[bad, live] * 3, *[well] * 2)
+    assert [line.split()[1:3] for line in lines] == [["/health", "503"], ["/health", "200"]]
+
+
 def test_a_load_on_demand_is_told_like_any_other(start: Start) -> None:
     kept = Record(kind="own", purpose="load on demand", model="qwen3")
     (line,) = printed(start(), internal_call(record=kept, method="POST", path="/v1/chat/completions", response=b"{}"))
@@ -311,9 +319,9 @@ def test_the_log_is_printed_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", [case for case, _, _ in CASES.values()], ids=CASES)
 def test_every_exchange_has_a_line(start: Start, case: Snapshot) -> None:
-    """The bridge's own lists of models have none: who needs them tells that they could not be had."""
+    """The bridge's own lists of models have none: who needs them tells that they could not be had. Nor has a poll."""
     lines = printed(start(80), case)
-    assert len(lines) == (0 if case.is_internal else 1)
+    assert len(lines) == (0 if case.is_internal or case.path == "/health" else 1)
 
 
 def test_mitmproxys_own_lines(start: Start) -> None:

@@ -13,6 +13,7 @@ import pytest
 from mitmproxy import ctx
 from mitmproxy.options import Options
 from mitmproxy.proxy import server as proxy_server
+from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.test import tflow
 from tests.internals.helpers import connect, live_context, master_with
@@ -213,3 +214,23 @@ def test_a_connection_that_does_not_end_is_not_waited_for(monkeypatch: pytest.Mo
     connect(monkeypatch, flow.client_conn, SimpleNamespace(transports=transports))
     asyncio.run(asyncio.wait_for(connections.drop_idle(flow), 5))
     assert len(transports) == 2
+
+
+@pytest.mark.parametrize(("requests", "is_idle"), [({}, True), ({1: object()}, False), (None, True)], ids=str)
+def test_a_connection_without_a_request_is_idle(
+    monkeypatch: pytest.MonkeyPatch, requests: dict[int, Any] | None, is_idle: bool
+) -> None:
+    """None: it is so new that there is no HTTP on it."""
+    context = live_context()
+    if requests is not None:
+        layer = http_layers.HttpLayer(context, http_layers.HTTPMode.regular)
+        layer.streams = requests
+        assert layer in context.layers
+    writer = Mock()
+    client = context.client
+    handler = SimpleNamespace(
+        client=client, layer=SimpleNamespace(context=context), transports={client: SimpleNamespace(writer=writer)}
+    )
+    connect(monkeypatch, client, handler)
+    assert connections.close_idle() is not is_idle
+    assert writer.close.called is is_idle

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +63,73 @@ def test_addons_of_earlier_versions_are_found(monkeypatch: pytest.MonkeyPatch) -
     assert called == ["old"]
     have_master(monkeypatch, addons=SimpleNamespace())
     assert list(ending.others("stop_exchanges")) == []
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Leave signals as they were."""
+    before = {number: signal.getsignal(number) for number in ending.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no other process can send a signal")
+@pytest.mark.usefixtures("own_signals")
+def test_sigterm_drains_until_the_next_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    have_master(monkeypatch, shutdown=lambda: called.append("end"))
+
+    async def scenario() -> None:
+        ending.on_terminate(lambda: called.append("drain"))
+        for number in (signal.SIGTERM, *ending.SIGNALS):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.01)
+            ending.end_at_next_signal()
+        ending.on_terminate(lambda: called.append("drain"))
+        ending.on_terminate(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+        ending.heed_second_signal()
+
+    asyncio.run(scenario())
+    assert called == ["drain", "end", "end", "end"]
+    assert [signal.getsignal(number) for number in ending.SIGNALS] == [signal.SIG_DFL, signal.SIG_DFL]
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_where_signals_cannot_be_handled_nothing_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is with the event loop of Windows."""
+
+    def cannot(*_: object) -> None:
+        raise NotImplementedError
+
+    have_master(monkeypatch)
+
+    async def scenario() -> None:
+        for name in ("add_signal_handler", "remove_signal_handler"):
+            monkeypatch.setattr(asyncio.get_running_loop(), name, cannot)
+        ending.on_terminate(lambda: None)
+        ending.end_at_next_signal()
+        ending.heed_second_signal()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seconds", [0, 9])
+def test_a_drain_ends_when_all_is_idle_or_its_time_is_over(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    updated: dict[str, Any] = {}
+    master_with(monkeypatch)
+    monkeypatch.setattr(ctx, "options", SimpleNamespace(update=updated.update), raising=False)
+    asked: list[bool] = []
+
+    def is_busy() -> bool:
+        asked.append(True)
+        return seconds == 0 or len(asked) < 3
+
+    asyncio.run(asyncio.wait_for(ending.drain(seconds, is_busy), 2))
+    assert updated == {"server": False}
+    assert len(asked) == (1 if seconds == 0 else 3)
 
 
 def test_what_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class Source:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def catalog(self) -> Catalog:
+    async def catalog(self, purpose: str = "") -> Catalog:
         outcome = self.outcomes[min(self.calls, len(self.outcomes) - 1)]
         self.calls += 1
         await self.gate.wait()
@@ -356,7 +356,7 @@ def test_a_read_that_fails_at_once_is_not_the_answer_to_later_ones() -> None:
     """With eager tasks, it has ended before its task is known."""
 
     class Closed(Source):
-        async def catalog(self) -> Catalog:
+        async def catalog(self, purpose: str = "") -> Catalog:
             self.calls += 1
             if self.calls == 1:
                 raise LMStudioError(503, "closed")

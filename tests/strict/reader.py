@@ -303,6 +303,8 @@ class Reading:
             validate(answers.OpenAIModel, parse(body.removesuffix(b"\n")))
         elif asked.path == "/health":
             check(self._type == JSON and isinstance(parse(body), dict), "no object")
+        elif asked.path == "/health/live":
+            check((self._type, body) == ("", b""), f"it tells something: {self._type}, {body!r}")
         elif endpoint is None:
             raise Refused(f"a {self._status} for {asked.path}, which Ollama does not have")
         elif endpoint.text:

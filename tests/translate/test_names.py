@@ -292,7 +292,7 @@ def test_any_name_is_answered(models: list[Model], name: str) -> None:
 
 def test_the_cache_of_the_model_list_resolves_names() -> None:
     class Source:
-        async def catalog(self) -> Catalog:
+        async def catalog(self, purpose: str = "") -> Catalog:
             return Catalog((Model("plain"),))
 
     async def resolve() -> list[str | None]:

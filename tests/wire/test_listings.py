@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -151,17 +152,35 @@ def test_show_of_what_is_not_there(client: httpx.Client, body: Any, status: int,
     assert (response.status_code, response.json()) == (status, {"error": error})
 
 
-def test_health(client: httpx.Client, sim: Sim) -> None:
+def test_health(proxy: Proxy, client: httpx.Client, sim: Sim) -> None:
     sim.load(CHAT)
-    response = client.get("/health")
-    answer = response.json()
-    assert (response.status_code, answer["status"]) == (200, "ok")
-    assert (answer["models"], answer["loaded_instances"]) == (len(models()), 1)
+    proxy.wait_for(lambda: client.get("/health").json().get("loaded_instances") == 1)
+    answer = client.get("/health").json()
+    assert (answer["status"], answer["models"]) == ("ok", len(models()))
     sim.fault(path="/api/v1/models", html_502=True)
+    proxy.wait_for(lambda: client.get("/health").status_code == 503)
+    sim.clear()
     response = client.get("/health")
     assert (response.status_code, response.json()["status"]) == (503, "unavailable")
     assert "<" not in response.text
     assert client.head("/health").status_code == 503
+    assert client.get("/health/live").status_code == 200
+    sim.faults.clear()
+    proxy.wait_for(lambda: client.get("/health").status_code == 200)
+    assert len(sim.requests) == 1
+
+
+def test_health_may_be_polled(proxy: Proxy, client: httpx.Client, sim: Sim) -> None:
+    proxy.wait_for(lambda: client.get("/health").status_code == 200)
+    sim.clear()
+    before = len(proxy.log)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(lambda _: client.get("/health").status_code, range(100))) == {200}
+    assert len(sim.requests) <= 1
+    # The line of a later request shows that those before have none.
+    client.get("/api/version")
+    proxy.wait_for(lambda: "/api/version" in proxy.log[before:])
+    assert "health" not in proxy.log[before:]
 
 
 # What is not there
@@ -418,9 +437,12 @@ def test_without_the_key(guarded: tuple[Proxy, Sim, Path], headers: dict[str, st
     proxy, sim, _ = guarded
     sim.clear()
     with proxy.client(headers=headers) as client:
-        for path in ("/", "/api/version", "/api/tags", "/health", "/nothing"):
+        for path in ("/", "/api/version", "/api/tags", "/health", "/nothing", "/health/live/"):
             response = client.get(path)
             assert (response.status_code, response.text) == (401, '{"error":"unauthorized"}')
+        live = client.get("/health/live")
+        assert (live.status_code, live.content, live.headers.get("content-type")) == (200, b"", None)
+        assert client.get("/health/live", headers={"Host": "evil.example"}).status_code == 403
         for path, form in IN_ITS_FORM.items():
             response = client.post(path, json={"model": CHAT, "messages": HI})
             told = response.json()

@@ -38,14 +38,14 @@ class Asking:
 
     def __init__(self, proxy: Proxy, request: bytes) -> None:
         self.received = b""
-        self._socket = socket.create_connection(("127.0.0.1", proxy.port))
-        self._socket.sendall(request)
+        self.socket = socket.create_connection(("127.0.0.1", proxy.port))
+        self.socket.sendall(request)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        with self._socket:
-            while data := self._socket.recv(65536):
+        with self.socket:
+            while data := self.socket.recv(65536):
                 self.received += data
 
     def end(self) -> RawAnswer:

@@ -24,7 +24,7 @@ from ..translate.api_errors import error_answer
 from ..units import size
 from . import compression, responses, upstream
 from .answered import Answered
-from .exchange import Exchange, Handler
+from .exchange import STOPPED, Exchange, Handler
 from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers
 from .local import Local
 from .registry import Exchanges
@@ -81,7 +81,8 @@ def _admit(exchange: Exchange) -> None:
         headers.fields = tuple(field for field in headers.fields if field[0].lower() not in _SECRET_HEADERS)
     allowed = routes.allowed_methods(request.path)
     error = partial(error_answer, request.path)
-    refusal = access.check(gate, request.method, host, given, allowed, error)
+    needs_key = routes.needs_key(request.path)
+    refusal = access.check(gate, request.method, host, given, allowed, error, needs_key=needs_key)
     exchange.recorder.set_request(request)
     exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
@@ -90,6 +91,11 @@ def _admit(exchange: Exchange) -> None:
     origin = request.headers.get("origin", "")
     if origin and not access.is_same_origin(origin, host):
         exchange.cors_headers = access.cors_headers(gate, origin)
+    if exchange.bridge.is_draining:
+        # On a connection that was kept: its last one.
+        exchange.close_connection = True
+        _refuse(exchange, error(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED), host)
+        return
     exchange.handler = Admitted(exchange)
     # With the option stream_large_bodies, mitmproxy would send a large body on before the request hook.
     flow.request.stream = False
@@ -114,7 +120,7 @@ def _refuse(exchange: Exchange, refusal: Response, host: str) -> None:
     length = flow.request.headers.get("content-length", "")
     is_large = length.isdecimal() and int(length) > REFUSED_BODY_BYTES
     if ("transfer-encoding" in flow.request.headers or is_large) and connections.write_last(
-        flow, responses.raw(refusal)
+        flow, responses.raw(refusal, exchange.cors_headers)
     ):
         flow.kill()
 

@@ -81,6 +81,8 @@ class Bridge:
         self.label = label
         self.waits = waits
         self.is_serving = False
+        self.is_draining = False
+        """Whether the process is about to end, and takes no more requests."""
         self.clock = Clock()
         self.tasks = Tasks()
         self.watch = Watch(lambda: self.clock.monotonic(), self.tasks, lambda flow, record: self.waits(flow, record))

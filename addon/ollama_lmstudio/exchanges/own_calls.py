@@ -13,7 +13,7 @@ from ..internals import interface
 from ..lmstudio.client import CANCELLED, ClientCall
 from ..progress import State, waiting
 from ..record import internal_calls
-from ..record.internal_calls import CHANGES, DOWNLOAD, POLL
+from ..record.internal_calls import CHANGES, DOWNLOAD, POLLS
 from ..record.record import Record
 from ..tasks import Tasks
 from .watch import Watch
@@ -75,7 +75,8 @@ class OwnCall:
 class OwnCalls:
     """Show calls as flows: those that change something from their beginning on, as the option `own_calls` has it.
 
-    A download is shown as the client's own request for it; what it asks LM Studio for its progress is never shown.
+    A download is shown as the client's own request for it; what it asks LM Studio for its progress is never shown, nor
+    what /health asks.
     """
 
     def __init__(self, watch: Watch, tasks: Tasks, label: Callable[[http.HTTPFlow], None]) -> None:
@@ -115,7 +116,7 @@ class OwnCalls:
 def _is_wanted(call: ClientCall, chosen: str) -> bool:
     """Return whether a call that has begun is to be shown, or one that has ended and was not shown till then."""
     purpose = internal_calls.call_purpose(call)
-    if purpose == POLL or chosen == "none":
+    if purpose in POLLS or chosen == "none":
         return False
     if not call.ended:
         return chosen == "all" or purpose in CHANGES

@@ -104,6 +104,13 @@ class Exchanges:
                 # The others are ended all the same.
                 logger.exception("%s could not be ended", exchange.path)
 
+    def drain(self) -> int:
+        """Take no more requests, and let each answer close its connection; return how many are under way."""
+        self.bridge.is_draining = True
+        for exchange in self._by_flow.values():
+            exchange.close_connection = True
+        return len(self._by_flow)
+
     @property
     def busy_clients(self) -> set[str]:
         """The ids of the clients whose exchanges are under way."""

@@ -47,6 +47,8 @@ SAID_COLUMNS = 52
 PROMPT_COLUMNS = 24
 GAP = "  "
 
+# The paths that are polled: only what is not as before has a line.
+_POLLED = frozenset({"/health", "/health/live"})
 # The internal calls that have a line.
 _TOLD = CHANGES | {DOWNLOAD}
 
@@ -71,6 +73,7 @@ class Terminal:
         self._is_on = False
         self._output = dumper.Output(sys.stdout)
         self._has_colours = False
+        self._failing_polls: set[str] = set()
         self._path_columns, self._model_columns = PATH_COLUMNS, MODEL_COLUMNS
 
     def configure(self) -> None:
@@ -118,10 +121,19 @@ class Terminal:
         # A list of models that could not be had is told by who needs it.
         if snapshot.is_internal and snapshot.record.purpose not in _TOLD:
             return
+        if record.path in _POLLED and not self._is_news(record.path, failed):
+            return
         if not failed and ctx.options.termlog_verbosity in FAILURES_ONLY:
             return
         columns = self._columns()
         self._write(self._line(snapshot, _ended_at(shown), failed, columns), columns)
+
+    def _is_news(self, path: str, failed: bool) -> bool:
+        """Return whether a poll says another thing than the one before; the first one is expected to succeed."""
+        if failed == (path in self._failing_polls):
+            return False
+        self._failing_polls ^= {path}
+        return True
 
     def _columns(self) -> int:
         # A line that fills the last column moves the cursor to the next one in some terminals.

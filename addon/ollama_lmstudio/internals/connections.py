@@ -54,9 +54,35 @@ def close_clients(but: Container[str]) -> None:
     Without it, a client that is connected when the script is removed can go on to use LM Studio, with no key asked for.
     """
     for client_id, handler in by_id().items():
-        with suppress(KeyError, AttributeError, OSError, RuntimeError):
-            if client_id not in but:
-                handler.transports[handler.client].writer.close()
+        if client_id not in but:
+            _close_client(handler)
+
+
+def close_idle() -> bool:
+    """Close the connections of clients on which no request is under way; return whether there are others.
+
+    Without it, a process that drains waits for clients that keep a connection for their next request.
+    """
+    is_busy = False
+    for handler in by_id().values():
+        if _has_request(handler):
+            is_busy = True
+        else:
+            _close_client(handler)
+    return is_busy
+
+
+def _has_request(handler: Any) -> bool:
+    try:
+        layers = handler.layer.context.layers
+        return any(layer.streams for layer in layers if isinstance(layer, http_layers.HttpLayer))
+    except AttributeError:
+        return False
+
+
+def _close_client(handler: Any) -> None:
+    with suppress(KeyError, AttributeError, OSError, RuntimeError):
+        handler.transports[handler.client].writer.close()
 
 
 class ErrorPages:

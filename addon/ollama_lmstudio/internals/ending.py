@@ -1,4 +1,5 @@
-"""The end of mitmproxy's process: telling it from a reload, and ending connections before asyncio cancels their tasks.
+"""The end of mitmproxy's process: telling it from a reload, signals, and ending connections before asyncio cancels
+their tasks.
 
 mitmproxy's `done` hook comes for both. At a reload it is called synchronously and its result dropped; at the end it is
 awaited, if it can be.
@@ -20,6 +21,7 @@ from . import connections
 # How long what is under way gets to end by itself, and how often it is looked at.
 END_SECONDS = 1.0
 LOOK_SECONDS = 0.01
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How the names of mitmproxy's tasks that load scripts anew begin.
 WATCHER = "script watcher"
 
@@ -44,14 +46,50 @@ def others(method: str) -> Iterator[Callable[[], None]]:
             yield found
 
 
-def heed_second_signal() -> None:
-    """Let the next Ctrl-C end the process at once. Without it, mitmproxy would only be told to end once more."""
-    loop = asyncio.get_running_loop()
-    with suppress(NotImplementedError, ValueError, RuntimeError):
-        loop.remove_signal_handler(signal.SIGINT)
+def on_terminate(begin: Callable[[], None] | None) -> None:
+    """Call `begin` at SIGTERM; None is mitmproxy's own handler, which ends what is under way.
+
+    mitmproxy handles SIGINT and SIGTERM alike. Without this function, and on Windows, where no other process can send
+    SIGTERM, nothing drains.
+    """
+    _handle(signal.SIGTERM, begin or end)
+
+
+def end() -> None:
+    """End mitmproxy: its `done` hooks are next."""
+    ctx.master.shutdown()
+
+
+def end_at_next_signal() -> None:
+    """Let the next SIGTERM or Ctrl-C end what drains. Without it, the console asks whether to quit first."""
+    for number in SIGNALS:
+        _handle(number, end)
+
+
+def _handle(number: int, handler: Callable[[], None]) -> None:
     # Signals can be set in the main thread only, where mitmproxy runs its loop.
-    with suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with suppress(NotImplementedError, ValueError, RuntimeError):
+        asyncio.get_running_loop().add_signal_handler(number, handler)
+
+
+def heed_second_signal() -> None:
+    """Let the next SIGTERM or Ctrl-C end the process at once: mitmproxy would only be told to end once more."""
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        with suppress(NotImplementedError, ValueError, RuntimeError):
+            loop.remove_signal_handler(number)
+        with suppress(ValueError):
+            signal.signal(number, signal.SIG_DFL)
+
+
+async def drain(seconds: float, is_busy: Callable[[], Any]) -> None:
+    """Take no more connections, close each once no request is under way on it, and wait until none is.
+
+    At most for `seconds`. The port is free at once, so that a load balancer sends its requests elsewhere and another
+    process can begin to serve. Without mitmproxy's connections, only `is_busy` says what is under way.
+    """
+    ctx.options.update(server=False)
+    await _wait_while(lambda: connections.close_idle() or is_busy(), seconds)
 
 
 async def close(is_busy: Callable[[], Any]) -> None:
@@ -62,15 +100,15 @@ async def close(is_busy: Callable[[], Any]) -> None:
     """
     logging.getLogger("asyncio").addFilter(is_no_cancellation)
     ctx.options.update(server=False)
-    await _wait_while(is_busy)
+    await _wait_while(is_busy, END_SECONDS)
     connections.close_clients(())
-    await _wait_while(connections.by_id)
+    await _wait_while(connections.by_id, END_SECONDS)
 
 
-async def _wait_while(is_so: Callable[[], Any]) -> None:
+async def _wait_while(is_so: Callable[[], Any], seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    end = loop.time() + END_SECONDS
-    while is_so() and loop.time() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
+    until = loop.time() + seconds
+    while is_so() and loop.time() < until:  # noqa: ASYNC110 - mitmproxy has no event for it
         await asyncio.sleep(LOOK_SECONDS)
 
 

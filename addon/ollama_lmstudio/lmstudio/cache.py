@@ -18,7 +18,7 @@ after another costs at most one read a second."""
 class CatalogSource(Protocol):
     """Where the list comes from: a Client."""
 
-    async def catalog(self) -> Catalog: ...
+    async def catalog(self, purpose: str = "") -> Catalog: ...
 
 
 class NameIndex(Protocol):
@@ -77,9 +77,12 @@ class CatalogCache:
         """Return the list if it is younger than `max_age` seconds (the TTL if not given), else read it."""
         return (await self._fresh(self.ttl_seconds if max_age is None else max_age)).catalog
 
-    async def refresh(self) -> Catalog:
-        """Read the list, together with everyone else who asks while it is being read."""
-        return (await self._read_shared()).catalog
+    async def refresh(self, purpose: str = "") -> Catalog:
+        """Read the list, together with everyone else who asks while it is being read.
+
+        `purpose` is what a call to LM Studio that begins here is for, where it is no request's.
+        """
+        return (await self._read_shared(purpose)).catalog
 
     def invalidate(self) -> None:
         """Mark the list as outdated, and one that is being read: models have just been loaded, unloaded or added."""
@@ -127,10 +130,10 @@ class CatalogCache:
             return self._last
         return await self._read_shared()
 
-    async def _read_shared(self) -> _Listing:
+    async def _read_shared(self, purpose: str = "") -> _Listing:
         # With eager tasks (mitmproxy 12), a read that fails at once has ended before it is kept here.
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._read(purpose))
             self._reading.add_done_callback(_retrieve_exception)
         # A caller that is cancelled must not cancel the read for the others. Of a shielded task that fails when all of
         # them are gone, asyncio complains since Python 3.14.
@@ -138,10 +141,10 @@ class CatalogCache:
         await asyncio.wait([reading])
         return reading.result()
 
-    async def _read(self) -> _Listing:
+    async def _read(self, purpose: str) -> _Listing:
         this_task = asyncio.current_task()
         try:
-            catalog = await self._client.catalog()
+            catalog = await self._client.catalog(purpose)
             listing = _Listing(catalog, self._index(catalog))
             # A list that was invalidated while it was read is right for those who wait for it, but not kept.
             if self._reading is this_task:

@@ -51,6 +51,8 @@ KEEPALIVE_SECONDS: Final = 4.0
 
 ALL_FAILED: Final = "All connection attempts failed"
 LOAD_ON_DEMAND: Final = "load on demand"
+HEALTH: Final = "health"
+"""The purpose of the calls that only find out whether LM Studio answers."""
 ONE_WORD: Final = "hi"
 """The prompt of a call whose answer does not matter."""
 
@@ -126,11 +128,11 @@ class Client:
         self._catalog_path = CATALOG_PATHS[0]
         self._catalog_path_until = 0.0
 
-    async def catalog(self) -> Catalog:
+    async def catalog(self, purpose: str = "") -> Catalog:
         """Read the model list from the richest of the three endpoints that this LM Studio has."""
         first_error: LMStudioError | None = None
         for path in self._catalog_paths():
-            response = await self._send("GET", path)
+            response = await self._send("GET", path, purpose=purpose)
             try:
                 catalog = parse_catalog(self._read(response, ("models", "data")))
             except NotACatalog as exc:

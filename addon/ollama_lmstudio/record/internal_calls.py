@@ -8,7 +8,7 @@ from mitmproxy import connection, http
 from mitmproxy.flow import Error
 
 from .. import tolerant_json
-from ..lmstudio.client import LOAD_ON_DEMAND, ClientCall
+from ..lmstudio.client import HEALTH, LOAD_ON_DEMAND, ClientCall
 from ..outcomes import header_fields
 from ..progress import loading
 from . import record as records
@@ -27,6 +27,8 @@ PURPOSES: tuple[tuple[str, str], ...] = (
 _PURPOSES = tuple((re.compile(pattern), purpose) for pattern, purpose in PURPOSES)
 CHANGES = frozenset({LOAD, LOAD_ON_DEMAND, UNLOAD})
 """The purposes of the calls that change what is loaded."""
+POLLS = frozenset({POLL, HEALTH})
+"""The purposes of the calls that are made again and again, and never shown."""
 SHOWN_HOST = "(bridge)"
 """In the console's list, which has the host for all that tells whose request it is."""
 

@@ -1,0 +1,49 @@
+"""What SIGTERM begins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.exchanges.conftest import MakeExchange
+
+from ollama_lmstudio.exchanges.draining import Drain
+from ollama_lmstudio.exchanges.registry import Exchanges
+from ollama_lmstudio.internals import ending
+
+
+def test_sigterm_drains_and_then_ends(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    exchanges: Exchanges,
+    exchange_of: MakeExchange,
+) -> None:
+    heeded: list[Callable[[], None] | None] = []
+    called: list[Any] = []
+
+    async def drain(seconds: float, is_busy: Callable[[], Any]) -> None:
+        called.append((seconds, bool(is_busy())))
+
+    monkeypatch.setattr(ending, "on_terminate", heeded.append)
+    monkeypatch.setattr(ending, "end_at_next_signal", lambda: called.append("next"))
+    monkeypatch.setattr(ending, "drain", drain)
+    monkeypatch.setattr(ending, "end", lambda: called.append("end"))
+    exchange_of()
+
+    async def scenario() -> None:
+        draining = Drain(exchanges)
+        draining.install()
+        begin = heeded[0]
+        assert begin is not None
+        begin()
+        await asyncio.sleep(0.01)
+        draining.remove()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    assert called == ["next", (5, True), "end"]
+    assert heeded[1] is None
+    assert "1 that is under way may take 5 s" in caplog.text
