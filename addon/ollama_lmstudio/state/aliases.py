@@ -2,6 +2,7 @@
 
 A writer takes an exclusive lock, reads the file, and renames a finished copy into place. So a reader never needs the
 lock, and a writer that is killed leaves the old file or the new one, and a temporary file that the next writer removes.
+The lock is that of a file of its own: on Windows what is locked cannot be read, and what is open cannot be replaced.
 A file that this version did not write is never overwritten: a broken one is renamed, one of a newer format is kept.
 """
 
@@ -37,6 +38,9 @@ _DIRECTORY_MODE: Final = 0o700
 
 # The errors of a disk that has no room: no space, quota exceeded, file size limit.
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# By how much a time has to be later, for one file system or another to keep it apart; nanoseconds.
+_TIME_STEPS: Final = (1, 100, 10**9, 2 * 10**9)
 
 T = TypeVar("T")
 
@@ -77,6 +81,7 @@ class Alias:
 Aliases = Mapping[str, Alias]
 """Aliases by key, which is the same for all spellings of a name."""
 
+_FIELDS: Final = tuple(field.name for field in fields(Alias))
 _ALIASES: Final = TypeAdapter(dict[str, Alias])
 
 _Signature = tuple[int, int, int]
@@ -112,7 +117,8 @@ class AliasStore:
         try:
             if self._signature() == snapshot.signature:
                 return snapshot.aliases
-            snapshot = self._read()
+            # Waits once for a file that cannot be opened, not with every request.
+            snapshot = self._read(0 if snapshot.problem else files.READ_SECONDS)
         except _BrokenFileError:
             snapshot = self._put_aside()
         except OSError as e:
@@ -153,11 +159,12 @@ class AliasStore:
         except FileNotFoundError:
             return None
 
-    def _read(self) -> _Snapshot:
+    def _read(self, seconds: float = files.BUSY_SECONDS) -> _Snapshot:
         """Read the file. Raises _BrokenFileError for one that does not parse, OSError for one that cannot be read."""
+        # Taken before the file is read: if it is replaced in between, it is read again the next time.
+        signature = self._signature()
         try:
-            with self.path.open("rb") as file:
-                signature, data = _signature_of(os.fstat(file.fileno())), file.read()
+            data = files.read(self.path, seconds)
         except FileNotFoundError:
             return _Snapshot()
         try:
@@ -182,15 +189,17 @@ class AliasStore:
             return self._read()
         except _BrokenFileError:
             aside = _unused(self.path, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-            self.path.rename(aside)
+            files.rename(self.path, aside)
             logger.warning("%s is broken: it is kept as %s", self.path, aside.name)
             return _Snapshot()
 
     def _put_aside(self) -> _Snapshot:
-        """Rename a broken file, unless another process has done so."""
+        """Rename a broken file, unless another process has done so. Does not wait: requests do."""
         try:
-            with self._locked():
+            with self._locked(seconds=0):
                 return self._read_or_put_aside()
+        except TimeoutError:
+            return _Snapshot()
         except OSError as e:
             problem = f"{self.path} is broken, and cannot be put aside: {e.strerror}"
             return _Snapshot(self._signature(), problem=problem)
@@ -204,15 +213,10 @@ class AliasStore:
         temporary = self.directory / TEMPORARY_NAME
         try:
             # Never write into what is there: the file of a killed writer, or a link to another file of the user.
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(files.create(temporary), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # File systems' clocks are coarse (a kernel tick, often 4 ms), and readers tell states apart by the time.
-            modified = max(time.time_ns(), after[0] + 1 if after else 0)
-            os.utime(temporary, ns=(modified, modified))
-            temporary.replace(self.path)
+            files.remove(temporary)
+            files.write_new(temporary, data)
+            _set_later_time(temporary, after[0] if after else 0)
+            files.replace(temporary, self.path)
         except OSError:
             with suppress(OSError):
                 temporary.unlink()
@@ -220,18 +224,27 @@ class AliasStore:
         files.sync_directory(self.directory)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, seconds: float = files.LOCK_SECONDS) -> Iterator[None]:
         self.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | files.NO_FOLLOW, files.OWNER_ONLY)
-        try:
-            files.lock(descriptor)
+        with files.locked(self.directory / LOCK_NAME, seconds):
             yield
-        finally:
-            os.close(descriptor)
+
+
+def _set_later_time(path: Path, before: int) -> None:
+    """Give a file a time that is later than `before`: readers tell states apart by it.
+
+    Clocks are coarse (a kernel tick, often 4 ms), and so are the times that file systems keep: 1 ns, 100 ns on Windows,
+    1 or 2 s on some.
+    """
+    for step in _TIME_STEPS:
+        modified = max(time.time_ns(), before + step)
+        os.utime(path, ns=(modified, modified))
+        if path.stat().st_mtime_ns > before:
+            break
 
 
 def _to_json(alias: Alias) -> dict[str, Any]:
-    return {field.name: getattr(alias, field.name) for field in fields(alias)}
+    return {name: getattr(alias, name) for name in _FIELDS}
 
 
 def _signature_of(stat: os.stat_result) -> _Signature:
