@@ -96,8 +96,38 @@ class _Snapshot:
     problem: str = ""
 
 
-class _BrokenFileError(ValueError):
+class BrokenFileError(ValueError):
     """Raised for a file that does not parse."""
+
+
+class NewerFileError(ValueError):
+    """Raised for a file of a newer format, which must be left alone; the message says so of it."""
+
+
+def parse(data: bytes) -> Aliases:
+    """Parse a file of aliases. Raises BrokenFileError or NewerFileError."""
+    try:
+        content = json.loads(data)
+        version = content["version"]
+        if isinstance(version, int) and version > VERSION:
+            raise NewerFileError(f"is of format {version}, and this program knows {VERSION}: it is left alone")
+        return _ALIASES.validate_python(content["aliases"])
+    except NewerFileError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
+        raise BrokenFileError from e
+
+
+def are_in(directory: Path) -> bool:
+    """Return whether there is a file of aliases in a directory, whole or broken."""
+    with suppress(OSError):
+        return (directory / FILE_NAME).is_file() or bool(broken_files(directory))
+    return False
+
+
+def broken_files(directory: Path) -> list[Path]:
+    """Return the broken files that have been put aside, now or earlier, and are still there."""
+    return list(directory.glob(f"{FILE_NAME}{BROKEN}*"))
 
 
 class AliasStore:
@@ -119,7 +149,7 @@ class AliasStore:
                 return snapshot.aliases
             # Waits once for a file that cannot be opened, not with every request.
             snapshot = self._read(0 if snapshot.problem else files.READ_SECONDS)
-        except _BrokenFileError:
+        except BrokenFileError:
             snapshot = self._put_aside()
         except OSError as e:
             snapshot = _Snapshot(problem=f"{self.path} cannot be read: {e.strerror}")
@@ -160,7 +190,7 @@ class AliasStore:
             return None
 
     def _read(self, seconds: float = files.BUSY_SECONDS) -> _Snapshot:
-        """Read the file. Raises _BrokenFileError for one that does not parse, OSError for one that cannot be read."""
+        """Read the file. Raises BrokenFileError for one that does not parse, OSError for one that cannot be read."""
         # Taken before the file is read: if it is replaced in between, it is read again the next time.
         signature = self._signature()
         try:
@@ -168,27 +198,16 @@ class AliasStore:
         except FileNotFoundError:
             return _Snapshot()
         try:
-            content = json.loads(data)
-            version = content["version"]
-            if isinstance(version, int) and version > VERSION:
-                return _Snapshot(
-                    signature,
-                    problem=f"{self.path} is of format {version}, and this program knows {VERSION}: it is left alone",
-                )
-            return _Snapshot(signature, _ALIASES.validate_python(content["aliases"]))
-        except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
-            raise _BrokenFileError from e
-
-    def has_broken_files(self) -> bool:
-        """Return whether a broken file has been put aside, now or earlier, and is still there."""
-        return any(self.directory.glob(f"{self.path.name}{BROKEN}*"))
+            return _Snapshot(signature, parse(data))
+        except NewerFileError as e:
+            return _Snapshot(signature, problem=f"{self.path} {e}")
 
     def _read_or_put_aside(self) -> _Snapshot:
         """Read the file while the lock is held; rename it if it does not parse."""
         try:
             return self._read()
-        except _BrokenFileError:
-            aside = _unused(self.path, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        except BrokenFileError:
+            aside = unused(self.path, BROKEN)
             files.rename(self.path, aside)
             logger.warning("%s is broken: it is kept as %s", self.path, aside.name)
             return _Snapshot()
@@ -225,7 +244,7 @@ class AliasStore:
 
     @contextmanager
     def _locked(self, seconds: float = files.LOCK_SECONDS) -> Iterator[None]:
-        self.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(self.directory)
         with files.locked(self.directory / LOCK_NAME, seconds):
             yield
 
@@ -251,11 +270,16 @@ def _signature_of(stat: os.stat_result) -> _Signature:
     return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-def _unused(path: Path, when: str) -> Path:
-    """Return a path beside `path` that no file has."""
-    aside = path.with_name(f"{path.name}{BROKEN}{when}")
-    number = 1
+def make_directory(directory: Path) -> None:
+    """Make a directory for what users write, unless it is there."""
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+
+
+def unused(path: Path, why: str) -> Path:
+    """Return a path beside `path` that no file has, for a file that is put aside now."""
+    name = f"{path.name}{why}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    aside, number = path.with_name(name), 1
     while aside.exists():
         number += 1
-        aside = path.with_name(f"{path.name}{BROKEN}{when}-{number}")
+        aside = path.with_name(f"{name}-{number}")
     return aside

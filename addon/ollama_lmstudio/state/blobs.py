@@ -39,9 +39,9 @@ def parse_digest(text: str) -> str | None:
     return f"sha256:{match[1].lower()}" if match else None
 
 
-def directory_in(state_dir: Path) -> Path:
-    """Return the directory of blobs in a state directory."""
-    return state_dir / "blobs"
+def directory_in(cache: Path) -> Path:
+    """Return the directory of blobs in a cache directory."""
+    return cache / "blobs"
 
 
 class BlobWriter:
