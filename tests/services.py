@@ -70,7 +70,7 @@ def make_services(tmp_path: Path) -> MakeServices:
         defaults = {option.name: option.default for option in options.OPTIONS}
         lmstudio = cast(Client, LMStudio(Catalog(models)))
         settings = options.parse(defaults | {"state_dir": str(tmp_path)} | changed)
-        aliases = AliasStore(settings.state_dir)
+        aliases = AliasStore(settings.state_dir.data)
         return Services(settings, lmstudio, CatalogCache(lmstudio, 300, Resolver), aliases, StoppedClock())
 
     return make

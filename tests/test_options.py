@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio import options
-from ollama_lmstudio.options import Listen, Upstream
+from ollama_lmstudio.options import Listen, StateDirs, Upstream
 
 BY_NAME = {option.name: option for option in options.OPTIONS}
 DEFAULTS = {option.name: option.default for option in options.OPTIONS}
@@ -62,7 +63,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     *[("own_calls", choice, choice) for choice in ("changes", "all", "none")],
     ("context_length", 8192, 8192),
     ("repair_passthrough", False, False),
-    ("state_dir", "/var/lib/x", Path("/var/lib/x")),
+    ("state_dir", "/var/lib/x", StateDirs(Path("/var/lib/x"), Path("/var/lib/x"))),
     ("demo", True, True),
 ]
 
@@ -182,30 +183,61 @@ def test_defaults_from_the_environment(name: str, environ: dict[str, str], defau
     assert options.default_of(BY_NAME[name], environ) == default
 
 
-def test_state_dir_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert options.parse(DEFAULTS).state_dir == tmp_path / "ollama-lmstudio-proxy"
-    for relative in ("", "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", relative)
-        found = options.parse(DEFAULTS).state_dir
-        assert found.is_absolute()
-        assert found.name == "ollama-lmstudio-proxy"
+APP = "ollama-lmstudio-proxy"
 
 
-def test_state_dir_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user of Linux who has set nothing; their home."""
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name, author: str(tmp_path / "data" / name))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name, author: str(tmp_path / "cache" / name))
+    return tmp_path
+
+
+def test_aliases_are_data_and_blobs_are_not(user: Path) -> None:
+    found = options.parse(DEFAULTS).state_dir
+    assert found == StateDirs(user / "data" / APP, user / "cache" / APP, (user / "cache" / APP, user / ".cache" / APP))
+
+
+@pytest.mark.parametrize("relative", ["", "relative"])
+def test_the_environment_says_where_both_are(user: Path, monkeypatch: pytest.MonkeyPatch, relative: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(user / "c"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(user / "d"))
+    # Nothing is taken from the user's own directories to those.
+    assert options.parse(DEFAULTS).state_dir == StateDirs(user / "d" / APP, user / "c" / APP, (user / "c" / APP,))
+    monkeypatch.setenv("XDG_CACHE_HOME", relative)
+    monkeypatch.setenv("XDG_DATA_HOME", relative)
+    assert options.parse(DEFAULTS).state_dir.data == user / "data" / APP
+    assert options.parse(DEFAULTS).state_dir.cache == user / "cache" / APP
+
+
+def test_where_the_directories_of_the_system_are() -> None:
+    found = options.parse(DEFAULTS).state_dir
+    assert found.data.is_absolute()
+    assert found.cache.is_absolute()
+    assert found.data != found.cache
+
+
+def test_both_are_one_where_the_user_says_so(user: Path) -> None:
+    assert options.parse(DEFAULTS | {"state_dir": "/a"}).state_dir == StateDirs(Path("/a"), Path("/a"))
+    assert options.parse(DEFAULTS | {"state_dir": "/a b/é"}).state_dir.data == Path("/a b/é")
+
+
+def test_state_dir_where_there_is_no_home(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home(*_: object) -> str:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("platformdirs.user_cache_dir", no_home)
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert options.parse(DEFAULTS).state_dir == tmp_path / "ollama-lmstudio-proxy"
+    monkeypatch.setattr("platformdirs.user_data_dir", no_home)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(user))
+    assert options.parse(DEFAULTS).state_dir == StateDirs(user / APP, user / APP)
 
 
 def test_a_home_is_put_for_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path))
-    assert options.parse(DEFAULTS | {"state_dir": "~/state"}).state_dir == tmp_path / "state"
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    assert options.parse(DEFAULTS | {"state_dir": "~/state"}).state_dir.data == tmp_path / "state"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +280,8 @@ def test_how_a_listen_address_is_written(text: str) -> None:
 
 def test_a_demo_keeps_its_aliases_to_itself() -> None:
     values = {option.name: option.default for option in options.OPTIONS}
-    own = options.parse(values).state_dir
-    assert options.parse(values | {"demo": True}).state_dir == own / "demo"
+    own, demo = options.parse(values).state_dir, options.parse(values | {"demo": True}).state_dir
+    assert (demo.data, demo.cache) == (own.data / "demo", own.cache / "demo")
+    assert demo.former == tuple(directory / "demo" for directory in own.former)
     given = options.parse(values | {"demo": True, "state_dir": "/somewhere"})
-    assert given.state_dir == Path("/somewhere")
+    assert given.state_dir == StateDirs(Path("/somewhere"), Path("/somewhere"))

@@ -49,6 +49,8 @@ NAMES = (
     "inspect.thread",
     "inspect.timeline",
     "internals.web_page",
+    "state.former",
+    "translate.former_aliases",
 )
 
 _modules: list[ModuleType] = []

@@ -97,6 +97,22 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class StateDirs:
+    """Where things are kept: aliases in `data`, since users make them, and blobs in `cache`, which may be emptied.
+
+    `former` are the directories in which aliases were kept before.
+    """
+
+    data: Path
+    cache: Path
+    former: tuple[Path, ...] = ()
+
+    def __truediv__(self, name: str) -> StateDirs:
+        """Return the directories of this name in each of these."""
+        return StateDirs(self.data / name, self.cache / name, tuple(directory / name for directory in self.former))
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every option, parsed. Field names are the options' names."""
 
@@ -116,7 +132,7 @@ class Settings:
     num_ctx: str
     context_length: int
     repair_passthrough: bool
-    state_dir: Path
+    state_dir: StateDirs
     max_kept_size: int
     own_calls: str
     demo: bool
@@ -228,17 +244,34 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-def _directory(value: str) -> Path:
+def _directories(value: str) -> StateDirs:
     if value:
         try:
-            return Path(value).expanduser()
+            directory = Path(value).expanduser()
         except RuntimeError as e:
             raise ValueError(f"{value!r}: {e}") from None
-    base = os.environ.get("XDG_CACHE_HOME", "")
+        return StateDirs(directory, directory)
+    temporary = Path(tempfile.gettempdir()) / APP_NAME
     try:
-        return Path(base) / APP_NAME if Path(base).is_absolute() else Path(platformdirs.user_cache_dir(APP_NAME, False))
+        data = _in_environment("XDG_DATA_HOME") or Path(platformdirs.user_data_dir(APP_NAME, False))
+        cache = _in_environment("XDG_CACHE_HOME") or Path(platformdirs.user_cache_dir(APP_NAME, False))
     except (OSError, RuntimeError):
-        return Path(tempfile.gettempdir()) / APP_NAME
+        return StateDirs(temporary, temporary)
+    former = [cache]
+    if not _in_environment("XDG_CACHE_HOME"):
+        # Where the proxy was that this addon replaces. A temporary directory is the user's own on Windows only.
+        home = Path(os.environ.get("HOME", ""))
+        if home.is_absolute():
+            former.append(home / ".cache" / APP_NAME)
+        elif os.name == "nt":
+            former.append(temporary)
+    return StateDirs(data, cache, tuple(directory for directory in dict.fromkeys(former) if directory != data))
+
+
+def _in_environment(name: str) -> Path | None:
+    """Return the directory in the one that a variable names; None for a relative one (XDG Base Directory)."""
+    base = Path(os.environ.get(name, ""))
+    return base / APP_NAME if base.is_absolute() else None
 
 
 def _same(value: Any) -> Any:
@@ -379,9 +412,9 @@ OPTIONS: tuple[Option, ...] = (
         "state_dir",
         str,
         "",
-        "Directory for virtual_models.json and blobs/; a demo has its own in it, unless one is given.",
-        _directory,
-        shown_default="the user's cache directory",
+        "Directory for virtual_models.json and blobs/, instead of the user's for each. A demo has one of its own.",
+        _directories,
+        shown_default="the user's data and cache directories",
         metavar="DIR",
     ),
     Option(

@@ -116,7 +116,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "/api/blobs/:digest",
         {"HEAD": (blobs, "head")},
-        "kept in the state directory for a day, or as long as an alias needs it; LM Studio takes no files",
+        "kept in the user's cache directory for a day, or as long as an alias needs it; LM Studio takes no files",
         uploads={"POST": (blobs, "BlobUpload")},
     ),
     Route("/api/me", _post(account, "me"), "503: there is no account"),

@@ -59,7 +59,7 @@ def services(tmp_path: Path) -> Services:
     settings = options.parse(values)
     cache = CatalogCache(Source(CATALOG), 300, Resolver)
     asyncio.run(cache.get())
-    return Services(settings, Client(str(settings.lmstudio_url)), cache, AliasStore(settings.state_dir))
+    return Services(settings, Client(str(settings.lmstudio_url)), cache, AliasStore(settings.state_dir.data))
 
 
 def alias(**values: Any) -> Alias:

@@ -14,6 +14,7 @@ from tests.exchanges.conftest import flow_of
 from ollama_lmstudio.exchanges import bridge as bridges
 from ollama_lmstudio.exchanges.bridge import IDLE_SECONDS, Bridge, IdleConnections
 from ollama_lmstudio.internals import connections
+from ollama_lmstudio.options import StateDirs
 
 
 def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
@@ -24,7 +25,9 @@ def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
     assert bridge.services is services
     assert (services.client, services.aliases, services.lifetimes) == (client, aliases, lifetimes)
     assert (services.settings, services.catalog.ttl_seconds, bridge.gate.api_key) == (settings, 7, "key")
-    bridge.configure(replace(settings, state_dir=tmp_path / "other"), bridge.upstream, insecure=False)
+    bridge.configure(
+        replace(settings, state_dir=StateDirs(tmp_path / "other", tmp_path)), bridge.upstream, insecure=False
+    )
     assert services.aliases.directory == tmp_path / "other"
 
 

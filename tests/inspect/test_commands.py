@@ -35,7 +35,7 @@ def test_an_exported_curl_command_has_the_bridges_address(listen: str, address: 
         values = {option.name: option.default for option in options.OPTIONS}
         settings = options.parse(values | {"listen": listen, "state_dir": str(tmp_path)})
         client = Client(str(settings.lmstudio_url))
-        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir))
+        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir.data))
         commands = Commands(lambda: services, lambda coroutine: coroutine.close(), Statistics(0))
         flows = view.View()
         with taddons.context(flows, commands) as context:

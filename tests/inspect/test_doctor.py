@@ -28,7 +28,7 @@ TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 
 def examine(
     url: str,
-    state_dir: Path,
+    state_dir: Path | str,
     *,
     serving: bool | None = None,
     aliases: Mapping[str, Alias] | None = None,
@@ -40,7 +40,7 @@ def examine(
 
     async def look() -> list[Finding]:
         client = Client(url, settings.lmstudio_token or None)
-        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir))
+        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir.data))
         if aliases:
             services.aliases.change(lambda kept: kept.update(aliases))
         try:
@@ -161,6 +161,20 @@ def test_nothing_is_made(tmp_path: Path) -> None:
     found = examine("http://127.0.0.1:9", tmp_path / "a" / "state")
     assert f"{tmp_path / 'a' / 'state'} can be written" in told(found, "ok")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_directories_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is moved by looking."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    former = tmp_path / "cache" / "ollama-lmstudio-proxy"
+    AliasStore(former).change(lambda kept: kept.update(a=Alias("a", "m", 1, 1)))
+    before = sorted(tmp_path.rglob("*"))
+    found = examine("http://127.0.0.1:9", "")
+    assert f"the directory of aliases {tmp_path / 'data' / former.name} can be written" in told(found, "ok")
+    assert f"the directory of uploaded files {former} can be written" in told(found, "ok")
+    assert f"aliases are still in {former}: the bridge moves them when it starts" in told(found, "note")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -19,21 +17,27 @@ from typing import Any
 import pytest
 
 from ollama_lmstudio.state import aliases
+from ollama_lmstudio.state import files as locks
 from ollama_lmstudio.state.aliases import Alias, AliasStore, StoreError
 
 ADDON = Path(__file__).parents[2] / "addon"
+has_modes = pytest.mark.skipif(
+    os.name == "nt", reason="Windows' files have no modes: their directory says whose they are"
+)
+refuses_links = pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="Windows cannot refuse to open a link")
 
 # A process that writes aliases named after it until it is killed or has written them all. It says each name when that
 # is kept.
 WRITER = """
-import sys
+import os, sys
 from pathlib import Path
 from ollama_lmstudio.state.aliases import Alias, AliasStore
 
+os.fsync = lambda descriptor: None  # no power cut is tested, and the disk's speed neither
 store, prefix, count = AliasStore(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
 for number in range(count):
     name = f"{prefix}-{number}"
-    store.change(lambda aliases: aliases.__setitem__(name, Alias(name, "target", 1, 2, system="x" * 500)))
+    store.change(lambda aliases: aliases.__setitem__(name, Alias(name, "target", 1, 2, system="x")))
     print(name, flush=True)
 """
 
@@ -101,6 +105,20 @@ def test_states_written_at_once_have_times_of_their_own(directory: Path, monkeyp
         put(store, f"a-{number}")
         times.append(store.path.stat().st_mtime_ns)
     assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("grain", [100, 10**9, 2 * 10**9])
+def test_a_file_system_with_coarse_times_keeps_states_apart(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, grain: int
+) -> None:
+    """NTFS keeps times to 100 ns, and others to a second or two."""
+    utime = os.utime
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    monkeypatch.setattr(os, "utime", lambda path, ns: utime(path, ns=(ns[0] // grain * grain, ns[1] // grain * grain)))
+    one, two = AliasStore(directory), AliasStore(directory)
+    for number in range(3):
+        put(one, "a", system=str(number))
+        assert two.all()["a"].system == str(number)
 
 
 def test_what_did_not_change_is_not_read_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +223,7 @@ def test_a_disk_that_is_full_in_the_middle_of_the_file(directory: Path) -> None:
         "except StoreError as e:\n"
         "    print(e.status)\n"
     )
-    assert hasattr(resource, "RLIMIT_FSIZE")
+    pytest.importorskip("resource", reason="limits of a process are POSIX'")
     environment = {**os.environ, "PYTHONPATH": str(ADDON)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(directory)], capture_output=True, text=True, env=environment, check=True
@@ -237,7 +255,7 @@ def test_what_the_edit_raises_changes_nothing(directory: Path) -> None:
     assert set(store.all()) == {"a"}
 
 
-@pytest.mark.parametrize("name", [aliases.TEMPORARY_NAME, aliases.LOCK_NAME])
+@pytest.mark.parametrize("name", [aliases.TEMPORARY_NAME, pytest.param(aliases.LOCK_NAME, marks=refuses_links)])
 def test_nothing_is_written_through_a_link(directory: Path, tmp_path: Path, name: str) -> None:
     """The directory may be one that others can write to, too."""
     target = tmp_path / "precious"
@@ -252,6 +270,7 @@ def test_nothing_is_written_through_a_link(directory: Path, tmp_path: Path, name
     assert set(store.all()) == ({"a"} if name == aliases.TEMPORARY_NAME else set())
 
 
+@refuses_links
 def test_a_link_that_is_laid_again_is_an_error(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +292,7 @@ def test_a_link_that_is_laid_again_is_an_error(
     assert AliasStore(directory).all() == {"a": before}
 
 
+@has_modes
 def test_what_is_written_is_for_its_owner(directory: Path) -> None:
     store = AliasStore(directory)
     directory.mkdir(parents=True)
@@ -291,9 +311,9 @@ def test_writers_that_are_killed_lose_nothing(directory: Path) -> None:
         with process.stdout as output:
             kept.add(output.readline().strip())
             time.sleep(0.003 * round_)
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             kept |= {line.strip() for line in output if line.endswith("\n")}
-        killed += process.wait() == -signal.SIGKILL
+        killed += process.wait() != 0
         content = json.loads((directory / aliases.FILE_NAME).read_bytes())
         assert kept <= set(content["aliases"])
         assert files(directory) <= {aliases.FILE_NAME, aliases.LOCK_NAME, aliases.TEMPORARY_NAME}
@@ -313,12 +333,105 @@ def test_two_processes_write_a_thousand(directory: Path) -> None:
         count = len(store.all())
         assert count >= seen
         seen = count
-        time.sleep(0.005)
+        time.sleep(0.02)
     for output in outputs:
         output.join()
     assert [process.returncode for process in processes] == [0, 0]
     assert set(store.all()) == {f"{prefix}-{number}" for prefix in ("one", "two") for number in range(500)}
     assert not list(directory.glob("*.broken-*"))
+
+
+def test_it_is_written_while_others_read(directory: Path, windows_sharing: None) -> None:
+    """As eight `/api/copy` at once do on Windows, where a file that is read cannot be replaced."""
+    store, other = AliasStore(directory), AliasStore(directory)
+    put(store, "first")
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            assert "first" in AliasStore(directory).all()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    writers = [
+        threading.Thread(target=lambda name: [put(store, f"{name}-{n}") for n in range(10)], args=(str(number),))
+        for number in range(4)
+    ]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert set(other.all()) == {"first", *(f"{number}-{n}" for number in range(4) for n in range(10))}
+
+
+def test_it_is_written_when_another_program_has_closed_it(directory: Path, windows_sharing: None) -> None:
+    """Programs that look for viruses or make backups read every file for a moment."""
+    store = AliasStore(directory)
+    put(store, "first")
+    closing = threading.Timer(0.2, os.close, [os.open(store.path, os.O_RDONLY)])
+    closing.start()
+    put(store, "second")
+    closing.join()
+    assert set(AliasStore(directory).all()) == {"first", "second"}
+
+
+def test_a_lock_that_another_process_keeps_is_told_of(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = AliasStore(directory)
+    put(store, "first")
+    locked = locks.locked
+    monkeypatch.setattr(locks, "locked", lambda path, seconds: locked(path, min(seconds, 0.1)))
+    with locked(directory / aliases.LOCK_NAME), pytest.raises(StoreError) as caught:
+        put(store, "second")
+    assert caught.value.status == 500
+    assert caught.value.message.startswith(f"{store.path} cannot be written: another process has held the lock ")
+    assert set(AliasStore(directory).all()) == {"first"}
+
+
+def test_a_broken_file_is_not_waited_for(directory: Path) -> None:
+    """Requests read the aliases; another process puts the file aside just now."""
+    directory.mkdir(parents=True)
+    (directory / aliases.FILE_NAME).write_bytes(b"{")
+    store = AliasStore(directory)
+    with locks.locked(directory / aliases.LOCK_NAME):
+        before = time.monotonic()
+        assert store.all() == {}
+        assert time.monotonic() - before < 1
+    assert store.all() == {}
+    assert not store.path.exists()
+
+
+def test_a_file_that_cannot_be_opened_is_waited_for_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, waited = AliasStore(directory), []
+    put(store, "first")
+
+    def refuse(path: Path, seconds: float) -> bytes:
+        waited.append(seconds)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(locks, "read", refuse)
+        assert [store.all() for _ in range(3)] == [{}, {}, {}]
+    assert waited == [locks.READ_SECONDS, 0, 0]
+    assert caplog.messages == [f"{store.path} cannot be read: Permission denied"]
+    assert set(store.all()) == {"first"}
+
+
+def test_what_an_editor_saved_is_read(directory: Path) -> None:
+    """Windows' editors end lines with CR LF, and may begin a file with a byte order mark."""
+    store = AliasStore(directory)
+    alias = put(store, "first", system="one\r\ntwo\n")
+    store.path.write_bytes(b"\xef\xbb\xbf" + store.path.read_bytes().replace(b"\n", b"\r\n"))
+    assert AliasStore(directory).all() == {"first": alias}
+
+
+def test_the_directory_may_have_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / "Größe [a] ユーザ con"
+    alias = put(AliasStore(directory), "first")
+    assert AliasStore(directory).all() == {"first": alias}
 
 
 def _drain(process: subprocess.Popen[str]) -> Callable[[], None]:

@@ -55,7 +55,7 @@ def test_what_is_a_day_old_and_not_needed_goes(store: AliasStore, directory: Pat
     need(store, needed.replace(":", "-").replace(needed[7:], needed[7:].upper()))
     (directory / "sha256-not-a-blob").write_bytes(b"")
     os.utime(directory / "sha256-not-a-blob", (0, 0))
-    unneeded.remove_old(store)
+    unneeded.remove_old(store, directory)
     assert left(directory) == {needed, young}
     assert (directory / "sha256-not-a-blob").exists()
     assert old not in left(directory)
@@ -68,31 +68,31 @@ def test_an_upload_under_way_is_safe(store: AliasStore, directory: Path) -> None
         os.utime(path, (0, 0))
     dead = directory / ".partial-dead"
     dead.write_bytes(b"left by a process that was killed")
-    unneeded.remove_old(store)
+    unneeded.remove_old(store, directory)
     assert not dead.exists()
     digest = f"sha256:{hashlib.sha256(b'slow').hexdigest()}"
     assert writer.finish(digest) == digest
-    unneeded.remove_old(store)
+    unneeded.remove_old(store, directory)
     assert left(directory) == {digest}
 
 
 def test_named_blobs_go_at_once_unless_they_are_needed(store: AliasStore, directory: Path) -> None:
     needed, other, third = (write(directory, data) for data in (b"a", b"b", b"c"))
     need(store, needed)
-    unneeded.remove(store, {needed, other, f"sha256:{'0' * 64}"})
+    unneeded.remove(store, directory, {needed, other, f"sha256:{'0' * 64}"})
     assert left(directory) == {needed, third}
 
 
 def test_nothing_goes_while_nobody_knows_what_is_needed(store: AliasStore, directory: Path) -> None:
     digest = write(directory, b"a", OLD)
     store.path.write_text('{"version": 99, "aliases": {}}')
-    unneeded.remove_old(store)
-    unneeded.remove(store, {digest})
+    unneeded.remove_old(store, directory)
+    unneeded.remove(store, directory, {digest})
     assert left(directory) == {digest}
 
 
-def test_a_state_directory_that_does_not_exist_is_not_made(store: AliasStore) -> None:
-    unneeded.remove_old(store)
+def test_a_state_directory_that_does_not_exist_is_not_made(store: AliasStore, directory: Path) -> None:
+    unneeded.remove_old(store, directory)
     assert not store.directory.exists()
     assert store.path.name == FILE_NAME
 
@@ -103,22 +103,22 @@ def test_no_blob_goes_while_a_broken_file_of_aliases_may_be_mended(store: AliasS
     file = store.directory / FILE_NAME
     whole = file.read_text()
     file.write_text(whole + "x")
-    unneeded.remove_old(AliasStore(store.directory))
+    unneeded.remove_old(AliasStore(store.directory), directory)
     assert left(directory) == {needed}
     assert not file.exists(), "it has been put aside"
-    unneeded.remove_old(AliasStore(store.directory))
-    unneeded.remove(AliasStore(store.directory), [needed])
+    unneeded.remove_old(AliasStore(store.directory), directory)
+    unneeded.remove(AliasStore(store.directory), directory, [needed])
     assert left(directory) == {needed}, "also once it has been put aside"
     (broken,) = store.directory.glob(f"{FILE_NAME}.broken-*")
     broken.unlink()
     file.write_text(whole)
     other = write(directory, b"b", OLD)
-    unneeded.remove_old(AliasStore(store.directory))
+    unneeded.remove_old(AliasStore(store.directory), directory)
     assert left(directory) == {needed}, other
 
 
 def test_the_blobs_of_a_real_ollama_are_not_ours(store: AliasStore, directory: Path) -> None:
     blob = write(directory, b"a", OLD)
     (store.directory / "manifests").mkdir()
-    unneeded.remove_old(store)
+    unneeded.remove_old(store, directory)
     assert left(directory) == {blob}

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from ollama_lmstudio.sim import Reasoning, Sim, SimDownload, SimModel, SimThread
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "addon" / "ollama.py"
 START_SECONDS = 30
+# In place of the directories of who runs the tests, whose aliases would be used, and moved.
+NOBODYS = Path(tempfile.gettempdir()) / f"ollama-lmstudio-proxy-tests-{os.getpid()}"
 
 CHAT = "llama-3.2-3b-instruct"
 VISION = "google/gemma-3-4b"
@@ -178,6 +181,7 @@ class Proxy:
         ]
         own = {"OLLAMA_API_KEY", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_ORIGINS", "LMSTUDIO_TOKEN", "LM_API_TOKEN"}
         self.environment = {k: v for k, v in os.environ.items() if k not in own} | {"PYTHONUNBUFFERED": "1"}
+        self.environment |= {"XDG_DATA_HOME": str(NOBODYS), "XDG_CACHE_HOME": str(NOBODYS)}
         self.environment |= environment or {}
         self.url = f"http://127.0.0.1:{self.port}"
         self._lines: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, CODER, EMBEDDER, HI, THINKING, VISION, StartProxy, models, ndjson
+from tests.wire.conftest import CHAT, CODER, EMBEDDER, HI, THINKING, VISION, Proxy, StartProxy, models, ndjson
 
 from ollama_lmstudio.sim import Sim, SimModel, SimThread
 
@@ -803,6 +803,27 @@ def test_two_proxies_share_their_aliases(start_proxy: StartProxy, sim: Sim) -> N
         assert names(one)[-2:] == ["from-one:latest", "from-two:latest"]
         assert delete(two, "from-one").status_code == 200
         assert one.post("/api/show", json={"model": "from-one"}).status_code == 404
+
+
+def test_aliases_from_before_are_moved_to_the_users_data(sim: Sim, tmp_path: Path) -> None:
+    """The proxy that this addon replaces kept them in the directory for caches, where blobs still are."""
+    cache, data = (tmp_path / name / "ollama-lmstudio-proxy" for name in ("cache", "data"))
+    cache.mkdir(parents=True)
+    entry = {"name": "Terse", "source_model": "llama", "target_model_id": CHAT, "metadata": {"system_prompt": "S"}}
+    (cache / "virtual_models.json").write_text(json.dumps({"Terse": entry}))
+    environment = {"XDG_DATA_HOME": str(data.parent), "XDG_CACHE_HOME": str(cache.parent)}
+    with Proxy(sim.url, environment=environment) as one, Proxy(sim.url, environment=environment) as two:
+        one.wait_for_log(re.escape(f"the aliases are kept in {data / 'virtual_models.json'} from now on"), 5)
+        with one.client() as client:
+            create(client, "mine", "terse")
+            assert client.post(f"/api/blobs/{ADAPTER_DIGEST}", content=ADAPTER).status_code == 201
+        with two.client() as client:
+            assert names(client)[-2:] == ["Terse:latest", "mine:latest"]
+            assert show(client, "mine")["system"] == "S"
+    assert [path.name for path in (cache / "blobs").iterdir()] == [ADAPTER_DIGEST.replace(":", "-")]
+    assert set(json.loads((data / "virtual_models.json").read_text())) == {"version", "aliases"}
+    assert not (cache / "virtual_models.json").exists()
+    assert len(list(cache.glob("virtual_models.json.moved-*"))) == 1
 
 
 def test_an_alias_whose_model_is_gone(start_proxy: StartProxy, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _directory(services: Services) -> Path:
-    return blobs.directory_in(services.settings.state_dir)
+    return blobs.directory_in(services.settings.state_dir.cache)
 
 
 def _digest_in_path(request: Request) -> str:

@@ -95,7 +95,8 @@ async def _remove_files(body: CreateRequest, services: Services) -> None:
     given = (*(body.files or {}).values(), *(body.draft_files or {}).values(), *(body.adapters or {}).values())
     digests = {parsed for text in given if (parsed := blobs.parse_digest(text)) is not None}
     if digests:
-        await asyncio.to_thread(unneeded.remove, services.aliases, digests)
+        directory = blobs.directory_in(services.settings.state_dir.cache)
+        await asyncio.to_thread(unneeded.remove, services.aliases, directory, digests)
 
 
 def _check_request(body: CreateRequest) -> Name:
@@ -180,7 +181,7 @@ async def _check_files(
     files: Mapping[str, str], services: Services, statuses: list[str], *, adapter: bool = False
 ) -> None:
     """Raise Ollama's error for files that it cannot read; an adapter that it can read is kept."""
-    directory = blobs.directory_in(services.settings.state_dir)
+    directory = blobs.directory_in(services.settings.state_dir.cache)
     starts = {path: await asyncio.to_thread(_first_bytes, directory, blob) for path, blob in sorted(files.items())}
     suffixes = {PurePosixPath(path).suffix for path in files}
     if SAFETENSORS in suffixes:

@@ -15,9 +15,10 @@ from ..lmstudio.client import Client, ClientCall
 from ..record.record import Record
 from ..record.statistics import Statistics
 from ..services import Clock, Services
-from ..state import unneeded
+from ..state import aliases, blobs, former, unneeded
 from ..state.aliases import AliasStore
 from ..tasks import Tasks
+from ..translate import former_aliases
 from ..translate.names import Resolver
 from . import loopback
 from .conversations import Conversations
@@ -126,14 +127,16 @@ class Bridge:
             on_call=self.show_call,
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
-        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir), self.clock)
+        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir.data), self.clock)
 
     def _update(self, settings: options.Settings) -> None:
         services, before = self.services, self.services.settings
         services.settings = settings
         services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
         if settings.state_dir != before.state_dir:
-            services.aliases = AliasStore(settings.state_dir)
+            services.aliases = AliasStore(settings.state_dir.data)
+            if self.is_serving:
+                self.take_over_aliases()
 
     def _disconnect(self) -> None:
         self.services.lifetimes.stop()
@@ -152,10 +155,17 @@ class Bridge:
         if self._loopback is not None:
             self._loopback.stop()
 
+    def take_over_aliases(self) -> None:
+        """Move the aliases from where they were kept before, if there are any, before a request needs them."""
+        directories = self.services.settings.state_dir.former
+        if any(map(aliases.are_in, directories)):
+            former.move(self.services.aliases, directories, former_aliases.parse)
+
     async def remove_unneeded_blobs(self) -> None:
         """Remove the blobs that no alias needs, now and every hour."""
         while True:
-            await asyncio.to_thread(unneeded.remove_old, self.services.aliases)
+            directory = blobs.directory_in(self.services.settings.state_dir.cache)
+            await asyncio.to_thread(unneeded.remove_old, self.services.aliases, directory)
             await asyncio.sleep(CLEANING_SECONDS)
 
     def show_call(self, call: ClientCall) -> None:

@@ -15,8 +15,9 @@ from .. import __version__
 from ..access import UNAUTHORIZED
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
-from ..options import DEFAULT_LISTEN_PORT, LOOPS, Listen, Settings
+from ..options import DEFAULT_LISTEN_PORT, LOOPS, Listen, Settings, StateDirs
 from ..services import Services
+from ..state import aliases
 from ..translate.models import find_aliases
 from ..units import plural
 
@@ -46,7 +47,7 @@ class Finding:
 
 
 async def examine(services: Services, *, serving: bool | None) -> list[Finding]:
-    """Check LM Studio, its models and token, the port, who has access, and the state directory.
+    """Check LM Studio, its models and token, the port, who has access, and the directories of what is kept.
 
     `serving` is whether this process listens on the port; None where it is not meant to. Changes nothing, never raises.
     """
@@ -65,7 +66,7 @@ async def examine(services: Services, *, serving: bool | None) -> list[Finding]:
     found += _loop(services.settings)
     found += await _port(services, serving=serving)
     found += _access(services)
-    found.append(await asyncio.to_thread(_state, services.settings.state_dir))
+    found += await asyncio.to_thread(_state, services.settings.state_dir)
     return found
 
 
@@ -165,8 +166,23 @@ def _access(services: Services) -> Iterator[Finding]:
         yield Finding("note", f"everybody on this network can use {settings.listen}: to ask for a key, set api_key")
 
 
-def _state(directory: Path) -> Finding:
-    """Check whether the directory can be written, or created: that happens with the first write."""
+def _state(directories: StateDirs) -> list[Finding]:
+    """Check the directories, and whether there are aliases that the bridge will move when it starts."""
+    if directories.data == directories.cache:
+        found = [_directory("state directory", directories.data)]
+    else:
+        found = [
+            _directory("directory of aliases", directories.data),
+            _directory("directory of uploaded files", directories.cache),
+        ]
+    for path in directories.former:
+        if aliases.are_in(path):
+            found.append(Finding("note", f"aliases are still in {path}: the bridge moves them when it starts"))
+    return found
+
+
+def _directory(what: str, directory: Path) -> Finding:
+    """Check whether a directory can be written, or created: that happens with the first write."""
     try:
         if directory.exists():
             with tempfile.TemporaryFile(dir=directory) as file:
@@ -176,5 +192,5 @@ def _state(directory: Path) -> Finding:
             with tempfile.TemporaryDirectory(dir=parent):
                 pass
     except OSError as e:
-        return Finding("problem", f"the state directory {directory} cannot be written: {e.strerror or e}")
-    return Finding("ok", f"the state directory {directory} can be written")
+        return Finding("problem", f"the {what} {directory} cannot be written: {e.strerror or e}")
+    return Finding("ok", f"the {what} {directory} can be written")

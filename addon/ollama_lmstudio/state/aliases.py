@@ -2,6 +2,7 @@
 
 A writer takes an exclusive lock, reads the file, and renames a finished copy into place. So a reader never needs the
 lock, and a writer that is killed leaves the old file or the new one, and a temporary file that the next writer removes.
+The lock is that of a file of its own: on Windows what is locked cannot be read, and what is open cannot be replaced.
 A file that this version did not write is never overwritten: a broken one is renamed, one of a newer format is kept.
 """
 
@@ -37,6 +38,9 @@ _DIRECTORY_MODE: Final = 0o700
 
 # The errors of a disk that has no room: no space, quota exceeded, file size limit.
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# By how much a time has to be later, for one file system or another to keep it apart; nanoseconds.
+_TIME_STEPS: Final = (1, 100, 10**9, 2 * 10**9)
 
 T = TypeVar("T")
 
@@ -77,6 +81,7 @@ class Alias:
 Aliases = Mapping[str, Alias]
 """Aliases by key, which is the same for all spellings of a name."""
 
+_FIELDS: Final = tuple(field.name for field in fields(Alias))
 _ALIASES: Final = TypeAdapter(dict[str, Alias])
 
 _Signature = tuple[int, int, int]
@@ -91,8 +96,38 @@ class _Snapshot:
     problem: str = ""
 
 
-class _BrokenFileError(ValueError):
+class BrokenFileError(ValueError):
     """Raised for a file that does not parse."""
+
+
+class NewerFileError(ValueError):
+    """Raised for a file of a newer format, which must be left alone; the message says so of it."""
+
+
+def parse(data: bytes) -> Aliases:
+    """Parse a file of aliases. Raises BrokenFileError or NewerFileError."""
+    try:
+        content = json.loads(data)
+        version = content["version"]
+        if isinstance(version, int) and version > VERSION:
+            raise NewerFileError(f"is of format {version}, and this program knows {VERSION}: it is left alone")
+        return _ALIASES.validate_python(content["aliases"])
+    except NewerFileError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
+        raise BrokenFileError from e
+
+
+def are_in(directory: Path) -> bool:
+    """Return whether there is a file of aliases in a directory, whole or broken."""
+    with suppress(OSError):
+        return (directory / FILE_NAME).is_file() or bool(broken_files(directory))
+    return False
+
+
+def broken_files(directory: Path) -> list[Path]:
+    """Return the broken files that have been put aside, now or earlier, and are still there."""
+    return list(directory.glob(f"{FILE_NAME}{BROKEN}*"))
 
 
 class AliasStore:
@@ -112,8 +147,9 @@ class AliasStore:
         try:
             if self._signature() == snapshot.signature:
                 return snapshot.aliases
-            snapshot = self._read()
-        except _BrokenFileError:
+            # Waits once for a file that cannot be opened, not with every request.
+            snapshot = self._read(0 if snapshot.problem else files.READ_SECONDS)
+        except BrokenFileError:
             snapshot = self._put_aside()
         except OSError as e:
             snapshot = _Snapshot(problem=f"{self.path} cannot be read: {e.strerror}")
@@ -153,44 +189,36 @@ class AliasStore:
         except FileNotFoundError:
             return None
 
-    def _read(self) -> _Snapshot:
-        """Read the file. Raises _BrokenFileError for one that does not parse, OSError for one that cannot be read."""
+    def _read(self, seconds: float = files.BUSY_SECONDS) -> _Snapshot:
+        """Read the file. Raises BrokenFileError for one that does not parse, OSError for one that cannot be read."""
+        # Taken before the file is read: if it is replaced in between, it is read again the next time.
+        signature = self._signature()
         try:
-            with self.path.open("rb") as file:
-                signature, data = _signature_of(os.fstat(file.fileno())), file.read()
+            data = files.read(self.path, seconds)
         except FileNotFoundError:
             return _Snapshot()
         try:
-            content = json.loads(data)
-            version = content["version"]
-            if isinstance(version, int) and version > VERSION:
-                return _Snapshot(
-                    signature,
-                    problem=f"{self.path} is of format {version}, and this program knows {VERSION}: it is left alone",
-                )
-            return _Snapshot(signature, _ALIASES.validate_python(content["aliases"]))
-        except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
-            raise _BrokenFileError from e
-
-    def has_broken_files(self) -> bool:
-        """Return whether a broken file has been put aside, now or earlier, and is still there."""
-        return any(self.directory.glob(f"{self.path.name}{BROKEN}*"))
+            return _Snapshot(signature, parse(data))
+        except NewerFileError as e:
+            return _Snapshot(signature, problem=f"{self.path} {e}")
 
     def _read_or_put_aside(self) -> _Snapshot:
         """Read the file while the lock is held; rename it if it does not parse."""
         try:
             return self._read()
-        except _BrokenFileError:
-            aside = _unused(self.path, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-            self.path.rename(aside)
+        except BrokenFileError:
+            aside = unused(self.path, BROKEN)
+            files.rename(self.path, aside)
             logger.warning("%s is broken: it is kept as %s", self.path, aside.name)
             return _Snapshot()
 
     def _put_aside(self) -> _Snapshot:
-        """Rename a broken file, unless another process has done so."""
+        """Rename a broken file, unless another process has done so. Does not wait: requests do."""
         try:
-            with self._locked():
+            with self._locked(seconds=0):
                 return self._read_or_put_aside()
+        except TimeoutError:
+            return _Snapshot()
         except OSError as e:
             problem = f"{self.path} is broken, and cannot be put aside: {e.strerror}"
             return _Snapshot(self._signature(), problem=problem)
@@ -204,15 +232,10 @@ class AliasStore:
         temporary = self.directory / TEMPORARY_NAME
         try:
             # Never write into what is there: the file of a killed writer, or a link to another file of the user.
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(files.create(temporary), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # File systems' clocks are coarse (a kernel tick, often 4 ms), and readers tell states apart by the time.
-            modified = max(time.time_ns(), after[0] + 1 if after else 0)
-            os.utime(temporary, ns=(modified, modified))
-            temporary.replace(self.path)
+            files.remove(temporary)
+            files.write_new(temporary, data)
+            _set_later_time(temporary, after[0] if after else 0)
+            files.replace(temporary, self.path)
         except OSError:
             with suppress(OSError):
                 temporary.unlink()
@@ -220,29 +243,43 @@ class AliasStore:
         files.sync_directory(self.directory)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | files.NO_FOLLOW, files.OWNER_ONLY)
-        try:
-            files.lock(descriptor)
+    def _locked(self, seconds: float = files.LOCK_SECONDS) -> Iterator[None]:
+        make_directory(self.directory)
+        with files.locked(self.directory / LOCK_NAME, seconds):
             yield
-        finally:
-            os.close(descriptor)
+
+
+def _set_later_time(path: Path, before: int) -> None:
+    """Give a file a time that is later than `before`: readers tell states apart by it.
+
+    Clocks are coarse (a kernel tick, often 4 ms), and so are the times that file systems keep: 1 ns, 100 ns on Windows,
+    1 or 2 s on some.
+    """
+    for step in _TIME_STEPS:
+        modified = max(time.time_ns(), before + step)
+        os.utime(path, ns=(modified, modified))
+        if path.stat().st_mtime_ns > before:
+            break
 
 
 def _to_json(alias: Alias) -> dict[str, Any]:
-    return {field.name: getattr(alias, field.name) for field in fields(alias)}
+    return {name: getattr(alias, name) for name in _FIELDS}
 
 
 def _signature_of(stat: os.stat_result) -> _Signature:
     return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-def _unused(path: Path, when: str) -> Path:
-    """Return a path beside `path` that no file has."""
-    aside = path.with_name(f"{path.name}{BROKEN}{when}")
-    number = 1
+def make_directory(directory: Path) -> None:
+    """Make a directory for what users write, unless it is there."""
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+
+
+def unused(path: Path, why: str) -> Path:
+    """Return a path beside `path` that no file has, for a file that is put aside now."""
+    name = f"{path.name}{why}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    aside, number = path.with_name(name), 1
     while aside.exists():
         number += 1
-        aside = path.with_name(f"{path.name}{BROKEN}{when}-{number}")
+        aside = path.with_name(f"{name}-{number}")
     return aside

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final
 
 from . import blobs
-from .aliases import Aliases, AliasStore, StoreError
+from .aliases import Aliases, AliasStore, StoreError, broken_files
 
 logger = logging.getLogger(__name__)
 
@@ -18,16 +19,14 @@ KEPT_SECONDS: Final = 24 * 60 * 60
 """How long a blob is kept for a request that may still name it."""
 
 
-def remove(store: AliasStore, digests: Iterable[str]) -> None:
+def remove(store: AliasStore, directory: Path, digests: Iterable[str]) -> None:
     """Remove blobs, but for those that an alias needs."""
-    directory = blobs.directory_in(store.directory)
     _unless_needed(store, lambda needed: blobs.remove(directory, set(digests) - needed))
 
 
-def remove_old(store: AliasStore) -> None:
+def remove_old(store: AliasStore, directory: Path) -> None:
     """Remove the blobs of a day ago that no alias needs, and what dead processes have left of uploads."""
-    directory = blobs.directory_in(store.directory)
-    if not directory.is_dir() or (store.directory / MANIFESTS).exists():
+    if not directory.is_dir() or (directory.parent / MANIFESTS).exists():
         return
     blobs.remove_abandoned(directory)
     if old := blobs.unwanted_since(directory, time.time() - KEPT_SECONDS):
@@ -38,7 +37,7 @@ def _unless_needed(store: AliasStore, remove: Callable[[set[str]], None]) -> Non
     """Call `remove` with the blobs that must stay, while nobody changes the aliases."""
 
     def edit(aliases: Aliases) -> None:
-        if store.has_broken_files():
+        if broken_files(store.directory):
             # The aliases that a user may yet mend need blobs that nobody knows of.
             logger.debug("no blobs are removed: a broken file of aliases has been put aside")
             return
