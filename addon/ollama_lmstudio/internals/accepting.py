@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import traceback
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -19,9 +20,9 @@ Accepted = tuple[socket.socket, Any]
 # Failures in a row after which it is waited, as asyncio's other loops wait where the system has no more descriptors.
 FAILURES_AT_ONCE = 100
 AGAIN_SECONDS = 1.0
-# The coroutine in which asyncio waits for a connection beside the one who has asked for it. Nobody looks at its result,
-# so that each reset would be logged with a traceback.
-BESIDE = "accept.<locals>.accept_coro"
+# How the names of the coroutines end that wait for a connection: asyncio's own, at whose result nobody looks, so that
+# each reset would be logged with a traceback, and that of this module, which leaves its trace in the same exception.
+WAITING = ("accept.<locals>.accept_coro", "_accept_at_last")
 
 
 class Accepting:
@@ -57,10 +58,11 @@ class Accepting:
             self._loop = self._proactor = self._handler = None
 
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        task = context.get("future")
-        if isinstance(task, asyncio.Task) and getattr(task.get_coro(), "__qualname__", "").endswith(BESIDE):
-            return
-        (self._handler or type(loop).default_exception_handler)(loop, context)
+        error = context.get("exception")
+        # A task that has ended when it was created has no coroutine to tell.
+        frames = traceback.walk_tb(error.__traceback__) if isinstance(error, OSError) else ()
+        if not any(frame.f_code.co_qualname.endswith(WAITING) for frame, _ in frames):
+            (self._handler or type(loop).default_exception_handler)(loop, context)
 
 
 async def _accept_at_last(accept: Any, listener: socket.socket) -> Accepted:
