@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -168,11 +171,61 @@ def test_a_refused_host_is_told_the_methods_by_options() -> None:
     assert (answer.status, answer.headers) == (403, (("Allow", "POST"),))
 
 
+@pytest.fixture
+def names_of_this_machine() -> Iterator[None]:
+    """Let a test say them."""
+    access.own_names.cache_clear()
+    yield
+    access.own_names.cache_clear()
+
+
+def wait_until_allowed(host: str) -> None:
+    end = time.monotonic() + 5
+    while not gate().allows_host(host):
+        assert time.monotonic() < end, host
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("names_of_this_machine")
 def test_this_machines_own_names_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "Box")
+    monkeypatch.setattr("socket.gethostname", lambda: "Box.Example")
     monkeypatch.setattr("socket.getfqdn", lambda: "Box.Corp.Example")
-    assert gate().allows_host("box.corp.example:11434")
+    assert gate().allows_host("box.example:11434")
+    wait_until_allowed("box.corp.example:11434")
     assert not gate().allows_host("other.corp.example")
+
+
+@pytest.mark.usefixtures("names_of_this_machine")
+def test_this_machines_full_name_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no DNS server answers, to look it up takes seconds."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def answer() -> str:
+        asked.set()
+        assert answered.wait(10)
+        return "box.corp.example"
+
+    monkeypatch.setattr("socket.getfqdn", answer)
+    made = [gate(), gate()]
+    assert asked.wait(5)
+    assert not made[0].allows_host("box.corp.example")
+    answered.set()
+    wait_until_allowed("box.corp.example")
+    assert all(one.allows_host("box.corp.example") for one in made), "it is looked up once"
+
+
+@pytest.mark.usefixtures("names_of_this_machine")
+def test_a_full_name_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that fails would print a traceback; pytest makes it an error."""
+
+    def fail() -> str:
+        raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no UTF-8")
+
+    monkeypatch.setattr("socket.getfqdn", fail)
+    assert not gate().allows_host("box.corp.example")
+    for thread in threading.enumerate():
+        if thread.name == "own name":
+            thread.join(5)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,13 @@ clients send.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -88,22 +91,46 @@ def split_host(host: str) -> str:
     return (name if name and port.isdecimal() and ":" not in name else host).removesuffix(".")
 
 
+class OwnNames:
+    """The names of this machine, in lower case. The one with its domain is known a little later."""
+
+    def __init__(self) -> None:
+        self._names = {socket.gethostname().lower()}
+        # Where no DNS server answers, it takes seconds. Neither the start nor the end waits for a daemon thread.
+        threading.Thread(target=self._look_up, name="own name", daemon=True).start()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def _look_up(self) -> None:
+        # What of it cannot be decoded is no name of a Host header.
+        with suppress(OSError, UnicodeError):
+            self._names |= {socket.getfqdn().lower()}
+
+
+@functools.cache
+def own_names() -> OwnNames:
+    """Return the names of this machine, which are looked up once."""
+    return OwnNames()
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """The rules as the options set them. `loopback` is whether only this machine can reach the server."""
 
     origins: tuple[str, ...]
     hosts: frozenset[str]
+    own_names: OwnNames
     api_key: str
     loopback: bool
 
     @classmethod
     def make(cls, origins: Iterable[str], hosts: Iterable[str], api_key: str, *, loopback: bool) -> Gate:
         """Return the rules: what is always allowed, and what the options add."""
-        own = {name.lower() for name in (socket.gethostname(), socket.getfqdn())}
         return cls(
             (*origins, *DEFAULT_ORIGINS),
-            frozenset(own | {split_host(host) for host in hosts}),
+            frozenset(split_host(host) for host in hosts),
+            own_names(),
             api_key,
             loopback,
         )
@@ -116,7 +143,7 @@ class Gate:
         other machines, and so does this.
         """
         name = split_host(host)
-        if not name or name in self.hosts or name.endswith(LOCAL_SUFFIXES):
+        if not name or name in self.hosts or name in self.own_names or name.endswith(LOCAL_SUFFIXES):
             return True
         address = _address(name)
         if address is None:

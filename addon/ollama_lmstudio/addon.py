@@ -22,6 +22,7 @@ from .inspect.commands import Commands
 from .inspect.summary import CROSS, has_mark_of_failure, label, speed_of
 from .inspect.views import Views
 from .internals import connections, ending, headers, interface
+from .internals.accepting import Accepting
 from .internals.console_list import ConsoleList
 from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
@@ -44,6 +45,7 @@ class OllamaBridge:
         self._error_pages = connections.ErrorPages()
         self._hook_dispatch = HookDispatch()
         self._localhost = LocalhostOrder(ADDRESSES)
+        self._accepting = Accepting()
         self._start = startup.Startup()
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
@@ -86,6 +88,7 @@ class OllamaBridge:
         self._hook_dispatch.install()
         self._bridge.garbage.start()
         self._localhost.install()
+        self._accepting.install()
         self._views.running()
         self._console_list.install()
         interface.watch_list(self._exchanges.kill_unlisted)
@@ -125,6 +128,7 @@ class OllamaBridge:
         self._start.stop()
         self._bridge.stop()
         self._localhost.remove()
+        self._accepting.remove()
         self._hook_dispatch.remove()
         self._error_pages.remove()
         self._views.done()

@@ -60,6 +60,8 @@ IN_USE = "address already in use"
 # How long the program on a port that is taken may need to answer. It runs on this machine.
 PORT_SECONDS = 0.5
 UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error."
+# How often it is looked whether the port is still open.
+OPEN_SECONDS = 1
 # How long the line that tells what is served waits for LM Studio's list of models, to tell their number as well.
 LOOK_SECONDS = 1
 
@@ -107,8 +109,10 @@ class Startup:
         self._demo_port = 0
         self._told_of = ""
         self._demo: Any = None
+        self._reopening = servers.Reopening()
         # Not cancelled by `stop`: the demo's server is stopped in one of them.
         self._tasks = Tasks()
+        self._watches = Tasks()
 
     def check_web_port(self) -> None:
         """End the process with one line if mitmweb's page has no port: mitmproxy itself would end with a traceback."""
@@ -231,7 +235,19 @@ class Startup:
             await _diagnose(services)
         # A mitmproxy that only opens a file of flows needs no LM Studio.
         elif ctx.options.server:
+            self._watches.spawn(self._keep_open())
             await _report(services, demo=self._demo is not None)
+
+    async def _keep_open(self) -> None:
+        """Open ports again that were closed without being stopped, and say so."""
+        while True:
+            await asyncio.sleep(OPEN_SECONDS)
+            opened, failed = await self._reopening.look()
+            for port in opened:
+                logger.warning("The system had closed port %d. It is open again.", port)
+            for message in failed:
+                reason = BIND_FAILURE.sub(r"\1: ", message)
+                logger.error("The system has closed a port, and it cannot be opened again yet: %s", reason)
 
     def _server_failed(self, message: str) -> None:
         # To stop a server that does not run is an error without a text.
@@ -267,7 +283,8 @@ class Startup:
         return message
 
     def stop(self) -> None:
-        """Stop the stand-in, and hold back no more errors."""
+        """Stop the stand-in, keep no port open, and hold back no more errors."""
+        self._watches.cancel()
         self._failure_log.remove()
         self._started_log.remove()
         self._close_demo()

@@ -167,3 +167,86 @@ def test_lines_about_servers_are_held_back(caplog: pytest.LogCaptureFixture) -> 
 def test_the_log_of_started_servers_is_that_of_their_module() -> None:
     assert mode_servers.__name__ == servers.StartedLog.LOGGER
     assert mode_servers.ServerInstance.start.__qualname__ == "ServerInstance.start"
+
+
+def close_listener(server: Any) -> None:
+    """Close a server's first socket as asyncio's Proactor loop does when accepting fails."""
+    part = server._servers[0]
+    sock = part._sockets[0]
+    loop: Any = asyncio.get_running_loop()
+    loop._remove_reader(sock.fileno())
+    sock.close()
+
+
+async def answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def test_a_port_that_was_closed_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, other = free_port(), free_port()
+    modes = [f"reverse:http://h:1@127.0.0.1:{port}" for port in (free, other)]
+
+    async def scenario() -> None:
+        proxyserver = Proxyserver()
+        master_with(monkeypatch, proxyserver=proxyserver)
+        have_options(monkeypatch, *modes)
+        assert await servers.start()
+        reopening = servers.Reopening()
+        assert await reopening.look() == ([], [])
+        running = list(proxyserver.servers)
+        close_listener(running[0])
+        assert servers.is_closed(running[0])
+        assert not await answers(free)
+        assert await answers(other)
+        assert await reopening.look() == ([free], [])
+        assert await answers(free)
+        assert list(proxyserver.servers) == running
+        assert await reopening.look() == ([], [])
+
+        # Another program is quicker.
+        close_listener(running[0])
+        with socket.create_server(("127.0.0.1", free)):
+            opened, failed = await reopening.look()
+            assert opened == []
+            assert [f"failed to listen on 127.0.0.1:{free} with" in message for message in failed] == [True]
+            assert await reopening.look() == ([], []), "told once"
+        assert await reopening.look() == ([free], [])
+        assert await answers(free)
+
+        # What was stopped stays so.
+        have_options(monkeypatch, modes[1])
+        close_listener(running[0])
+        close_listener(running[1])
+        await servers.start()
+        assert await reopening.look() == ([other], [])
+        assert not await answers(free)
+        await running[1].stop()
+        assert not servers.is_closed(running[1])
+        assert await reopening.look() == ([], [])
+
+    asyncio.run(scenario())
+
+
+def test_a_port_that_was_closed_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        proxyserver = Proxyserver()
+        master_with(monkeypatch, proxyserver=proxyserver)
+        have_options(monkeypatch, f"reverse:http://h:1@127.0.0.1:{free_port()}")
+        await servers.start()
+        assert servers.is_serving()
+        close_listener(next(iter(proxyserver.servers)))
+        assert not servers.is_serving()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_proxyserver_no_port_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    master_with(monkeypatch)
+    assert asyncio.run(servers.Reopening().look()) == ([], [])
+    master_with(monkeypatch, proxyserver=SimpleNamespace(servers=[SimpleNamespace(is_running=False)]))
+    assert asyncio.run(servers.Reopening().look()) == ([], [])

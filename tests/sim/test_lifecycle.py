@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, sleep, wait
-from ollama_lmstudio.sim.__main__ import make_sim, parse_arguments
+from ollama_lmstudio.sim.__main__ import make_sim, parse_arguments, serve
 from ollama_lmstudio.sim.demo import PREAMBLE, demo_models, demo_sim
 
 from .conftest import CHAT, Clock, Connect, Reply, events, user
@@ -459,6 +459,26 @@ def test_what_the_command_line_means() -> None:
     demo = make_sim(parse_arguments(["--demo"]))
     assert demo.settings.token_delay > 0
     assert {model.load_seconds for model in demo.state.on_disk()} == {0.5}
+
+
+def test_signals_need_no_method_of_posix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The event loops of Windows have no `add_signal_handler`."""
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError
+
+    async def serve_and_stop() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", refuse)
+        asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGTERM)
+        await asyncio.wait_for(serve(parse_arguments(["--port", "0"])), 5)
+
+    kept = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        asyncio.run(serve_and_stop())
+    finally:
+        for name, handler in kept.items():
+            signal.signal(name, handler)
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])

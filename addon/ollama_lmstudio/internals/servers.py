@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,7 +74,66 @@ def _servers() -> Iterable[Any]:
 
 def is_serving() -> bool:
     """Return whether mitmproxy listens on any port; without its list of servers, the doctor says that it does not."""
-    return any(server.is_running for server in _servers())
+    return any(server.is_running and not is_closed(server) for server in _servers())
+
+
+def is_closed(server: Any) -> bool:
+    """Return whether a socket that a server listens on has been closed, though the server was not stopped."""
+    return any(
+        sock.fileno() == -1 for part in _parts(server) if part.is_serving() for sock in getattr(part, "sockets", ())
+    )
+
+
+def _parts(server: Any) -> list[Any]:
+    """Return asyncio's servers of one of mitmproxy's; those of UDP are others."""
+    return [part for part in getattr(server, "_servers", ()) if hasattr(part, "is_serving")]
+
+
+class Reopening:
+    """Open the ports again whose sockets were closed although nobody has stopped their servers.
+
+    asyncio closes a socket when accepting fails on Windows; a system may do so when a network goes. Without this, the
+    process lives on, and serves nobody.
+    """
+
+    def __init__(self) -> None:
+        self._failing: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def look(self) -> tuple[list[int], list[str]]:
+        """Open what was closed; return the ports that are open again, and why others could not be opened.
+
+        What fails is tried again at the next look, but told once.
+        """
+        lock = getattr(getattr(ctx.master.addons.get("proxyserver"), "servers", None), "_lock", None)
+        opened: list[int] = []
+        failed: list[str] = []
+        if lock is None or not any(map(self._is_lost, _servers())):
+            return opened, failed
+        # mitmproxy starts and stops its servers under it.
+        async with lock:
+            for server in filter(self._is_lost, tuple(_servers())):
+                is_told = server in self._failing
+                try:
+                    await _restart(server)
+                except Exception as e:
+                    self._failing.add(server)
+                    failed += [] if is_told else [str(e)]
+                else:
+                    self._failing.discard(server)
+                    opened.append(server.mode.listen_port(ctx.options.listen_port) or 0)
+        return opened, failed
+
+    def _is_lost(self, server: Any) -> bool:
+        return is_closed(server) or (server in self._failing and not server.is_running)
+
+
+async def _restart(server: Any) -> None:
+    for part in _parts(server):
+        # Event loops cannot stop to accept at a socket that is closed.
+        vars(part)["_sockets"] = [sock for sock in vars(part)["_sockets"] or () if sock.fileno() != -1]
+    if server.is_running:
+        await server.stop()
+    await server.start()
 
 
 class StartedLog(logging.Filter):

@@ -53,8 +53,9 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal says to stop; the first line printed is the address."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # The loop's own method for it is for POSIX alone.
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stopped.set)
+        signal.signal(name, lambda *_: loop.call_soon_threadsafe(stopped.set))
     sim = make_sim(options)
     await sim.start(options.host, options.port)
     async with sim:
