@@ -169,6 +169,22 @@ def test_no_room_has_a_circle_in_it(path: Path) -> None:
     assert circles(path) == []
 
 
+def text_writers(path: Path) -> Iterator[str]:
+    """Return the calls in a file that write text with the system's ends of lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            values = [value for arg in (*node.args, *(k.value for k in node.keywords)) for value in ast.walk(arg)]
+            modes = {str(value.value) for value in values if isinstance(value, ast.Constant)}
+            writes = name == "write_text" or (name == "open" and modes & {"w", "a", "x", "r+", "w+"})
+            if writes and not any(keyword.arg == "newline" for keyword in node.keywords):
+                yield f"{path.name}:{node.lineno}"
+
+
+def test_text_is_written_with_the_same_ends_of_lines_everywhere() -> None:
+    assert [found for path in FILES for found in text_writers(path)] == []
+
+
 def test_only_declared_packages_are_imported() -> None:
     declared = {"mitmproxy", "httpx", "pydantic", "pydantic_core", "platformdirs", "tornado", "h11", "PIL", NAME}
     found = {name.partition(".")[0] for path in FILES for name in modules(path)}

@@ -114,8 +114,10 @@ def begin_upload(proxy: Proxy, digest: str) -> socket.socket:
 
 def test_client_leaves(own: Proxy, tmp_path: Path) -> None:
     with begin_upload(own, digest_of(PIECE * 2)):
-        own.wait_for(lambda: stored(tmp_path))
-        assert stored(tmp_path)[0].startswith(".partial-")
+        own.wait_for(lambda: len(stored(tmp_path)) == 2)
+        upload, lock = stored(tmp_path)
+        assert upload.startswith(".upload-")
+        assert lock == f"{upload}.lock"
     own.wait_for(lambda: not stored(tmp_path))
 
 
@@ -123,14 +125,14 @@ def test_killed_process_is_tidied_up_after(start_proxy: StartProxy, sim: Sim, tm
     killed, living = start_proxy(sim.url), start_proxy(sim.url)
     with begin_upload(killed, digest_of(PIECE * 2)), begin_upload(living, digest_of(PIECE * 2)) as sock:
         own = living
-        own.wait_for(lambda: len(stored(tmp_path)) == 2)
+        own.wait_for(lambda: len(stored(tmp_path)) == 4)
         killed.process.kill()
         killed.process.wait()
         with own.client() as client:
             assert client.post(f"/api/blobs/{digest_of(b'x')}", content=b"x").status_code == 201
         # That of the living process is still there, and becomes a blob.
-        assert [name for name in stored(tmp_path) if name.startswith(".partial-")] != []
-        assert len(stored(tmp_path)) == 2
+        upload, lock, blob = stored(tmp_path)
+        assert (lock, blob) == (f"{upload}.lock", digest_of(b"x").replace(":", "-"))
         sock.sendall(PIECE)
         assert sock.recv(65536).startswith(b"HTTP/1.1 201 ")
     assert stored(tmp_path) == sorted(digest_of(data).replace(":", "-") for data in (PIECE * 2, b"x"))
@@ -221,7 +223,7 @@ def test_secret(own: Proxy, tmp_path: Path) -> None:
     (port,) = listening_ports(own.process) - {own.port}
     url = f"http://127.0.0.1:{port}/api/blobs/{digest_of(b'y')}"
     with begin_upload(own, digest_of(PIECE * 2)):
-        own.wait_for(lambda: len(stored(tmp_path)) == 2)
+        own.wait_for(lambda: len(stored(tmp_path)) == 3)
         for headers in ({}, {SECRET_HEADER: "guess"}, {SECRET_HEADER: "", TICKET_HEADER: "2"}):
             response = httpx.post(url, content=b"y", headers=headers, trust_env=False)
             assert (response.status_code, response.content) == (403, b"")

@@ -7,6 +7,7 @@ and is shown when it is known. Where all of it is read: see reports.py.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..record.statistics import Statistics
 from ..services import Services
 from ..translate import listing
 from ..translate.models import find_model
+from ..unicode import well_formed
 from ..units import plural, size
 from . import doctor, export, repeat, reports, stats, thread
 from . import snapshot as snapshots
@@ -32,6 +34,10 @@ from .views import FIRST
 logger = logging.getLogger(__name__)
 
 NO_PATH = types.Path()
+# What is written to these, with any suffix and in any folder, goes nowhere.
+WINDOWS_DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+)
 
 
 class Commands:
@@ -207,10 +213,12 @@ class Commands:
 
 def _save(text: str, file: Path, *, adds: bool) -> None:
     """Write a new file, or add to one; raise CommandError where that cannot be done."""
+    if os.name == "nt" and file.name.partition(".")[0].rstrip().upper() in WINDOWS_DEVICES:
+        raise exceptions.CommandError(f"{file.name} is no file: Windows has a device of this name")
     try:
-        # As it is: CSV ends its lines with CR LF everywhere.
-        with file.open("a" if adds else "x", encoding="utf-8", newline="") as out:
-            out.write(text)
+        # As bytes: shells on Windows, too, run no script with CR LF, and CSV has CR LF on every system.
+        with file.open("ab" if adds else "xb") as out:
+            out.write(well_formed(text).encode())
     except FileExistsError:
         raise exceptions.CommandError(f"{file} is there already: to add to it, give +{file}") from None
     except OSError as e:
