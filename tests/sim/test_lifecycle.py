@@ -21,9 +21,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, sleep, wait
+from ollama_lmstudio.sim import Sim, SimModel, SimThread, content, sleep
 from ollama_lmstudio.sim.__main__ import make_sim, parse_arguments
 from ollama_lmstudio.sim.demo import PREAMBLE, demo_models, demo_sim
+from ollama_lmstudio.sim.generate import wait
 
 from .conftest import CHAT, Clock, Connect, Reply, events, user
 
@@ -463,6 +464,8 @@ def test_what_the_command_line_means() -> None:
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_the_program_serves_until_it_is_told_to_stop(name: signal.Signals) -> None:
+    if sys.platform == "win32":
+        pytest.skip("there are no signals to send to a process")
     import ollama_lmstudio
 
     root = Path(ollama_lmstudio.__file__).parents[1]
