@@ -94,9 +94,9 @@ class Terminal:
 
 
 @contextmanager
-def console(*arguments: str, editor: str) -> Iterator[Terminal]:
+def console(*arguments: str, editor: str, tool: str = "mitmproxy") -> Iterator[Terminal]:
     """Start mitmproxy's console in a terminal, and end it as a person does."""
-    program = str(Path(sys.executable).parent / "mitmproxy")
+    program = str(Path(sys.executable).parent / tool)
     process, descriptor = pty.fork()
     if process == 0:
         # The console asks the terminal for its colours, and this one has few.
@@ -157,7 +157,8 @@ def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
         "own_calls": "all",
     }
     settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    with console("-s", str(SCRIPT), *settings, editor=shlex.quote(str(editor))) as terminal:
+    # The other tests of the console start mitmproxy's own program.
+    with console("--console", *settings, editor=shlex.quote(str(editor)), tool="ollama-lmstudio-proxy") as terminal:
         terminal.see("(bridge) model list")
         yield terminal, f"http://127.0.0.1:{port}"
     assert TOKEN.encode() not in terminal.everything
