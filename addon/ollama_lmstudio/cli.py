@@ -189,8 +189,8 @@ def _tell_script_path(parser: _Parser) -> None:
     """Print the script's path, and end."""
     if bundled.is_temporary():
         parser.error(
-            "--script-path: this program has its own mitmproxy and unpacks the script only while it runs; its arguments "
-            "go on to that mitmproxy. For another one, install the package in that one's environment"
+            "--script-path: this program has its own mitmproxy and unpacks the script only while it runs; its "
+            "arguments go on to that mitmproxy. For another one, install the package in that one's environment"
         )
     print(bundled.script())
     parser.exit()
@@ -213,16 +213,19 @@ def _config_path(parser: _Parser, given: str) -> Path:
     A bare name is a ready configuration; only where there is none of this name it is a file, as a path is.
     """
     path, known = Path(given).expanduser(), bundled.configurations()
-    if given in known:
-        return known[given]
-    if path.is_file():
-        return path
-    if path.name == given and not path.suffix:
-        near = difflib.get_close_matches(given.lower(), known, len(known), NAME_LIKENESS)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}; or name a file"
-        parser.error(f"argument --config: there is no configuration {given!r}: {hint}")
-    hint = f"; the ready one is --config {path.stem}" if path.stem in known else ""
-    parser.error(f"argument --config: {given}: there is no such file{hint}")
+    if given not in known and not path.is_file():
+        parser.error(f"argument --config: {_not_there(path, given, known)}")
+    return known.get(given, path)
+
+
+def _not_there(path: Path, given: str, known: Mapping[str, Path]) -> str:
+    """Return what to say of a configuration that is neither a ready one nor a file."""
+    if path.name != given or path.suffix:
+        hint = f"; the ready one is --config {path.stem}" if path.stem in known else ""
+        return f"{given}: there is no such file{hint}"
+    near = difflib.get_close_matches(given.lower(), known, len(known), NAME_LIKENESS)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}; or name a file"
+    return f"there is no configuration {given!r}: {hint}"
 
 
 def _set_in(rest: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.wire.conftest import CHAT, SCRIPT, content_of, free_port, models, ndjson
+from tests.wire.conftest import CHAT, content_of, free_port, models, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
 from ollama_lmstudio.sim import Sim, SimThread, content, sleep
