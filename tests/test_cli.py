@@ -15,7 +15,7 @@ from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
 from tests.wire.conftest import free_port
 
-from ollama_lmstudio import cli, options
+from ollama_lmstudio import bundled, cli, options
 
 with warnings.catch_warnings():
     # mitmproxy's filters are made with names that pyparsing has given up.
@@ -42,8 +42,8 @@ def set_options(*given: str) -> list[str]:
 
 def test_nothing_given() -> None:
     """mitmproxy starts without a mode: it opens no port before the script is loaded."""
-    there = ["-s", str(cli.script_path()), "--set", "termlog_verbosity=info", "--set", "mode"]
-    assert cli.command([], {}) == (False, there)
+    there = ["-s", str(bundled.script()), "--set", "termlog_verbosity=info", "--set", "mode"]
+    assert cli.command([], {}) == ("mitmdump", there)
 
 
 def test_a_mode_of_the_users_is_passed_on(tmp_path: Path) -> None:
@@ -85,8 +85,46 @@ def test_log_level_is_mitmproxys_verbosity(flag: str) -> None:
     assert set_options(flag, "debug") == ["termlog_verbosity=debug"]
 
 
-def test_web_starts_mitmweb() -> None:
-    assert cli.command(["--web"], {})[0]
+@pytest.mark.parametrize(
+    ("given", "tool", "verbosity"),
+    [
+        ([], "mitmdump", "termlog_verbosity"),
+        (["--web"], "mitmweb", "termlog_verbosity"),
+        (["--console"], "mitmproxy", "console_eventlog_verbosity"),
+    ],
+)
+def test_each_tool_of_mitmproxys(given: list[str], tool: str, verbosity: str) -> None:
+    found, rest = cli.command([*given, "--log-level", "warn"], {})
+    assert found == tool
+    assert f"{verbosity}=warn" in rest
+
+
+def test_web_and_console_are_one_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.command(["--web", "--console"], {})
+    assert ended.value.code == 2
+    assert "choose one" in capsys.readouterr().err
+
+
+def test_the_console_needs_a_terminal() -> None:
+    done = run("--console", "--demo", stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert re.search(r"^ollama-lmstudio-proxy: error: --console .* its input is none\b.* --web$", done.stderr)
+    assert done.stdout == ""
+
+
+def test_the_scripts_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("--script-path", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    path = Path(done.stdout.removesuffix("\n"))
+    assert path.is_absolute()
+    assert "addons = [OllamaBridge()]" in path.read_text()
+    # A frozen program in one file unpacks the script, and takes it away at the end.
+    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path), raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.command(["--script-path"], {})
+    assert ended.value.code == 2
+    assert "unpacks the script only while it runs" in capsys.readouterr().err
 
 
 def test_what_is_not_known_goes_on_to_mitmproxy() -> None:
@@ -109,6 +147,55 @@ def test_a_config_file_gives_options_and_flags_win(tmp_path: Path) -> None:
         "demo=true",
         "web_port=10",
     ]
+
+
+def options_in(text: str) -> str:
+    """Give the address that a configuration says, which each of these tests makes another one."""
+    return next(part for part in set_options("--config", text) if part.startswith("listen="))
+
+
+def test_a_ready_configuration_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"debug", "lan", "local", "record", "replay"} == set(bundled.configurations())
+    assert options_in("lan") == "listen=0.0.0.0:11434"
+    # A file of this name does not come before it; as a path, it is meant.
+    for name in ("lan", "lan.yaml", "mine"):
+        Path(name).write_text("listen: 127.0.0.1:5")
+    assert options_in("lan") == "listen=0.0.0.0:11434"
+    for file in ("./lan", "lan.yaml", "mine", str(tmp_path / "lan")):
+        assert options_in(file) == "listen=127.0.0.1:5"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("debg", "there is no configuration 'debg': did you mean debug?"),
+        ("RECORD", "there is no configuration 'RECORD': did you mean record?"),
+        ("zzz", "there is no configuration 'zzz': there are debug, lan, local, record, replay; or name a file"),
+        ("configs/lan.yaml", "configs/lan.yaml: there is no such file; the ready one is --config lan"),
+        ("lan.yaml", "lan.yaml: there is no such file; the ready one is --config lan"),
+        ("my.yaml", "my.yaml: there is no such file"),
+    ],
+)
+def test_a_configuration_that_is_not_there(
+    given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.command(["--config", given], {})
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: argument --config: {said}")
+
+
+def test_config_alone_lists_the_ready_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--config"], ["--config", "--web"], ["--config", "lan", "--config"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.command(given, {})
+        assert not ended.value.code
+        said = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in said[:5]] == list(bundled.configurations())
+        assert said[2] == "local   Serve to this machine only"
+        assert Path(said[-1].partition("copy it from ")[2], "lan.yaml").is_file()
 
 
 @pytest.mark.parametrize("text", [None, "listen", "a: [", "- a", "\x00"])
@@ -221,9 +308,9 @@ def test_mitmproxys_own_file_is_not_let_win_unseen(tmp_path: Path, capsys: pytes
 
 
 def test_the_doctor_is_a_quiet_mitmdump_that_serves_nothing() -> None:
-    for given in (["--doctor"], ["--doctor", "--web"]):
-        web, found = cli.command([*given, "--api-key", "k", "-p", "9"], {})
-        assert not web
+    for given in (["--doctor"], ["--doctor", "--web"], ["--doctor", "--console"]):
+        tool, found = cli.command([*given, "--api-key", "k", "-p", "9"], {})
+        assert tool == "mitmdump"
         assert found[2:] == [
             *("--set", "termlog_verbosity=info", "--set", "mode", "--set", "api_key=k"),
             *("--set", "doctor=true", "--no-server", "--quiet", "-p", "9"),
@@ -261,5 +348,10 @@ def test_the_doctor_ends_with_status_1_for_a_problem(tmp_path: Path) -> None:
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `--doctor` to its end."""
-    command = [sys.executable, "-m", "ollama_lmstudio", "--doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return run("--doctor", *arguments)
+
+
+def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line tool to its end."""
+    command = [sys.executable, "-m", "ollama_lmstudio", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **settings)

@@ -15,7 +15,7 @@ NAME = PACKAGE.name
 
 # Which room, or module of the package itself, may import which others; every room may import itself.
 TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
-LEAVES = TOOLS | {"__init__", "options"}
+LEAVES = TOOLS | {"__init__", "bundled", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
 SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "progress", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}

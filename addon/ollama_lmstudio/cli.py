@@ -1,4 +1,4 @@
-"""`ollama-lmstudio-proxy`: the options as flags, passed to mitmdump or mitmweb with the addon.
+"""`ollama-lmstudio-proxy`: the options as flags, passed to mitmdump, mitmweb or mitmproxy's console with the addon.
 
 Arguments that it does not know are passed on to mitmproxy.
 """
@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Final, Literal
 
-from . import __version__, options
+from . import __version__, bundled, options
+
+Tool = Literal["mitmdump", "mitmweb", "mitmproxy"]
 
 # Where the texts of --help begin, unless a flag is too long for it.
 HELP_COLUMN = 26
@@ -27,23 +30,30 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("load_timeout_seconds", "model_resolution_cache_ttl_seconds"),
     ),
     "Who may come in": ("api_key", "allowed_origins", "allowed_hosts"),
-    "Looking at the traffic": ("web", "log_level", "own_calls", "max_kept_size"),
+    "Looking at the traffic": ("web", "console", "log_level", "own_calls", "max_kept_size"),
     "Streams that are not as they should be": ("max_buffer_size", "enable_chunk_recovery"),
-    "Help": ("doctor", "version", "help"),
+    "Help": ("doctor", "script_path", "version", "help"),
 }
 # How much a flag has to be like one of this tool's to be taken for a misspelt one, as difflib measures it.
 LIKENESS = 0.75
+# The same for the name of a configuration, of which there are few.
+NAME_LIKENESS = 0.5
 # mitmproxy's own flags that are as much like one.
 MITMPROXYS = ("--allow-hosts", "--listen-host", "--listen-port")
-
-PACKAGE = Path(__file__).parent
-# Beside the package in a checkout, inside it in a wheel (pyproject.toml, force-include).
-SCRIPTS = (PACKAGE.parent / "ollama.py", PACKAGE / "script" / "ollama.py")
-
-
-def script_path() -> Path:
-    """Return the path of the script that mitmproxy loads."""
-    return next(path for path in SCRIPTS if path.is_file())
+# Which of mitmproxy's options says how much is logged. The console keeps its log in a window of its own.
+VERBOSITY: Final[Mapping[Tool, str]] = {
+    "mitmdump": "termlog_verbosity",
+    "mitmweb": "termlog_verbosity",
+    "mitmproxy": "console_eventlog_verbosity",
+}
+# What --config is given when it has no value: then it lists the ready configurations.
+NO_CONFIG = ""
+NO_TERMINAL = (
+    "--console draws in a terminal, and {} is none. Start it in a terminal's window, without redirection{}, or look at "
+    "the traffic in a browser: --web"
+)
+# Git Bash and the like connect programs through pipes.
+NO_WINDOWS_TERMINAL = " (on Windows in Windows Terminal, PowerShell or cmd, not in Git Bash's window)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,17 +105,28 @@ _OWN_FLAGS: Mapping[str, Callable[[argparse._ArgumentGroup], object]] = {
         "--config",
         action="append",
         default=[],
-        metavar="FILE",
-        help="Read options from a YAML file, as there are in configs/. Flags win over it.",
+        nargs="?",
+        const=NO_CONFIG,
+        metavar="NAME|FILE",
+        help="Read options from a ready configuration or a YAML file; flags win over it. Without a value, list the "
+        "ready ones, and end.",
     ),
     "web": lambda group: group.add_argument(
         "--web", action="store_true", help="Start mitmweb, to look at the traffic in a browser."
+    ),
+    "console": lambda group: group.add_argument(
+        "--console", action="store_true", help="Start mitmproxy's console, to look at the traffic in this terminal."
     ),
     "log_level": lambda group: group.add_argument(
         "--log-level", choices=options.LOG_LEVELS, default="info", help="How much is logged. Default: %(default)s"
     ),
     "doctor": lambda group: group.add_argument(
         "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
+    ),
+    "script_path": lambda group: group.add_argument(
+        "--script-path",
+        action="store_true",
+        help='Say where the script is, and end: for mitmdump -s "$(ollama-lmstudio-proxy --script-path)".',
     ),
     "version": lambda group: group.add_argument(
         "--version", action="version", version=__version__, help="Say which version this is, and end."
@@ -123,17 +144,26 @@ def _help(option: options.Option, environ: Mapping[str, str]) -> str:
     return f"{option.help}{f' Default: {default}' if default else ''}".replace("%", "%%")
 
 
-def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool, list[str]]:
-    """Return whether mitmweb is wanted (else mitmdump), and the arguments for it.
+def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Tool, list[str]]:
+    """Return which of mitmproxy's tools is wanted, and the arguments for it.
 
-    Exits with status 2 and a message for a wrong flag.
+    Exits with status 2 and a message for a wrong flag, and with status 0 when it has told what it was asked for.
     """
     parser = _Parser(environ)
     known, rest = parser.parse_known_args([_with_dashes(parser, argument) for argument in arguments])
     _refuse_misspelt(parser, rest)
+    if known.web and known.console:
+        parser.error("--web and --console are two ways to look at the traffic: choose one")
+    if known.script_path:
+        _tell_script_path(parser)
+    if NO_CONFIG in known.config:
+        _list_configurations()
+    tool: Tool = "mitmproxy" if known.console else "mitmweb" if known.web else "mitmdump"
+    if known.doctor:
+        tool = "mitmdump"
     chosen: dict[str, object] = {}
     for file in known.config:
-        chosen |= _read_config(parser, file)
+        chosen |= _read_config(parser, _config_path(parser, file))
     for option in options.OPTIONS:
         value = getattr(known, option.name)
         if value is not None:
@@ -141,7 +171,7 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
             _check(parser, option, value)
     set_in_rest = _set_in(rest)
     _refuse_to_be_overruled(parser, {**chosen, **set_in_rest})
-    result = ["-s", str(script_path()), "--set", f"termlog_verbosity={known.log_level}"]
+    result = ["-s", str(bundled.script()), "--set", f"{VERBOSITY[tool]}={known.log_level}"]
     if "mode" not in chosen and "mode" not in set_in_rest:
         # None: mitmproxy opens no port before the script is loaded, which sets the mode. A user's --mode wins.
         result += ["--set", "mode"]
@@ -152,7 +182,50 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
     if known.doctor:
         # Its report, and nothing else, goes to stdout; no port is bound.
         result += ["--set", "doctor=true", "--no-server", "--quiet"]
-    return known.web and not known.doctor, result + rest
+    return tool, result + rest
+
+
+def _tell_script_path(parser: _Parser) -> None:
+    """Print the script's path, and end."""
+    if bundled.is_temporary():
+        parser.error(
+            "--script-path: this program has its own mitmproxy and unpacks the script only while it runs; its "
+            "arguments go on to that mitmproxy. For another one, install the package in that one's environment"
+        )
+    print(bundled.script())
+    parser.exit()
+
+
+def _list_configurations() -> None:
+    """Print the ready configurations, what each is for and where they are, and end."""
+    found = bundled.configurations()
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        print(f"{name:{width}}  {bundled.what_for(path)}")
+    if found and not bundled.is_temporary():
+        print(f"\nTo change one, copy it from {next(iter(found.values())).parent}")
+    sys.exit()
+
+
+def _config_path(parser: _Parser, given: str) -> Path:
+    """Return the file that --config means; exit with status 2 if there is none.
+
+    A bare name is a ready configuration; only where there is none of this name it is a file, as a path is.
+    """
+    path, known = Path(given).expanduser(), bundled.configurations()
+    if given not in known and not path.is_file():
+        parser.error(f"argument --config: {_not_there(path, given, known)}")
+    return known.get(given, path)
+
+
+def _not_there(path: Path, given: str, known: Mapping[str, Path]) -> str:
+    """Return what to say of a configuration that is neither a ready one nor a file."""
+    if path.name != given or path.suffix:
+        hint = f"; the ready one is --config {path.stem}" if path.stem in known else ""
+        return f"{given}: there is no such file{hint}"
+    near = difflib.get_close_matches(given.lower(), known, len(known), NAME_LIKENESS)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}; or name a file"
+    return f"there is no configuration {given!r}: {hint}"
 
 
 def _set_in(rest: Sequence[str]) -> dict[str, str]:
@@ -166,7 +239,7 @@ def _refuse_to_be_overruled(parser: _Parser, chosen: Mapping[str, object]) -> No
     directory = Path(str(chosen.get("confdir", "~/.mitmproxy"))).expanduser()
     # The last one wins, as in mitmproxy.
     for file in [file for name in ("config.yaml", "config.yml") if (file := directory / name).is_file()][-1:]:
-        standing = {name: value for name, value in _read_config(parser, str(file)).items() if name in options.NAMES}
+        standing = {name: value for name, value in _read_config(parser, file).items() if name in options.NAMES}
         names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
         if names:
             parser.error(f"{file} would win over what is given here for {', '.join(names)}: take it out there, or here")
@@ -179,12 +252,12 @@ def _set(name: str, value: object) -> list[str]:
     return [part for text in texts for part in ("--set", f"{name}={text}")]
 
 
-def _read_config(parser: _Parser, file: str) -> dict[str, object]:
+def _read_config(parser: _Parser, file: Path) -> dict[str, object]:
     """Read a YAML file of options; exit with status 2 if it is none."""
     from mitmproxy import exceptions, optmanager
 
     try:
-        config = optmanager.parse(Path(file).expanduser().read_text(encoding="utf-8"))
+        config = optmanager.parse(file.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise exceptions.OptionsError("no options")
     except (OSError, UnicodeDecodeError, exceptions.OptionsError) as e:
@@ -225,10 +298,26 @@ def _check(parser: _Parser, option: options.Option, value: object) -> None:
         parser.error(f"{flag}: {e}")
 
 
+def _need_terminal() -> None:
+    """Exit with status 1 if the console would have no terminal: mitmproxy's own message does not say what to do."""
+    for name, stream in (("its input", sys.stdin), ("its output", sys.stdout)):
+        # A program without a console window has no streams on Windows.
+        if stream is None or not stream.isatty():
+            where = NO_WINDOWS_TERMINAL if sys.platform == "win32" else ""
+            sys.exit(f"ollama-lmstudio-proxy: error: {NO_TERMINAL.format(name, where)}")
+
+
 def main() -> None:
     """Run the command line tool."""
-    web, arguments = command(sys.argv[1:], os.environ)
+    tool, arguments = command(sys.argv[1:], os.environ)
+    if tool == "mitmproxy":
+        _need_terminal()
     # Imported after the flags have been checked: it takes most of a second.
     from mitmproxy.tools import main as tools
 
-    (tools.mitmweb if web else tools.mitmdump)(arguments)
+    run: Mapping[Tool, Callable[[Sequence[str]], object]] = {
+        "mitmdump": tools.mitmdump,
+        "mitmweb": tools.mitmweb,
+        "mitmproxy": tools.mitmproxy,
+    }
+    run[tool](arguments)

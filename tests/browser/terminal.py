@@ -7,7 +7,7 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,7 +86,13 @@ class Terminal:
 
 @contextmanager
 def console(
-    lmstudio: Sim, directory: Path, *, editor: str = "true", columns: int = COLUMNS, **options: str
+    lmstudio: Sim,
+    directory: Path,
+    *,
+    command: Sequence[str] = ("mitmproxy", "-s", str(SCRIPT)),
+    editor: str = "true",
+    columns: int = COLUMNS,
+    **options: str,
 ) -> Iterator[tuple[Terminal, str]]:
     """Start mitmproxy's console with the addon in a terminal, and end it as a person does.
 
@@ -96,13 +102,13 @@ def console(
     options = {"listen": listen, "lmstudio_url": lmstudio.url, "own_calls": "all", **options}
     options |= {"state_dir": str(directory), "confdir": str(directory)}
     arguments = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    program = str(Path(sys.executable).parent / "mitmproxy")
+    program = str(Path(sys.executable).parent / command[0])
     process, descriptor = pty.fork()
     if process == 0:
         # The console asks the terminal for its colours, and this one has few.
         os.environ["TERM"] = "xterm-256color"
         os.environ["MITMPROXY_EDITOR"] = editor
-        os.execv(program, [program, "-s", str(SCRIPT), *arguments])
+        os.execv(program, [program, *command[1:], *arguments])
     terminal = Terminal(descriptor, columns)
     try:
         terminal.see("(bridge) model list")

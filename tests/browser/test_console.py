@@ -46,7 +46,12 @@ def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Terminal, str]]:
     editor = tmp_path / "editor"
     editor.write_text(EDITOR)
     editor.chmod(0o700)
-    with console(lmstudio, tmp_path, editor=shlex.quote(str(editor)), lmstudio_token=TOKEN) as (terminal, url):
+    # The other tests of the console start mitmproxy's own program.
+    command = ("ollama-lmstudio-proxy", "--console")
+    with console(lmstudio, tmp_path, command=command, editor=shlex.quote(str(editor)), lmstudio_token=TOKEN) as (
+        terminal,
+        url,
+    ):
         yield terminal, url
     assert TOKEN.encode() not in terminal.everything
 

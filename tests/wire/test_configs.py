@@ -32,7 +32,7 @@ def start(name: str, upstream: str, home: Path, *arguments: str, tool: str = "",
     host = LISTEN.search(text)
     assert host is not None
     if own:
-        flags = ["--config", str(CONFIGS / f"{name}.yaml"), "--listen", f"{host[1]}:{proxy.port}"]
+        flags = ["--config", name, "--listen", f"{host[1]}:{proxy.port}"]
         flags += ["--web"] if tool == "mitmweb" else []
         proxy.command = [str(Path(proxy.command[0]).parent / "ollama-lmstudio-proxy"), *flags]
     else:
@@ -54,8 +54,8 @@ def test_every_configuration_is_tested_and_told() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
         text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
-        assert f"--config configs/{name}.yaml" in text
-        assert f"configs/{name}.yaml" in readme
+        assert f"--config {name}" in text
+        assert f"| `{name}` |" in readme
 
 
 @both
