@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import httpx
 import pytest
@@ -63,6 +64,15 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+# httpx makes one for each client, which takes longer than most requests; nothing here is asked by HTTPS.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def http_client(**arguments: Any) -> httpx.Client:
+    """Give a client of servers on this machine."""
+    return httpx.Client(verify=NO_TLS, trust_env=False, **arguments)
 
 
 def _has_ipv6() -> bool:
@@ -151,8 +161,25 @@ def post_bytes(path: str, body: Any, *, version: str = "1.1", headers: str = "")
     return head.encode() + data
 
 
+class Process(Protocol):
+    """What the tests use of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Proxy:
     """One process of mitmproxy's tools with the addon; `with` starts and stops it."""
+
+    # Whether it may be forked from a process that has imported mitmproxy.
+    may_fork = True
+    process: Process
 
     def __init__(
         self,
@@ -189,15 +216,7 @@ class Proxy:
 
     def start(self, *, wait: bool = True) -> Proxy:
         """Start it; with `wait`, until it answers."""
-        self.process = subprocess.Popen(
-            self.command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
-            text=True,
-            errors="replace",
-            cwd=ROOT,
-        )
+        self.process = self._process()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -207,6 +226,22 @@ class Proxy:
             self.process.kill()
             raise
         return self
+
+    def _process(self) -> Process:
+        if sys.platform == "linux" and self.may_fork:
+            from tests.wire.starter import TOOLS, Forked
+
+            if Path(self.command[0]).name in TOOLS:
+                return Forked(self.command, self.environment, ROOT)
+        return subprocess.Popen(
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            text=True,
+            errors="replace",
+            cwd=ROOT,
+        )
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -282,10 +317,8 @@ class Proxy:
 
     def client(self, **arguments: Any) -> httpx.Client:
         """Give a client of this server, under which the strict reader reads every answer."""
-        hooks = {"response": [attach]}
-        return httpx.Client(
-            **{"base_url": self.url, "trust_env": False, "timeout": 20, "event_hooks": hooks, **arguments}
-        )
+        settings = {"base_url": self.url, "timeout": 20, "event_hooks": {"response": [attach]}}
+        return http_client(**settings | arguments)
 
     def __enter__(self) -> Proxy:
         return self.start()
@@ -317,6 +350,12 @@ def sim_thread_at(port: int) -> SimThread:
     thread.sim = sim = _SimAt(models())
     sim.wanted_port = port
     return thread
+
+
+@pytest.fixture
+def started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the tools as a user does, with all their imports."""
+    monkeypatch.setattr(Proxy, "may_fork", False)
 
 
 class StartProxy(Protocol):
@@ -355,19 +394,20 @@ def shared_proxy(shared_sim: Sim, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def sim(shared_sim: Sim) -> Iterator[Sim]:
     """LM Studio, with nothing loaded, nothing scripted, nothing recorded and no faults."""
-    _clear(shared_sim)
+    clear(shared_sim)
     yield shared_sim
-    _clear(shared_sim)
+    clear(shared_sim)
     assert not shared_sim.failures
 
 
-def _clear(sim: Sim) -> None:
+def clear(sim: Sim, auth: set[str] | None = None) -> None:
+    """Leave nothing of what a test has done to a stand-in that others use too."""
     sim.faults.clear()
     sim.scripts.clear()
     sim.set(
         jit=True,
         auto_evict=True,
-        auth=None,
+        auth=auth,
         cors=False,
         separate_reasoning=True,
         counts_tokens=True,

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, Proxy, StartProxy
+from tests.wire.conftest import CHAT, HI, Process, Proxy, StartProxy
 
 from ollama_lmstudio.exchanges.loopback import SECRET_HEADER, TICKET_HEADER
 from ollama_lmstudio.sim import Sim
@@ -168,7 +167,7 @@ def test_no_place_to_store(start_proxy: StartProxy, sim: Sim, tmp_path: Path) ->
         assert client.get("/api/version").status_code == 200
 
 
-def memory(process: subprocess.Popen[str]) -> int:
+def memory(process: Process) -> int:
     """Give the most memory that a process has had, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     match = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -205,7 +204,7 @@ def test_other_requests_are_served_meanwhile(own: Proxy) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 201 ")
 
 
-def listening_ports(process: subprocess.Popen[str]) -> set[int]:
+def listening_ports(process: Process) -> set[int]:
     """Give the ports that a process listens on at 127.0.0.1."""
     inodes = {str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir() if path.is_symlink()}
     ports = set()

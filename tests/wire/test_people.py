@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from mitmproxy.io import FlowReader
 from tests.inspect.conftest import parts as sections
 from tests.inspect.conftest import rule
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, content_of, models, ndjson
+from tests.wire.conftest import CHAT, EMBEDDER, HI, Proxy, StartProxy, clear, content_of, models, ndjson
 from tests.wire.web import Flow, Web, mitmweb
 
 from ollama_lmstudio.record import record
@@ -29,16 +28,30 @@ TOKEN = "sk-lm-abcdefgh:ABCDEFGHIJKLMNOPQRST"
 OPTIONS = {"lmstudio_token": TOKEN, "own_calls": "all"}
 
 
-@pytest.fixture
-def lmstudio() -> Iterator[Sim]:
-    with SimThread(models=models(), auth={TOKEN}) as sim:
-        yield sim
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sim, Proxy, Web]]:
+    with (
+        SimThread(models=models(), auth={TOKEN}) as sim,
+        mitmweb(sim.url, options=OPTIONS, state_dir=tmp_path_factory.mktemp("state")) as (proxy, web),
+    ):
+        yield sim, proxy, web
 
 
 @pytest.fixture
-def started(lmstudio: Sim, tmp_path: Path) -> Iterator[tuple[Proxy, Web]]:
-    with mitmweb(lmstudio.url, options=OPTIONS, state_dir=tmp_path) as found:
-        yield found
+def lmstudio(shared: tuple[Sim, Proxy, Web]) -> Iterator[Sim]:
+    """LM Studio as it was started."""
+    sim = shared[0]
+    yield sim
+    clear(sim, {TOKEN})
+
+
+@pytest.fixture
+def started(shared: tuple[Sim, Proxy, Web], lmstudio: Sim) -> Iterator[tuple[Proxy, Web]]:
+    """mitmweb with an empty list, where nothing is stopped."""
+    _, proxy, web = shared
+    web.http.post("/clear").raise_for_status()
+    yield proxy, web
+    web.option(intercept="")
 
 
 @pytest.fixture
@@ -565,7 +578,9 @@ def test_what_stays_in_the_list_is_cut_when_it_has_been_sent(lmstudio: Sim, star
 
 
 def test_our_own_calls_can_be_replayed(started: tuple[Proxy, Web], lmstudio: Sim) -> None:
-    _, web = started
+    proxy, web = started
+    with proxy.client() as client:
+        client.get("/api/ps").raise_for_status()
     flow = web.flow(is_done("/api/v1/models"))
     web.replay(flow)
     again = web.flow(lambda flow: flow["is_replay"] == "request" and is_done("/api/v1/models")(flow))

@@ -209,7 +209,7 @@ def test_pause(api: httpx.Client) -> None:
 
 def test_stuck_job_that_runs_already_is_followed(puller: Proxy, api: httpx.Client, pull_sim: Sim) -> None:
     with marked(cut=True), api.stream("POST", "/api/pull", json={"model": STUCK}) as first:
-        assert [json.loads(line)["status"] for line, _ in zip(first.iter_lines(), range(2), strict=False)]
+        assert [json.loads(line)["status"] for _, line in zip(range(2), first.iter_lines(), strict=False)]
         refusal = (400, "application/json", '{"error": {"message": "This download is already in progress"}}')
         pull_sim.fault(path=DOWNLOAD, times=1, pre_error=refusal)
         with puller.client() as other, other.stream("POST", "/api/pull", json={"model": STUCK}) as second:

@@ -17,6 +17,8 @@ from tests.wire.web import Web
 
 from ollama_lmstudio.sim import Sim
 
+pytestmark = pytest.mark.usefixtures("started_anew")
+
 needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").is_file(), reason="this system has no /proc/net/tcp")
 TIME = r"\[\d\d:\d\d:\d\d\.\d{3}\] "
 LISTENING = "0A"

@@ -36,6 +36,8 @@ from tests.wire.conftest import (
 from ollama_lmstudio import lazy
 from ollama_lmstudio.sim import Sim, SimThread, content, wait
 
+pytestmark = pytest.mark.usefixtures("started_anew")
+
 
 def chat(proxy: Proxy) -> str:
     """Have a chat; give the answer's text."""

@@ -28,6 +28,8 @@ if sys.platform == "win32":
 
 import pty
 
+pytestmark = pytest.mark.usefixtures("started_anew")
+
 END_SECONDS = 20
 SLOW_MODEL = "ibm/granite-4-micro"
 LAST_CHUNK = b"0\r\n\r\n"

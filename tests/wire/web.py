@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-from tests.wire.conftest import Proxy, free_port
+from tests.wire.conftest import Proxy, free_port, http_client
 
 Flow = dict[str, Any]
 
@@ -22,7 +21,7 @@ class Web:
         self.url = re.sub(r"^.* ", "", line)
         self._proxy = proxy
         base, _, token = self.url.partition("/?token=")
-        self.http = httpx.Client(base_url=base.rstrip("/"), trust_env=False, timeout=20)
+        self.http = http_client(base_url=base.rstrip("/"), timeout=20)
         self.http.get("/", params={"token": token} if token else {}).raise_for_status()
         # The page gets its cookie where it asks to be told of changes; this is no web socket, which does not matter.
         self.http.get("/updates")
