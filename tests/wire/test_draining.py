@@ -56,7 +56,8 @@ def own_tool(proxy: Proxy) -> None:
 @pytest.mark.parametrize("tool", ["mitmdump", "mitmweb", "own"])
 def test_a_stream_may_end_and_nothing_new_is_taken(sim: Sim, tmp_path: Path, tool: str) -> None:
     web = Web.arguments() if tool == "mitmweb" else []
-    proxy = Proxy(sim.url, *web, tool="mitmweb" if web else "mitmdump", state_dir=tmp_path)
+    options = {"drain_seconds": "5"}
+    proxy = Proxy(sim.url, *web, tool="mitmweb" if web else "mitmdump", state_dir=tmp_path, options=options)
     if tool == "own":
         own_tool(proxy)
     with proxy:
