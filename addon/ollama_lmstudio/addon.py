@@ -106,7 +106,6 @@ class OllamaBridge:
         self._bridge.is_serving = False
         if ending.is_ending():
             return self._end()
-        self._drain.remove()
         busy = self._exchanges.busy_clients
         asyncio.get_running_loop().call_soon(self._start.close_if_alone, busy)
         if busy:

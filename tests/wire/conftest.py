@@ -193,7 +193,8 @@ class Proxy:
         port: int = 0,
     ) -> None:
         self.port = port or free_port()
-        settings = {"listen": f"127.0.0.1:{self.port}"}
+        # What a test leaves under way is not waited for when it has ended.
+        settings = {"listen": f"127.0.0.1:{self.port}", "drain_seconds": "0"}
         if lmstudio_url:
             settings["lmstudio_url"] = lmstudio_url
         if state_dir:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.wire.conftest import START_SECONDS, Proxy, StartProxy
+from tests.wire.test_startup import copy_of_addon, touch
 from tests.wire.web import Web
 
 from ollama_lmstudio.exchanges.exchange import STOPPED
@@ -60,7 +61,8 @@ def own_tool(proxy: Proxy) -> None:
 @pytest.mark.parametrize("tool", ["mitmdump", "mitmweb", "own"])
 def test_a_stream_may_end_and_nothing_new_is_taken(sim: Sim, tmp_path: Path, tool: str) -> None:
     web = Web.arguments() if tool == "mitmweb" else []
-    proxy = Proxy(sim.url, *web, tool="mitmweb" if web else "mitmdump", state_dir=tmp_path)
+    options = {"drain_seconds": "5"}
+    proxy = Proxy(sim.url, *web, tool="mitmweb" if web else "mitmdump", state_dir=tmp_path, options=options)
     if tool == "own":
         own_tool(proxy)
     with proxy:
@@ -89,16 +91,21 @@ def test_a_stream_may_end_and_nothing_new_is_taken(sim: Sim, tmp_path: Path, too
     assert "2 that are under way may take 5 s (option drain_seconds)" in proxy.log
 
 
-def test_what_does_not_end_in_time_is_told_so(sim: Sim, start_proxy: StartProxy) -> None:
+def test_what_does_not_end_in_time_is_told_so(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """Also where the script has been loaded anew since a stream began."""
     sim.script(ENDLESS)
-    proxy = start_proxy(sim.url, options={"drain_seconds": "1"})
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script, options={"drain_seconds": "1"})
+    before = Asking(proxy, chat())
+    proxy.wait_for(lambda: b'"content":"' in before.received)
+    touch(script)
+    proxy.wait_for(lambda: proxy.log.count("serves Ollama's API") == 2)
     stream = Asking(proxy, chat())
     proxy.wait_for(lambda: b'"content":"' in stream.received)
     at = terminate(proxy)
-    lines = stream.end().lines
-    assert lines[-1] == {"error": STOPPED}
-    assert 1 <= time.monotonic() - at < 3
-    ended(proxy)
+    assert stream.end().lines[-1] == before.end().lines[-1] == {"error": STOPPED}
+    assert time.monotonic() - at >= 1
+    assert ended(proxy) - at < 1 + END_SECONDS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -24,12 +24,8 @@ class Drain:
         self._tasks = Tasks()
 
     def install(self) -> None:
-        """Begin to heed SIGTERM."""
+        """Begin to heed SIGTERM, until a newer version of the script does."""
         ending.on_terminate(self._begin)
-
-    def remove(self) -> None:
-        """Leave SIGTERM to mitmproxy."""
-        ending.on_terminate(None)
 
     def _begin(self) -> None:
         ending.end_at_next_signal()

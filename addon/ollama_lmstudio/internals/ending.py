@@ -46,13 +46,13 @@ def others(method: str) -> Iterator[Callable[[], None]]:
             yield found
 
 
-def on_terminate(begin: Callable[[], None] | None) -> None:
-    """Call `begin` at SIGTERM; None is mitmproxy's own handler, which ends what is under way.
+def on_terminate(begin: Callable[[], None]) -> None:
+    """Call `begin` at SIGTERM, in place of mitmproxy's own handler, which ends what is under way.
 
     mitmproxy handles SIGINT and SIGTERM alike. Without this function, and on Windows, where no other process can send
     SIGTERM, nothing drains.
     """
-    _handle(signal.SIGTERM, begin or end)
+    _handle(signal.SIGTERM, begin)
 
 
 def end() -> None:
