@@ -19,8 +19,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from . import files
 
 logger = logging.getLogger(__name__)
@@ -77,8 +75,6 @@ class Alias:
 Aliases = Mapping[str, Alias]
 """Aliases by key, which is the same for all spellings of a name."""
 
-_ALIASES: Final = TypeAdapter(dict[str, Alias])
-
 _Signature = tuple[int, int, int]
 
 
@@ -93,6 +89,14 @@ class _Snapshot:
 
 class _BrokenFileError(ValueError):
     """Raised for a file that does not parse."""
+
+
+def _validate(content: object) -> dict[str, Alias]:
+    """Return the aliases in the parsed JSON of a file; raise ValueError for what is none."""
+    # Imported here: it takes a tenth of a second, and most people have no aliases.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(dict[str, Alias]).validate_python(content)
 
 
 class AliasStore:
@@ -168,8 +172,8 @@ class AliasStore:
                     signature,
                     problem=f"{self.path} is of format {version}, and this program knows {VERSION}: it is left alone",
                 )
-            return _Snapshot(signature, _ALIASES.validate_python(content["aliases"]))
-        except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as e:
+            return _Snapshot(signature, _validate(content["aliases"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise _BrokenFileError from e
 
     def has_broken_files(self) -> bool:
