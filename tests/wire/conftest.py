@@ -180,6 +180,7 @@ class Proxy:
         self.environment = {k: v for k, v in os.environ.items() if k not in own} | {"PYTHONUNBUFFERED": "1"}
         self.environment |= environment or {}
         self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = ROOT
         self._lines: list[str] = []
         self._reader: threading.Thread | None = None
 
@@ -192,7 +193,7 @@ class Proxy:
             env=self.environment,
             text=True,
             errors="replace",
-            cwd=ROOT,
+            cwd=self.folder,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
