@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -189,3 +190,12 @@ def test_only_declared_packages_are_imported() -> None:
     declared = {"mitmproxy", "httpx", "pydantic", "pydantic_core", "platformdirs", "tornado", "h11", "PIL", NAME}
     found = {name.partition(".")[0] for path in FILES for name in modules(path)}
     assert found - declared - sys.stdlib_module_names == set()
+
+
+def test_what_takes_long_to_load_is_not_loaded_before_it_serves() -> None:
+    """pydantic, and what it makes of classes, take a tenth of a second: they are loaded while clients are answered."""
+    program = "import sys, ollama_lmstudio.addon; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert f"{NAME}.lmstudio.client" in loaded
+    assert not loaded & {"pydantic", f"{NAME}.lmstudio.catalog_entries"}

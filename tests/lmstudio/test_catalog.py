@@ -16,8 +16,8 @@ from ollama_lmstudio.lmstudio.catalog import (
     ReasoningOptions,
     bare_key,
     model_type,
-    parse_catalog,
 )
+from ollama_lmstudio.lmstudio.catalog_entries import parse_catalog
 
 GEMMA_V1 = {
     "type": "llm",

@@ -212,6 +212,7 @@ class Proxy:
         self.environment |= {"XDG_DATA_HOME": str(NOBODYS), "XDG_CACHE_HOME": str(NOBODYS)}
         self.environment |= environment or {}
         self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = ROOT
         self._lines: list[str] = []
         self._reader: threading.Thread | None = None
 
@@ -233,7 +234,7 @@ class Proxy:
             from tests.wire.starter import TOOLS, Forked
 
             if Path(self.command[0]).name in TOOLS:
-                return Forked(self.command, self.environment, ROOT)
+                return Forked(self.command, self.environment, self.folder)
         return subprocess.Popen(
             self.command,
             stdout=subprocess.PIPE,
@@ -241,7 +242,7 @@ class Proxy:
             env=self.environment,
             text=True,
             errors="replace",
-            cwd=ROOT,
+            cwd=self.folder,
         )
 
     def _read(self) -> None:

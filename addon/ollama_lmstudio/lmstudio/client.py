@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from .. import tolerant_json
-from .catalog import Catalog, NotACatalog, parse_catalog
+from .catalog import Catalog, NotACatalog
 from .errors import (
     MASK,
     LMStudioError,
@@ -82,6 +82,13 @@ class ClientCall:
     error: str | None = None
 
 
+def _load_parser() -> Callable[[object], Catalog]:
+    """Load what reads model lists. It takes a tenth of a second, in which a server that starts answers nobody."""
+    from .catalog_entries import parse_catalog
+
+    return parse_catalog
+
+
 class Client:
     """A client of the LM Studio at a URL (http or https, with or without a path prefix).
 
@@ -127,14 +134,18 @@ class Client:
         self._closed = False
         self._catalog_path = CATALOG_PATHS[0]
         self._catalog_path_until = 0.0
+        self._parse_catalog: Callable[[object], Catalog] | None = None
 
     async def catalog(self, purpose: str = "") -> Catalog:
         """Read the model list from the richest of the three endpoints that this LM Studio has."""
         first_error: LMStudioError | None = None
+        if self._parse_catalog is None:
+            # In a thread: clients are answered meanwhile.
+            self._parse_catalog = await asyncio.to_thread(_load_parser)
         for path in self._catalog_paths():
             response = await self._send("GET", path, purpose=purpose)
             try:
-                catalog = parse_catalog(self._read(response, ("models", "data")))
+                catalog = self._parse_catalog(self._read(response, ("models", "data")))
             except NotACatalog as exc:
                 error = LMStudioError(
                     HTTPStatus.BAD_GATEWAY, f"LM Studio's answer to GET {path} is not a model list: {exc}"

@@ -312,7 +312,7 @@ class RequestBody:
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """Decode a body. Raises OllamaError (400) with Ollama's text."""
-        request, text = decode(_STRUCTS[cls], body)
+        request, text = decode(_struct_of(cls), body)
         settled: Self = request.settle(text)
         return settled
 
@@ -559,19 +559,11 @@ def _struct(request: type[RequestBody]) -> Struct:
     return Struct(request.__name__, go_types, build)
 
 
-_STRUCTS: dict[type, Struct] = {
-    request: _struct(request)
-    for request in (
-        ChatRequest,
-        GenerateRequest,
-        EmbedRequest,
-        EmbeddingRequest,
-        SystemOneRequest,
-        ShowRequest,
-        CopyRequest,
-        DeleteRequest,
-        PullRequest,
-        PushRequest,
-        CreateRequest,
-    )
-}
+_STRUCTS: dict[type, Struct] = {}
+
+
+def _struct_of(request: type[RequestBody]) -> Struct:
+    """Return the struct of a request class, which is made when it is first asked for."""
+    if request not in _STRUCTS:
+        _STRUCTS[request] = _struct(request)
+    return _STRUCTS[request]
