@@ -72,7 +72,7 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 def http_client(**arguments: Any) -> httpx.Client:
     """Give a client of servers on this machine."""
-    return httpx.Client(verify=NO_TLS, trust_env=False, **arguments)
+    return httpx.Client(**{"verify": NO_TLS, "trust_env": False, **arguments})
 
 
 def _has_ipv6() -> bool:

@@ -105,7 +105,6 @@ def _serve(control: socket.socket, compiled: str) -> None:
     sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while descriptors := socket.recv_fds(control, 1, 2)[1]:
         channel, output = descriptors
         if not os.fork():
@@ -113,11 +112,14 @@ def _serve(control: socket.socket, compiled: str) -> None:
             _watch(socket.socket(fileno=channel), output, main)
         os.close(channel)
         os.close(output)
+        # Those that have ended: their processor time is this one's then, and in the end that of the tests.
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _watch(channel: socket.socket, output: int, main: Any) -> NoReturn:
     """Fork the tool, tell its process id, and in the end its status."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with channel.makefile("rb") as lines:
         asked = json.loads(lines.readline())
     process = os.fork()

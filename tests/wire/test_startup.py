@@ -36,8 +36,6 @@ from tests.wire.conftest import (
 from ollama_lmstudio import lazy
 from ollama_lmstudio.sim import Sim, SimThread, content, wait
 
-pytestmark = pytest.mark.usefixtures("started_anew")
-
 
 def chat(proxy: Proxy) -> str:
     """Have a chat; give the answer's text."""
@@ -116,6 +114,7 @@ def done():
 # Where it serves
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_the_script_alone_serves(sim: Sim) -> None:
     """No option but the port, which cannot be the usual one in a test; nor can LM Studio's."""
     with Proxy(None) as proxy:
@@ -288,13 +287,13 @@ def test_the_port_is_taken(sim: Sim, is_ollama: bool) -> None:
 )
 def test_a_wrong_value(start_proxy: StartProxy, name: str, value: str) -> None:
     proxy = start_proxy(None, options={name: value}, wait=False)
-    proxy.wait_for(lambda: proxy.process.poll() == 1, 5)
-    proxy.wait_for_log(rf"{name}: .*({value}|[Bb]oolean)", 5)
+    proxy.wait_for(lambda: proxy.process.poll() == 1)
+    proxy.wait_for_log(rf"{name}: .*({value}|[Bb]oolean)")
 
 
 def test_an_option_that_is_misspelt(sim: Sim, start_proxy: StartProxy) -> None:
     proxy = start_proxy(sim.url, "--set", f"lmstudio_urll={sim.url}")
-    proxy.wait_for_log("lmstudio_urll: there is no such option, did you mean lmstudio_url", 5)
+    proxy.wait_for_log("lmstudio_urll: there is no such option, did you mean lmstudio_url")
 
 
 def test_variables(sim: Sim, start_proxy: StartProxy) -> None:
@@ -448,6 +447,7 @@ def test_a_request_whose_body_comes_when_code_has_been_loaded(
     assert "Traceback" not in proxy.log
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_what_a_chat_does_not_need_is_not_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
     other = tmp_path / "modules.py"
     other.write_text(LOADED_MODULES)
@@ -500,6 +500,7 @@ def test_demo(start_proxy: StartProxy) -> None:
     assert "Traceback" not in proxy.log
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_mitmweb(sim: Sim, start_proxy: StartProxy) -> None:
     web = free_port()
     proxy = start_proxy(
