@@ -82,15 +82,15 @@ def test_what_nobody_writes_is_removed(tmp_path: Path) -> None:
     assert sorted(names(tmp_path)) == sorted([DIGEST.replace(":", "-"), "sha256-kept"])
 
 
+def no_locks(_: int) -> bool:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
 @pytest.mark.parametrize("name", [".upload-cleaned", ".partial-former"])
 def test_an_upload_whose_lock_tells_nothing_is_removed_when_it_is_a_day_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A program that cleans caches has removed the lock, or the file system has none."""
-
-    def no_locks(_: int) -> bool:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
     monkeypatch.setattr(files, "try_lock", no_locks)
     for age, is_left in ((23, True), (25, False)):
         (tmp_path / name).write_bytes(DATA)
@@ -101,9 +101,6 @@ def test_an_upload_whose_lock_tells_nothing_is_removed_when_it_is_a_day_old(
 
 
 def test_a_file_system_without_locks_takes_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(_: int) -> bool:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
     monkeypatch.setattr(files, "try_lock", no_locks)
     living, upload = BlobWriter(tmp_path), BlobWriter(tmp_path)
     for writer in (living, upload):

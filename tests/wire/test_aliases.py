@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,22 @@ def test_copy(client: httpx.Client) -> None:
         "three:latest",
     }
     assert show(client, CHAT)["details"]["parent_model"] == ""
+
+
+def test_copies_at_once_while_the_list_is_read(client: httpx.Client) -> None:
+    """On Windows, a file that is read cannot be replaced."""
+
+    def copy(number: int) -> tuple[int, str]:
+        answer = client.post("/api/copy", json={"source": CHAT, "destination": f"copy-{number}"})
+        return answer.status_code, answer.text
+
+    before = set(names(client))
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(copy, number) for number in range(24)]
+        while not all(answer.done() for answer in answers):
+            names(client)
+    assert [answer.result() for answer in answers] == [(200, "")] * 24
+    assert set(names(client)) - before == {f"copy-{number}:latest" for number in range(24)}
 
 
 @pytest.mark.parametrize(
