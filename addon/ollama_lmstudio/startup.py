@@ -20,7 +20,7 @@ from mitmproxy.addonmanager import Loader
 
 from . import options
 from .inspect import doctor
-from .internals import connections, deferred_options, interface, servers
+from .internals import connections, deferred_options, dumper, interface, servers
 from .lmstudio.catalog import Catalog
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable
 from .services import Services
@@ -389,7 +389,7 @@ async def _diagnose(services: Services) -> None:
     status = 1
     try:
         found = await doctor.examine(services, serving=None)
-        print(*found, sep="\n", flush=True)
+        dumper.Output(sys.stdout).write("".join(f"{finding}\n" for finding in found))
         status = int(any(finding.verdict == "problem" for finding in found))
     finally:
         _exit(status)
