@@ -40,10 +40,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "record": TOOLS | {"internals", "lmstudio", "outcomes", "progress"},
     "exchanges": ENDPOINTS | {"internals", "record"},
     "inspect": ENDPOINTS | {"internals", "record"},
+    "streams": frozenset(),
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},
-    "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup"},
+    "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup", "streams"},
     "cli": LEAVES,
-    "launch": frozenset({"cli"}),
+    "launch": frozenset({"cli", "streams"}),
     "__main__": frozenset({"launch"}),
 }
 

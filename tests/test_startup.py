@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import sys
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +23,7 @@ from tests.wire.conftest import free_port
 from ollama_lmstudio import options, startup
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
+from ollama_lmstudio.internals import servers
 
 with warnings.catch_warnings():
     # mitmproxy's filters are made with names that pyparsing has given up.
@@ -114,6 +118,79 @@ def test_a_port_that_is_taken_while_it_runs(
     )
     assert asked == [options.Listen("127.0.0.1", port)]
     assert not caplog.records, "mitmproxy's own record is not shown as well"
+
+
+@pytest.mark.parametrize(
+    ("program", "flag"),
+    [
+        ("/usr/bin/mitmdump", "--set listen="),
+        ("mitmweb.exe", "--set listen="),
+        ("/home/u/.local/bin/ollama-lmstudio-proxy", "--listen "),
+        ("ollama-lmstudio-proxy.exe", "--listen "),
+        (str(Path(startup.__file__).parent / "__main__.py"), "--listen "),
+    ],
+)
+def test_the_port_that_is_proposed_is_free_and_named_as_the_user_names_it(
+    program: str, flag: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = 20000
+    message = (
+        f"[Errno 98] reverse proxy to http://h:1 failed to listen on 127.0.0.1:{port} with [Errno 98] in Verwendung"
+    )
+    error = OSError(errno.EADDRINUSE, message.removeprefix("[Errno 98] "))
+    server = SimpleNamespace(
+        is_running=False, last_exception=error, mode=SimpleNamespace(listen_port=lambda default: port)
+    )
+    master_with(monkeypatch, proxyserver=SimpleNamespace(servers=[server]))
+    monkeypatch.setattr(ctx, "options", SimpleNamespace(listen_port=None), raising=False)
+    monkeypatch.setattr(sys, "argv", [program])
+    bound: list[tuple[str, list[int]]] = []
+
+    def free_port(host: str, ports: Sequence[int]) -> int | None:
+        bound.append((host, list(ports)))
+        return None if len(bound) > 1 else ports[2]
+
+    monkeypatch.setattr(servers, "free_port", free_port)
+
+    async def scenario() -> list[str]:
+        start = startup.Startup()
+        monkeypatch.setattr(start, "_listen", options.Listen("127.0.0.1", port))
+        return [await start._report_failure(str(error)) for _ in range(2)]
+
+    first, second = asyncio.run(scenario())
+    said = f"Cannot serve on 127.0.0.1:{port}: address already in use. Another program answers on port {port} already: "
+    assert first == f"{said}stop it, or serve on another port: {flag}127.0.0.1:{port + 3}"
+    assert second == f"{said}stop it, or serve on another port: {flag}HOST:PORT", "none was free"
+    assert bound[0] == ("127.0.0.1", list(range(port + 1, port + 1 + startup.PORTS_TO_TRY)))
+
+
+def test_what_looks_at_lmstudio_at_the_start_ends_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    """As when the script is loaded anew in its first second."""
+
+    async def scenario() -> bool:
+        looks, is_cancelled = asyncio.Event(), False
+
+        async def refresh() -> None:
+            nonlocal is_cancelled
+            looks.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                is_cancelled = True
+                raise
+
+        settings = SimpleNamespace(loops=False, listen=options.Listen("127.0.0.1", 1))
+        services = SimpleNamespace(
+            settings=settings, client=SimpleNamespace(url="u"), catalog=SimpleNamespace(refresh=refresh)
+        )
+        reporting = asyncio.ensure_future(startup._report(cast(Any, services), demo=False))
+        await looks.wait()
+        reporting.cancel()
+        await asyncio.wait({reporting})
+        await asyncio.sleep(0)
+        return is_cancelled
+
+    assert asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(

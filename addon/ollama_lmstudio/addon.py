@@ -12,7 +12,7 @@ from dataclasses import replace
 from mitmproxy import connection, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
-from . import lazy, options, startup
+from . import lazy, options, startup, streams
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
 from .exchanges.draining import Drain
@@ -57,6 +57,7 @@ class OllamaBridge:
     def load(self, loader: Loader) -> None:
         """Add the options; raise NotSealed where secrets could not be kept out of flows."""
         headers.check()
+        streams.accept_any_text()
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
         self._start.watch_log()

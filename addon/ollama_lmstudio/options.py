@@ -26,7 +26,8 @@ EVERYWHERE = "0.0.0.0"
 EVERYWHERE_6 = "::"
 ANYWHERE = (EVERYWHERE, EVERYWHERE_6)
 # The names by which a server on this machine may be reached. The unspecified addresses lead to it as well.
-OWN_HOSTS = ("localhost", "127.0.0.1", "::1", *ANYWHERE)
+LOOPBACK = ("127.0.0.1", "::1")
+OWN_HOSTS = ("localhost", *LOOPBACK, *ANYWHERE)
 # How the paths of LM Studio's APIs begin, the longest first. Most clients want `/v1` in an address of OpenAI's API.
 API_PATHS = ("/api/v1", "/api/v0", "/v1")
 LOOPS = "lmstudio_url is this bridge's own address, {}: set it to that of LM Studio's server, usually http://localhost:1234."
@@ -59,6 +60,16 @@ class Listen:
     def local(self) -> Listen:
         """The address by which this machine reaches the server."""
         return Listen("127.0.0.1", self.port) if self.host in (*ANYWHERE, "localhost") else self
+
+    @property
+    def reached_by(self) -> tuple[Listen, ...]:
+        """The addresses by which clients on this machine look for the server; the first one is its own.
+
+        They take `localhost` for either loopback address.
+        """
+        if self.host not in OWN_HOSTS:
+            return (self,)
+        return self.local, *(Listen(host, self.port) for host in LOOPBACK if host != self.local.host)
 
     @property
     def named(self) -> Listen:

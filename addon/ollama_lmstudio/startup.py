@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Container
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mitmproxy import ctx, exceptions
@@ -19,7 +20,7 @@ from mitmproxy.addonmanager import Loader
 
 from . import options
 from .inspect import doctor
-from .internals import connections, deferred_options, interface, servers
+from .internals import connections, deferred_options, dumper, interface, servers
 from .lmstudio.catalog import Catalog
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable
 from .services import Services
@@ -57,8 +58,22 @@ BIND_FAILURE = re.compile(
     r"(?:error while attempting to bind on address .*?\): )?"
 )
 IN_USE = "address already in use"
+# Why a port that nobody listens on is refused.
+RESERVED = (
+    ". Another program has the port for itself, or Windows keeps it for another use "
+    "(netsh interface ipv4 show excludedportrange tcp): choose another port."
+)
+PRIVILEGED = ". This port is the system's: choose one above 1023."
+# How many ports after one that is taken are looked at for a free one.
+PORTS_TO_TRY = 20
+# mitmweb's own proxy has the port before its page's.
+WEB_PORT_STEP = 2
 # How long the program on a port that is taken may need to answer. It runs on this machine.
 PORT_SECONDS = 0.5
+NOT_REACHED = (
+    "%s is %s, and clients on this machine that go there do not reach this bridge: this system lets several programs "
+    "listen on port %d, each for other addresses. Stop that program, or serve on another port: %s"
+)
 UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error."
 # How often it is looked whether the port is still open.
 OPEN_SECONDS = 1
@@ -120,9 +135,10 @@ class Startup:
         if reason is None:
             return
         host, port = ctx.options.web_host, ctx.options.web_port
+        free = servers.free_port(host, range(port + WEB_PORT_STEP, port + WEB_PORT_STEP + PORTS_TO_TRY))
         why = "another program is there" if reason.errno == errno.EADDRINUSE else reason.strerror or str(reason)
-        message = "mitmweb's page cannot be served on %s:%d: %s. Choose another port: --web-port %d"
-        logger.error(message, host, port, why, port + 2)
+        message = "mitmweb's page cannot be served on %s:%d: %s. Choose another port: --web-port %s"
+        logger.error(message, host, port, why, "PORT" if free is None else free)
         _exit(1)
 
     def watch_log(self) -> None:
@@ -236,7 +252,15 @@ class Startup:
         # A mitmproxy that only opens a file of flows needs no LM Studio.
         elif ctx.options.server:
             self._watches.spawn(self._keep_open())
+            self._watches.spawn(self._ask_who_answers())
             await _report(services, demo=self._demo is not None)
+
+    async def _ask_who_answers(self) -> None:
+        """Say so, if clients on this machine reach another program at the address that is served."""
+        for address in self._listen.reached_by:
+            holder = await doctor.another_at(address)
+            if holder is not None:
+                logger.error(NOT_REACHED, address, holder.partition(":")[0], address.port, _listen_flag("HOST:PORT"))
 
     async def _keep_open(self) -> None:
         """Open ports again that were closed without being stopped, and say so."""
@@ -270,14 +294,20 @@ class Startup:
 
     async def _report_failure(self, message: str) -> str:
         """Log why a server does not run, naming an Ollama server that has the port; return what was logged."""
-        port = servers.failures().get(message)
+        port, reason = servers.failures().get(message), servers.errno_of(message)
         message = BIND_FAILURE.sub(r"Cannot serve on \1: ", message)
-        if port and port == self._listen.port and IN_USE in message:
+        if reason == errno.EADDRINUSE:
+            # The system's own words are of its language, and Windows' do not say it shortly.
+            message = f"{message.partition(': ')[0]}: {IN_USE}"
+        elif reason == errno.EACCES:
+            message += RESERVED if sys.platform == "win32" else PRIVILEGED
+        if port and port == self._listen.port and reason == errno.EADDRINUSE:
             is_known = await is_ollama(self._listen.local)
             program = "An Ollama server, or another bridge like this one," if is_known else "Another program"
+            free = servers.free_port(self._listen.local.host, range(port + 1, port + 1 + PORTS_TO_TRY))
+            other = "HOST:PORT" if free is None else str(replace(self._listen.local, port=free))
             message += (
-                f". {program} answers on port {port} already: stop it, or serve on another port: "
-                f"--set listen={replace(self._listen.local, port=port + 1)}"
+                f". {program} answers on port {port} already: stop it, or serve on another port: {_listen_flag(other)}"
             )
         logger.error("%s", message)
         return message
@@ -312,6 +342,13 @@ class Startup:
             near = difflib.get_close_matches(name, [*options.NAMES, *ctx.options.keys()], 1)
             hint = f", did you mean {near[0]}?" if near else ""
             logger.warning("--set %s: there is no such option%s", name, hint)
+
+
+def _listen_flag(value: str) -> str:
+    """Return how the user sets `listen`: the command line tool has a flag for it, mitmproxy's own programs have not."""
+    program = Path(sys.argv[0])
+    is_tool = program.stem.startswith(options.APP_NAME) or program.parent.name == __package__
+    return f"{'--listen ' if is_tool or getattr(sys, 'frozen', False) else '--set listen='}{value}"
 
 
 def mode_spec(settings: options.Settings, upstream: options.Upstream) -> str:
@@ -352,7 +389,7 @@ async def _diagnose(services: Services) -> None:
     status = 1
     try:
         found = await doctor.examine(services, serving=None)
-        print(*found, sep="\n", flush=True)
+        dumper.Output(sys.stdout).write("".join(f"{finding}\n" for finding in found))
         status = int(any(finding.verdict == "problem" for finding in found))
     finally:
         _exit(status)
@@ -366,14 +403,23 @@ async def _report(services: Services, *, demo: bool) -> None:
         return
     lmstudio = "the built-in stand-in" if demo else f"LM Studio at {services.client.url}"
     looking = asyncio.ensure_future(services.catalog.refresh())
-    is_late = not (await asyncio.wait({looking}, timeout=LOOK_SECONDS))[0]
-    found = "" if is_late or looking.exception() is not None else f" ({_count(looking.result())})"
-    logger.info("http://%s serves Ollama's API in front of %s%s", settings.listen.named, lmstudio, found)
-    if demo:
-        logger.info(
-            "DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model."
-        )
-    _report_access(settings)
+    try:
+        is_late = not (await asyncio.wait({looking}, timeout=LOOK_SECONDS))[0]
+        found = "" if is_late or looking.exception() is not None else f" ({_count(looking.result())})"
+        logger.info("http://%s serves Ollama's API in front of %s%s", settings.listen.named, lmstudio, found)
+        if demo:
+            logger.info(
+                "DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model."
+            )
+        _report_access(settings)
+        await _report_models(looking, lmstudio, is_late=is_late)
+    finally:
+        # A script that is loaded anew looks by itself.
+        looking.cancel()
+
+
+async def _report_models(looking: asyncio.Future[Catalog], lmstudio: str, *, is_late: bool) -> None:
+    """Log what is wrong with LM Studio or its list, once it is there."""
     try:
         catalog = await looking
     except LMStudioError as e:

@@ -16,6 +16,8 @@ from tests.wire.conftest import free_port
 from ollama_lmstudio import options
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
+from ollama_lmstudio.internals import presence
+from ollama_lmstudio.internals.presence import Presence
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.services import Services
@@ -76,7 +78,17 @@ def server(answers: dict[str, bytes]) -> Iterator[int]:
         thread.join()
 
 
-def test_all_is_well(tmp_path: Path) -> None:
+def answering(monkeypatch: pytest.MonkeyPatch, **who: Presence) -> None:
+    """Say who answers at the addresses of this machine; nobody does at others."""
+
+    async def at(host: str, port: int) -> Presence:
+        return who.get("v6" if ":" in host else "v4", Presence.NOBODY)
+
+    monkeypatch.setattr(presence, "at", at)
+
+
+def test_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, v4=Presence.THIS)
     with SimThread(models=[SimModel("m", loaded=True), SimModel("n")], auth={TOKEN}) as sim:
         found = examine(sim.url, tmp_path, lmstudio_token=TOKEN, listen="127.0.0.1:1", serving=True)
     assert told(found, "problem") == ""
@@ -155,6 +167,58 @@ def test_a_port_that_should_be_served(tmp_path: Path) -> None:
         pass
     found = examine("http://127.0.0.1:9", tmp_path, listen=f"127.0.0.1:{port}", serving=False)
     assert f"port {port} is not served: the log says why" in told(found, "problem")
+
+
+def test_the_doctor_of_a_process_that_serves_asks_its_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, v4=Presence.THIS, v6=Presence.THIS)
+    found = examine("http://127.0.0.1:9", tmp_path, listen="[::]:11499", serving=True)
+    assert "port 11499 is served by this process" in told(found, "ok")
+    assert "11499" not in told(found, "problem")
+    # Its sockets are open, and nobody gets there.
+    answering(monkeypatch)
+    found = examine("http://127.0.0.1:9", tmp_path, listen="0.0.0.0:11499", serving=True)
+    assert "port 11499 is not reached: nobody answers at 127.0.0.1:11499" in told(found, "problem")
+
+
+@pytest.mark.parametrize(
+    ("answers", "text"),
+    [
+        ({"/": b"Ollama is running"}, "taken by an Ollama server"),
+        ({"/": b"Ollama is running", "/health": b'{"proxy_version":"1"}'}, "taken by another bridge: stop it"),
+        ({"/": b"hello"}, "taken by another program"),
+    ],
+)
+def test_another_program_has_the_port_that_is_served(
+    answers: dict[str, bytes], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a system lets one program listen on 0.0.0.0 and another on 127.0.0.1."""
+    answering(monkeypatch, v4=Presence.ANOTHER)
+    with server(answers) as port:
+        for listen in (f"0.0.0.0:{port}", f"[::1]:{port}"):
+            found = examine("http://127.0.0.1:9", tmp_path, listen=listen, serving=True)
+            assert f"127.0.0.1:{port} is {text}" in told(found, "problem")
+        found = examine("http://127.0.0.1:9", tmp_path, listen=f"192.0.2.1:{port}", serving=True)
+        assert "127.0.0.1" not in told(found, "problem").replace("http://127.0.0.1:9", "")
+
+
+def test_another_program_has_the_port_of_the_other_loopback_address(tmp_path: Path) -> None:
+    with server({"/": b"Ollama is running"}) as port:
+        found = examine("http://127.0.0.1:9", tmp_path, listen=f"[::1]:{port}")
+    assert f"port {port} is free" in told(found, "ok")
+    assert f"127.0.0.1:{port} is taken by an Ollama server" in told(found, "problem")
+
+
+def test_a_refusal_that_takes_two_seconds_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows tries a connection that is refused again and again."""
+
+    async def refuse(*_: Any) -> None:
+        await asyncio.sleep(2)
+        raise ConnectionRefusedError(10061, "the target machine actively refused it")
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", refuse)
+    found = examine("http://127.0.0.1:9", tmp_path, listen="127.0.0.1:11499")
+    assert "port 11499 is free" in told(found, "ok")
+    assert "LM Studio is not reachable at http://127.0.0.1:9" in told(found, "problem")
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:

@@ -250,3 +250,11 @@ def test_without_a_proxyserver_no_port_is_opened(monkeypatch: pytest.MonkeyPatch
     assert asyncio.run(servers.Reopening().look()) == ([], [])
     master_with(monkeypatch, proxyserver=SimpleNamespace(servers=[SimpleNamespace(is_running=False)]))
     assert asyncio.run(servers.Reopening().look()) == ([], [])
+
+
+def test_a_port_that_is_free_is_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        free = free_port()
+        assert servers.free_port("127.0.0.1", [port, free]) == free
+        assert servers.free_port("127.0.0.1", [port, 65536]) is None

@@ -13,6 +13,7 @@ import httpx
 
 from .. import __version__
 from ..access import UNAUTHORIZED
+from ..internals import presence
 from ..lmstudio.catalog import Catalog
 from ..lmstudio.errors import LMStudioError, is_token_refused, scrub
 from ..options import DEFAULT_LISTEN_PORT, LOOPS, Listen, Settings, StateDirs
@@ -32,6 +33,7 @@ FREE = "free"
 NO_MODELS = "it has no models yet: download one there, or with ollama pull"
 THIS = "this bridge's already"
 OLLAMA = "taken by an Ollama server: stop it, or choose another with listen"
+ANOTHER_BRIDGE = "taken by another bridge: stop it, or choose another with listen"
 OTHER = "taken by another program: choose another with listen"
 
 
@@ -126,27 +128,56 @@ def _loop(settings: Settings) -> Iterator[Finding]:
 
 async def _port(services: Services, *, serving: bool | None) -> list[Finding]:
     listen = services.settings.listen
-    port, found = listen.port, []
-    if not serving:
-        holder = await who_serves(listen.local)
+    port, (own, *others) = listen.port, listen.reached_by
+    found: list[Finding]
+    if serving:
+        found = [await _own(own)]
+    else:
+        holder = await who_serves(own)
         if serving is False and holder == FREE:
             holder = "not served: the log says why"
-        verdict: Verdict = "ok" if holder in (FREE, THIS) else "problem"
-        found.append(Finding(verdict, f"port {port} is {holder}"))
+        found = [Finding("ok" if holder in (FREE, THIS) else "problem", f"port {port} is {holder}")]
+    for other in others:
+        taken = await (another_at(other) if serving else who_serves(other))
+        if taken not in (None, FREE, THIS):
+            found.append(Finding("problem", f"{other} is {taken}"))
     if serving and port != DEFAULT_LISTEN_PORT and await who_serves(Listen("127.0.0.1", DEFAULT_LISTEN_PORT)) == OLLAMA:
         message = f"clients that are not told port {port} find an Ollama server on {DEFAULT_LISTEN_PORT}"
         found.append(Finding("note", message))
     return found
 
 
+async def _own(address: Listen) -> Finding:
+    """Check whether what this process serves on is reached: the system may let another program have the port, too."""
+    match await presence.at(address.host, address.port):
+        case presence.Presence.THIS:
+            return Finding("ok", f"port {address.port} is served by this process")
+        case presence.Presence.NOBODY:
+            return Finding("problem", f"port {address.port} is not reached: nobody answers at {address}")
+    return Finding("problem", f"{address} is {await _holder(address)}")
+
+
+async def another_at(address: Listen) -> str | None:
+    """Return who listens on an address of this machine, if it is another process."""
+    if await presence.at(address.host, address.port) is presence.Presence.ANOTHER:
+        return await _holder(address)
+    return None
+
+
+async def _holder(address: Listen) -> str:
+    """Return which other process listens on an address, to be told after its name."""
+    return {THIS: ANOTHER_BRIDGE, FREE: OTHER}.get(holder := await who_serves(address), holder)
+
+
 async def who_serves(address: Listen) -> str:
     """Return who listens on an address of this machine."""
-    async with httpx.AsyncClient(timeout=HTTP_SECONDS, trust_env=False) as client:
+    timeout = httpx.Timeout(HTTP_SECONDS, connect=presence.DIAL_SECONDS)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
         try:
             root = await client.get(f"http://{address}/")
             # The bridge asks LM Studio before it answers this one; an Ollama server answers 404 at once.
             health = await client.get(f"http://{address}/health", timeout=HEALTH_SECONDS)
-        except httpx.ConnectError:
+        except (httpx.ConnectError, httpx.ConnectTimeout):
             return FREE
         except httpx.HTTPError:
             return OTHER

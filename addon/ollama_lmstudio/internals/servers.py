@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from mitmproxy import ctx
@@ -66,6 +68,22 @@ def failures() -> dict[str, int]:
         if error is not None and not server.is_running:
             found[str(error)] = server.mode.listen_port(ctx.options.listen_port) or 0
     return found
+
+
+def errno_of(message: str) -> int | None:
+    """Return the number of the system's error behind one of `failures`. Without it, a port is not said to be taken."""
+    errors = (getattr(server, "last_exception", None) for server in _servers())
+    return next((e.errno for e in errors if isinstance(e, OSError) and str(e) == message), None)
+
+
+def free_port(host: str, ports: Iterable[int]) -> int | None:
+    """Return the first of these ports that can be listened on at an address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in ports:
+        with suppress(OSError, OverflowError), socket.socket(family) as sock:
+            sock.bind((host, port))
+            return port
+    return None
 
 
 def _servers() -> Iterable[Any]:
