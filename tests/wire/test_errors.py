@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,20 @@ from tests.wire.conftest import (
     sim_thread_at,
 )
 
-from ollama_lmstudio.sim import Disconnect, Fault, MidError, Sim, SimThread, close, content, end, raw, reset, sleep
+from ollama_lmstudio.sim import (
+    Disconnect,
+    Fault,
+    MidError,
+    Sim,
+    SimThread,
+    close,
+    content,
+    end,
+    raw,
+    reset,
+    sleep,
+    wait,
+)
 
 BODIES: dict[str, dict[str, Any]] = {
     "/api/chat": {"model": CHAT, "messages": HI},
@@ -392,13 +406,13 @@ def test_an_event_that_is_too_large(small: Proxy, sim: Sim) -> None:
 
 
 def test_an_event_that_never_ends(small: Proxy, sim: Sim) -> None:
-    sim.script([content("a"), raw(b"data: " + b"x" * 2000), sleep(5)])
+    sim.script([content("a"), raw(b"data: " + b"x" * 2000), wait(threading.Event())])
     *lines, last = small.raw(post_bytes("/api/chat", CHAT_BODY)).lines
     assert content_of(lines) == "a"
     assert "max_buffer_size" in last["error"]
     (record,) = [record for record in sim.requests if record.method == "POST"]
     # LM Studio is not left to go on.
-    small.wait_for(lambda: record.closed, 3)
+    small.wait_for(lambda: record.closed)
 
 
 def test_events_of_allowed_size_may_come_in_one_read(small: Proxy, sim: Sim) -> None:
@@ -488,7 +502,7 @@ def test_a_client_that_leaves_ends_the_call(proxy: Proxy, sim: Sim, fault: dict[
     sim.fault(**fault)
     with marked(cut=True), proxy.connect() as sock:
         sock.sendall(post_bytes("/api/chat", CHAT_BODY | {"stream": stream}))
-        proxy.wait_for(lambda: sim.requests, 5)
+        proxy.wait_for(lambda: sim.requests)
         if "token_delay" in fault and stream:
             assert sock.recv(100)
         else:
