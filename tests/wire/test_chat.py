@@ -525,7 +525,7 @@ def test_keep_alive_zero_unloads_afterwards(
     response = chat(client, keep_alive=keep_alive, stream=stream)
     assert "hi" in response.text
     assert '"done":true' in response.text
-    proxy.wait_for(lambda: not sim.instances, 5)
+    proxy.wait_for(lambda: not sim.instances)
     assert "ttl" not in sim.requests[0].json
     assert sim.requests[0].path == "/v1/chat/completions"
     assert sim.requests[-1].path == "/api/v1/models/unload"

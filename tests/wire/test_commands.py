@@ -168,7 +168,7 @@ def test_export_says_what_it_leaves_out(started: tuple[Proxy, Web, Sim], exchang
 def diagnose(*arguments: str, environment: dict[str, str] | None = None) -> Any:
     tool = Path(sys.executable).parent / "ollama-lmstudio-proxy"
     command = [str(tool), "--doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_the_command_line_tool_says_the_same(started: tuple[Proxy, Web, Sim], tmp_path: Path) -> None:

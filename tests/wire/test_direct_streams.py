@@ -233,7 +233,7 @@ def test_lm_studio_goes_in_the_middle(how: Any, proxy: Proxy, sim: Sim) -> None:
 
 
 def test_a_client_that_goes_ends_the_call(proxy: Proxy, sim: Sim) -> None:
-    sim.script([step for number in range(1000) for step in (content(f"{number} "), sleep(0.01))])
+    sim.script([step for number in range(10_000) for step in (content(f"{number} "), sleep(0.01))])
     with marked(cut=True), proxy.connect() as sock:
         sock.sendall(post_bytes("/api/chat", CHAT_BODY))
         received = b""
@@ -241,7 +241,7 @@ def test_a_client_that_goes_ends_the_call(proxy: Proxy, sim: Sim) -> None:
             received += sock.recv(65536)
         (record,) = sim.requests
         assert record.closed is None
-    proxy.wait_for(lambda: record.closed, 1)
+    proxy.wait_for(lambda: record.closed)
 
 
 def test_a_client_that_does_not_read_stops_the_reading(proxy: Proxy, sim: Sim) -> None:

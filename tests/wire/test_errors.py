@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from ollama_lmstudio.sim import (
     raw,
     reset,
     sleep,
+    wait,
 )
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -410,13 +412,13 @@ def test_an_event_that_is_too_large(small: Proxy, sim: Sim) -> None:
 
 
 def test_an_event_that_never_ends(small: Proxy, sim: Sim) -> None:
-    sim.script([content("a"), raw(b"data: " + b"x" * 2000), sleep(5)])
+    sim.script([content("a"), raw(b"data: " + b"x" * 2000), wait(threading.Event())])
     *lines, last = small.raw(post_bytes("/api/chat", CHAT_BODY)).lines
     assert content_of(lines) == "a"
     assert "max_buffer_size" in last["error"]
     (record,) = [record for record in sim.requests if record.method == "POST"]
     # LM Studio is not left to go on.
-    small.wait_for(lambda: record.closed, 3)
+    small.wait_for(lambda: record.closed)
 
 
 def test_events_of_allowed_size_may_come_in_one_read(small: Proxy, sim: Sim) -> None:
@@ -506,7 +508,7 @@ def test_a_client_that_leaves_ends_the_call(proxy: Proxy, sim: Sim, fault: dict[
     sim.fault(**fault)
     with marked(cut=True), proxy.connect() as sock:
         sock.sendall(post_bytes("/api/chat", CHAT_BODY | {"stream": stream}))
-        proxy.wait_for(lambda: asked(sim), 5)
+        proxy.wait_for(lambda: asked(sim))
         if "token_delay" in fault and stream:
             assert sock.recv(100)
         else:

@@ -429,7 +429,7 @@ def test_who_kills_a_paused_exchange_ends_its_use_of_the_model(
         answer.result()
     web.option(intercept="")
     ask(proxy, keep_alive=0)
-    proxy.wait_for(lambda: not lmstudio.instances, 5)
+    proxy.wait_for(lambda: not lmstudio.instances)
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])

@@ -479,7 +479,7 @@ def test_it_ends_in_the_middle_of_a_stream(sim: Sim, start_proxy: StartProxy) ->
     with marked(cut=True), proxy.client() as client, client.stream("POST", "/api/chat", json=body) as response:
         assert next(response.iter_raw())
         assert proxy.stop() == 0
-    proxy.wait_for(lambda: not sim.active, 2)
+    proxy.wait_for(lambda: not sim.active)
     assert "ollama_lmstudio" not in proxy.log
 
 
