@@ -287,13 +287,13 @@ def test_the_port_is_taken(sim: Sim, is_ollama: bool) -> None:
 )
 def test_a_wrong_value(start_proxy: StartProxy, name: str, value: str) -> None:
     proxy = start_proxy(None, options={name: value}, wait=False)
-    proxy.wait_for(lambda: proxy.process.poll() == 1, 5)
-    proxy.wait_for_log(rf"{name}: .*({value}|[Bb]oolean)", 5)
+    proxy.wait_for(lambda: proxy.process.poll() == 1)
+    proxy.wait_for_log(rf"{name}: .*({value}|[Bb]oolean)")
 
 
 def test_an_option_that_is_misspelt(sim: Sim, start_proxy: StartProxy) -> None:
     proxy = start_proxy(sim.url, "--set", f"lmstudio_urll={sim.url}")
-    proxy.wait_for_log("lmstudio_urll: there is no such option, did you mean lmstudio_url", 5)
+    proxy.wait_for_log("lmstudio_urll: there is no such option, did you mean lmstudio_url")
 
 
 def test_variables(sim: Sim, start_proxy: StartProxy) -> None:
