@@ -87,7 +87,7 @@ def add_options(loader: Loader) -> None:
         default = options.default_of(option, os.environ)
         loader.add_option(option.name, option.typespec, default, option.help, option.choices)
         try:
-            deferred_options.apply()
+            deferred_options.apply(option.name)
         except exceptions.OptionsError as e:
             logger.error("%s: %s", option.name, e)
             return

@@ -12,6 +12,8 @@ from ..internals import interface
 COLLECTED_BYTES = 8 << 20
 # Where other objects are so many that a collection takes long, this many times as long passes to the next.
 PAUSE_FACTOR = 50
+# Python 3.12 begins with some hundred objects that are left out; mitmproxy has a hundred thousand.
+PYTHONS_OWN = 10_000
 
 
 class Garbage:
@@ -29,7 +31,7 @@ class Garbage:
 
     def start(self) -> None:
         """Leave out what is there now, which stays; when code is loaded anew, the old code goes."""
-        if gc.get_freeze_count():
+        if gc.get_freeze_count() > PYTHONS_OWN:
             gc.unfreeze()
             gc.collect()
         gc.freeze()

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from mitmproxy import ctx
 
 
-def apply() -> None:
-    """Set the options that have been added since. Raises OptionsError for a wrong value.
+def apply(name: str) -> None:
+    """Set an option that has been added since, if it was set. Raises OptionsError for a wrong value.
 
     mitmproxy does this itself after a script's `load`, where the error is lost: without this call, it would serve
     without the addon and without a message.
     """
-    ctx.options.process_deferred()
+    # It takes a millisecond, for each of the options.
+    if name in unknown():
+        ctx.options.process_deferred()
 
 
 def unknown() -> Iterable[str]:
