@@ -235,7 +235,7 @@ def test_an_edit_to_nonsense_is_the_clients_error(
     assert (answer.result().status_code, answer.result().json()) == (400, {"error": "unexpected EOF"})
 
 
-PAUSE = 1.5
+PAUSE = 0.8
 AN_EMBEDDING = {"model": EMBEDDER, "input": "a"}
 
 
