@@ -41,7 +41,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "inspect": ENDPOINTS | {"internals", "record"},
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},
     "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup"},
-    "cli": LEAVES,
+    "about": frozenset({"__init__"}),
+    "cli": LEAVES | {"about"},
     "launch": frozenset({"cli"}),
     "__main__": frozenset({"launch"}),
 }

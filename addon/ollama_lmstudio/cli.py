@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from . import __version__, options
+from . import about, options
 
 # Where the texts of --help begin, unless a flag is too long for it.
 HELP_COLUMN = 26
@@ -29,7 +30,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Who may come in": ("api_key", "allowed_origins", "allowed_hosts"),
     "Looking at the traffic": ("web", "log_level", "own_calls", "max_kept_size"),
     "Streams that are not as they should be": ("max_buffer_size", "enable_chunk_recovery"),
-    "Help": ("doctor", "version", "help"),
+    "Help": ("doctor", "version", "licenses", "help"),
 }
 # How much a flag has to be like one of this tool's to be taken for a misspelt one, as difflib measures it.
 LIKENESS = 0.75
@@ -44,6 +45,21 @@ SCRIPTS = (PACKAGE.parent / "ollama.py", PACKAGE / "script" / "ollama.py")
 def script_path() -> Path:
     """Return the path of the script that mitmproxy loads."""
     return next(path for path in SCRIPTS if path.is_file())
+
+
+class _Tell(argparse.Action):
+    """A flag that prints a text, and ends; the text is made only if it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, told: Callable[[], str], **shown: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **shown)
+        self._told = told
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            print(self._told())
+        except ValueError as e:
+            parser.error(str(e))
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +124,13 @@ _OWN_FLAGS: Mapping[str, Callable[[argparse._ArgumentGroup], object]] = {
         "--doctor", action="store_true", help="Say what is wrong, if something is, and end; status 1 if it is."
     ),
     "version": lambda group: group.add_argument(
-        "--version", action="version", version=__version__, help="Say which version this is, and end."
+        "--version", action=_Tell, told=about.version, help="Say which version this is, and of what, and end."
+    ),
+    "licenses": lambda group: group.add_argument(
+        "--licenses",
+        action=_Tell,
+        told=about.licenses,
+        help="Say the licences of what is bundled in a binary, and end.",
     ),
     "help": lambda group: group.add_argument("-h", "--help", action="help", help="Say this, and end."),
 }
