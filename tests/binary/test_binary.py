@@ -141,6 +141,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(binary: Path, tmp_path: Path) -> None
     proxy.start()
     assert list(proxy.temporary.glob("_MEI*"))
     os.killpg(proxy.process.pid, signal.SIGINT)
-    assert proxy.process.wait(END_SECONDS) == 0
+    # What unpacks passes the signal on, so that it comes twice; the second may come when Python is at its end.
+    assert proxy.process.wait(END_SECONDS) in (0, -signal.SIGINT)
     assert "Traceback" not in proxy.log
     assert not list(proxy.temporary.iterdir())
