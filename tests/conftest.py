@@ -17,3 +17,8 @@ def pytest_collection_modifyitems() -> None:
     """Hide a module of the console's library that Windows cannot load: Hypothesis looks at all modules there are."""
     if sys.platform == "win32":
         sys.modules.pop("urwid.display.curses", None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag of the tests of the binary, which takes minutes to build."""
+    parser.addoption("--binary", metavar="build|PATH", help="build the binary and test it, or test that at PATH")

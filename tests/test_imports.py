@@ -43,7 +43,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "streams": frozenset(),
     "startup": ENDPOINTS | {"inspect", "internals", "sim"},
     "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup", "streams"},
-    "cli": LEAVES,
+    "about": frozenset({"__init__"}),
+    "cli": LEAVES | {"about"},
     "launch": frozenset({"cli", "streams"}),
     "__main__": frozenset({"launch"}),
 }

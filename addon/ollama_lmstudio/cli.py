@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from . import __version__, bundled, options
+from . import about, bundled, options
 
 Tool = Literal["mitmdump", "mitmweb", "mitmproxy"]
 
@@ -32,7 +32,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Who may come in": ("api_key", "allowed_origins", "allowed_hosts"),
     "Looking at the traffic": ("web", "console", "log_level", "own_calls", "max_kept_size"),
     "Streams that are not as they should be": ("max_buffer_size", "enable_chunk_recovery"),
-    "Help": ("doctor", "script_path", "version", "help"),
+    "Help": ("doctor", "script_path", "version", "licenses", "help"),
 }
 # How much a flag has to be like one of this tool's to be taken for a misspelt one, as difflib measures it.
 LIKENESS = 0.75
@@ -54,6 +54,21 @@ NO_TERMINAL = (
 )
 # Git Bash and the like connect programs through pipes.
 NO_WINDOWS_TERMINAL = " (on Windows in Windows Terminal, PowerShell or cmd, not in Git Bash's window)"
+
+
+class _Tell(argparse.Action):
+    """A flag that prints a text, and ends; the text is made only if it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, told: Callable[[], str], **shown: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **shown)
+        self._told = told
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            print(self._told())
+        except ValueError as e:
+            parser.error(str(e))
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,7 +144,13 @@ _OWN_FLAGS: Mapping[str, Callable[[argparse._ArgumentGroup], object]] = {
         help='Say where the script is, and end: for mitmdump -s "$(ollama-lmstudio-proxy --script-path)".',
     ),
     "version": lambda group: group.add_argument(
-        "--version", action="version", version=__version__, help="Say which version this is, and end."
+        "--version", action=_Tell, told=about.version, help="Say which version this is, and of what, and end."
+    ),
+    "licenses": lambda group: group.add_argument(
+        "--licenses",
+        action=_Tell,
+        told=about.licenses,
+        help="Say the licences of what is bundled in a binary, and end.",
     ),
     "help": lambda group: group.add_argument("-h", "--help", action="help", help="Say this, and end."),
 }
