@@ -128,8 +128,9 @@ def test_the_page_of_mitmweb(binary: Path, tmp_path: Path) -> None:
                 assert browser.get(httpx.URL(page).join(script)).status_code == 200, script
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
 def test_ctrl_c_ends_it_and_leaves_nothing(binary: Path, tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("there is no Ctrl-C to send")
     proxy = Serving(binary, tmp_path)
     # A terminal sends the signal to each of its processes: to what unpacks, and to what serves.
     proxy.command = [
