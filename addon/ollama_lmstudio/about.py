@@ -66,7 +66,7 @@ def write(notices: Iterable[Notice], libraries: Iterable[str], path: Path) -> No
     """Write what a binary bundles, for `bundled()`; `libraries` are those of the system that it was built on."""
     ordered = sorted(notices, key=lambda notice: notice.name.lower())
     kept = {"notices": [asdict(notice) for notice in ordered], "libraries": sorted(set(libraries))}
-    path.write_text(json.dumps(kept), encoding="utf-8")
+    path.write_bytes(json.dumps(kept).encode())
 
 
 def bundled(path: Path = NOTICES) -> tuple[list[Notice], list[str]]:
