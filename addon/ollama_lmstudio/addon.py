@@ -12,7 +12,7 @@ from dataclasses import replace
 from mitmproxy import connection, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
-from . import lazy, options, startup, streams
+from . import lazy, options, startup
 from .exchanges import admission, responses
 from .exchanges.bridge import Bridge
 from .exchanges.draining import Drain
@@ -28,8 +28,7 @@ from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
 from .lmstudio.localhost import ADDRESSES
 
-# mitmproxy ends silent connections; LM Studio may think about a long prompt for this long.
-SILENCE_SECONDS = 3600
+SILENCE_SECONDS = 3600  # mitmproxy ends silent connections; LM Studio may think about a long prompt for this long
 
 
 class OllamaBridge:
@@ -57,7 +56,6 @@ class OllamaBridge:
     def load(self, loader: Loader) -> None:
         """Add the options; raise NotSealed where secrets could not be kept out of flows."""
         headers.check()
-        streams.accept_any_text()
         startup.add_options(loader)
         self._error_pages.install(responses.error_page)
         self._start.watch_log()

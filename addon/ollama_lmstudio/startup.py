@@ -18,7 +18,7 @@ from typing import Any
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
-from . import options
+from . import options, streams
 from .inspect import doctor
 from .internals import connections, deferred_options, dumper, interface, servers
 from .lmstudio.catalog import Catalog
@@ -142,7 +142,8 @@ class Startup:
         _exit(1)
 
     def watch_log(self) -> None:
-        """Hold back mitmproxy's lines about servers, and httpx's line for each request."""
+        """Hold back mitmproxy's lines about servers, and httpx's for each request; any text can be printed then."""
+        streams.accept_any_text()
         self._failure_log.install()
         self._started_log.install()
         for library in ("httpx", "httpcore"):

@@ -25,4 +25,4 @@ def ensure() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # Open until the process ends.
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8", newline="\n"))  # noqa: SIM115

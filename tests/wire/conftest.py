@@ -233,7 +233,8 @@ class Proxy:
         if sys.platform == "linux" and self.may_fork:
             from tests.wire.starter import TOOLS, Forked
 
-            if Path(self.command[0]).name in TOOLS:
+            program = Path(self.command[0])
+            if program.parent == Path(sys.executable).parent and program.name in TOOLS:
                 return Forked(self.command, self.environment, self.folder)
         return subprocess.Popen(
             self.command,
