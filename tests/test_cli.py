@@ -354,4 +354,4 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line tool to its end."""
     command = [sys.executable, "-m", "ollama_lmstudio", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **settings)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 from asyncio import proactor_events
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import pytest
 
 from ollama_lmstudio.internals import accepting
 from ollama_lmstudio.internals.accepting import Accepting
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the loop has a real proactor there")
 
 
 def resets(count: int = 1) -> list[OSError]:

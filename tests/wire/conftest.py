@@ -28,7 +28,7 @@ from ollama_lmstudio.sim import Reasoning, Sim, SimDownload, SimModel, SimThread
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "addon" / "ollama.py"
-START_SECONDS = 30
+START_SECONDS = 60
 # In place of the directories of who runs the tests, whose aliases would be used, and moved.
 NOBODYS = Path(tempfile.gettempdir()) / f"ollama-lmstudio-proxy-tests-{os.getpid()}"
 
