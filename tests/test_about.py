@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -72,3 +74,14 @@ def test_the_name_of_a_licence(tmp_path: Path, fields: str, name: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: x\nVersion: 1\n{fields}\n", encoding="utf-8")
     (found,) = metadata.distributions(path=[str(tmp_path)])
     assert about.notice_of(found).license == name
+
+
+def test_letters_that_the_console_does_not_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "notices.json"
+    about.write([about.Notice("a", "1", "MIT", "Copyright \u0141ukasz")], [], path)
+    monkeypatch.setattr(about.licenses, "__defaults__", (path,))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "cp1252", write_through=True))
+    with pytest.raises(SystemExit):
+        cli.command(["--licenses"], {})
+    assert b"Copyright ?ukasz" in written.getvalue()

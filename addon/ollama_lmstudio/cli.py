@@ -65,7 +65,10 @@ class _Tell(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         try:
-            print(self._told())
+            told = self._told()
+            # People's names in licences have letters that a Windows console or pipe may not have.
+            encoding = sys.stdout.encoding or "utf-8"
+            print(told.encode(encoding, "replace").decode(encoding))
         except ValueError as e:
             parser.error(str(e))
         parser.exit()
