@@ -216,7 +216,7 @@ def test_a_connection_that_does_not_end_is_not_waited_for(monkeypatch: pytest.Mo
     assert len(transports) == 2
 
 
-@pytest.mark.parametrize(("requests", "is_idle"), [({}, True), ({1: object()}, False), (None, True)], ids=str)
+@pytest.mark.parametrize(("requests", "is_idle"), [({}, True), ({1: "a stream"}, False), (None, True)], ids=str)
 def test_a_connection_without_a_request_is_idle(
     monkeypatch: pytest.MonkeyPatch, requests: dict[int, Any] | None, is_idle: bool
 ) -> None:
