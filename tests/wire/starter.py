@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import signal
@@ -140,12 +141,20 @@ def _run(asked: dict[str, Any], output: int, main: Any) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    # Those of the process that forks know what was there before, which may have been a file.
+    sys.stdout, sys.stderr = _unbuffered(1, "strict"), _unbuffered(2, "backslashreplace")
     os.chdir(asked["directory"])
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = asked["command"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     sys.exit(getattr(main, Path(sys.argv[0]).name)())
+
+
+def _unbuffered(descriptor: int, errors: str) -> io.TextIOWrapper:
+    """Return a stream as Python makes it with PYTHONUNBUFFERED."""
+    raw: Any = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
 
 
 if __name__ == "__main__":

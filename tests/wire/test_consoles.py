@@ -17,6 +17,9 @@ from tests.wire.conftest import HI, Proxy, StartProxy, free_port
 
 from ollama_lmstudio.sim import SimModel, SimThread
 
+# What the variables of Python itself say is heeded at the start of a process only.
+pytestmark = pytest.mark.usefixtures("started_anew")
+
 CHINESE = "qwen/通义千问-7b"
 EMOJI = "llama-🦙-3b"
 FAULTS = ("Traceback", "UnicodeEncodeError", "Logging error")
