@@ -20,7 +20,7 @@ from mitmproxy.addonmanager import Loader
 
 from . import options, streams
 from .inspect import doctor
-from .internals import connections, deferred_options, dumper, interface, servers
+from .internals import connections, deferred_options, dumper, interface, presence, servers
 from .lmstudio.catalog import Catalog
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable
 from .services import Services
@@ -259,8 +259,8 @@ class Startup:
     async def _ask_who_answers(self) -> None:
         """Say so, if clients on this machine reach another program at the address that is served."""
         for address in self._listen.reached_by:
-            holder = await doctor.another_at(address)
-            if holder is not None:
+            if await presence.at(address.host, address.port) is presence.Presence.ANOTHER:
+                holder = await doctor.holder_of(address)
                 logger.error(NOT_REACHED, address, holder.partition(":")[0], address.port, _listen_flag("HOST:PORT"))
 
     async def _keep_open(self) -> None:

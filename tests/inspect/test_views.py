@@ -279,6 +279,7 @@ def test_installed_again_and_removed() -> None:
 
 
 def test_rules_and_keys_have_styles_on_mitmproxy_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "is_web", lambda: False)
     shown = [
         rule("Answer"),
         "model: m",

@@ -39,6 +39,8 @@ def recording(tmp_path: Path, lmstudio: Sim, start_proxy: StartProxy) -> tuple[P
     """A proxy that saves to a file, and the last exchange of a path in there once it has stopped."""
     path = tmp_path / "flows"
     proxy = start_proxy(lmstudio.url, "-w", str(path))
+    # The look at LM Studio's models at the start is over.
+    proxy.wait_for_log(r"\(\d+ models\)")
 
     def saved(endpoint: str) -> Snapshot:
         proxy.stop()

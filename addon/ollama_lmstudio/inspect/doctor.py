@@ -154,17 +154,17 @@ async def _own(address: Listen) -> Finding:
             return Finding("ok", f"port {address.port} is served by this process")
         case presence.Presence.NOBODY:
             return Finding("problem", f"port {address.port} is not reached: nobody answers at {address}")
-    return Finding("problem", f"{address} is {await _holder(address)}")
+    return Finding("problem", f"{address} is {await holder_of(address)}")
 
 
 async def another_at(address: Listen) -> str | None:
     """Return who listens on an address of this machine, if it is another process."""
     if await presence.at(address.host, address.port) is presence.Presence.ANOTHER:
-        return await _holder(address)
+        return await holder_of(address)
     return None
 
 
-async def _holder(address: Listen) -> str:
+async def holder_of(address: Listen) -> str:
     """Return which other process listens on an address, to be told after its name."""
     return {THIS: ANOTHER_BRIDGE, FREE: OTHER}.get(holder := await who_serves(address), holder)
 
