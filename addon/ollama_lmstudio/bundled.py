@@ -1,6 +1,6 @@
 """The files that come with the package: the script that mitmproxy loads, and the ready configurations.
 
-In a checkout they are beside the package. In a wheel (pyproject.toml, force-include) and in a frozen program, which
+In a checkout they are beside the package. In a wheel (see pyproject.toml) and in a frozen program, which
 holds the package's folder with the same files, they are inside it.
 """
 
