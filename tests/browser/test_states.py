@@ -108,15 +108,22 @@ def test_what_runs_says_what_it_waits_for(person: Process, started: tuple[Proxy,
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_list_is_wide_where_it_says_most(person: Process, started: tuple[Proxy, Web], width: int) -> None:
+    proxy, web = started
     person("resize", width)
-    comments = person("seen", "comment")
-    told = [flow["comment"] for flow in started[1].flows() if "tok/s" in flow["comment"] or flow["marked"] == "❌"]
-    assert told
     # All of it is seen, or so much.
     enough = CHARACTERS * (width // WIDTHS[0])
-    for comment in told:
-        seen = [text for text in comments if text and comment.startswith(text)]
-        assert any(text == comment or len(text) >= enough for text in seen), (comment, comments)
+
+    def shows_what_is_told() -> bool:
+        """The page follows the flows by a moment, and what runs is told anew each second."""
+        told = [flow["comment"] for flow in web.flows() if "tok/s" in flow["comment"] or flow["marked"] == "❌"]
+        comments = [text for text in person("seen", "comment") if text]
+        return bool(told) and all(
+            any(told_of == text or told_of.startswith(text) and len(text) >= enough for text in comments)
+            for told_of in told
+        )
+
+    proxy.wait_for(shows_what_is_told)
+    comments = person("seen", "comment")
     assert any("tok/s" in text for text in comments)
     assert any(re.fullmatch(r"[\d-]{10} [\d:.]{12}", text) for text in person("seen", "timestamp"))
     assert not [text for text in comments if text.startswith("(bridge) model list")]
