@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -12,11 +13,33 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+# What takes longest begins first, so that no process is left with it at the end.
+LONGEST = ("test_install", "browser", "wire/test_life", "test_windows", "wire", "clients", "bench")
+# The tests wait more than they calculate: for processes that start, for browsers, for what takes its time.
+PROCESSES_PER_CPU = 2
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems() -> None:
-    """Hide a module of the console's library that Windows cannot load: Hypothesis looks at all modules there are."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files; hide a module of the console's library that Windows cannot load, and Hypothesis looks for."""
     if sys.platform == "win32":
         sys.modules.pop("urwid.display.curses", None)
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts."""
+    return PROCESSES_PER_CPU * (os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of the files: pytest-xdist would sort them by their number of tests."""
+    config.option.loadscopereorder = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

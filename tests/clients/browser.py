@@ -155,9 +155,10 @@ def edit(text: str) -> str:
     """Replace the body of the exchange that is shown; give what there was to edit."""
     page.locator("button", has_text="Edit").first.click()
     lines = page.locator(".CodeMirror-line, .cm-line")
-    # In the old editor, a scroll bar that nobody sees lies over the lower half of the only line.
-    lines.first.click(position={"x": 20, "y": 4})
+    lines.first.wait_for()
     before = "\n".join(lines.all_inner_texts())
+    # Not by a click: other things may lie over the first line, and move, until the page has settled.
+    page.locator(".CodeMirror textarea, .cm-content").first.focus()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(text)
     page.locator("button", has_text="Done").click()

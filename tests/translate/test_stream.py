@@ -304,7 +304,8 @@ def test_vectors(vector: Vector, line_format: LineFormat) -> None:
     wanted = expected(vector, line_format)
     assert lines_of(vector, line_format, [stream]) == wanted
     assert lines_of(vector, line_format, [bytes([byte]) for byte in stream]) == wanted
-    step = 1 if len(stream) < 1500 else 7
+    # Where a piece ends is no affair of the lines' format: one of them is cut everywhere.
+    step = 1 if line_format is CHAT and len(stream) < 1500 else 7
     for index in range(0, len(stream), step):
         assert lines_of(vector, line_format, [stream[:index], stream[index:]]) == wanted
 

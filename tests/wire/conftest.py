@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -59,11 +60,20 @@ def models() -> list[SimModel]:
     ]
 
 
+# No system takes these for connections that go out, of which there are many while the tests run: such a port would
+# often be taken between the moment it is looked for and the moment it is served on. (RFC 6335's dynamic ports begin at
+# 49152, Linux' at 32768.)
+SERVED_PORTS = range(20_000, 32_000)
+
+
 def free_port() -> int:
     """Give a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    while True:
+        # Not by `random`, which Hypothesis seeds alike in each process.
+        port = SERVED_PORTS[secrets.randbelow(len(SERVED_PORTS))]
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 # httpx makes one for each client, which takes longer than most requests; nothing here is asked by HTTPS.

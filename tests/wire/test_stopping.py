@@ -28,8 +28,6 @@ if sys.platform == "win32":
 
 import pty
 
-pytestmark = pytest.mark.usefixtures("started_anew")
-
 END_SECONDS = 20
 SLOW_MODEL = "ibm/granite-4-micro"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -74,6 +72,7 @@ def chat(path: str = "/api/chat", **body: Any) -> bytes:
 # Streams
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_a_stream_gets_its_error_line(sim: Sim, start_proxy: StartProxy) -> None:
     sim.fault(token_delay=0.3)
     proxy = start_proxy(sim.url)
@@ -219,6 +218,7 @@ def test_idle_clients_are_let_go(sim: Sim, start_proxy: StartProxy) -> None:
 # Ctrl-C itself
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_a_second_ctrl_c_ends_at_once(sim: Sim, start_proxy: StartProxy) -> None:
     proxy = start_proxy(sim.url)
     proxy.wait_for_log(r"\(\d+ models\)")
