@@ -118,7 +118,7 @@ def test_the_list_is_wide_where_it_says_most(person: Process, started: tuple[Pro
         told = [flow["comment"] for flow in web.flows() if "tok/s" in flow["comment"] or flow["marked"] == "❌"]
         comments = [text for text in person("seen", "comment") if text]
         return bool(told) and all(
-            any(told_of == text or told_of.startswith(text) and len(text) >= enough for text in comments)
+            any(told_of == text or (told_of.startswith(text) and len(text) >= enough) for text in comments)
             for told_of in told
         )
 
