@@ -163,14 +163,14 @@ class AliasStore:
         """Return the alias of a key."""
         return self.all().get(key)
 
-    def change(self, edit: Callable[[dict[str, Alias]], T]) -> T:
+    def change(self, edit: Callable[[dict[str, Alias]], T], seconds: float = files.LOCK_SECONDS) -> T:
         """Call `edit` with the aliases, write them if it changed them, and return its result.
 
-        Blocks while another process writes. Raises StoreError: 507 when the disk is full, 500 for any other reason;
-        exceptions of `edit` pass. In each of these cases nothing is changed.
+        Blocks while another process writes, for so many seconds. Raises StoreError: 507 when the disk is full, 500 for
+        any other reason; exceptions of `edit` pass. In each of these cases nothing is changed.
         """
         try:
-            with self._locked():
+            with self._locked(seconds):
                 snapshot = self._read_or_put_aside()
                 if snapshot.problem:
                     raise StoreError(HTTPStatus.INTERNAL_SERVER_ERROR, snapshot.problem)
@@ -244,7 +244,7 @@ class AliasStore:
         files.sync_directory(self.directory)
 
     @contextmanager
-    def _locked(self, seconds: float = files.LOCK_SECONDS) -> Iterator[None]:
+    def _locked(self, seconds: float) -> Iterator[None]:
         make_directory(self.directory)
         with files.locked(self.directory / LOCK_NAME, seconds):
             yield
