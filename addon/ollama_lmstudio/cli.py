@@ -52,6 +52,10 @@ NO_TERMINAL = (
     "--console draws in a terminal, and {} is none. Start it in a terminal's window, without redirection{}, or look at "
     "the traffic in a browser: --web"
 )
+NO_HOME = (
+    "there is no home directory, in which mitmproxy keeps its configuration: set HOME, or name a directory for it with "
+    "--set confdir=DIRECTORY"
+)
 # Git Bash and the like connect programs through pipes.
 NO_WINDOWS_TERMINAL = " (on Windows in Windows Terminal, PowerShell or cmd, not in Git Bash's window)"
 
@@ -244,18 +248,18 @@ def _config_path(parser: _Parser, given: str) -> Path:
 
     A bare name is a ready configuration; only where there is none of this name it is a file, as a path is.
     """
-    path, known = _expanded(given), bundled.configurations()
+    path, known = _expanded(given) or Path(given), bundled.configurations()
     if given not in known and not _is_there(path):
         parser.error(f"argument --config: {_not_there(path, given, known)}")
     return known.get(given, path)
 
 
-def _expanded(path: str) -> Path:
-    """Return a path with the home directory for `~`, or as it is where none is known, as mitmproxy takes it."""
+def _expanded(path: str) -> Path | None:
+    """Return a path with the home directory for `~`; None where that is not known."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        return Path(path)
+        return None
 
 
 def _is_there(path: Path) -> bool:
@@ -285,6 +289,8 @@ def _set_in(rest: Sequence[str]) -> dict[str, str]:
 def _refuse_to_be_overruled(parser: _Parser, chosen: Mapping[str, object]) -> None:
     """Exit with status 2 if mitmproxy's config.yaml sets another value: it is read after `--set`, and would win."""
     directory = _expanded(str(chosen.get("confdir", "~/.mitmproxy")))
+    if directory is None:
+        parser.error(NO_HOME)
     # The last one wins, as in mitmproxy.
     for file in [file for name in ("config.yaml", "config.yml") if _is_there(file := directory / name)][-1:]:
         found = _read_config(parser, file, "mitmproxy's own configuration")
