@@ -235,3 +235,21 @@ def test_the_mode(listen: str, host: str) -> None:
     assert spec == f"reverse:https://h:443@{host}:5"
     mode = ProxyMode.parse(spec)
     assert (mode.listen_host("not this"), mode.listen_port()) == (host, 5)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.5", "no-such-name.invalid"])
+def test_an_address_that_this_machine_has_not(
+    host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> str:
+        proxyserver = Proxyserver()
+        master_with(monkeypatch, proxyserver=proxyserver)
+        given = Options()
+        given.update(mode=[f"reverse:http://h:1@{host}:{free_port()}"])
+        monkeypatch.setattr(ctx, "options", given, raising=False)
+        await proxyserver.setup_servers()
+        (message,) = servers.failures()
+        return await startup.Startup()._report_failure(message)
+
+    assert asyncio.run(scenario()).endswith(startup.NOT_HERE)
+    assert f"Cannot serve on {host}:" in caplog.text
