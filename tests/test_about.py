@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_lmstudio import __version__, about, cli
+from ollama_lmstudio import __version__, about, cli, streams
 
 
 def test_the_first_line_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +82,8 @@ def test_letters_that_the_console_does_not_have(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(about.licenses, "__defaults__", (path,))
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "cp1252", write_through=True))
+    # As the program begins.
+    streams.accept_any_text()
     with pytest.raises(SystemExit):
         cli.command(["--licenses"], {})
     assert b"Copyright ?ukasz" in written.getvalue()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -196,6 +199,59 @@ def test_config_alone_lists_the_ready_ones(capsys: pytest.CaptureFixture[str]) -
         assert [line.split()[0] for line in said[:5]] == list(bundled.configurations())
         assert said[2] == "local   Serve to this machine only"
         assert Path(said[-1].partition("copy it from ")[2], "lan.yaml").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe has no error of its own there")
+@pytest.mark.parametrize("flag", ["--config", "--version", "--script-path"])
+def test_a_text_that_cannot_be_printed(flag: str) -> None:
+    command = [sys.executable, "-m", "ollama_lmstudio", flag]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, ""), "as with head, which reads no further"
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        reason = os.strerror(errno.ENOSPC)
+        assert done.stderr == f"ollama-lmstudio-proxy: error: the text cannot be printed: {reason}\n"
+        assert done.returncode == 1
+
+
+def test_what_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, reason in (
+        (str(tmp_path), r"Is a directory|Permission denied"),
+        ("x" * 5000, r"File name too long|No such file|there is no"),
+        ("~nobody-has-this-name/x.yaml", r"there is no such file"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.command(["--config", given], {})
+        assert ended.value.code == 2
+        assert re.search(rf"error: argument --config: .*({reason})", capsys.readouterr().err)
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(SystemExit):
+        cli.command(["--set", f"confdir={tmp_path}"], {})
+    assert f"error: mitmproxy's own configuration {tmp_path / 'config.yaml'}: " in capsys.readouterr().err
+
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    # mitmproxy would end with a traceback.
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(SystemExit):
+        cli.command(["--demo"], {})
+    assert "error: there is no home directory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such pipes are POSIX'")
+def test_a_configuration_may_come_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("listen: 127.0.0.1:5",))
+    writer.start()
+    assert options_in(str(tmp_path / "pipe")) == "listen=127.0.0.1:5"
+    writer.join()
 
 
 @pytest.mark.parametrize("text", [None, "listen", "a: [", "- a", "\x00"])

@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "startup": ENDPOINTS | {"inspect", "internals", "sim", "streams"},
     "addon": ENDPOINTS | {"exchanges", "inspect", "internals", "lazy", "record", "startup"},
     "about": frozenset({"__init__"}),
-    "cli": LEAVES | {"about"},
+    "cli": LEAVES | {"about", "streams"},
     "launch": frozenset({"cli", "streams"}),
     "__main__": frozenset({"launch"}),
 }

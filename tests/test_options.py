@@ -233,6 +233,9 @@ def test_state_dir_where_there_is_no_home(user: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("platformdirs.user_data_dir", no_home)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(user))
     assert options.parse(DEFAULTS).state_dir == StateDirs(user / APP, user / APP)
+    # So it is for a user without an entry in the system's list and without HOME: nothing is to lie where it is started.
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name, author: f"~/.local/share/{name}")
+    assert options.parse(DEFAULTS).state_dir == StateDirs(user / APP, user / APP)
 
 
 def test_a_home_is_put_for_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

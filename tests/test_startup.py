@@ -70,6 +70,16 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
     assert not asyncio.run(startup.is_ollama(options.Listen("127.0.0.1", free_port())))
 
 
+async def fail_to_serve(monkeypatch: pytest.MonkeyPatch, host: str, port: int) -> None:
+    """Let mitmproxy try to listen on an address."""
+    proxyserver = Proxyserver()
+    master_with(monkeypatch, proxyserver=proxyserver)
+    given = Options()
+    given.update(mode=[f"reverse:http://h:1@{host}:{port}"])
+    monkeypatch.setattr(ctx, "options", given, raising=False)
+    await proxyserver.setup_servers()
+
+
 @pytest.mark.parametrize("is_ollama", [True, False])
 def test_a_port_that_is_taken_while_it_runs(
     is_ollama: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -97,12 +107,7 @@ def test_a_port_that_is_taken_while_it_runs(
         monkeypatch.setattr(start, "_starting", False)
         start.watch_log()
         try:
-            proxyserver = Proxyserver()
-            master_with(monkeypatch, proxyserver=proxyserver)
-            given = Options()
-            given.update(mode=[f"reverse:http://h:1@127.0.0.1:{port}"])
-            monkeypatch.setattr(ctx, "options", given, raising=False)
-            await proxyserver.setup_servers()
+            await fail_to_serve(monkeypatch, "127.0.0.1", port)
             await logged.wait()
         finally:
             start.stop()
@@ -235,3 +240,16 @@ def test_the_mode(listen: str, host: str) -> None:
     assert spec == f"reverse:https://h:443@{host}:5"
     mode = ProxyMode.parse(spec)
     assert (mode.listen_host("not this"), mode.listen_port()) == (host, 5)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.5", "no-such-name.invalid"])
+def test_an_address_that_this_machine_has_not(
+    host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> str:
+        await fail_to_serve(monkeypatch, host, free_port())
+        (message,) = servers.failures()
+        return await startup.Startup()._report_failure(message)
+
+    assert asyncio.run(scenario()).endswith(startup.NOT_HERE)
+    assert f"Cannot serve on {host}:" in caplog.text

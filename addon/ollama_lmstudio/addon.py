@@ -172,6 +172,8 @@ class Remaining:
     def __init__(self, exchanges: Exchanges) -> None:
         self.name = f"remaining exchanges of {id(exchanges)}"
         self._exchanges = exchanges
+        # For the version of the script that ends the process.
+        self.drain_exchanges, self.stop_exchanges = exchanges.drain, exchanges.stop
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer a request whose head came before, or make it a call to LM Studio."""
@@ -190,10 +192,6 @@ class Remaining:
         """Tell a client that LM Studio is gone."""
         self._exchanges.error(flow)
         self._leave()
-
-    def stop_exchanges(self) -> None:
-        """End them with an error for each client: the process ends."""
-        self._exchanges.stop()
 
     def _leave(self) -> None:
         if not self._exchanges.busy_clients and self in ctx.master.addons:

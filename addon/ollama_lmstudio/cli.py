@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
-from . import about, bundled, options
+from . import about, bundled, options, streams
 
 Tool = Literal["mitmdump", "mitmweb", "mitmproxy"]
 
@@ -52,6 +52,10 @@ NO_TERMINAL = (
     "--console draws in a terminal, and {} is none. Start it in a terminal's window, without redirection{}, or look at "
     "the traffic in a browser: --web"
 )
+NO_HOME = (
+    "there is no home directory, in which mitmproxy keeps its configuration: set HOME, or name a directory for it with "
+    "--set confdir=DIRECTORY"
+)
 # Git Bash and the like connect programs through pipes.
 NO_WINDOWS_TERMINAL = " (on Windows in Windows Terminal, PowerShell or cmd, not in Git Bash's window)"
 
@@ -66,12 +70,22 @@ class _Tell(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         try:
             told = self._told()
-            # People's names in licences have letters that a Windows console or pipe may not have.
-            encoding = sys.stdout.encoding or "utf-8"
-            print(told.encode(encoding, "replace").decode(encoding))
         except ValueError as e:
             parser.error(str(e))
-        parser.exit()
+        _say(parser, told)
+
+
+def _say(parser: argparse.ArgumentParser, text: str) -> NoReturn:
+    """Print a text, and end; with status 1 if it cannot be printed."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Who reads no further, such as `head`, has all that is wanted.
+        streams.discard_output()
+    except OSError as e:
+        streams.discard_output()
+        parser.exit(1, f"{parser.prog}: error: the text cannot be printed: {e.strerror}\n")
+    parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -181,7 +195,7 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Tool,
     if known.script_path:
         _tell_script_path(parser)
     if NO_CONFIG in known.config:
-        _list_configurations()
+        _list_configurations(parser)
     tool: Tool = "mitmproxy" if known.console else "mitmweb" if known.web else "mitmdump"
     if known.doctor:
         tool = "mitmdump"
@@ -216,19 +230,17 @@ def _tell_script_path(parser: _Parser) -> None:
             "--script-path: this program has its own mitmproxy and unpacks the script only while it runs; its "
             "arguments go on to that mitmproxy. For another one, install the package in that one's environment"
         )
-    print(bundled.script())
-    parser.exit()
+    _say(parser, str(bundled.script()))
 
 
-def _list_configurations() -> None:
+def _list_configurations(parser: _Parser) -> None:
     """Print the ready configurations, what each is for and where they are, and end."""
     found = bundled.configurations()
     width = max(map(len, found), default=0)
-    for name, path in found.items():
-        print(f"{name:{width}}  {bundled.what_for(path)}")
+    lines = [f"{name:{width}}  {bundled.what_for(path)}" for name, path in found.items()]
     if found and not bundled.is_temporary():
-        print(f"\nTo change one, copy it from {next(iter(found.values())).parent}")
-    sys.exit()
+        lines += ["", f"To change one, copy it from {next(iter(found.values())).parent}"]
+    _say(parser, "\n".join(lines))
 
 
 def _config_path(parser: _Parser, given: str) -> Path:
@@ -236,10 +248,26 @@ def _config_path(parser: _Parser, given: str) -> Path:
 
     A bare name is a ready configuration; only where there is none of this name it is a file, as a path is.
     """
-    path, known = Path(given).expanduser(), bundled.configurations()
-    if given not in known and not path.is_file():
+    path, known = _expanded(given) or Path(given), bundled.configurations()
+    if given not in known and not _is_there(path):
         parser.error(f"argument --config: {_not_there(path, given, known)}")
     return known.get(given, path)
+
+
+def _expanded(path: str) -> Path | None:
+    """Return a path with the home directory for `~`; None where that is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is something at a path: it may be a pipe. What cannot be looked at is told by reading it."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _not_there(path: Path, given: str, known: Mapping[str, Path]) -> str:
@@ -260,10 +288,13 @@ def _set_in(rest: Sequence[str]) -> dict[str, str]:
 
 def _refuse_to_be_overruled(parser: _Parser, chosen: Mapping[str, object]) -> None:
     """Exit with status 2 if mitmproxy's config.yaml sets another value: it is read after `--set`, and would win."""
-    directory = Path(str(chosen.get("confdir", "~/.mitmproxy"))).expanduser()
+    directory = _expanded(str(chosen.get("confdir", "~/.mitmproxy")))
+    if directory is None:
+        parser.error(NO_HOME)
     # The last one wins, as in mitmproxy.
-    for file in [file for name in ("config.yaml", "config.yml") if (file := directory / name).is_file()][-1:]:
-        standing = {name: value for name, value in _read_config(parser, file).items() if name in options.NAMES}
+    for file in [file for name in ("config.yaml", "config.yml") if _is_there(file := directory / name)][-1:]:
+        found = _read_config(parser, file, "mitmproxy's own configuration")
+        standing = {name: value for name, value in found.items() if name in options.NAMES}
         names = [name for name, value in standing.items() if name in chosen and str(chosen[name]) != str(value)]
         if names:
             parser.error(f"{file} would win over what is given here for {', '.join(names)}: take it out there, or here")
@@ -276,8 +307,8 @@ def _set(name: str, value: object) -> list[str]:
     return [part for text in texts for part in ("--set", f"{name}={text}")]
 
 
-def _read_config(parser: _Parser, file: Path) -> dict[str, object]:
-    """Read a YAML file of options; exit with status 2 if it is none."""
+def _read_config(parser: _Parser, file: Path, what: str = "argument --config:") -> dict[str, object]:
+    """Read a YAML file of options; exit with status 2 if it is none. `what` it is begins the message."""
     from mitmproxy import exceptions, optmanager
 
     try:
@@ -285,7 +316,7 @@ def _read_config(parser: _Parser, file: Path) -> dict[str, object]:
         if not isinstance(config, dict):
             raise exceptions.OptionsError("no options")
     except (OSError, UnicodeDecodeError, exceptions.OptionsError) as e:
-        parser.error(f"argument --config: {file}: {e}")
+        parser.error(f"{what} {file}: {e.strerror if isinstance(e, OSError) else e}")
     return {str(name): value for name, value in config.items() if value is not None}
 
 

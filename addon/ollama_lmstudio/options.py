@@ -268,6 +268,9 @@ def _directories(value: str) -> StateDirs:
         cache = _in_environment("XDG_CACHE_HOME") or Path(platformdirs.user_cache_dir(APP_NAME, False))
     except (OSError, RuntimeError):
         return StateDirs(temporary, temporary)
+    if not (data.is_absolute() and cache.is_absolute()):
+        # No home directory is known: `~` has been left as it is.
+        return StateDirs(temporary, temporary)
     former = [cache]
     if not _in_environment("XDG_CACHE_HOME"):
         # Where the proxy was that this addon replaces. A temporary directory is the user's own on Windows only.

@@ -64,6 +64,9 @@ RESERVED = (
     "(netsh interface ipv4 show excludedportrange tcp): choose another port."
 )
 PRIVILEGED = ". This port is the system's: choose one above 1023."
+# Why an address cannot be listened on; a name has numbers of its own for that.
+NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_AGAIN, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+NOT_HERE = ". This machine has no such address: serve on one that it has, 127.0.0.1 for this machine only or 0.0.0.0"
 # How many ports after one that is taken are looked at for a free one.
 PORTS_TO_TRY = 20
 # mitmweb's own proxy has the port before its page's.
@@ -302,6 +305,8 @@ class Startup:
             message = f"{message.partition(': ')[0]}: {IN_USE}"
         elif reason == errno.EACCES:
             message += RESERVED if sys.platform == "win32" else PRIVILEGED
+        elif reason == errno.EADDRNOTAVAIL or reason in NO_SUCH_NAME:
+            message += NOT_HERE
         if port and port == self._listen.port and reason == errno.EADDRINUSE:
             is_known = await is_ollama(self._listen.local)
             program = "An Ollama server, or another bridge like this one," if is_known else "Another program"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -26,3 +27,14 @@ def ensure() -> None:
         if getattr(sys, name) is None:
             # Open until the process ends.
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8", newline="\n"))  # noqa: SIM115
+
+
+def discard_output() -> None:
+    """Let what has been written to stdout, and cannot be printed, fail no more when the process ends.
+
+    As the documentation of `signal.SIGPIPE` in Python has it.
+    """
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

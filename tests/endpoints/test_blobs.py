@@ -17,6 +17,7 @@ from ollama_lmstudio import options
 from ollama_lmstudio.endpoints.blobs import PIECE_BYTES, BlobUpload
 from ollama_lmstudio.outcomes import Request, Response
 from ollama_lmstudio.services import Services
+from ollama_lmstudio.state.files import DISK_FULL
 
 DATA = b"x" * (PIECE_BYTES * 3)
 
@@ -42,7 +43,7 @@ def upload(state_dir: Path) -> Response:
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
 @pytest.mark.parametrize(
-    ("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500), (errno.EROFS, 500)]
+    ("number", "status"), [*((number, 507) for number in sorted(DISK_FULL)), (errno.EIO, 500), (errno.EROFS, 500)]
 )
 def test_storage_that_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int, status: int

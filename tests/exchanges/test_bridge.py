@@ -15,6 +15,8 @@ from ollama_lmstudio.exchanges import bridge as bridges
 from ollama_lmstudio.exchanges.bridge import IDLE_SECONDS, Bridge, IdleConnections
 from ollama_lmstudio.internals import connections
 from ollama_lmstudio.options import StateDirs
+from ollama_lmstudio.state import files
+from ollama_lmstudio.state.aliases import LOCK_NAME, Alias, AliasStore
 
 
 def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
@@ -73,3 +75,28 @@ def test_a_client_that_is_gone_leaves_no_trace() -> None:
     flow.client_conn.state = type(flow.client_conn.state).CLOSED
     idle.left_by(flow)
     assert not idle._since
+
+
+def test_requests_are_answered_while_another_process_moves_the_aliases(
+    bridge: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start is no longer than LOCK_SECONDS, however long a lock is held, and nothing is lost."""
+    monkeypatch.setattr(bridges, "LOCK_SECONDS", 0.01)
+    alias = Alias("mine", "target", 1, 2)
+    AliasStore(tmp_path / "former").change(lambda kept: kept.update(mine=alias))
+    dirs = StateDirs(tmp_path / "data", tmp_path / "cache", (tmp_path / "former",))
+    bridge.configure(replace(bridge.services.settings, state_dir=dirs), bridge.upstream, insecure=False)
+    store = bridge.services.aliases
+
+    async def scenario() -> None:
+        with files.locked(tmp_path / "former" / LOCK_NAME):
+            bridge.take_over_aliases()
+            assert store.all() == {}
+            await asyncio.sleep(0.1)
+        assert len(caplog.messages) == 1
+        assert "are not used yet: another process holds the lock" in caplog.text
+        async with asyncio.timeout(10):
+            await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        assert store.all() == {"mine": alias}
+
+    asyncio.run(scenario())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def test_sigterm_drains_and_then_ends(
     caplog: pytest.LogCaptureFixture,
     exchanges: Exchanges,
     exchange_of: MakeExchange,
+    master: SimpleNamespace,
 ) -> None:
     heeded: list[Callable[[], None]] = []
     called: list[Any] = []
@@ -32,6 +34,8 @@ def test_sigterm_drains_and_then_ends(
     monkeypatch.setattr(ending, "drain", drain)
     monkeypatch.setattr(ending, "end", lambda: called.append("end"))
     exchange_of()
+    # Loaded anew since some began.
+    master.addons = SimpleNamespace(chain=[SimpleNamespace(drain_exchanges=lambda: 2)])
 
     async def scenario() -> None:
         Drain(exchanges).install()
@@ -41,4 +45,21 @@ def test_sigterm_drains_and_then_ends(
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
     assert called == ["next", (5, True), "end"]
-    assert "1 that is under way may take 5 s" in caplog.text
+    assert "3 that are under way may take 5 s" in caplog.text
+
+
+def test_a_script_that_is_loaded_while_the_process_drains_begins_nothing(
+    monkeypatch: pytest.MonkeyPatch, exchanges: Exchanges, master: SimpleNamespace
+) -> None:
+    heeded: list[Callable[[], None]] = []
+    monkeypatch.setattr(ending, "on_terminate", heeded.append)
+    Drain(exchanges).install()
+    assert (len(heeded), exchanges.bridge.is_draining) == (1, False)
+
+    async def scenario() -> None:
+        ending.end_at_next_signal()
+
+    monkeypatch.setattr(ending, "SIGNALS", ())
+    asyncio.run(scenario())
+    Drain(exchanges).install()
+    assert (len(heeded), exchanges.bridge.is_draining) == (1, True)

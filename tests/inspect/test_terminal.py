@@ -179,7 +179,11 @@ def test_of_polls_only_news_is_told(start: Start) -> None:
     well = answered("/health", {"status": "ok"})
     bad = answered("/health", {"status": "unavailable", "error": "LM Studio is not reachable"}, status=503)
     live = answered("/health/live", b"")
-    lines = printed(start(), *[well, live] * 2, *[bad, live] * 3, *[well] * 2)
+    made = start()
+    for path in ("/health", "/health/live"):
+        # LM Studio hangs.
+        made[0].waits(flow_of(well), Record(path=path, state="waits for LM Studio, 2 s"))
+    lines = printed(made, *[well, live] * 2, *[bad, live] * 3, *[well] * 2)
     assert [line.split()[1:3] for line in lines] == [["/health", "503"], ["/health", "200"]]
 
 

@@ -234,3 +234,11 @@ def test_a_connection_without_a_request_is_idle(
     connect(monkeypatch, client, handler)
     assert connections.close_idle() is not is_idle
     assert writer.close.called is is_idle
+
+
+def test_what_cannot_be_told_to_be_idle_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, writer = live_context().client, Mock()
+    handler = SimpleNamespace(client=client, transports={client: SimpleNamespace(writer=writer)})
+    connect(monkeypatch, client, handler)
+    assert connections.close_idle()
+    writer.close.assert_not_called()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import socket
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,3 +70,16 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "DIAL_SECONDS", 0.05)
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", hang)
     assert asyncio.run(presence.at("127.0.0.1", 1)) is Presence.NOBODY
+
+
+def test_where_no_port_is_left_to_ask_from_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Portless(socket.socket):
+        def bind(self, _: object) -> None:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    master_with(monkeypatch)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        stand_in = SimpleNamespace(socket=Portless, SOCK_STREAM=socket.SOCK_STREAM)
+        monkeypatch.setattr(presence, "socket", stand_in)
+        assert asyncio.run(presence.at("127.0.0.1", port)) is Presence.NOBODY

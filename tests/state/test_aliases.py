@@ -186,7 +186,9 @@ def test_a_newer_format_is_left_alone(directory: Path, caplog: pytest.LogCapture
     assert path.read_text() == '{"version": 2, "aliases": "all different"}'
 
 
-@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500)])
+@pytest.mark.parametrize(
+    ("number", "status"), [*((number, 507) for number in sorted(locks.DISK_FULL)), (errno.EIO, 500)]
+)
 @pytest.mark.parametrize("call", ["fsync", "open"])
 def test_a_disk_that_refuses(
     directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, status: int

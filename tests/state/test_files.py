@@ -20,6 +20,22 @@ def test_a_new_file_is_for_its_owner(tmp_path: Path) -> None:
         assert (tmp_path / "new").stat().st_mode & 0o777 == files.OWNER_ONLY
 
 
+@pytest.mark.parametrize("number", sorted(files.DISK_FULL))
+def test_a_file_that_cannot_be_whole_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            files.write_new(tmp_path / "new", b"text\n")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").write_bytes(b"of another writer")
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "kept", b"text\n")
+    assert (tmp_path / "kept").read_bytes() == b"of another writer"
+
+
 def test_nothing_that_is_there_is_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     if files.NO_FOLLOW:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ollama_lmstudio.state import files, former
-from ollama_lmstudio.state.aliases import BROKEN, FILE_NAME, Alias, Aliases, AliasStore
+from ollama_lmstudio.state.aliases import BROKEN, FILE_NAME, LOCK_NAME, Alias, Aliases, AliasStore
 
 
 def alias(name: str, modified: int, system: str = "") -> Alias:
@@ -29,7 +29,7 @@ def no_other_format(data: bytes) -> Aliases:
 
 
 def move(store: AliasStore, *directories: Path) -> None:
-    former.move(store, directories, no_other_format)
+    assert former.move(store, directories, no_other_format, files.LOCK_SECONDS) == []
 
 
 def names(directory: Path) -> list[str]:
@@ -170,3 +170,35 @@ def test_a_directory_that_cannot_be_made_loses_nothing(
     move(AliasStore(tmp_path / "file" / "data"), old)
     assert names(old) == [FILE_NAME]
     assert "cannot be moved" in caplog.text
+    assert str(tmp_path / "file") in caplog.text
+
+
+@pytest.mark.parametrize("whose", ["former", "new"])
+def test_a_lock_that_another_process_holds_is_not_waited_for(
+    old: Path, store: AliasStore, caplog: pytest.LogCaptureFixture, whose: str
+) -> None:
+    keep(old, alias("a", 1), alias("b", 2))
+    keep(store.directory, alias("a", 3))
+    directory = old if whose == "former" else store.directory
+    with files.locked(directory / LOCK_NAME):
+        assert former.move(store, [old, old.with_name("nowhere")], no_other_format, 0) == [old]
+        assert names(old) == [FILE_NAME], "it stays where it is"
+    assert caplog.messages == [], "who tries again tells it"
+    move(store, old)
+    assert dict(store.all()) == {"a": alias("a", 3), "b": alias("b", 2)}
+
+
+def test_a_full_disk_gets_no_half_of_a_broken_file(
+    old: Path, store: AliasStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old.mkdir()
+    (old / FILE_NAME).write_bytes(b"{broken")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        move(store, old)
+    assert os.strerror(errno.ENOSPC) in caplog.text
+    assert (names(old), names(store.directory)) == ([FILE_NAME], [])

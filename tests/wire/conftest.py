@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -83,6 +84,19 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 def http_client(**arguments: Any) -> httpx.Client:
     """Give a client of servers on this machine."""
     return httpx.Client(**{"verify": NO_TLS, "trust_env": False, **arguments})
+
+
+@contextmanager
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    """Let a server answer in a thread, until the block ends."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _has_ipv6() -> bool:

@@ -106,16 +106,26 @@ def test_what_does_not_end_in_time_is_told_so(sim: Sim, start_proxy: StartProxy,
     assert stream.end().lines[-1] == before.end().lines[-1] == {"error": STOPPED}
     assert time.monotonic() - at >= 1
     assert ended(proxy) - at < 1 + END_SECONDS
+    assert "2 that are under way may take 1 s" in proxy.log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(sim: Sim, start_proxy: StartProxy, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "reload"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)]
+)
+def test_a_second_signal_ends_at_once(
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path, number: signal.Signals, reload: bool
+) -> None:
+    """Also where the script has been loaded anew in between."""
     sim.script(ENDLESS)
-    proxy = start_proxy(sim.url, options={"drain_seconds": "60"})
+    script = copy_of_addon(tmp_path)
+    proxy = start_proxy(sim.url, script=script, options={"drain_seconds": "60"})
     stream = Asking(proxy, chat())
     proxy.wait_for(lambda: b'"content":"' in stream.received)
     terminate(proxy)
     proxy.wait_for(lambda: is_refused(proxy))
+    if reload:
+        touch(script)
+        proxy.wait_for(lambda: proxy.log.count("Loading script") == 2)
     at = time.monotonic()
     proxy.process.send_signal(number)
     assert stream.end().lines[-1] == {"error": STOPPED}

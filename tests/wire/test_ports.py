@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.wire.conftest import StartProxy, free_port, needs_ipv6
+from tests.wire.conftest import StartProxy, free_port, needs_ipv6, served
 from tests.wire.test_commands import read
 from tests.wire.web import Web
 
@@ -64,14 +63,8 @@ def another_program(host: str, port: int, answer: bytes) -> Iterator[None]:
         allow_reuse_port = True
         daemon_threads = True
 
-    with Server((host, port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Server((host, port), Handler)):
+        yield
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this system has no SO_REUSEPORT")

@@ -31,6 +31,7 @@ from tests.wire.conftest import (
     ndjson,
     needs_ipv6,
     post_bytes,
+    served,
 )
 
 from ollama_lmstudio import lazy
@@ -68,14 +69,8 @@ def taken(port: int, answer: bytes | None = None, host: str = "127.0.0.1") -> It
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    with Server((host, port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Server((host, port), Handler)):
+        yield
 
 
 def copy_of_addon(directory: Path) -> Path:

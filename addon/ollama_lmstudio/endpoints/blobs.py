@@ -1,12 +1,11 @@
 """`HEAD` and `POST /api/blobs/:digest`: files that clients upload.
 
-LM Studio takes none; they stay in the state directory.
+LM Studio takes none; they stay in the user's directory for caches, or in `state_dir`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -15,14 +14,12 @@ from pathlib import Path
 from ..ollama import errors
 from ..outcomes import NO_CONTENT_TYPE, Request, Response
 from ..services import Services
-from ..state import blobs
+from ..state import blobs, files
 
 logger = logging.getLogger(__name__)
 
 # A body is hashed and written in pieces of this size: each costs a switch to a thread and back.
 PIECE_BYTES = 1 << 20
-# The errors of a disk, or of a quota, that is full.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _directory(services: Services) -> Path:
@@ -99,7 +96,7 @@ class BlobUpload:
             await asyncio.to_thread(self._remove)
             logger.warning("a blob could not be stored in %s: %s", self._directory, e)
             reason = e.strerror or str(e)
-            full = e.errno in DISK_FULL
+            full = e.errno in files.DISK_FULL
             status = HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR
             return Response.error(status, f"the blob could not be stored in the proxy's state directory: {reason}")
 

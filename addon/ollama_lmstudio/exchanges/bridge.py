@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Protocol
 
 from mitmproxy import http
@@ -30,6 +31,8 @@ from .watch import Waits, Watch
 IDLE_SECONDS = 4
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
+# How long the start waits for a process that moves the same aliases, and how often it is tried again after that.
+LOCK_SECONDS = 1.0
 
 
 class Label(Protocol):
@@ -156,10 +159,24 @@ class Bridge:
             self._loopback.stop()
 
     def take_over_aliases(self) -> None:
-        """Move the aliases from where they were kept before, if there are any, before a request needs them."""
-        directories = self.services.settings.state_dir.former
-        if any(map(aliases.are_in, directories)):
-            former.move(self.services.aliases, directories, former_aliases.parse)
+        """Move the aliases from where they were kept before, if there are any, before a request needs them.
+
+        Where another process holds a lock for longer than a start may take, requests are answered without them till
+        then.
+        """
+        store, directories = self.services.aliases, self.services.settings.state_dir.former
+        if not any(map(aliases.are_in, directories)):
+            return
+        if waiting := former.move(store, directories, former_aliases.parse, LOCK_SECONDS):
+            for directory in waiting:
+                former.report_waiting(directory, store)
+            self.tasks.spawn(self._take_over_later(store, waiting))
+
+    async def _take_over_later(self, store: AliasStore, waiting: list[Path]) -> None:
+        while waiting:
+            await asyncio.sleep(LOCK_SECONDS)
+            # Without waiting for a lock: the process ends no sooner than its threads.
+            waiting = await asyncio.to_thread(former.move, store, waiting, former_aliases.parse, 0)
 
     async def remove_unneeded_blobs(self) -> None:
         """Remove the blobs that no alias needs, now and every hour."""

@@ -24,13 +24,18 @@ class Drain:
         self._tasks = Tasks()
 
     def install(self) -> None:
-        """Begin to heed SIGTERM, until a newer version of the script does."""
-        ending.on_terminate(self._begin)
+        """Begin to heed SIGTERM, until a newer version of the script does.
+
+        A drain that has begun with an earlier version goes on, and the next signal still ends it.
+        """
+        self._exchanges.bridge.is_draining = ending.is_draining()
+        if not ending.is_draining():
+            ending.on_terminate(self._begin)
 
     def _begin(self) -> None:
         ending.end_at_next_signal()
         seconds = self._exchanges.bridge.services.settings.drain_seconds
-        count = self._exchanges.drain()
+        count = self._exchanges.drain() + sum(drain() for drain in ending.others("drain_exchanges"))
         if count and seconds:
             logger.info(
                 "Stopping: no more requests are taken, and %d that %s under way may take %d s (option drain_seconds).",

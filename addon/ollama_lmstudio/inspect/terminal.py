@@ -104,6 +104,9 @@ class Terminal:
         """Print what an exchange waits for, as its record says."""
         if not self._is_on or not record.state or ctx.options.termlog_verbosity in FAILURES_ONLY:
             return
+        # While LM Studio hangs, each poll waits for it.
+        if record.path in _POLLED:
+            return
         snapshot = snapshots.for_summary(flow, record)
         name = summary.model_name(snapshot)
         # The line has a place for the model.

@@ -77,7 +77,8 @@ def _has_request(handler: Any) -> bool:
         layers = handler.layer.context.layers
         return any(layer.streams for layer in layers if isinstance(layer, http_layers.HttpLayer))
     except AttributeError:
-        return False
+        # What may be under way is not cut off.
+        return True
 
 
 def _close_client(handler: Any) -> None:

@@ -24,6 +24,8 @@ LOOK_SECONDS = 0.01
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How the names of mitmproxy's tasks that load scripts anew begin.
 WATCHER = "script watcher"
+# The attribute of mitmproxy's master by which a script that is loaded later knows that the process is to end.
+DRAINING = "_drains"
 
 
 def is_ending() -> bool:
@@ -39,7 +41,7 @@ def is_ending() -> bool:
     return task is not None and task.cancelling() > 0 and not task.get_name().startswith(WATCHER)
 
 
-def others(method: str) -> Iterator[Callable[[], None]]:
+def others(method: str) -> Iterator[Callable[[], Any]]:
     """Return the methods of this name that addons of earlier versions of the script have."""
     for addon in tuple(getattr(ctx.master.addons, "chain", ())):
         if callable(found := getattr(addon, method, None)):
@@ -60,8 +62,14 @@ def end() -> None:
     ctx.master.shutdown()
 
 
+def is_draining() -> bool:
+    """Return whether `end_at_next_signal` has been called, by whatever version of the script."""
+    return DRAINING in vars(ctx.master)
+
+
 def end_at_next_signal() -> None:
     """Let the next SIGTERM or Ctrl-C end what drains. Without it, the console asks whether to quit first."""
+    vars(ctx.master)[DRAINING] = True
     for number in SIGNALS:
         _handle(number, end)
 

@@ -42,8 +42,11 @@ async def at(host: str, port: int) -> Presence:
         return Presence.NOBODY
     with sock:
         sock.setblocking(False)
-        # The port is known before mitmproxy can see the connection.
-        sock.bind(("", 0))
+        try:
+            # The port is known before mitmproxy can see the connection.
+            sock.bind(("", 0))
+        except OSError:
+            return Presence.NOBODY
         silence = Silence(sock.getsockname()[1])
         logger.addFilter(silence)
         try:

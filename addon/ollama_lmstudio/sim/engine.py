@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from .answer import Dialect
 from .connection import SimExchange
@@ -25,6 +25,17 @@ CRASHED = "The model has crashed without additional information. (Exit code: 6)"
 WEDGED = "Engine protocol predict request failed: fetch failed"
 # How often a step that waits for an event looks at it: another thread sets it.
 LOOK_SECONDS = 0.01
+
+T = TypeVar("T")
+
+
+async def outlived(task: asyncio.Task[T]) -> T:
+    """Return the result of a task that goes on when who waits for it is cancelled.
+
+    Of one that is shielded and fails then, asyncio complains since Python 3.14.
+    """
+    await asyncio.wait([task])
+    return task.result()
 
 
 class GenerationError(Exception):
@@ -132,7 +143,7 @@ class Engine:
             load = self._loads[target.key] = self.background(self._load_on_demand(target, ttl, context_length))
         if watch:
             await watch(target, load)
-        loaded = await asyncio.shield(load)
+        loaded = await outlived(load)
         if isinstance(loaded, str):
             raise LoadError(target, loaded)
         return loaded, target.load_seconds

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .answer import Answer, Dialect
 from .backend import Backend
 from .connection import SimExchange
-from .engine import GenerationError, LoadError, Performance, Run
+from .engine import GenerationError, LoadError, Performance, Run, outlived
 from .generate import Generation, Prompt, count_tokens
 from .models import SimModel
 from .native import NativeChat, event
@@ -250,7 +250,7 @@ class NativeInference(Stateful):
         for step in range(LOAD_PROGRESS_STEPS):
             await write(event("model_load.progress", **name, progress=step / LOAD_PROGRESS_STEPS))
             await asyncio.wait([load], timeout=model.load_seconds / LOAD_PROGRESS_STEPS)
-        if isinstance(await asyncio.shield(load), Instance):
+        if isinstance(await outlived(load), Instance):
             await write(event("model_load.end", **name, load_time_seconds=round(model.load_seconds, 3)))
 
 

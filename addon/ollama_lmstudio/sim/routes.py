@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from .anthropic import Messages, anthropic_error, message_prompt
 from .backend import Backend
 from .connection import SimExchange
 from .decisions import decide
-from .engine import GenerationError
+from .engine import GenerationError, outlived
 from .generate import Prompt, embedding
 from .inference import NativeInference, SimInference, Stateful, native_load_failure
 from .models import Version
@@ -116,7 +115,7 @@ async def load(backend: Backend, exchange: SimExchange, found: Found) -> None:
     config = {key: body[key] for key in listings.LOAD_SETTINGS if key in body}
     # The load goes on when the client has gone.
     work = backend.engine.load(model, context_length=body.get("context_length"), config=config)
-    loaded: Instance | str = await asyncio.shield(backend.engine.background(work))
+    loaded: Instance | str = await outlived(backend.engine.background(work))
     if isinstance(loaded, str):
         raise native_load_failure(model, loaded)
     answer: JsonObject = {

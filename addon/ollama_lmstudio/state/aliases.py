@@ -8,7 +8,6 @@ A file that this version did not write is never overwritten: a broken one is ren
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -33,9 +32,6 @@ BROKEN: Final = ".broken-"
 
 # The directory holds what users wrote.
 _DIRECTORY_MODE: Final = 0o700
-
-# The errors of a disk that has no room: no space, quota exceeded, file size limit.
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # By how much a time has to be later, for one file system or another to keep it apart; nanoseconds.
 _TIME_STEPS: Final = (1, 100, 10**9, 2 * 10**9)
@@ -167,14 +163,14 @@ class AliasStore:
         """Return the alias of a key."""
         return self.all().get(key)
 
-    def change(self, edit: Callable[[dict[str, Alias]], T]) -> T:
+    def change(self, edit: Callable[[dict[str, Alias]], T], seconds: float = files.LOCK_SECONDS) -> T:
         """Call `edit` with the aliases, write them if it changed them, and return its result.
 
-        Blocks while another process writes. Raises StoreError: 507 when the disk is full, 500 for any other reason;
-        exceptions of `edit` pass. In each of these cases nothing is changed.
+        Blocks while another process writes, for so many seconds. Raises StoreError: 507 when the disk is full, 500 for
+        any other reason; exceptions of `edit` pass. In each of these cases nothing is changed.
         """
         try:
-            with self._locked():
+            with self._locked(seconds):
                 snapshot = self._read_or_put_aside()
                 if snapshot.problem:
                     raise StoreError(HTTPStatus.INTERNAL_SERVER_ERROR, snapshot.problem)
@@ -184,7 +180,7 @@ class AliasStore:
                     self._write(aliases, after=snapshot.signature)
                 return result
         except OSError as e:
-            if e.errno in _DISK_FULL:
+            if e.errno in files.DISK_FULL:
                 raise StoreError(HTTPStatus.INSUFFICIENT_STORAGE, f"no space left to write {self.path}") from e
             raise StoreError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{self.path} cannot be written: {e.strerror}") from e
 
@@ -248,7 +244,7 @@ class AliasStore:
         files.sync_directory(self.directory)
 
     @contextmanager
-    def _locked(self, seconds: float = files.LOCK_SECONDS) -> Iterator[None]:
+    def _locked(self, seconds: float) -> Iterator[None]:
         make_directory(self.directory)
         with files.locked(self.directory / LOCK_NAME, seconds):
             yield

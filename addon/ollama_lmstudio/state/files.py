@@ -25,6 +25,9 @@ _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW | _BINARY
 # Files may hold what users wrote or uploaded.
 OWNER_ONLY: Final = 0o600
 
+# The errors of a disk that has no room: no space, quota exceeded, file size limit.
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 # How long a lock is waited for. It is held for the time of a write, which a busy disk makes seconds.
 LOCK_SECONDS: Final = 30.0
 # How long a file is tried again that others have open: they read small files, or look for viruses.
@@ -48,11 +51,17 @@ def create(path: Path) -> int:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that does not exist, for its owner alone, to the disk."""
-    with os.fdopen(create(path), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file that does not exist, for its owner alone, to the disk; leave none that is not whole."""
+    descriptor = create(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def read(path: Path, seconds: float = READ_SECONDS) -> bytes:

@@ -21,30 +21,51 @@ MOVED: Final = ".moved-"
 """What follows the name of a file whose aliases have been moved, in the name that it gets."""
 
 
-def move(store: AliasStore, directories: Iterable[Path], convert: Callable[[bytes], Aliases]) -> None:
+def move(
+    store: AliasStore, directories: Iterable[Path], convert: Callable[[bytes], Aliases], seconds: float
+) -> list[Path]:
     """Add the aliases in each of these directories to those of `store`, and put their files aside.
 
     `convert` reads a file that is not of this program's format, or raises ValueError. Never raises: what cannot be
-    moved is logged, and stays where it is.
+    moved is logged, and stays where it is. Return the directories that are to be tried again: another process has held
+    a lock for so many seconds.
     """
+    waiting = []
     for directory in directories:
         try:
             if aliases.are_in(directory) and directory.resolve() != store.directory.resolve():
-                _move(store, directory, convert)
+                _move(store, directory, convert, seconds)
+        except TimeoutError:
+            waiting.append(directory)
         except OSError as e:
-            _report(directory, store, e.strerror or str(e))
+            _report(directory, store, f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
         except StoreError as e:
-            _report(directory, store, e.message)
+            if isinstance(e.__cause__, TimeoutError):
+                waiting.append(directory)
+            else:
+                _report(directory, store, e.message)
+    return waiting
 
 
 def _report(directory: Path, store: AliasStore, reason: str) -> None:
-    path = directory / aliases.FILE_NAME
-    logger.warning("the aliases in %s cannot be moved to %s, and are not used: %s", path, store.directory, reason)
+    logger.warning(
+        "the aliases in %s cannot be moved to %s, and are not used: %s. Nothing is lost: mend that, and start again.",
+        *(directory / aliases.FILE_NAME, store.directory, reason),
+    )
 
 
-def _move(store: AliasStore, directory: Path, convert: Callable[[bytes], Aliases]) -> None:
+def report_waiting(directory: Path, store: AliasStore) -> None:
+    """Log that the aliases in a directory wait for another process, whose lock it is."""
+    logger.warning(
+        "the aliases in %s are not used yet: another process holds the lock %s there or in %s. They are moved when it "
+        "gives that up; if it hangs, end it.",
+        *(directory / aliases.FILE_NAME, aliases.LOCK_NAME, store.directory),
+    )
+
+
+def _move(store: AliasStore, directory: Path, convert: Callable[[bytes], Aliases], seconds: float) -> None:
     # The lock of the former directory comes first, always: two processes that wait for each other would wait in vain.
-    with files.locked(directory / aliases.LOCK_NAME):
+    with files.locked(directory / aliases.LOCK_NAME, seconds):
         for broken in aliases.broken_files(directory):
             _keep_broken(store, files.read(broken))
             files.remove(broken)
@@ -62,7 +83,7 @@ def _move(store: AliasStore, directory: Path, convert: Callable[[bytes], Aliases
         if found is None:
             logger.warning("%s is broken: it is kept as %s", path, _keep_broken(store, data))
         else:
-            store.change(lambda kept: _add(found, kept))
+            store.change(lambda kept: _add(found, kept), seconds)
         files.rename(path, aliases.unused(path, MOVED))
         files.sync_directory(directory)
     if found:
