@@ -174,7 +174,7 @@ def close_listener(server: Any) -> None:
     part = server._servers[0]
     sock = part._sockets[0]
     loop: Any = asyncio.get_running_loop()
-    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+    if hasattr(loop, "_accept_futures"):
         loop._accept_futures[sock.fileno()].cancel()
     else:
         loop._remove_reader(sock.fileno())
