@@ -11,14 +11,14 @@ from ..ollama.errors import OllamaError
 from ..ollama.names import Name
 from ..services import Services
 from ..state.aliases import Alias
-from .models import ResolvedModel, has_own_name
+from .models import ResolvedModel, is_found
 from .options import options_to_lmstudio
 from .paths import CHAT_COMPLETIONS
 
 
 async def check_source(text: str, error: OllamaError, services: Services) -> None:
     """Raise `error` for a name that Ollama's grammar does not have, and no model of LM Studio's either."""
-    if names.key_of(text) is None and "@" not in text and not await has_own_name(text, services):
+    if "@" not in text and names.key_of(text) is None and not await is_found(text, services):
         raise error
 
 
