@@ -30,6 +30,11 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "addon" / "ollama.py"
 START_SECONDS = 60
 KILLED_ON_WINDOWS = 1
+needs_proc = pytest.mark.skipif(
+    # Wine has the files of the system under it, which know nothing of Wine's processes.
+    sys.platform == "win32" or not Path("/proc/self/net/tcp").is_file(),
+    reason="this system has no /proc, or not Linux's",
+)
 needs_sigterm = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no SIGTERM: what is ended there is killed, and tells nothing"
 )
