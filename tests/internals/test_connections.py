@@ -144,7 +144,16 @@ def test_the_last_bytes_are_written_and_the_connection_closed(monkeypatch: pytes
         None,
         object(),
         Mock(**{"is_closing.return_value": True}),
-        *[Mock(**{"is_closing.return_value": False, "write.side_effect": error}) for error in (OSError, RuntimeError)],
+        *[
+            Mock(
+                **{
+                    "is_closing.return_value": False,
+                    "write.side_effect": error,
+                    "get_extra_info.return_value.dup.side_effect": error,
+                }
+            )
+            for error in (OSError, RuntimeError)
+        ],
     ],
 )
 def test_a_client_that_has_left_is_not_written_to(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
