@@ -110,7 +110,8 @@ def test_web_and_console_are_one_too_many(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_console_needs_a_terminal() -> None:
-    done = run("--console", "--demo", stdin=subprocess.DEVNULL)
+    # An empty pipe: Windows takes its null device for a terminal.
+    done = run("--console", "--demo", input="")
     assert done.returncode == 1
     assert re.search(r"^ollama-lmstudio-proxy: error: --console .* its input is none\b.* --web$", done.stderr)
     assert done.stdout == ""

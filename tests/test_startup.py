@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_while_it_runs(
     program = "An Ollama server, or another bridge like this one," if is_ollama else "Another program"
     assert message == (
         f"Cannot serve on 127.0.0.1:{port}: address already in use. {program} answers on port {port} already: "
-        f"stop it, or serve on another port: --set listen=127.0.0.1:{port + 1}"
+        f"stop it, or serve on another port: --set listen=0.0.0.0:{port + 1}"
     )
     assert asked == [options.Listen("127.0.0.1", port)]
     assert not caplog.records, "mitmproxy's own record is not shown as well"
@@ -135,8 +135,24 @@ def test_a_port_that_is_taken_while_it_runs(
         (str(Path(startup.__file__).parent / "__main__.py"), "--listen "),
     ],
 )
-def test_the_port_that_is_proposed_is_free_and_named_as_the_user_names_it(
-    program: str, flag: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("host", "shown", "looked_at"),
+    [
+        ("127.0.0.1", "127.0.0.1", {"127.0.0.1", "::1"}),
+        ("localhost", "localhost", {"localhost", "127.0.0.1", "::1"}),
+        ("0.0.0.0", "0.0.0.0", {"0.0.0.0", "127.0.0.1", "::1"}),
+        ("::", "[::]", {"::", "127.0.0.1", "::1"}),
+        ("192.168.1.5", "192.168.1.5", {"192.168.1.5"}),
+    ],
+)
+def test_the_port_that_is_proposed_is_free_at_the_users_host_and_named_as_the_user_names_it(
+    host: str,
+    shown: str,
+    looked_at: set[str],
+    program: str,
+    flag: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     port = 20000
     message = (
@@ -149,24 +165,26 @@ def test_the_port_that_is_proposed_is_free_and_named_as_the_user_names_it(
     master_with(monkeypatch, proxyserver=SimpleNamespace(servers=[server]))
     monkeypatch.setattr(ctx, "options", SimpleNamespace(listen_port=None), raising=False)
     monkeypatch.setattr(sys, "argv", [program])
-    bound: list[tuple[str, list[int]]] = []
+    bound: list[tuple[list[str], list[int]]] = []
 
-    def free_port(host: str, ports: Sequence[int]) -> int | None:
-        bound.append((host, list(ports)))
+    def free_port(hosts: Sequence[str], ports: Sequence[int]) -> int | None:
+        bound.append((list(hosts), list(ports)))
         return None if len(bound) > 1 else ports[2]
 
     monkeypatch.setattr(servers, "free_port", free_port)
 
     async def scenario() -> list[str]:
         start = startup.Startup()
-        monkeypatch.setattr(start, "_listen", options.Listen("127.0.0.1", port))
+        monkeypatch.setattr(start, "_listen", options.Listen(host, port))
         return [await start._report_failure(str(error)) for _ in range(2)]
 
     first, second = asyncio.run(scenario())
     said = f"Cannot serve on 127.0.0.1:{port}: address already in use. Another program answers on port {port} already: "
-    assert first == f"{said}stop it, or serve on another port: {flag}127.0.0.1:{port + 3}"
+    assert first == f"{said}stop it, or serve on another port: {flag}{shown}:{port + 3}"
     assert second == f"{said}stop it, or serve on another port: {flag}HOST:PORT", "none was free"
-    assert bound[0] == ("127.0.0.1", list(range(port + 1, port + 1 + startup.PORTS_TO_TRY)))
+    hosts, ports = bound[0]
+    assert (hosts[0], set(hosts)) == (host, looked_at)
+    assert ports == list(range(port + 1, port + 1 + startup.PORTS_TO_TRY))
 
 
 def test_what_looks_at_lmstudio_at_the_start_ends_with_it(caplog: pytest.LogCaptureFixture) -> None:

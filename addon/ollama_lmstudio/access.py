@@ -184,7 +184,8 @@ def _is_own(address: _Address) -> bool:
     """Return whether an address is this machine's: only to such a one can a socket be bound."""
     family = socket.AF_INET if address.version == IPV4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        # Of TCP: Wine binds a socket of UDP to any address.
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.bind((str(address), 0))
     except OSError:
         return False

@@ -138,7 +138,7 @@ class Startup:
         if reason is None:
             return
         host, port = ctx.options.web_host, ctx.options.web_port
-        free = servers.free_port(host, range(port + WEB_PORT_STEP, port + WEB_PORT_STEP + PORTS_TO_TRY))
+        free = servers.free_port([host], range(port + WEB_PORT_STEP, port + WEB_PORT_STEP + PORTS_TO_TRY))
         why = "another program is there" if reason.errno == errno.EADDRINUSE else reason.strerror or str(reason)
         message = "mitmweb's page cannot be served on %s:%d: %s. Choose another port: --web-port %s"
         logger.error(message, host, port, why, "PORT" if free is None else free)
@@ -310,8 +310,9 @@ class Startup:
         if port and port == self._listen.port and reason == errno.EADDRINUSE:
             is_known = await is_ollama(self._listen.local)
             program = "An Ollama server, or another bridge like this one," if is_known else "Another program"
-            free = servers.free_port(self._listen.local.host, range(port + 1, port + 1 + PORTS_TO_TRY))
-            other = "HOST:PORT" if free is None else str(replace(self._listen.local, port=free))
+            hosts = [address.host for address in (self._listen, *self._listen.reached_by)]
+            free = servers.free_port(hosts, range(port + 1, port + 1 + PORTS_TO_TRY))
+            other = "HOST:PORT" if free is None else str(replace(self._listen, port=free))
             message += (
                 f". {program} answers on port {port} already: stop it, or serve on another port: {_listen_flag(other)}"
             )

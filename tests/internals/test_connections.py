@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +95,28 @@ def test_error_pages_that_are_made_elsewhere_stay(monkeypatch: pytest.MonkeyPatc
         pages.remove()
 
 
+@pytest.mark.parametrize("waiting", [b"", b"before, "])
+def test_windows_sends_the_last_bytes_and_the_fin_at_once(waiting: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CORK", None)
+    monkeypatch.setattr(connections, "FIN_IS_LATE", True)
+    flow = tflow.tflow()
+    flow.client_conn.tls = False
+    ours, clients = socket.socketpair()
+    with ours, clients:
+        ours.setblocking(False)
+        transport = SimpleNamespace(_buffer=bytearray(waiting) or None)
+        writer = Mock(**{"is_closing.return_value": False, "get_extra_info.return_value": ours}, transport=transport)
+        handler = SimpleNamespace(transports={flow.client_conn: SimpleNamespace(writer=writer)})
+        connect(monkeypatch, flow.client_conn, handler)
+        assert connections.write_last(flow, b"bye")
+        clients.settimeout(5)
+        received = b"".join(iter(lambda: clients.recv(100), b""))
+    assert received == waiting + b"bye"
+    assert transport._buffer is None
+    writer.write.assert_not_called()
+    writer.close.assert_called_once()
+
+
 def test_the_last_bytes_are_written_and_the_connection_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = tflow.tflow()
     written: list[bool] = []
@@ -121,7 +144,16 @@ def test_the_last_bytes_are_written_and_the_connection_closed(monkeypatch: pytes
         None,
         object(),
         Mock(**{"is_closing.return_value": True}),
-        *[Mock(**{"is_closing.return_value": False, "write.side_effect": error}) for error in (OSError, RuntimeError)],
+        *[
+            Mock(
+                **{
+                    "is_closing.return_value": False,
+                    "write.side_effect": error,
+                    "get_extra_info.return_value.dup.side_effect": error,
+                }
+            )
+            for error in (OSError, RuntimeError)
+        ],
     ],
 )
 def test_a_client_that_has_left_is_not_written_to(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,10 @@ def close_listener(server: Any) -> None:
     part = server._servers[0]
     sock = part._sockets[0]
     loop: Any = asyncio.get_running_loop()
-    loop._remove_reader(sock.fileno())
+    if hasattr(loop, "_accept_futures"):
+        loop._accept_futures[sock.fileno()].cancel()
+    else:
+        loop._remove_reader(sock.fileno())
     sock.close()
 
 
@@ -256,5 +259,7 @@ def test_a_port_that_is_free_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         free = free_port()
-        assert servers.free_port("127.0.0.1", [port, free]) == free
-        assert servers.free_port("127.0.0.1", [port, 65536]) is None
+        assert servers.free_port(["127.0.0.1"], [port, free]) == free
+        assert servers.free_port(["127.0.0.1"], [port, 65536]) is None
+        assert servers.free_port(["::1", "127.0.0.1"], [port, free]) == free, "another program has it at the second"
+        assert servers.free_port(["::1", "192.0.2.1"], [port]) == port, "this machine does not have the second"

@@ -27,6 +27,9 @@ class Keys:
     def resolve(self, name: str) -> Resolution | None:
         return self.models.get(name)
 
+    def as_written(self, name: str) -> Resolution | None:
+        return self.models.get(name)
+
 
 class Source:
     """A source with one outcome after another, the last one again and again; each waits until `gate` is open."""

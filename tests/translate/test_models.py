@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.services import LMStudio
 
-from ollama_lmstudio.lmstudio.catalog import Model
+from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Catalog, Model
 from ollama_lmstudio.ollama import errors
 from ollama_lmstudio.ollama.errors import OllamaError
 from ollama_lmstudio.services import Services
 from ollama_lmstudio.translate.models import canonical_name, find_model
+from ollama_lmstudio.translate.names import Resolver, ollama_name
 
 MakeServices = Callable[..., Services]
 
@@ -32,10 +39,22 @@ def find(name: str, services: Services) -> str:
         ("registry.ollama.ai/library/plain:latest", "plain"),
         ("big@q4_k_m", "big@q4_k_m"),
         ("big:q4_k_m", "big@q4_k_m"),
+        ("modèle:latest", "modèle"),
+        ("MODÈLE:local", "modèle"),
+        ("z.ai/glm:latest", "z.ai/glm"),
+        ("glm", "z.ai/glm"),
+        (f"{'é' * 600}:latest", "é" * 600),
     ],
 )
 def test_find_model(name: str, found: str, make_services: MakeServices) -> None:
-    assert find(name, make_services(PLAIN, Model("big", variants=("big@q4_k_m", "big@q8_0")))) == found
+    models = (PLAIN, Model("big", variants=("big@q4_k_m", "big@q8_0")), *map(Model, ("modèle", "z.ai/glm", "é" * 600)))
+    assert find(name, make_services(*models)) == found
+
+
+@given(st.text("ab1.-_é я/@:", min_size=1, max_size=6).filter(lambda key: key == key.strip()))
+def test_what_is_listed_can_be_used(key: str) -> None:
+    cache = CatalogCache(LMStudio(Catalog((Model(key), Model("other")))), 300, Resolver)
+    assert find(ollama_name(key), cast(Services, SimpleNamespace(aliases={}, catalog=cache))) == key
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,7 @@ def test_the_type_of_a_model_does_not_matter() -> None:
         ("x@latest", "x-latest:latest"),
         ("my:model", "my:model"),
         ("my:cloud", "my-cloud:latest"),
+        ("my@local", "my-local:latest"),
     ],
 )
 def test_ollama_name(key: str, name: str) -> None:
@@ -246,12 +247,12 @@ def test_ollama_name(key: str, name: str) -> None:
     assert resolved_id(resolver(key), name) == key
 
 
-PART = st.text("ab1.-_", min_size=1, max_size=5)
+PART = st.text("ab1.-_é я", min_size=1, max_size=5).filter(lambda text: text == text.strip())
 KEYS = st.builds(
     lambda publisher, name, variant: f"{publisher}{name}{variant}",
     st.sampled_from(["", "a/", "b.c/", "library/", "a/b/"]),
     PART,
-    st.sampled_from(["", "@q4_k_m", "@4bit", "@latest", "@x-cloud", ":x", ":cloud"]),
+    st.sampled_from(["", "@q4_k_m", "@4bit", "@latest", "@x-cloud", ":x", ":cloud", ":local"]),
 )
 MODELS = st.builds(
     lambda key, publisher, type_, instances, variants: Model(
@@ -282,6 +283,36 @@ def test_the_name_of_a_key_means_that_model(models: list[Model]) -> None:
         assert found.model is model
         assert found.id == model.key
         assert not name.endswith("cloud")
+
+
+@given(st.lists(MODELS, min_size=1, max_size=6))
+def test_what_is_written_as_it_is_listed_means_that_model(models: list[Model]) -> None:
+    house = resolver(*models)
+    for model in models:
+        found = house.as_written(ollama_name(model.key))
+        assert found == house.resolve(ollama_name(model.key))
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-oss:20b", "llama3.1:8b", "http://plain", "hf.co/plain", "-plain", "plain:", "../plain"]
+)
+def test_what_only_resembles_a_name_is_not_as_written(name: str) -> None:
+    assert HOUSE.as_written(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Plain", "plain"),
+        ("z.ai/GLM-4.6:latest", "z.ai/glm-4.6"),
+        ("glm-4.6", "z.ai/glm-4.6"),
+        ("mistral-7b:q8_0", "mistral-7b@q8_0"),
+    ],
+)
+def test_as_written(name: str, expected: str) -> None:
+    found = HOUSE.as_written(name)
+    assert found is not None
+    assert found.id == expected
 
 
 @given(st.lists(MODELS, max_size=4), st.text() | KEYS)

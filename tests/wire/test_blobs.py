@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, Process, Proxy, StartProxy
+from tests.wire.conftest import CHAT, HI, Process, Proxy, StartProxy, needs_proc
 
 from ollama_lmstudio.exchanges.loopback import SECRET_HEADER, TICKET_HEADER
 from ollama_lmstudio.sim import Sim
@@ -175,7 +175,7 @@ def memory(process: Process) -> int:
     return int(match[1]) * 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells how much memory a process has")
+@needs_proc
 def test_memory_stays_flat(own: Proxy, tmp_path: Path) -> None:
     hashed = hashlib.sha256()
     for _ in range(LARGE // len(PIECE)):
@@ -215,7 +215,7 @@ def listening_ports(process: Process) -> set[int]:
     return ports
 
 
-@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="/proc tells what a process listens on")
+@needs_proc
 def test_secret(own: Proxy, tmp_path: Path) -> None:
     with own.client() as client:
         assert client.post(f"/api/blobs/{digest_of(b'x')}", content=b"x").status_code == 201

@@ -27,7 +27,8 @@ def lmstudio() -> Iterator[Sim]:
 
 def start(name: str, upstream: str, home: Path, *arguments: str, tool: str = "", own: bool = True) -> Proxy:
     """Start what a configuration is for, on another port: `own` with the command line tool."""
-    proxy = Proxy(None, environment={"HOME": str(home)})
+    # Where `~` is: on Windows it is the second.
+    proxy = Proxy(None, environment={"HOME": str(home), "USERPROFILE": str(home)})
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     host = LISTEN.search(text)
     assert host is not None

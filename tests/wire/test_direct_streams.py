@@ -16,7 +16,7 @@ import httpx
 import mitmproxy.version
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, content_of, ndjson, post_bytes, read_flows
+from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, content_of, ndjson, needs_proc, post_bytes, read_flows
 
 from ollama_lmstudio.internals.direct_streams import MAX_WAITING_BYTES
 from ollama_lmstudio.sim import Disconnect, Sim, content, sleep
@@ -244,6 +244,7 @@ def test_a_client_that_goes_ends_the_call(proxy: Proxy, sim: Sim) -> None:
     proxy.wait_for(lambda: record.closed)
 
 
+@needs_proc
 def test_a_client_that_does_not_read_stops_the_reading(proxy: Proxy, sim: Sim) -> None:
     """LM Studio waits then, and nothing piles up in the bridge."""
     word = "word " * 2000

@@ -28,7 +28,10 @@ def requestheaders(flow):
     for server in ctx.master.addons.get("proxyserver").servers:
         for part in server._servers:
             for sock in part._sockets:
-                loop._remove_reader(sock.fileno())
+                if hasattr(loop, "_accept_futures"):
+                    loop._accept_futures[sock.fileno()].cancel()
+                else:
+                    loop._remove_reader(sock.fileno())
                 sock.close()
 """
 

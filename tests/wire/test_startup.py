@@ -30,6 +30,7 @@ from tests.wire.conftest import (
     models,
     ndjson,
     needs_ipv6,
+    needs_sigterm,
     post_bytes,
     served,
 )
@@ -467,6 +468,7 @@ def test_it_ends_with_clients_connected(sim: Sim, start_proxy: StartProxy) -> No
     assert "ollama_lmstudio" not in proxy.log
 
 
+@needs_sigterm
 def test_it_ends_in_the_middle_of_a_stream(sim: Sim, start_proxy: StartProxy) -> None:
     sim.fault(token_delay=0.5)
     proxy = start_proxy(sim.url)

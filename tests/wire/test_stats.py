@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from mitmproxy import flowfilter
-from tests.wire.conftest import CHAT, EMBEDDER, HI, NO_TOOLS, Proxy, StartProxy, ndjson, read_flows
+from tests.wire.conftest import CHAT, EMBEDDER, HI, NO_TOOLS, Proxy, StartProxy, ndjson, needs_sigterm, read_flows
 from tests.wire.test_startup import copy_of_addon, touch
 from tests.wire.web import Web
 
@@ -31,6 +31,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {cells[-1]: cells[:-1] for cells in rows}
 
 
+@needs_sigterm
 def test_they_are_told_at_the_end(sim: Sim, start_proxy: StartProxy) -> None:
     proxy = start_proxy(sim.url)
     ask_all(proxy)
@@ -55,6 +56,7 @@ def test_nothing_is_told_where_nothing_was_asked(sim: Sim, start_proxy: StartPro
     assert "since" not in proxy.log
 
 
+@needs_sigterm
 def test_a_load_without_a_prompt_counts_as_one(sim: Sim, start_proxy: StartProxy) -> None:
     proxy = start_proxy(sim.url)
     with proxy.client() as client:
@@ -85,6 +87,7 @@ def test_as_csv(sim: Sim, start_proxy: StartProxy, tmp_path: Path) -> None:
     assert float(rows[CHAT]["first_token_median_ms"]) > 0
 
 
+@needs_sigterm
 def test_a_script_that_is_loaded_anew_tells_them_and_begins_again(
     sim: Sim, start_proxy: StartProxy, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from ..ollama.requests import CopyRequest
 from ..outcomes import NO_CONTENT_TYPE, Request, Response
 from ..services import Services
 from ..state.aliases import StoreError
-from ..translate.aliases import alias_of, check_name, check_new_name, store_alias
+from ..translate.aliases import alias_of, check_new_name, check_source, store_alias
 from ..translate.listing import ListEntry
 from ..translate.models import find_model
 
@@ -18,8 +18,7 @@ from ..translate.models import find_model
 async def copy(request: Request, services: Services) -> Response:
     """Make an alias of a model or of another alias."""
     body = await CopyRequest.read(request.body)
-    if "@" not in body.source:
-        check_name(body.source, errors.invalid_source(body.source))
+    await check_source(body.source, errors.invalid_source(body.source), services)
     name = check_new_name(body.destination, errors.invalid_destination(body.destination))
     resolved = await find_model(body.source, services, errors.source_not_found, errors.invalid_source)
     # A copy onto itself, also under another spelling of the model's own name, changes nothing.

@@ -26,7 +26,7 @@ from ..services import Services
 from ..state import blobs, unneeded
 from ..state.aliases import Alias, StoreError
 from ..threads import run_in_thread_if_large
-from ..translate.aliases import alias_of, check_name, check_new_name, not_applied, store_alias
+from ..translate.aliases import alias_of, check_new_name, check_source, not_applied, store_alias
 from ..translate.listing import digest
 from ..translate.models import ResolvedModel, find_model
 from ..translate.unsupported import log_unsupported
@@ -128,8 +128,7 @@ async def _find_source(body: CreateRequest, services: Services, statuses: list[s
     `statuses` are those of its stream: errors after the first are part of it.
     """
     if body.from_:
-        if "@" not in body.from_:
-            check_name(body.from_, errors.invalid_model_name())
+        await check_source(body.from_, errors.invalid_model_name(), services)
         if body.remote_host:
             raise (
                 errors.cloud_disabled("remote model is unavailable")

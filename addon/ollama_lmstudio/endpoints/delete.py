@@ -11,6 +11,7 @@ from ..ollama.requests import DeleteRequest
 from ..outcomes import NO_CONTENT_TYPE, Request, Response
 from ..services import Services
 from ..state.aliases import StoreError
+from ..translate.aliases import check_source
 from ..translate.models import find_model
 
 
@@ -20,8 +21,7 @@ async def delete(request: Request, services: Services) -> Response:
     if not name:
         raise errors.model_required()
     key = names.key_of(name)
-    if key is None and "@" not in name:
-        raise errors.invalid_name(name)
+    await check_source(name, errors.invalid_name(name), services)
     if key is not None and services.aliases.get(key) is not None:
         try:
             deleted = await asyncio.to_thread(services.aliases.change, lambda aliases: aliases.pop(key, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..ollama import chunks, errors, names
+from ..ollama.errors import OllamaError
 from ..ollama.requests import EmbeddingRequest
 from ..outcomes import Call, Request, Response
 from ..services import Services
@@ -36,8 +37,10 @@ async def embeddings(request: Request, services: Services) -> Response | Call:
 
 def _differs_in_case(name: str, resolved: ResolvedModel) -> bool:
     """Return whether a name is the model's but for its case, which Ollama tells apart on this endpoint alone."""
-    if "@" in name:
-        return False
     own_name = resolved.alias.name if resolved.alias else ollama_name(resolved.id)
-    asked, own = names.parse_name(name), names.parse_name(own_name)
+    try:
+        asked, own = names.parse_name(name), names.parse_name(own_name)
+    except OllamaError:
+        # A name of LM Studio's that is none in Ollama's grammar.
+        return False
     return asked.key == own.key and asked.canonical != own.canonical

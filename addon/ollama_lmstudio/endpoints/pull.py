@@ -16,7 +16,7 @@ from ..outcomes import LocalStream, Request
 from ..progress import Progress
 from ..services import Services
 from ..translate.downloads import Download, Line, download_to_lmstudio, progress_to_ollama, progress_to_text
-from ..translate.models import find_model
+from ..translate.models import has_own_name, is_found
 from ..units import elapsed
 
 # The first polls come quickly: small models, and models that exist already, are done within seconds.
@@ -51,12 +51,17 @@ GATEWAY_ERRORS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPSt
 async def pull(request: Request, services: Services) -> LocalStream:
     """Download a model."""
     body = await PullRequest.read(request.body)
-    download = download_to_lmstudio(
-        body.model,
-        source=_extra_text(body, "source"),
-        quantization=_extra_text(body, "quantization"),
-        insecure=body.insecure,
-    )
+    try:
+        download = download_to_lmstudio(
+            body.model,
+            source=_extra_text(body, "source"),
+            quantization=_extra_text(body, "quantization"),
+            insecure=body.insecure,
+        )
+    except OllamaError:
+        if not await has_own_name(body.model, services):
+            raise
+        download = Download(body.model, name=body.model)
     return LocalStream(_download(download, services, progress.current()), body.stream)
 
 
@@ -97,21 +102,13 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
             services.downloads[key] = str(job["job_id"])
         return job
     # The names of LM Studio's catalog of downloads are not those of its list of models.
-    if download.name is not None and download.quantization is None and await _is_listed(download.name, services):
+    if download.name is not None and download.quantization is None and await is_found(download.name, services):
         return {"status": ALREADY_DOWNLOADED}
     raise errors.manifest_not_found()
 
 
 def _is_unknown(error: LMStudioError) -> bool:
     return error.status == HTTPStatus.NOT_FOUND or "model_not_found" in (error.code, error.type)
-
-
-async def _is_listed(name: str, services: Services) -> bool:
-    try:
-        await find_model(name, services)
-    except OllamaError:
-        return False
-    return True
 
 
 async def _follow(

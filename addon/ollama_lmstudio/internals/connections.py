@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,8 @@ except ImportError:  # pragma: no cover - a mitmproxy to come
 
 # Linux's and the BSDs' name of the option; Windows has none, and sends two packets.
 CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
+# Whether the event loop's transport keeps what it has not sent as Windows' does.
+FIN_IS_LATE = sys.platform == "win32"
 
 ErrorPage = Callable[[int, str], bytes]
 
@@ -125,15 +128,39 @@ def write_last(flow: http.HTTPFlow, data: bytes) -> bool:
         writer = by_id()[flow.client_conn.id].transports[flow.client_conn].writer
         if writer is None or writer.is_closing():
             return False
+        sock = writer.get_extra_info("socket")
+        rest: bytes | None = data
         # The bytes and the FIN in one packet, so that no client sends its next request on a connection about to close.
         if CORK is not None:
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
-        writer.write(data)
-        writer.write_eof()
+            sock.setsockopt(socket.IPPROTO_TCP, CORK, 1)
+        elif FIN_IS_LATE:
+            rest = _send_at_once(writer, sock, data)
+        if rest is not None:
+            writer.write(rest)
+            writer.write_eof()
         writer.close()
     except (KeyError, AttributeError, OSError, RuntimeError):
         return False
     return True
+
+
+def _send_at_once(writer: Any, sock: Any, data: bytes) -> bytes | None:
+    """Send bytes, and the FIN at once after them; return the bytes that have to wait, None if all is done.
+
+    Windows' loop sends the FIN some turns after the bytes: time enough for a client to send its next request.
+    """
+    waiting = getattr(writer.transport, "_buffer", None) or b""
+    # What asyncio hands out cannot send. What the system has been given already goes before.
+    with sock.dup() as own:
+        try:
+            sent = own.send(waiting + data) if waiting or data else 0
+        except BlockingIOError:
+            return data
+        vars(writer.transport)["_buffer"] = bytearray(waiting[sent:]) or None
+        if sent < len(waiting) + len(data):
+            return data[max(0, sent - len(waiting)) :]
+        own.shutdown(socket.SHUT_WR)
+    return None
 
 
 def closes(request: http.Request) -> bool:

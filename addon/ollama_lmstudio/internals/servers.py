@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mitmproxy import ctx
@@ -76,14 +76,26 @@ def errno_of(message: str) -> int | None:
     return next((e.errno for e in errors if isinstance(e, OSError) and str(e) == message), None)
 
 
-def free_port(host: str, ports: Iterable[int]) -> int | None:
-    """Return the first of these ports that can be listened on at an address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in ports:
-        with suppress(OSError, OverflowError), socket.socket(family) as sock:
+def free_port(hosts: Sequence[str], ports: Iterable[int]) -> int | None:
+    """Return the first of these ports that can be listened on at the first address, and that no other one has taken.
+
+    Windows and macOS let a server have a port of every address where another one has it of 127.0.0.1.
+    """
+    host, *others = hosts
+    return next(
+        (port for port in ports if not _bind(host, port) and all(_bind(o, port) != errno.EADDRINUSE for o in others)),
+        None,
+    )
+
+
+def _bind(host: str, port: int) -> int:
+    """Return why a port cannot be listened on: the number of the system's error; 0 if it can."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
             sock.bind((host, port))
-            return port
-    return None
+    except (OSError, OverflowError) as e:
+        return getattr(e, "errno", None) or errno.EINVAL
+    return 0
 
 
 def _servers() -> Iterable[Any]:

@@ -26,6 +26,8 @@ class NameIndex(Protocol):
 
     def resolve(self, name: str) -> Resolution | None: ...
 
+    def as_written(self, name: str) -> Resolution | None: ...
+
 
 class _Listing(NamedTuple):
     """A list, and the index of its names."""
@@ -92,6 +94,10 @@ class CatalogCache:
     async def resolve(self, name: str) -> Resolution | None:
         """Return the model that a name means; a name that is not in the list refreshes it once."""
         return await self._find(lambda listing: listing.names.resolve(name))
+
+    async def as_written(self, name: str) -> Resolution | None:
+        """Return the model that has this very name; a name that is not in the list refreshes it once."""
+        return await self._find(lambda listing: listing.names.as_written(name))
 
     async def exact(self, id_: str) -> Resolution | None:
         """Return the model with this very id; an id that is not in the list refreshes it once."""

@@ -41,8 +41,12 @@ CATALOG_PATHS: Final = ("/api/v1/models", "/api/v0/models", OPENAI_LIST)
 CATALOG_PATH_SECONDS: Final = 600.0
 """How long an older list is asked for first, before the richest is tried again: LM Studio may have been updated."""
 
-CONNECT_SECONDS: Final = 2.0
-"""Timeout of a TCP connection; LM Studio is on this machine or in its network."""
+CONNECT_SECONDS: Final = 3.0
+"""Timeout of a TCP connection; LM Studio is on this machine or in its network.
+
+Windows dials a port that refuses the connection three times, and says so after two seconds: until then, nobody can tell
+it from a machine that does not answer.
+"""
 ANSWER_SECONDS: Final = 10.0
 """Timeout of a call that neither loads a model nor runs one: LM Studio answers these at once, unless it is stuck."""
 KEEPALIVE_SECONDS: Final = 4.0
@@ -324,7 +328,9 @@ class Client:
 
     def _error_of(self, exc: TimeoutError | httpx.HTTPError, what: str, seconds: float) -> LMStudioError:
         reason = scrub(str(exc), self._secrets)
-        if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
+        if isinstance(exc, httpx.ConnectTimeout):
+            return LMStudioUnreachable(self._masked_url, f"no answer within {self._connect_timeout:g} seconds")
+        if isinstance(exc, httpx.ConnectError):
             # httpcore's words for several addresses, each of which has its own reason, say no more than this error.
             return LMStudioUnreachable(self._masked_url, "" if reason == ALL_FAILED else reason)
         if isinstance(exc, TimeoutError):

@@ -12,6 +12,9 @@ import httpx
 
 LOCALHOST: Final = "localhost"
 ADDRESSES: Final = ("127.0.0.1", "::1")
+OTHER_SECONDS: Final = 1.0
+"""Timeout of a connection to the second address: where a program of this machine listens, the system connects at once.
+It need not be waited for until Windows tells its refusal as well, which takes two seconds more."""
 
 
 class LocalhostTransport(httpx.AsyncBaseTransport):
@@ -27,7 +30,9 @@ class LocalhostTransport(httpx.AsyncBaseTransport):
         first_error: httpx.ConnectError | httpx.ConnectTimeout | None = None
         for address in ADDRESSES:
             try:
-                return await self._transport.handle_async_request(_at(request, address))
+                return await self._transport.handle_async_request(
+                    _at(request, address, is_other=first_error is not None)
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout) as e:
                 first_error = first_error or e
         assert first_error is not None
@@ -37,12 +42,15 @@ class LocalhostTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-def _at(request: httpx.Request, address: str) -> httpx.Request:
+def _at(request: httpx.Request, address: str, *, is_other: bool) -> httpx.Request:
     """Return a request for an address that keeps the name in its Host header and for the certificate."""
+    extensions = {**request.extensions, "sni_hostname": request.url.host}
+    if is_other:
+        extensions["timeout"] = {**extensions.get("timeout", {}), "connect": OTHER_SECONDS}
     return httpx.Request(
         request.method,
         request.url.copy_with(host=address),
         headers=request.headers,
         stream=request.stream,
-        extensions={**request.extensions, "sni_hostname": request.url.host},
+        extensions=extensions,
     )

@@ -11,22 +11,23 @@ from ..ollama.errors import OllamaError
 from ..ollama.names import Name
 from ..services import Services
 from ..state.aliases import Alias
-from .models import ResolvedModel
+from .models import ResolvedModel, is_found
 from .options import options_to_lmstudio
 from .paths import CHAT_COMPLETIONS
 
 
-def check_name(text: str, error: OllamaError) -> Name:
-    """Return a name, parsed; raise `error` for one that is invalid."""
-    try:
-        return names.parse_name(text)
-    except OllamaError:
-        raise error from None
+async def check_source(text: str, error: OllamaError, services: Services) -> None:
+    """Raise `error` for a name that Ollama's grammar does not have, and no model of LM Studio's either."""
+    if "@" not in text and names.key_of(text) is None and not await is_found(text, services):
+        raise error
 
 
 def check_new_name(text: str, error: OllamaError) -> Name:
     """Return a name for an alias, parsed; raise `error` for one that could never be used, as ollama.com's models'."""
-    name = check_name(text, error)
+    try:
+        name = names.parse_name(text)
+    except OllamaError:
+        raise error from None
     if names.is_cloud(name.display):
         raise error
     return name

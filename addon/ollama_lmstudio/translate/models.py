@@ -31,25 +31,46 @@ async def find_model(
 ) -> ResolvedModel:
     """Return the model that a client names; an alias goes before LM Studio's own names.
 
-    Raises OllamaError: 400 for an invalid name, 403 for one of ollama.com's models, `not_found` for one that LM Studio
-    does not have, or `invalid` if that holds an `@`; LMStudioError when LM Studio cannot be asked.
+    Raises OllamaError: 403 for one of ollama.com's models, `not_found` for one that LM Studio does not have, or
+    `invalid` if that is no name in Ollama's grammar; LMStudioError when LM Studio cannot be asked.
     """
     base, key = _read(name) if len(name) <= LONGEST_REMEMBERED else _read.__wrapped__(name)
     alias = services.aliases.get(key) if key is not None else None
-    resolved = await (services.catalog.resolve(base) if alias is None else services.catalog.exact(alias.target))
+    catalog = services.catalog
+    if alias is not None:
+        resolved = await catalog.exact(alias.target)
+    elif key is not None or "@" in name:
+        resolved = await catalog.resolve(base)
+    else:
+        resolved = await catalog.as_written(base) if base else None
     if resolved is None:
-        raise invalid(name) if "@" in name else not_found(name)
+        raise invalid(name) if key is None else not_found(name)
     return ResolvedModel(resolved.model, resolved.id, alias)
+
+
+async def is_found(name: str, services: Services) -> bool:
+    """Return whether a name means one model that LM Studio has, or an alias of one."""
+    try:
+        await find_model(name, services)
+    except OllamaError:
+        return False
+    return True
+
+
+async def has_own_name(name: str, services: Services) -> bool:
+    """Return whether this is the name of a model that LM Studio has, and none in Ollama's grammar."""
+    return names.key_of(name) is None and await is_found(name, services)
 
 
 @lru_cache(REMEMBERED)
 def _read(name: str) -> tuple[str, str | None]:
-    """Return a name without its source, and the key of an alias of that name; None for a name that none can have."""
+    """Return a name without its source, and the key of an alias of that name; None for a name that none can have.
+
+    LM Studio's keys may contain what Ollama's names cannot, such as an `@`.
+    """
     if names.is_cloud(name):
         raise errors.cloud_disabled("remote model is unavailable")
-    # LM Studio's keys may contain an `@`, which Ollama's names cannot.
-    key = names.parse_name(name).key if "@" not in name else None
-    return names.split_source(name)[0], key
+    return names.split_source(name)[0], names.key_of(name)
 
 
 def find_aliases(catalog: Catalog, services: Services) -> list[ResolvedModel]:

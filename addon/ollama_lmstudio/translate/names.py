@@ -12,6 +12,9 @@ A name is looked up in one index after another, and the first that knows it deci
 Case, `:latest`, a registry host and `library/` are no part of a name, and neither is the `text-embedding-`
 that LM Studio puts before the keys of embedding models.
 
+LM Studio makes keys of the names of folders, which Ollama's grammar of names need not allow: letters like é, spaces,
+a dot in the publisher. Such a name is only looked up as it is written: Ollama refuses all others.
+
 A Hugging Face repository, `hf.co/unsloth/Qwen3-4B-GGUF:Q4_K_M`, is `qwen3-4b` of the publisher `unsloth` with the
 quantization `q4_k_m`: LM Studio drops `-GGUF` when it makes a key of a repository's name. It is one repository, so its
 name is no beginning of another's.
@@ -20,7 +23,8 @@ name is no beginning of another's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -31,19 +35,21 @@ DEFAULT_TAG: Final = "latest"
 DEFAULT_NAMESPACE: Final = "library"
 CLOUD_SUFFIX: Final = "cloud"
 """How the tag of a model ends that runs on ollama.com."""
+LOCAL_TAG: Final = "local"
+"""What is no tag, but says that the model does not run there."""
 
 
 def ollama_name(key: str) -> str:
     """Return the Ollama name of an LM Studio key: `key:latest`, or `key:q4_k_m` for `key@q4_k_m`.
 
-    A variant never becomes the default tag, nor a tag that ends in `cloud`: Ollama's clients take that for a
-    model that runs elsewhere.
+    A variant never becomes the default tag, nor one of those that say where a model runs: Ollama's clients take one
+    that ends in `cloud` for a model that runs elsewhere.
     """
     tagged = _TAGGED_KEY.fullmatch(key)
     if tagged is None:
         return f"{key}:{DEFAULT_TAG}"
     name, tag = tagged.groups()
-    if tag.lower() == DEFAULT_TAG or tag.lower().endswith(CLOUD_SUFFIX):
+    if tag.lower() in (DEFAULT_TAG, LOCAL_TAG) or tag.lower().endswith(CLOUD_SUFFIX):
         return f"{name}-{tag}:{DEFAULT_TAG}"
     return f"{name}:{tag}"
 
@@ -73,13 +79,21 @@ class Resolver:
         """
         return self._remembered(name) if len(name) <= LONGEST_REMEMBERED else self._find(name)
 
+    def as_written(self, name: str) -> Resolution | None:
+        """Return the model that has this very name, with its publisher or without; None if there is not one."""
+        found = self._known(_tag_spellings(_fold(name)))
+        return _only_candidate(found) if found else None
+
+    def _known(self, spellings: Iterable[str]) -> list[Resolution] | None:
+        """Return what the first spelling can mean that is one of a model."""
+        indexes = (*self._with_publisher, *self._without_publisher)
+        return next((found for spelling in spellings for index in indexes if (found := index.get(spelling))), None)
+
     def _find(self, name: str) -> Resolution | None:
         spellings = list(_spellings(_fold(name)))
         repositories = [shorter for spelling in spellings for shorter in _repository_spellings(spelling)]
-        for spelling in (*spellings, *repositories):
-            for index in (*self._with_publisher, *self._without_publisher):
-                if found := index.get(spelling):
-                    return _only_candidate(found)
+        if known := self._known((*spellings, *repositories)):
+            return _only_candidate(known)
         reduced = _all_reduced(spellings)
         beginnings = [] if _host(_fold(name)) in HUGGING_FACE else reduced
         for index, candidates in (
@@ -140,7 +154,9 @@ def _only_candidate(found: list[Resolution]) -> Resolution | None:
 
 
 def _fold(name: str) -> str:
-    return name.strip().lower()
+    """Return a name without what makes no difference; macOS writes é as two characters in the names of files."""
+    folded = name.strip().lower()
+    return folded if folded.isascii() else unicodedata.normalize("NFC", folded)
 
 
 def _without_publisher(model: Model, name: str) -> Iterator[str]:
