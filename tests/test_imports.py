@@ -18,10 +18,11 @@ NAME = PACKAGE.name
 TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
 LEAVES = TOOLS | {"__init__", "bundled", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
-SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "progress", "services"}
+SHARED = LEAVES | WIRES | {"keys", "lifetimes", "outcomes", "progress", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, frozenset()),
+    "options": frozenset({"keys"}),
     "__init__": frozenset({"lazy"}),
     "lazy": frozenset(),
     "sim": frozenset(),
@@ -30,10 +31,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "state": frozenset(),
     "internals": frozenset(),
     "outcomes": frozenset({"lmstudio", "ollama"}),
-    "access": frozenset({"outcomes"}),
+    "keys": frozenset(),
+    "access": frozenset({"keys", "outcomes"}),
     "progress": frozenset({"units"}),
     "lifetimes": LEAVES | WIRES | {"progress"},
-    "services": LEAVES | WIRES | {"lifetimes", "outcomes"},
+    "services": LEAVES | WIRES | {"keys", "lifetimes", "outcomes"},
     "translate": SHARED,
     "endpoints": SHARED | {"translate"},
     "routes": SHARED | {"endpoints"},

@@ -76,7 +76,10 @@ class OllamaBridge:
             raise exceptions.OptionsError(str(e)) from None
         settings = replace(settings, listen=self._start.listening(settings.listen))
         upstream = self._start.upstream(settings)
-        self._bridge.configure(settings, upstream, insecure=bool(ctx.options.ssl_insecure))
+        try:
+            self._bridge.configure(settings, upstream, insecure=bool(ctx.options.ssl_insecure))
+        except ValueError as e:
+            raise exceptions.OptionsError(str(e)) from None
         self._start.take_over(settings, upstream)
         connections.allow_silence(SILENCE_SECONDS)
 
@@ -96,6 +99,7 @@ class OllamaBridge:
         if ctx.options.server and not ctx.options.doctor:
             self._bridge.take_over_aliases()
             self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
+            self._bridge.tasks.spawn(self._bridge.watch_keys())
 
     def done(self) -> Awaitable[None] | None:
         """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.

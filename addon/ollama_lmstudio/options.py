@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from . import keys
+
 APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
 MAX_PORT = 65535
@@ -136,6 +138,7 @@ class Settings:
     enable_chunk_recovery: bool
     lmstudio_token: str
     api_key: str
+    api_keys: keys.Sources
     allowed_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     ollama_version: str
@@ -367,6 +370,14 @@ OPTIONS: tuple[Option, ...] = (
         _header_value,
         environment=("OLLAMA_API_KEY",),
         metavar="KEY",
+    ),
+    Option(
+        "api_keys",
+        Sequence[str],
+        [],
+        "The same for several keys, each with a name that is told in place of it: `NAME=KEY`, or a file of such lines.",
+        keys.parse,
+        metavar="NAME=KEY|FILE",
     ),
     Option(
         "allowed_origins",

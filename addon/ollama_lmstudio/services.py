@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from .keys import Keyring
 from .lifetimes import ModelLifetimes
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
@@ -47,6 +48,7 @@ class Services:
     """The last response of /api/tags, and what it was made of."""
     health: tuple[int, Response] | None = None
     """The last response of /health, and when it was made."""
+    keys: Keyring = field(default_factory=Keyring)
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,10 @@ class Services:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The tokens, which must not appear in responses, logs or saved flows."""
+        """The tokens, which must not appear in responses, logs or saved flows.
+
+        Of the named keys, an exchange hides the one that its client has sent: each would be looked for in each body.
+        """
         return tuple(s for s in (self.settings.lmstudio_token, self.settings.api_key) if s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from mitmproxy import http
 
 from .. import access, options
 from ..internals import connections
+from ..keys import Keyring
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record.record import Record
@@ -26,10 +28,14 @@ from .garbage import Garbage
 from .own_calls import OwnCalls
 from .watch import Waits, Watch
 
+logger = logging.getLogger(__name__)
+
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
+# How often the files of keys are looked at.
+LOOK_SECONDS = 1
 
 
 class Label(Protocol):
@@ -81,6 +87,7 @@ class Bridge:
     def __init__(self, label: Label, waits: Waits = _say_nothing) -> None:
         self.label = label
         self.waits = waits
+        self.keys = Keyring()
         self.is_serving = False
         self.is_draining = False
         """Whether the process is about to end, and takes no more requests."""
@@ -107,11 +114,18 @@ class Bridge:
     def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:
         """Use the settings from now on. What is under way goes on, unless LM Studio is another one.
 
-        `insecure` is whether LM Studio's certificate is not verified.
+        `insecure` is whether LM Studio's certificate is not verified. Raise ValueError, before anything is changed, if
+        a file of keys cannot be used.
         """
+        if settings.api_keys != self.keys.sources:
+            self.keys = Keyring(settings.api_keys)
         self.upstream = upstream
         self.gate = access.Gate.make(
-            settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
+            settings.allowed_origins,
+            settings.allowed_hosts,
+            settings.api_key,
+            self.keys,
+            loopback=settings.listen.is_loopback,
         )
         reached = (str(upstream), settings.lmstudio_token, insecure)
         if reached == self._reached:
@@ -127,11 +141,12 @@ class Bridge:
             on_call=self.show_call,
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
-        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir.data), self.clock)
+        store = AliasStore(settings.state_dir.data)
+        self.services = Services(settings, client, catalog, store, self.clock, keys=self.keys)
 
     def _update(self, settings: options.Settings) -> None:
         services, before = self.services, self.services.settings
-        services.settings = settings
+        services.settings, services.keys = settings, self.keys
         services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
         if settings.state_dir != before.state_dir:
             services.aliases = AliasStore(settings.state_dir.data)
@@ -167,6 +182,14 @@ class Bridge:
             directory = blobs.directory_in(self.services.settings.state_dir.cache)
             await asyncio.to_thread(unneeded.remove_old, self.services.aliases, directory)
             await asyncio.sleep(CLEANING_SECONDS)
+
+    async def watch_keys(self) -> None:
+        """Read the files of keys again when they have changed."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.keys.sources.files:
+                for message in await asyncio.to_thread(self.keys.look):
+                    logger.log(message.level, "%s", message.text)
 
     def show_call(self, call: ClientCall) -> None:
         """Show a call that the bridge makes on its own, when it begins and when it has ended."""

@@ -179,6 +179,11 @@ class Exchange:
         return self.recorder.record.path
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """The tokens and keys that neither the client nor the flow may be shown."""
+        return self.recorder.secrets
+
+    @property
     def is_answered(self) -> bool:
         """Whether there is nothing more to do about the request: it has its response, or was killed."""
         return bool(self.flow.response or self.flow.error) or not self.flow.live
