@@ -63,6 +63,7 @@ def test_every_option_is_a_flag_with_dashes_and_underscores(option: options.Opti
         "ollama_version": "1.2.3",
         "num_ctx": "load",
         "own_calls": "all",
+        "metrics": "local",
     }.get(option.name, "chat" if option.choices else "4096")
     for name in (option.name, option.name.replace("_", "-")):
         assert f"{option.name}={value}" in set_options(f"--{name}", value)

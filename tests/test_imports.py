@@ -192,6 +192,7 @@ def test_text_is_written_with_the_same_ends_of_lines_everywhere() -> None:
 
 def test_only_declared_packages_are_imported() -> None:
     declared = {"mitmproxy", "httpx", "pydantic", "pydantic_core", "platformdirs", "tornado", "h11", "PIL", NAME}
+    declared |= {"prometheus_client"}
     found = {name.partition(".")[0] for path in FILES for name in modules(path)}
     assert found - declared - sys.stdlib_module_names == set()
 
@@ -202,4 +203,5 @@ def test_what_takes_long_to_load_is_not_loaded_before_it_serves() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert f"{NAME}.lmstudio.client" in loaded
+    assert not loaded & {"prometheus_client", f"{NAME}.record.metrics"}
     assert not loaded & {"pydantic", f"{NAME}.lmstudio.catalog_entries"}

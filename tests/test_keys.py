@@ -72,7 +72,7 @@ def test_wrong_entries_are_refused_and_not_repeated(entries: list[str], said: st
 
 
 def test_a_path_is_named_where_it_can_be_no_key(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file .*missing"):
+    with pytest.raises(ValueError, match=r"there is no file .*missing"):
         keys.parse([str(tmp_path / "missing")])
 
 

@@ -63,6 +63,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
     *[("num_ctx", choice, choice) for choice in ("ignore", "load", "grow")],
     *[("own_calls", choice, choice) for choice in ("changes", "all", "none")],
+    *[("metrics", choice, choice) for choice in ("off", "local", "network")],
     ("context_length", 8192, 8192),
     ("repair_passthrough", False, False),
     ("state_dir", "/var/lib/x", StateDirs(Path("/var/lib/x"), Path("/var/lib/x"))),
@@ -126,6 +127,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("generate_endpoint", "Chat", "'Chat' is not one of auto, completions, chat"),
     ("num_ctx", "reload", "'reload' is not one of ignore, load, grow"),
     ("own_calls", "every", "'every' is not one of changes, all, none"),
+    ("metrics", "on", "'on' is not one of off, local, network"),
     ("state_dir", "~nobody-has-this-name/x", "'~nobody-has-this-name/x'"),
 ]
 

@@ -42,6 +42,7 @@ LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
 NUM_CTX_POLICIES = ("ignore", "load", "grow")
 OWN_CALLS = ("changes", "all", "none")
+METRICS = (METRICS_OFF, METRICS_TO_THIS_MACHINE, METRICS_TO_ALL) = ("off", "local", "network")
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -149,6 +150,7 @@ class Settings:
     state_dir: StateDirs
     max_kept_size: int
     own_calls: str
+    metrics: str
     demo: bool
 
     @property
@@ -454,6 +456,14 @@ OPTIONS: tuple[Option, ...] = (
         "The bridge's own calls in the list: changes (loads, unloads, and what failed), all (model lists too), none.",
         _one_of(OWN_CALLS),
         choices=OWN_CALLS,
+    ),
+    Option(
+        "metrics",
+        str,
+        METRICS_OFF,
+        "Serve /metrics for Prometheus: off, local (to this machine), network (to all). It needs the extra `metrics`.",
+        _one_of(METRICS),
+        choices=METRICS,
     ),
     Option("demo", bool, False, "Serve from the built-in stand-in for LM Studio, for a first look.", _same),
 )

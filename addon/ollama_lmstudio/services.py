@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .keys import Keyring
 from .lifetimes import ModelLifetimes
@@ -25,6 +26,13 @@ class Clock:
     def wall(self) -> int:
         """Return the time since the epoch, for dates."""
         return time.time_ns()
+
+
+class Exposition(Protocol):
+    """The numbers that are exposed to a monitoring system."""
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all of them in the format that a header `Accept` asks for, and its content type."""
 
 
 @dataclass(slots=True)
@@ -49,6 +57,8 @@ class Services:
     health: tuple[int, Response] | None = None
     """The last response of /health, and when it was made."""
     keys: Keyring = field(default_factory=Keyring)
+    metrics: Exposition | None = None
+    """The numbers for Prometheus; None where the option `metrics` is off."""
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:

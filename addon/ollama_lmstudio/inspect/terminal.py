@@ -50,7 +50,7 @@ PROMPT_COLUMNS = 24
 GAP = "  "
 
 # The paths that are polled: only what is not as before has a line.
-_POLLED = frozenset({"/health", "/health/live"})
+_POLLED = frozenset({"/health", "/health/live", "/metrics"})
 # The internal calls that have a line.
 _TOLD = CHANGES | {DOWNLOAD}
 
