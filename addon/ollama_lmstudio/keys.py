@@ -30,7 +30,7 @@ _SALT_BYTES = 32
 
 NEITHER = "entry {} is neither NAME=KEY nor the path of a file: it is not repeated here, as it may be a key"
 OPEN = "others on this machine may read or change {}: allow it to its owner only, with chmod 600"
-NOBODY = "there is no key in what api_keys names: nobody can come in"
+NOBODY = "there is no key in what api_keys names: nobody comes in with one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -447,10 +447,9 @@ def _report_access(services: Services) -> None:
             "api_key is the one of the example in configs/lan.yaml, which anybody can look up: choose another."
         )
     elif settings.api_keys:
-        names = ", ".join(services.keys.names)
-        logger.info(
-            "Clients need a key (option api_keys): that of %s%s.", names, " or api_key" * bool(settings.api_key)
-        )
+        # Where there are none, that has been said.
+        if owners := [*services.keys.names, *(["api_key"] if settings.api_key else [])]:
+            logger.info("Clients need a key (option api_keys): that of %s.", ", ".join(owners))
     elif settings.api_key:
         logger.info("Clients need the key (option api_key).")
     elif not listen.is_loopback:

@@ -30,7 +30,7 @@ def test_the_name_is_told_and_the_key_is_not(tmp_path: Path, sim: Sim, start_pro
         *("-w", str(saved), "--set", f"api_keys={keys}", "--set", f"api_keys=carol={CAROL}"),
         options={"api_key": ONE},
     )
-    proxy.wait_for_log(r"Clients need a key \(option api_keys\): that of carol, alice, bob or api_key\.")
+    proxy.wait_for_log(r"Clients need a key \(option api_keys\): that of carol, alice, bob, api_key\.")
     proxy.wait_for_log(rf"others on this machine may read or change {keys}")
     assert ask(proxy, ALICE).status_code == 200
     assert ask(proxy, BOB, "/v1/chat/completions", "authorization").status_code == 200

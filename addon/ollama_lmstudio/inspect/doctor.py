@@ -194,7 +194,7 @@ def _access(services: Services) -> Iterator[Finding]:
     for text in services.keys.open_files():
         yield Finding("note", f"api_keys: {text}")
     if settings.api_keys:
-        names = ", ".join(services.keys.names) or "no name"
+        names = ", ".join(services.keys.names) or "it has none"
         yield Finding("ok", f"{settings.listen} asks for a key, one of api_keys: {names}")
     if settings.api_key:
         yield Finding("ok", f"{settings.listen} asks for the key api_key")
