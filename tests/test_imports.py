@@ -18,10 +18,11 @@ NAME = PACKAGE.name
 TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
 LEAVES = TOOLS | {"__init__", "bundled", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
-SHARED = LEAVES | WIRES | {"lifetimes", "outcomes", "progress", "services"}
+SHARED = LEAVES | WIRES | {"keys", "lifetimes", "outcomes", "progress", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, frozenset()),
+    "options": frozenset({"keys"}),
     "__init__": frozenset({"lazy"}),
     "lazy": frozenset(),
     "sim": frozenset(),
@@ -30,10 +31,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "state": frozenset(),
     "internals": frozenset(),
     "outcomes": frozenset({"lmstudio", "ollama"}),
-    "access": frozenset({"outcomes"}),
+    "keys": frozenset(),
+    "access": frozenset({"keys", "outcomes"}),
     "progress": frozenset({"units"}),
     "lifetimes": LEAVES | WIRES | {"progress"},
-    "services": LEAVES | WIRES | {"lifetimes", "outcomes"},
+    "services": LEAVES | WIRES | {"keys", "lifetimes", "outcomes"},
     "translate": SHARED,
     "endpoints": SHARED | {"translate"},
     "routes": SHARED | {"endpoints"},
@@ -190,6 +192,7 @@ def test_text_is_written_with_the_same_ends_of_lines_everywhere() -> None:
 
 def test_only_declared_packages_are_imported() -> None:
     declared = {"mitmproxy", "httpx", "pydantic", "pydantic_core", "platformdirs", "tornado", "h11", "PIL", NAME}
+    declared |= {"prometheus_client"}
     found = {name.partition(".")[0] for path in FILES for name in modules(path)}
     assert found - declared - sys.stdlib_module_names == set()
 
@@ -200,4 +203,5 @@ def test_what_takes_long_to_load_is_not_loaded_before_it_serves() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert f"{NAME}.lmstudio.client" in loaded
+    assert not loaded & {"prometheus_client", f"{NAME}.record.metrics"}
     assert not loaded & {"pydantic", f"{NAME}.lmstudio.catalog_entries"}

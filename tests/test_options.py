@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ollama_lmstudio import options
+from ollama_lmstudio import keys, options
 from ollama_lmstudio.options import Listen, StateDirs, Upstream
 
 BY_NAME = {option.name: option for option in options.OPTIONS}
@@ -53,6 +53,8 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("lmstudio_token", " sk-lm-abc:def\n", "sk-lm-abc:def"),
     ("lmstudio_token", "", ""),
     ("api_key", "k e y", "k e y"),
+    ("api_keys", [], keys.Sources()),
+    ("api_keys", ["alice=k"], keys.Sources((keys.NamedKey("alice", "k"),))),
     ("allowed_origins", ["http://a, https://b", "app://*"], ("http://a", "https://b", "app://*")),
     ("allowed_origins", [" ", ",,"], ()),
     ("allowed_hosts", ["a.example,b.example"], ("a.example", "b.example")),
@@ -61,6 +63,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     *[("generate_endpoint", choice, choice) for choice in ("auto", "completions", "chat")],
     *[("num_ctx", choice, choice) for choice in ("ignore", "load", "grow")],
     *[("own_calls", choice, choice) for choice in ("changes", "all", "none")],
+    *[("metrics", choice, choice) for choice in ("off", "local", "network")],
     ("context_length", 8192, 8192),
     ("repair_passthrough", False, False),
     ("state_dir", "/var/lib/x", StateDirs(Path("/var/lib/x"), Path("/var/lib/x"))),
@@ -116,6 +119,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("lmstudio_token", "a\nb", "cannot be sent in a header"),
     ("lmstudio_token", "schlüssel", "cannot be sent in a header"),
     ("api_key", "a\x00b", "cannot be sent in a header"),
+    ("api_keys", ["alice=k", ""], "entry 2 is neither NAME=KEY nor the path of a file"),
     *[
         ("ollama_version", text, f"{text!r} is not of the form X.Y.Z")
         for text in ("", "0.33", "v0.33.0", "0.33.0-rc1", "0.33.0+lmstudio", "0.33.0\n", "٠.٣.٣")
@@ -123,6 +127,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("generate_endpoint", "Chat", "'Chat' is not one of auto, completions, chat"),
     ("num_ctx", "reload", "'reload' is not one of ignore, load, grow"),
     ("own_calls", "every", "'every' is not one of changes, all, none"),
+    ("metrics", "on", "'on' is not one of off, local, network"),
     ("state_dir", "~nobody-has-this-name/x", "'~nobody-has-this-name/x'"),
 ]
 

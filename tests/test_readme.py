@@ -73,6 +73,7 @@ FLOWS = {
     "own": flow_of("/api/v1/models", "", "own", done_reason=""),
 }
 FLOWS["chat"].metadata["ollama_conversation"] = FLOWS["refused"].metadata["ollama_conversation"] = "3f2a9c1e"
+FLOWS["key"] = flow_of("/v1/embeddings", "bge", "relay", key="alice")
 FLOWS["generate"].metadata["ollama_conversation"] = "77777777"
 FOUND = {
     "one endpoint": CALLS | {"refused"},
@@ -86,6 +87,8 @@ FOUND = {
     "what the bridge asked on its own": {"own"},
     "all but that": set(FLOWS) - {"own"},
     "one conversation (`ollama.conversation` says its id)": {"chat", "refused"},
+    "what was asked with one of the named keys": {"key"},
+    "the same, where there is no `~meta`": {"key"},
     # Before the rewrite all of /api/chat; that is tested with a real pause.
     "the client's request, as Ollama's API has it": {"refused"},
     "the call, as LM Studio's API has it": CALLS | {"generate"},

@@ -16,6 +16,7 @@ from ollama_lmstudio.endpoints import (
     embeddings,
     generate,
     health,
+    metrics,
     passthrough,
     ps,
     pull,
@@ -37,6 +38,7 @@ FOUND: list[tuple[str, str, services.Endpoint]] = [
     ("GET", "/api/status", status.status),
     ("GET", "/health", health.health),
     ("HEAD", "/health/live", health.live),
+    ("GET", "/metrics", metrics.metrics),
     ("GET", "/api/tags", tags.tags),
     ("HEAD", "/api/tags", tags.tags),
     ("GET", "/api/ps", ps.ps),
@@ -117,7 +119,7 @@ def test_wrong_methods(method: str, path: str, allow: str) -> None:
         "/v2/models",
         "/api/v2/models",
         "/v1models",
-        "/metrics",
+        "/metric",
         "/api/nothing/",
         "/v1/",
         "/api/v0/",
@@ -227,3 +229,23 @@ def test_every_route_is_tested_and_told() -> None:
         assert route.becomes
         assert set(route.endpoints) <= set(routes.METHODS)
         assert not routes.is_passthrough(route.path)
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/api/chat", "/api/chat"),
+        ("/api/blobs/sha256:abc", "/api/blobs/:digest"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/models/a", "/v1/models/:model"),
+        ("/v1/models/a/b", "/v1/*"),
+        ("/v1/made/up", "/v1/*"),
+        ("/api/v0/models/made-up", "/api/v0/*"),
+        ("/api/v1/chat", "/api/v1/*"),
+        ("/api/made-up", "(other)"),
+        ("/", "/"),
+        ("", "(other)"),
+    ],
+)
+def test_paths_have_few_labels(path: str, label: str) -> None:
+    assert routes.label(path) == label

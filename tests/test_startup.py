@@ -20,7 +20,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from tests.internals.helpers import master_with
 from tests.wire.conftest import free_port
 
-from ollama_lmstudio import options, startup
+from ollama_lmstudio import keys, options, startup
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.internals import servers
@@ -247,6 +247,24 @@ def test_the_doctor_ends_the_process(
         asyncio.run(scenario())
     assert ended.value.code == status
     assert capsys.readouterr().out == "".join(f"{finding}\n" for finding in found or [])
+
+
+def test_who_may_come_in_with_a_named_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "keys"
+    for text, api_key, told in (
+        ("alice=sk-1\nbob=sk-2\n", "", ["Clients need a key (option api_keys): that of alice, bob."]),
+        ("alice=sk-1\n", "k", ["Clients need a key (option api_keys): that of alice, api_key."]),
+        ("", "", [f"api_keys: {keys.NOBODY}"]),
+    ):
+        caplog.clear()
+        file.write_text(text)
+        file.chmod(0o600)
+        values = {option.name: option.default for option in options.OPTIONS}
+        settings = options.parse(values | {"api_key": api_key, "api_keys": [str(file)]})
+        ring = keys.Keyring(settings.api_keys)
+        startup._report_access(cast(Any, SimpleNamespace(settings=settings, keys=ring)))
+        assert [record.getMessage() for record in caplog.records] == told
 
 
 @pytest.mark.parametrize(

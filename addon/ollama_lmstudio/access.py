@@ -9,8 +9,8 @@ is refused on every address, against DNS rebinding: a web page's own name is mad
 the browser takes this server for the page's origin, and CORS does not apply. The Host header is then still the page's
 name (RFC 9110 7.2). Ollama's refusal has no body; here it says what to do.
 
-The key: `Authorization: Bearer` (RFC 6750 2.1, scheme in any case: RFC 9110 11.1), or `x-api-key`, which Anthropic's
-clients send.
+The key, or one of several that have names: `Authorization: Bearer` (RFC 6750 2.1, scheme in any case: RFC 9110 11.1),
+or `x-api-key`, which Anthropic's clients send.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
+from .keys import Keyring, NamedKey
 from .outcomes import NO_CONTENT_TYPE, Headers, Response
 
 # Ollama's own list, to which OLLAMA_ORIGINS is added.
@@ -122,16 +123,26 @@ class Gate:
     hosts: frozenset[str]
     own_names: OwnNames
     api_key: str
+    keys: Keyring
     loopback: bool
 
     @classmethod
-    def make(cls, origins: Iterable[str], hosts: Iterable[str], api_key: str, *, loopback: bool) -> Gate:
+    def make(
+        cls,
+        origins: Iterable[str],
+        hosts: Iterable[str],
+        api_key: str,
+        keys: Keyring | None = None,
+        *,
+        loopback: bool,
+    ) -> Gate:
         """Return the rules: what is always allowed, and what the options add."""
         return cls(
             (*origins, *DEFAULT_ORIGINS),
             frozenset(split_host(host) for host in hosts),
             own_names(),
             api_key,
+            Keyring() if keys is None else keys,
             loopback,
         )
 
@@ -160,14 +171,25 @@ class Gate:
         return "*" in self.origins
 
     def has_key(self, headers: Mapping[str, str]) -> bool:
-        """Whether one of the two headers holds the key; compared in constant time."""
+        """Whether one of the two headers holds a key, if there is any; compared in constant time."""
         if not self.api_key:
-            return True
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+            return not self.keys or self.named_key(headers) is not None
         # No short circuit: the time must not depend on the first result. A header may hold bytes that are not UTF-8.
         key = self.api_key.encode()
-        return True in [hmac.compare_digest(text.encode("utf-8", "surrogatepass"), key) for text in given]
+        is_it = [hmac.compare_digest(text.encode("utf-8", "surrogatepass"), key) for text in _given_keys(headers)]
+        return (self.named_key(headers) is not None) | (True in is_it)
+
+    def named_key(self, headers: Mapping[str, str]) -> NamedKey | None:
+        """Return which of the named keys one of the two headers holds, Authorization first; None if it is none."""
+        if not self.keys:
+            return None
+        found = [self.keys.find(text) for text in _given_keys(headers)]
+        return next(filter(None, found), None)
+
+
+def _given_keys(headers: Mapping[str, str]) -> tuple[str, str]:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

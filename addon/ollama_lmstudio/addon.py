@@ -72,11 +72,11 @@ class OllamaBridge:
             return
         try:
             settings = options.parse({name: getattr(ctx.options, name) for name in options.NAMES})
+            settings = replace(settings, listen=self._start.listening(settings.listen))
+            upstream = self._start.upstream(settings)
+            self._bridge.configure(settings, upstream, insecure=bool(ctx.options.ssl_insecure))
         except ValueError as e:
             raise exceptions.OptionsError(str(e)) from None
-        settings = replace(settings, listen=self._start.listening(settings.listen))
-        upstream = self._start.upstream(settings)
-        self._bridge.configure(settings, upstream, insecure=bool(ctx.options.ssl_insecure))
         self._start.take_over(settings, upstream)
         connections.allow_silence(SILENCE_SECONDS)
 
@@ -94,8 +94,7 @@ class OllamaBridge:
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
         # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
         if ctx.options.server and not ctx.options.doctor:
-            self._bridge.take_over_aliases()
-            self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
+            self._bridge.look_after_files()
 
     def done(self) -> Awaitable[None] | None:
         """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.

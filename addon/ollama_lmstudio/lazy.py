@@ -22,6 +22,7 @@ NAMES = (
     "endpoints.embed",
     "endpoints.embeddings",
     "endpoints.health",
+    "endpoints.metrics",
     "endpoints.passthrough",
     "endpoints.pull",
     "endpoints.push",

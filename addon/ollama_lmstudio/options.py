@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from . import keys
+
 APP_NAME = "ollama-lmstudio-proxy"
 DEFAULT_LISTEN_PORT = 11434
 MAX_PORT = 65535
@@ -40,6 +42,7 @@ LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
 NUM_CTX_POLICIES = ("ignore", "load", "grow")
 OWN_CALLS = ("changes", "all", "none")
+METRICS = (METRICS_OFF, METRICS_TO_THIS_MACHINE, METRICS_TO_ALL) = ("off", "local", "network")
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
@@ -136,6 +139,7 @@ class Settings:
     enable_chunk_recovery: bool
     lmstudio_token: str
     api_key: str
+    api_keys: keys.Sources
     allowed_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     ollama_version: str
@@ -146,6 +150,7 @@ class Settings:
     state_dir: StateDirs
     max_kept_size: int
     own_calls: str
+    metrics: str
     demo: bool
 
     @property
@@ -372,6 +377,14 @@ OPTIONS: tuple[Option, ...] = (
         metavar="KEY",
     ),
     Option(
+        "api_keys",
+        Sequence[str],
+        [],
+        "The same for several keys, each with a name that is told in place of it: `NAME=KEY`, or a file of such lines.",
+        keys.parse,
+        metavar="NAME=KEY|FILE",
+    ),
+    Option(
         "allowed_origins",
         Sequence[str],
         [],
@@ -446,6 +459,14 @@ OPTIONS: tuple[Option, ...] = (
         "The bridge's own calls in the list: changes (loads, unloads, and what failed), all (model lists too), none.",
         _one_of(OWN_CALLS),
         choices=OWN_CALLS,
+    ),
+    Option(
+        "metrics",
+        str,
+        METRICS_OFF,
+        "Serve /metrics for Prometheus: off, local (to this machine), network (to all). It needs the extra `metrics`.",
+        _one_of(METRICS),
+        choices=METRICS,
     ),
     Option("demo", bool, False, "Serve from the built-in stand-in for LM Studio, for a first look.", _same),
 )

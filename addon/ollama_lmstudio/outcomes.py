@@ -40,6 +40,8 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     started_ns: int
+    peer: str = ""
+    """The IP address of who has sent it; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class Response:
     def error(cls, status: int, message: str, *, content_type: str = JSON) -> Response:
         """Return a response of Ollama's error object."""
         return cls.json({"error": message}, status=status, content_type=content_type)
+
+
+NOT_FOUND = Response(HTTPStatus.NOT_FOUND, b"404 page not found", TEXT)
+"""Ollama's, for a path that it does not have."""
 
 
 @dataclass(frozen=True, slots=True)

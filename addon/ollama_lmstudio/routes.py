@@ -23,6 +23,7 @@ from .endpoints import (
     embeddings,
     generate,
     health,
+    metrics,
     passthrough,
     ps,
     pull,
@@ -42,7 +43,7 @@ Named = tuple[ModuleType, str]
 # The order in which `Allow` lists methods, as Ollama's router does.
 METHODS = ("HEAD", "GET", "POST", "DELETE")
 
-NOT_FOUND = outcomes.Response(HTTPStatus.NOT_FOUND, b"404 page not found", outcomes.TEXT)
+NOT_FOUND = outcomes.NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ ROUTES: tuple[Route, ...] = (
         "liveness: an empty 200 while this process serves, without a key; LM Studio is not asked",
         needs_key=False,
     ),
+    Route("/metrics", _get(metrics, "metrics"), "numbers for Prometheus, with the option `metrics`; else a 404"),
     Route("/api/tags", _get_and_head(tags, "tags"), "LM Studio's model list, and the aliases"),
     Route("/api/ps", _get(ps, "ps"), "LM Studio's loaded instances"),
     Route("/api/show", _post(show, "show"), "LM Studio's model list; loads nothing"),
@@ -155,6 +157,7 @@ _BY_PATTERN = tuple((re.compile(re.sub(r":\w+", "[^/]+", route.path)), route) fo
 
 # A model's key may have a slash, which the segment of Ollama's route cannot.
 _MODELS = "/v1/models/"
+OTHER_PATHS = "(other)"
 # The characters of a path that stand for themselves (RFC 3986 3.3), and the percent sign of those that do not.
 _IN_PATHS = "/%:@!$&'()*+,;=~"
 
@@ -177,6 +180,13 @@ def decoded(path: str) -> str:
 
 def _route(path: str) -> Route | None:
     return _BY_PATH.get(path) or next((route for pattern, route in _BY_PATTERN if pattern.fullmatch(path)), None)
+
+
+def label(path: str) -> str:
+    """Return the route that a path leads to, of which there are few; other paths are called by the API they are in."""
+    if route := _route(path):
+        return route.path
+    return next((f"{prefix}*" for prefix in PREFIXES if path.startswith(prefix)), OTHER_PATHS)
 
 
 def upload(method: str, path: str) -> services.Upload | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from .keys import Keyring
 from .lifetimes import ModelLifetimes
 from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
@@ -24,6 +26,13 @@ class Clock:
     def wall(self) -> int:
         """Return the time since the epoch, for dates."""
         return time.time_ns()
+
+
+class Exposition(Protocol):
+    """The numbers that are exposed to a monitoring system."""
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all of them in the format that a header `Accept` asks for, and its content type."""
 
 
 @dataclass(slots=True)
@@ -47,6 +56,9 @@ class Services:
     """The last response of /api/tags, and what it was made of."""
     health: tuple[int, Response] | None = None
     """The last response of /health, and when it was made."""
+    keys: Keyring = field(default_factory=Keyring)
+    metrics: Exposition | None = None
+    """The numbers for Prometheus; None where the option `metrics` is off."""
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +66,10 @@ class Services:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The tokens, which must not appear in responses, logs or saved flows."""
+        """The tokens, which must not appear in responses, logs or saved flows.
+
+        Of the named keys, an exchange hides the one that its client has sent: each would be looked for in each body.
+        """
         return tuple(s for s in (self.settings.lmstudio_token, self.settings.api_key) if s)
 
 

@@ -418,7 +418,7 @@ async def _report(services: Services, *, demo: bool) -> None:
             logger.info(
                 "DEMO: the answers come from the built-in stand-in, not from LM Studio and not from a language model."
             )
-        _report_access(settings)
+        _report_access(services)
         await _report_models(looking, lmstudio, is_late=is_late)
     finally:
         # A script that is loaded anew looks by itself.
@@ -444,12 +444,18 @@ def _count(catalog: Catalog) -> str:
     return f"{count} {plural(count, 'model')}" if count else "no models yet: download one there"
 
 
-def _report_access(settings: options.Settings) -> None:
-    listen = settings.listen
+def _report_access(services: Services) -> None:
+    settings, listen = services.settings, services.settings.listen
+    for text in (*services.keys.problems(), *services.keys.open_files()):
+        logger.warning("api_keys: %s", text)
     if settings.api_key == PLACEHOLDER:
         logger.warning(
             "api_key is the one of the example in configs/lan.yaml, which anybody can look up: choose another."
         )
+    elif settings.api_keys:
+        # Where there are none, that has been said.
+        if owners := [*services.keys.names, *(["api_key"] if settings.api_key else [])]:
+            logger.info("Clients need a key (option api_keys): that of %s.", ", ".join(owners))
     elif settings.api_key:
         logger.info("Clients need the key (option api_key).")
     elif not listen.is_loopback:

@@ -104,11 +104,12 @@ def test_each_outcome_has_its_handler(
     outcome(outcome_of())
     again = flow_of()
     again.is_replay = "request"
-    record = Record(kind="call", method="POST", path="/api/chat", request=b"asked", request_size=5)
+    record = Record(kind="call", method="POST", path="/api/chat", request=b"asked", request_size=5, key="alice")
     record.save(again.metadata)
     exchange = admitted(bridge, again)
     asyncio.run(exchange.request())
     assert type(exchange.handler) is replay_handler
+    assert exchange.record.key == "", "it is the user who asks now"
     assert asked[1].body == b"asked", "what the client sent, not what became of it"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,32 @@ def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
         replace(settings, state_dir=StateDirs(tmp_path / "other", tmp_path)), bridge.upstream, insecure=False
     )
     assert services.aliases.directory == tmp_path / "other"
+
+
+def test_metrics_need_their_library(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = bridge.services
+    settings = replace(services.settings, metrics="local")
+    monkeypatch.delitem(sys.modules, "ollama_lmstudio.record.metrics", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(
+        ValueError, match=r"^metrics: .* prometheus_client, is not installed: pip install prometheus-client"
+    ):
+        bridge.configure(settings, bridge.upstream, insecure=False)
+    assert (bridge.metrics, services.metrics, services.settings.metrics) == (None, None, "off")
+
+
+def test_metrics_are_switched_on_and_off(bridge: Bridge) -> None:
+    pytest.importorskip("prometheus_client", reason="the library of the extra `metrics` is not installed")
+    off = bridge.services.settings
+    on = replace(off, metrics="local")
+    bridge.configure(on, bridge.upstream, insecure=False)
+    counted = bridge.metrics
+    assert counted is bridge.services.metrics is not None
+    # Other settings leave what has been counted.
+    bridge.configure(replace(on, lmstudio_token="other"), bridge.upstream, insecure=False)
+    assert bridge.metrics is bridge.services.metrics is counted
+    bridge.configure(off, bridge.upstream, insecure=False)
+    assert vars(bridge)["metrics"] is bridge.services.metrics is None
 
 
 @pytest.mark.parametrize("change", ["url", "token", "insecure"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.internals import presence
 from ollama_lmstudio.internals.presence import Presence
+from ollama_lmstudio.keys import NOBODY, Keyring
 from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.services import Services
@@ -42,7 +44,8 @@ def examine(
 
     async def look() -> list[Finding]:
         client = Client(url, settings.lmstudio_token or None)
-        services = Services(settings, client, CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir.data))
+        cache, store = CatalogCache(client, 300, Resolver), AliasStore(settings.state_dir.data)
+        services = Services(settings, client, cache, store, keys=Keyring(settings.api_keys))
         if aliases:
             services.aliases.change(lambda kept: kept.update(aliases))
         try:
@@ -105,6 +108,19 @@ def test_lmstudio_is_not_there(tmp_path: Path) -> None:
     found = examine("http://127.0.0.1:9", tmp_path)
     assert "not reachable at http://127.0.0.1:9" in told(found, "problem")
     assert "set api_key" in told(found, "note")
+
+
+def test_named_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("alice=sk-1\n", newline="")
+    file.chmod(0o666)
+    found = examine("http://127.0.0.1:9", tmp_path, api_keys=["bob=sk-2", str(file)])
+    assert "asks for a key, one of api_keys: bob, alice" in told(found, "ok")
+    assert "everybody" not in told(found, "note")
+    if os.name == "posix":
+        assert f"others on this machine may read or change {file}" in told(found, "note")
+    file.write_text("", newline="")
+    assert NOBODY in told(examine("http://127.0.0.1:9", tmp_path, api_keys=[str(file)]), "problem")
 
 
 def test_a_token_that_is_missing_or_not_needed(tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ def test_markdown() -> None:
     assert export.markdown(snapshot()) == MARKDOWN
 
 
+def test_markdown_names_the_key() -> None:
+    assert export.markdown(snapshot(record(key="alice"))) == MARKDOWN.replace(
+        "- status: 200\n", "- key: `alice`\n- status: 200\n", 1
+    )
+
+
 def test_markdown_of_other_answers() -> None:
     failed = snapshot(record(numbers=None), response=dumps({"error": "model 'nope' not found"}), status=404)
     assert export.markdown(failed).endswith("\n\n**Error:** model 'nope' not found\n")

@@ -103,6 +103,11 @@ def test_a_request_shows_the_whole_exchange() -> None:
     assert render.ollama_request(snapshot()) == WHOLE
 
 
+def test_a_request_tells_whose_key_it_had() -> None:
+    shown = render.ollama_request(snapshot(record(key="alice")))
+    assert "client: ollama-python/0.6\nkey: alice\nmodel: llama3.2\n" in shown
+
+
 def test_a_response_shows_what_came_back() -> None:
     assert render_answer.ollama_response(snapshot()) == WHOLE[WHOLE.index("━━ Answer") : WHOLE.index("\n\n━━ Earlier")]
 

@@ -68,6 +68,23 @@ def test_csv_can_be_read_again() -> None:
     ]
 
 
+def test_keys_have_a_table_and_rows_of_their_own() -> None:
+    statistics = some()
+    numbers = Numbers(prompt_tokens=5, answer_tokens=7)
+    statistics.add(Record(kind="call", path="/api/chat", upstream_model=MODEL, key="alice", numbers=numbers), 200)
+    assert stats.lines(statistics, {})[-3:] == [
+        "",
+        "asked  failed  first  95 %  tok/s  prompt  answer  key",
+        "    1       0      -     -      -       5       7  alice",
+    ]
+    rows = list(csv.DictReader(io.StringIO(stats.as_csv(statistics, {MODEL: 2}), newline="")))
+    assert [(row["model"], row["key"], row["requests"], row["loads"]) for row in rows] == [
+        (MODEL, "", "4", "2"),
+        (ODD, "", "1", "0"),
+        ("", "alice", "1", ""),
+    ]
+
+
 def test_nothing_was_asked() -> None:
     assert stats.lines(Statistics(0), {}) == ["no model has been asked yet"]
     assert stats.as_csv(Statistics(0), {}).count("\r\n") == 1

@@ -286,6 +286,10 @@ def test_comments_and_marks(case: Snapshot, comment: str, mark: str) -> None:
     assert summary.mark(case) == mark
 
 
+def test_the_name_of_a_key_ends_the_comment() -> None:
+    assert summary.comment(snapshot(record(key="alice"))) == f"{summary.comment(snapshot(record()))}  by alice"
+
+
 def test_mitmproxy_knows_all_marks() -> None:
     assert {mark for _, mark in summary.MARKS} <= set(emoji.emoji)
 

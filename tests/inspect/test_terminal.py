@@ -171,6 +171,12 @@ def test_lines(start: Start, case: Snapshot, line: str) -> None:
     assert printed(start(), case) == [f"16:49:26 {line}"]
 
 
+def test_the_name_of_a_key_has_a_column_once_one_was_used(start: Start) -> None:
+    shown = [snapshot(replace(SAID, key=key)) for key in ("", "alice", "", "a-very-long-name-of-a-team")]
+    columns = [line[len("16:49:26 ") :].partition("/api/chat")[0] for line in printed(start(), *shown)]
+    assert columns == ["", "alice  ", "       ", "a-very-long-n...  "]
+
+
 def test_what_changes_nothing_is_not_told_of_the_bridges_own_calls(start: Start) -> None:
     assert printed(start(), internal_call(response=dumps({"models": [V1_MODEL]}))) == []
 

@@ -94,6 +94,17 @@ def test_who_leaves_has_met_no_error(error: str) -> None:
     assert (statistics.models[MODEL].requests, statistics.models[MODEL].errors) == (1, 0)
 
 
+def test_each_key_that_has_a_name_is_counted() -> None:
+    statistics = Statistics(0)
+    for key in ("alice", "alice", "bob", ""):
+        record = record_of()
+        record.key = key
+        statistics.add(record, 404 if key == "bob" else 200)
+    found = {name: (key.requests, key.errors, key.answer_tokens) for name, key in statistics.keys.items()}
+    assert found == {"alice": (2, 0, 160), "bob": (1, 1, 80)}
+    assert statistics.requests == 4
+
+
 def test_a_name_that_lmstudio_does_not_have_is_the_clients() -> None:
     statistics = Statistics(0)
     statistics.add(record_of(kind="answer", upstream_model=""), 404)

@@ -305,6 +305,10 @@ class Reading:
             check(self._type == JSON and isinstance(parse(body), dict), "no object")
         elif asked.path == "/health/live":
             check((self._type, body) == ("", b""), f"it tells something: {self._type}, {body!r}")
+        elif asked.path == "/metrics":
+            # https://prometheus.io/docs/instrumenting/exposition_formats: lines, and the last one ends, too.
+            is_known = self._type.startswith(("text/plain; version=", "application/openmetrics-text; version="))
+            check(is_known and body.endswith(b"\n"), f"no numbers for Prometheus: {self._type}")
         elif endpoint is None:
             raise Refused(f"a {self._status} for {asked.path}, which Ollama does not have")
         elif endpoint.text:

@@ -187,13 +187,19 @@ def test_health_may_be_polled(proxy: Proxy, client: httpx.Client, sim: Sim) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/whatever", "/API/TAGS", "/v2/models", "/index.html", "/api", "/metrics", "/api/v2/models"]
+    "path", ["/api/whatever", "/API/TAGS", "/v2/models", "/index.html", "/api", "/metric", "/api/v2/models"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_path_never_reaches_lmstudio(client: httpx.Client, sim: Sim, method: str, path: str) -> None:
     response = client.request(method, path, content=b"{}")
     assert (response.status_code, response.text) == (404, "404 page not found")
     assert response.headers["content-type"] == "text/plain"
+    assert not sim.requests
+
+
+def test_there_are_no_metrics_unless_they_are_wanted(client: httpx.Client, sim: Sim) -> None:
+    response = client.get("/metrics")
+    assert (response.status_code, response.text) == (404, "404 page not found")
     assert not sim.requests
 
 

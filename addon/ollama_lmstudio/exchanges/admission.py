@@ -58,6 +58,8 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     try:
         if kept is not None:
             kept.forget_answer()
+            # It is not the client with that key who asks now.
+            kept.key = ""
             kept.at = record.local_time(flow.request.timestamp_start)
             exchange = exchanges.begin(flow, kept)
             exchange.handler = Resent(exchange)
@@ -84,6 +86,8 @@ def _admit(exchange: Exchange) -> None:
     needs_key = routes.needs_key(request.path)
     refusal = access.check(gate, request.method, host, given, allowed, error, needs_key=needs_key)
     exchange.recorder.set_request(request)
+    if (key := gate.named_key(given)) is not None:
+        exchange.recorder.set_key(key.name, key.key)
     exchange.recorder.record.save(flow.metadata)
     if refusal is not None:
         _refuse(exchange, refusal, host)
@@ -142,7 +146,7 @@ def _request_of(flow: http.HTTPFlow, given: dict[str, str], started_ns: int, bod
     path, _, query = flow.request.path.partition("?")
     path = routes.decoded(path)
     headers = {name: value for name, value in given.items() if name not in access.SECRET_HEADERS}
-    return Request(flow.request.method, path, query, headers, body, started_ns)
+    return Request(flow.request.method, path, query, headers, body, started_ns, flow.client_conn.peername[0])
 
 
 def _internal_error(path: str) -> Response:
@@ -182,7 +186,7 @@ class _Deciding(Handler):
         try:
             return await decide()
         except (OllamaError, LMStudioError) as e:
-            return Response.error(e.status, scrub(e.message, self.bridge.services.secrets))
+            return Response.error(e.status, scrub(e.message, self.exchange.secrets))
         except Exception:
             logger.exception("%s %s failed", self.recorder.record.method, self.exchange.path)
             return _internal_error(self.exchange.path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import http
 
-from .. import access, options
+from .. import __version__, access, options
 from ..internals import connections
+from ..keys import Keyring
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record.record import Record
@@ -27,12 +29,23 @@ from .garbage import Garbage
 from .own_calls import OwnCalls
 from .watch import Waits, Watch
 
+if TYPE_CHECKING:
+    from ..record.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
 # How long the start waits for a process that moves the same aliases, and how often it is tried again after that.
 LOCK_SECONDS = 1.0
+NO_LIBRARY = (
+    "metrics: the library for it, {}, is not installed: pip install prometheus-client in this environment, or install "
+    "ollama-lmstudio-proxy with its extra `metrics`, or set metrics=off"
+)
+# How often the files of keys are looked at.
+LOOK_SECONDS = 1
 
 
 class Label(Protocol):
@@ -84,6 +97,7 @@ class Bridge:
     def __init__(self, label: Label, waits: Waits = _say_nothing) -> None:
         self.label = label
         self.waits = waits
+        self.keys = Keyring()
         self.is_serving = False
         self.is_draining = False
         """Whether the process is about to end, and takes no more requests."""
@@ -94,6 +108,8 @@ class Bridge:
         self.garbage = Garbage()
         self.conversations = Conversations()
         self.statistics = Statistics(time.time())
+        self.metrics: Metrics | None = None
+        """The numbers for Prometheus; None where the option `metrics` is off."""
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""
@@ -110,11 +126,20 @@ class Bridge:
     def configure(self, settings: options.Settings, upstream: options.Upstream, *, insecure: bool) -> None:
         """Use the settings from now on. What is under way goes on, unless LM Studio is another one.
 
-        `insecure` is whether LM Studio's certificate is not verified.
+        `insecure` is whether LM Studio's certificate is not verified. Raise ValueError, before anything is changed, if
+        a file of keys cannot be used, or the library of the metrics is missing.
         """
+        is_same = settings.api_keys == self.keys.sources
+        keys = self.keys if is_same else Keyring(settings.api_keys)
+        self._use_metrics(settings.metrics)
+        self.keys = keys
         self.upstream = upstream
         self.gate = access.Gate.make(
-            settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
+            settings.allowed_origins,
+            settings.allowed_hosts,
+            settings.api_key,
+            self.keys,
+            loopback=settings.listen.is_loopback,
         )
         reached = (str(upstream), settings.lmstudio_token, insecure)
         if reached == self._reached:
@@ -130,11 +155,30 @@ class Bridge:
             on_call=self.show_call,
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
-        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir.data), self.clock)
+        store = AliasStore(settings.state_dir.data)
+        self.services = Services(settings, client, catalog, store, self.clock, keys=self.keys, metrics=self.metrics)
+
+    def _use_metrics(self, chosen: str) -> None:
+        """Count for Prometheus, or no more; raise ValueError if its library is missing."""
+        if chosen == options.METRICS_OFF:
+            self.metrics = None
+        elif self.metrics is None:
+            try:
+                # Its library, which most do without, takes 20 ms.
+                from ..record.metrics import Metrics
+            except ImportError as e:
+                raise ValueError(NO_LIBRARY.format(e.name or e)) from None
+            self.metrics = Metrics(__version__, self._known_model, lambda: self.watch.under_way)
+
+    def _known_model(self, name: str) -> str:
+        """Return the key of a model in LM Studio's list; an empty string for any other."""
+        catalog = self.services.catalog.last
+        model = catalog.owner(name) if catalog else None
+        return model.key if model else ""
 
     def _update(self, settings: options.Settings) -> None:
         services, before = self.services, self.services.settings
-        services.settings = settings
+        services.settings, services.keys, services.metrics = settings, self.keys, self.metrics
         services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
         if settings.state_dir != before.state_dir:
             services.aliases = AliasStore(settings.state_dir.data)
@@ -157,6 +201,12 @@ class Bridge:
         """End what the loopback service serves, with an error for each client."""
         if self._loopback is not None:
             self._loopback.stop()
+
+    def look_after_files(self) -> None:
+        """Move what is kept elsewhere, and from now on remove what is not needed and read what has changed."""
+        self.take_over_aliases()
+        self.tasks.spawn(self.remove_unneeded_blobs())
+        self.tasks.spawn(self.watch_keys())
 
     def take_over_aliases(self) -> None:
         """Move the aliases from where they were kept before, if there are any, before a request needs them.
@@ -185,7 +235,17 @@ class Bridge:
             await asyncio.to_thread(unneeded.remove_old, self.services.aliases, directory)
             await asyncio.sleep(CLEANING_SECONDS)
 
+    async def watch_keys(self) -> None:
+        """Read the files of keys again when they have changed."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.keys.sources.files:
+                for message in await asyncio.to_thread(self.keys.look):
+                    logger.log(message.level, "%s", message.text)
+
     def show_call(self, call: ClientCall) -> None:
         """Show a call that the bridge makes on its own, when it begins and when it has ended."""
+        if self.metrics is not None and call.ended:
+            self.metrics.add_call(call)
         settings = self.services.settings
         self.own_calls.show(call, settings.own_calls if self.is_serving else "none", settings.max_kept_size)

@@ -51,6 +51,6 @@ def error_of(exchange: Exchange, response: http.Response, body: bytes) -> Respon
     """
     if not may_be_told(exchange, response):
         return None
-    content_type, secrets = response.headers.get("content-type", ""), exchange.bridge.services.secrets
+    content_type, secrets = response.headers.get("content-type", ""), exchange.secrets
     error = error_from_response(response.status_code, content_type, body, secrets)
     return error_answer(exchange.path, error.status, error.message) if is_evicted(error) else None

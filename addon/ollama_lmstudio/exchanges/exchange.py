@@ -46,7 +46,7 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.flow import Error
 
-from .. import progress
+from .. import progress, routes
 from ..internals import connections, interception, interface
 from ..internals.headers import SealedHeaders
 from ..lmstudio.errors import LMStudioError, LMStudioUnreachable
@@ -179,6 +179,11 @@ class Exchange:
         return self.recorder.record.path
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """The tokens and keys that neither the client nor the flow may be shown."""
+        return self.recorder.secrets
+
+    @property
     def is_answered(self) -> bool:
         """Whether there is nothing more to do about the request: it has its response, or was killed."""
         return bool(self.flow.response or self.flow.error) or not self.flow.live
@@ -258,6 +263,11 @@ class Exchange:
             return WAITS_FOR_USER
         return self.progress.state() or self.handler.state(now)
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the answer is being passed on while it comes."""
+        return bool(self.flow.response and self.flow.response.stream)
+
     def show(self, state: str) -> None:
         """Store the state in the flow, and update its label."""
         self.record.state = state
@@ -265,7 +275,7 @@ class Exchange:
 
     def show_body(self) -> bool:
         """Store what has come of an answer that streams in the flow; return whether that is anything new."""
-        return bool(self.flow.response and self.flow.response.stream) and self.recorder.update(self.flow)
+        return self.is_streaming and self.recorder.update(self.flow)
 
     # What handlers do
 
@@ -341,7 +351,10 @@ class Exchange:
     def _count(self) -> None:
         response = self.flow.response
         status = response.status_code if response is not None else 0
-        self.bridge.statistics.add(self.recorder.record, status, is_recorded=self.flow.is_replay == "response")
+        is_recorded = self.flow.is_replay == "response"
+        self.bridge.statistics.add(self.recorder.record, status, is_recorded=is_recorded)
+        if self.bridge.metrics is not None:
+            self.bridge.metrics.add(self.recorder.record, status, routes.label(self.path), is_recorded=is_recorded)
 
 
 def _end_if_live(flow: http.HTTPFlow, last: Callable[[], bytes]) -> None:

@@ -31,7 +31,7 @@ class Local(Handler):
     def send(self) -> None:
         """Make the flow's request one to the loopback service."""
         service, request = self.bridge.loopback, self.flow.request
-        headers = dict(service.add(self.job, self.bridge.services.secrets))
+        headers = dict(service.add(self.job, self.exchange.secrets))
         self._ticket = headers[loopback.TICKET_HEADER]
         request.scheme, request.host, request.port = "http", loopback.HOST, service.port
         request.http_version = "HTTP/1.1"

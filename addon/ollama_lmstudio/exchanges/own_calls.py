@@ -25,6 +25,7 @@ class OwnCall:
     """One call, from its beginning on."""
 
     size = 0
+    is_streaming = False
 
     def __init__(self, call: ClientCall, limit: int, label: Callable[[http.HTTPFlow], None]) -> None:
         self._call = call

@@ -115,12 +115,12 @@ class PassedThrough(Handler):
             if status == HTTPStatus.OK and outcome.rewrite is not None:
                 body = await run_in_thread_if_large(len(body), outcome.rewrite, body)
         except (LMStudioError, OllamaError) as e:
-            return error_answer(self.exchange.path, e.status, scrub(e.message, self.bridge.services.secrets))
+            return error_answer(self.exchange.path, e.status, scrub(e.message, self.exchange.secrets))
         except Exception:
             # Whatever goes wrong, the other model's answer must not be what is left.
             logger.exception("%s: the request could not be sent once more", self.exchange.path)
             return error_answer(self.exchange.path, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
-        return Response(status, scrub_bytes(body, self.bridge.services.secrets), content_type, self._other_headers())
+        return Response(status, scrub_bytes(body, self.exchange.secrets), content_type, self._other_headers())
 
     def _other_headers(self) -> tuple[tuple[str, str], ...]:
         """Return LM Studio's headers that do not depend on the body."""
@@ -152,7 +152,7 @@ class PassedThrough(Handler):
             return
         self.recorder.add_upstream(body, self.bridge.clock.monotonic())
         if response.status_code in TOKEN_REFUSED:
-            upstream.set_body(response, scrub_bytes(body, self.bridge.services.secrets))
+            upstream.set_body(response, scrub_bytes(body, self.exchange.secrets))
         if is_unknown_route(body):
             missing = missing_answer(self.recorder.record.method, self.exchange.path)
             self.exchange.respond(missing or routes.NOT_FOUND)
@@ -172,7 +172,7 @@ class PassedThrough(Handler):
             upstream.set_body(response, changed)
 
     def error(self, error: LMStudioError) -> None:
-        response, message = self.flow.response, scrub(error.message, self.bridge.services.secrets)
+        response, message = self.flow.response, scrub(error.message, self.exchange.secrets)
         if not self.exchange.head_sent or response is None:
             self.exchange.respond_in_error(error_answer(self.exchange.path, error.status, message))
         elif sse.is_event_stream(response.headers.get("content-type", "")):

@@ -51,6 +51,10 @@ class Watched(Protocol):
     def size(self) -> int:
         """The size of the bodies that are shown."""
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether its answer is being passed on while it comes."""
+
     def state(self, now: int) -> State | None:
         """Return what it waits for at the time `now`, or how far it is; None where there is nothing to tell."""
 
@@ -97,6 +101,12 @@ class Watch:
         """Look at this no more: it has ended."""
         if self._is_running(watched):
             del self._running[watched.flow.id]
+
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """How many of these wait for LM Studio's answer to a client, and how many of them pass it on already."""
+        asked = [watched for watched, _ in self._running.values() if watched.record.kind in ("call", "relay")]
+        return len(asked), sum(watched.is_streaming for watched in asked)
 
     def _is_running(self, watched: Watched) -> bool:
         """Return whether this runs, and not a replay of the same flow."""

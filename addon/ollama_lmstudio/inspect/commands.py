@@ -129,7 +129,10 @@ class Commands:
 
     @command.command("ollama.stats")
     def stats(self, path: types.Path = NO_PATH) -> Sequence[str]:
-        """Tell how often each model was asked, its errors, first token, speed, tokens and loads; to a file as CSV."""
+        """Tell how often each model was asked, its errors, first token, speed, tokens and loads; to a file as CSV.
+
+        Where there are keys with names, the same of each.
+        """
         loads = stats.loads_of(self._statistics, self._services())
         if not path:
             title, *lines = stats.lines(self._statistics, loads)

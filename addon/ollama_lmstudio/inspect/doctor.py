@@ -189,8 +189,17 @@ async def who_serves(address: Listen) -> str:
 
 def _access(services: Services) -> Iterator[Finding]:
     settings = services.settings
+    for text in services.keys.problems():
+        yield Finding("problem", f"api_keys: {text}")
+    for text in services.keys.open_files():
+        yield Finding("note", f"api_keys: {text}")
+    if settings.api_keys:
+        names = ", ".join(services.keys.names) or "it has none"
+        yield Finding("ok", f"{settings.listen} asks for a key, one of api_keys: {names}")
     if settings.api_key:
         yield Finding("ok", f"{settings.listen} asks for the key api_key")
+    elif settings.api_keys:
+        return
     elif settings.listen.is_loopback:
         yield Finding("ok", f"{settings.listen} is reached from this machine only")
     else:

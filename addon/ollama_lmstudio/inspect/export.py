@@ -82,6 +82,8 @@ def _facts(snapshot: Snapshot) -> Iterator[str]:
     if record.model:
         upstream = f", LM Studio's {_inline(record.upstream_model)}" if record.upstream_model else ""
         yield f"- model: {_inline(record.model)}{upstream}"
+    if record.key:
+        yield f"- key: {_inline(record.key)}"
     if snapshot.status:
         yield f"- status: {snapshot.status}"
 

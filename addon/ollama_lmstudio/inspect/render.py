@@ -68,6 +68,7 @@ def _client_request(sheet: Sheet, snapshot: Snapshot, request: ParsedRequest) ->
     body, record = snapshot.client_body, snapshot.record
     sheet.heading(f"{snapshot.client_method} {snapshot.client_target}")
     sheet.value("client", header(snapshot.client_headers, "user-agent"))
+    sheet.value("key", record.key)
     note_if_cut(sheet, record, record.request_size, len(body))
     if request.problem:
         sheet.value("problem", f"the body is {request.problem}")

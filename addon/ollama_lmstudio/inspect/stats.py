@@ -1,4 +1,4 @@
-"""The statistics of each model, as a table for people and as CSV."""
+"""The statistics of each model, and of each key that has a name, as a table for people and as CSV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, that in CSV, and what of a model stands in it. `csv` is a number, or empty."""
+    """A column: its heading, that in CSV, and what of a model or a key stands in it. `csv` is a number, or empty."""
 
     heading: str
     csv_heading: str
@@ -94,20 +94,32 @@ def lines(statistics: Statistics, loads: Mapping[str, int]) -> list[str]:
             f"{loads.get(name, 0):,}",
             jsontext.one_line(name, NAME_CHARACTERS),
         )
-        for name, model in _most_asked_first(statistics)
+        for name, model in _most_asked_first(statistics.models)
     ]
-    return [f"{requests:,} {plural(requests, 'request')} since {since}", LEGEND, "", *table.aligned([head, *rows])]
+    found = [f"{requests:,} {plural(requests, 'request')} since {since}", LEGEND, "", *table.aligned([head, *rows])]
+    if statistics.keys:
+        head = (*(column.heading for column in COLUMNS), "key")
+        rows = [(*(column.text(key) for column in COLUMNS), name) for name, key in _most_asked_first(statistics.keys)]
+        found += ["", *table.aligned([head, *rows])]
+    return found
 
 
 def as_csv(statistics: Statistics, loads: Mapping[str, int]) -> str:
-    """Return the statistics as CSV (RFC 4180) with a header: durations in ms, and nothing for what is not known."""
+    """Return the statistics as CSV (RFC 4180) with a header: durations in ms, and nothing for what is not known.
+
+    Where keys with names were used, they have a column, and rows of their own, in which no model stands.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(("model", *(column.csv_heading for column in COLUMNS), "loads"))
-    for name, model in _most_asked_first(statistics):
-        writer.writerow((name, *(column.csv(model) for column in COLUMNS), loads.get(name, 0)))
+    has_keys = bool(statistics.keys)
+    writer.writerow(("model", *(column.csv_heading for column in COLUMNS), "loads", *(["key"] if has_keys else [])))
+    for name, model in _most_asked_first(statistics.models):
+        row = (name, *(column.csv(model) for column in COLUMNS), loads.get(name, 0))
+        writer.writerow((*row, "") if has_keys else row)
+    for name, key in _most_asked_first(statistics.keys):
+        writer.writerow(("", *(column.csv(key) for column in COLUMNS), "", name))
     return out.getvalue()
 
 
-def _most_asked_first(statistics: Statistics) -> list[tuple[str, ModelStatistics]]:
-    return sorted(statistics.models.items(), key=lambda item: -item[1].requests)
+def _most_asked_first(statistics: Mapping[str, ModelStatistics]) -> list[tuple[str, ModelStatistics]]:
+    return sorted(statistics.items(), key=lambda item: -item[1].requests)

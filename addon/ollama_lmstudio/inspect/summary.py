@@ -69,7 +69,8 @@ def comment(snapshot: Snapshot) -> str:
         shown = "" if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", trouble) else name
         # mitmweb shows marks beside the path, for which a line has no room.
         trouble = f"{CROSS}{trouble}" if trouble and is_error(snapshot) else trouble
-        parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), numbers]
+        asker = f"by {snapshot.record.key}" if snapshot.record.key else ""
+        parts = [trouble, snapshot.record.state, *_subject(snapshot, shown), numbers, asker]
     text = "  ".join(filter(None, (jsontext.one_line(part, COMMENT_CHARACTERS) for part in parts)))
     return well_formed(text if len(text) <= COMMENT_CHARACTERS else f"{text[: COMMENT_CHARACTERS - 3]}...")
 

@@ -39,6 +39,8 @@ LINE_COLUMNS = 220
 # The widths that the columns of the path and of the model begin with, and those that they may grow to.
 PATH_COLUMNS, MAX_PATH_COLUMNS = len("/api/generate"), 20
 MODEL_COLUMNS, MAX_MODEL_COLUMNS = 16, 32
+# The column of the key's name is there once a client has sent a key that has one.
+MAX_KEY_COLUMNS = 16
 # Which part of a terminal's width the model may have.
 MODEL_SHARE = 5
 # Numbers are left out, the last first, where less than this would be left for what was said.
@@ -48,11 +50,12 @@ PROMPT_COLUMNS = 24
 GAP = "  "
 
 # The paths that are polled: only what is not as before has a line.
-_POLLED = frozenset({"/health", "/health/live"})
+_POLLED = frozenset({"/health", "/health/live", "/metrics"})
 # The internal calls that have a line.
 _TOLD = CHANGES | {DOWNLOAD}
 
 TIME = {"dim": True}
+KEY = {"fg": "magenta"}
 PATH = {"fg": "cyan"}
 MODEL = {"bold": True}
 SUCCESS = {"fg": "green"}
@@ -74,7 +77,7 @@ class Terminal:
         self._output = dumper.Output(sys.stdout)
         self._has_colours = False
         self._failing_polls: set[str] = set()
-        self._path_columns, self._model_columns = PATH_COLUMNS, MODEL_COLUMNS
+        self._key_columns, self._path_columns, self._model_columns = 0, PATH_COLUMNS, MODEL_COLUMNS
 
     def configure(self) -> None:
         """Do as the options say. With `flow_detail`, which `-v` and `-q` set too, the user wants mitmproxy's output."""
@@ -165,13 +168,22 @@ class Terminal:
         return pieces
 
     def _subject(self, snapshot: Snapshot, name: str, width: int) -> Sequence[Piece]:
-        """Return the columns of the path and of the model; a column that was too narrow stays as wide as it became."""
+        """Return the columns of the key's name, the path and the model.
+
+        A column that was too narrow stays as wide as it became.
+        """
+        key = _cut(one_line(snapshot.record.key), MAX_KEY_COLUMNS)
         path = summary.OWN if snapshot.is_internal else one_line(snapshot.client_path, MAX_PATH_COLUMNS)
         name = _cut(one_line(name), min(max(width // MODEL_SHARE, MODEL_COLUMNS), MAX_MODEL_COLUMNS))
+        self._key_columns = max(self._key_columns, _width(key))
         self._path_columns = max(self._path_columns, _width(path))
         self._model_columns = max(self._model_columns, _width(name))
-        columns = ((_padded(path, self._path_columns), PATH), (_padded(name, self._model_columns), MODEL))
-        return [piece for column in columns for piece in (column, (GAP, {}))]
+        columns = (
+            (_padded(key, self._key_columns), KEY),
+            (_padded(path, self._path_columns), PATH),
+            (_padded(name, self._model_columns), MODEL),
+        )
+        return [piece for column in columns if column[0] for piece in (column, (GAP, {}))]
 
     # How it is written
 

@@ -91,6 +91,8 @@ class Record:
     query: str = ""
     model: str = ""
     """The model's name in the client's request."""
+    key: str = ""
+    """The name of the key that the client has sent; empty if that has none."""
     headers: Fields = ()
     """The headers of the client's request, without secrets."""
     request: bytes = b""

@@ -117,7 +117,7 @@ class Recorder:
         self.record = record
         record.limit = limit
         self._limit = limit
-        self._secrets = secrets
+        self.secrets = secrets
         self._label = label
         self._shown_in: http.Response | None = None
         """The response that has shown what had come of a stream, which may not be the one at the end."""
@@ -138,6 +138,11 @@ class Recorder:
         self._add_size, self._add_time = self._arrivals.sizes.append, self._arrivals.times.append
         self.client_body = CappedBody(limit)
         """The body of the response to the client, where it is streamed."""
+
+    def set_key(self, name: str, key: str) -> None:
+        """Record the name of the client's key, which is masked itself."""
+        self.record.key = name
+        self.secrets = (*self.secrets, key)
 
     def set_request(self, request: Request) -> None:
         """Record the client's request, whose headers are without secrets."""
@@ -162,8 +167,8 @@ class Recorder:
         """Record the status and headers of LM Studio's response."""
         self.record.status = response.status_code
         headers = response.headers.items(multi=True)
-        if holds_secret(b"\n".join([value for _, value in response.headers.fields]), self._secrets):
-            headers = [(name, scrub(value, self._secrets)) for name, value in headers]
+        if holds_secret(b"\n".join([value for _, value in response.headers.fields]), self.secrets):
+            headers = [(name, scrub(value, self.secrets)) for name, value in headers]
         self.record.upstream_headers = tuple(headers)
 
     def add_upstream(self, data: bytes, at: int) -> None:
@@ -213,7 +218,7 @@ class Recorder:
         if response is None or come == self._shown:
             return False
         self._shown = come
-        response.raw_content = scrub_bytes(bytes(kept.data), self._secrets) + (UNFINISHED if kept.data else b"")
+        response.raw_content = scrub_bytes(bytes(kept.data), self.secrets) + (UNFINISHED if kept.data else b"")
         record.response_size = kept.size
         if record.kind == "call":
             record.upstream, record.upstream_size = self._upstream(), self.upstream_body.size
@@ -230,7 +235,7 @@ class Recorder:
         )
 
     def _upstream(self) -> bytes:
-        return scrub_bytes(bytes(self.upstream_body.data), self._secrets)
+        return scrub_bytes(bytes(self.upstream_body.data), self.secrets)
 
     def finish(self, flow: http.HTTPFlow, ended: int, measured: Measured | None) -> None:
         """Store everything in the flow; what the client got of a stream becomes the body of the flow's response."""
@@ -331,7 +336,7 @@ class Recorder:
             if isinstance(value, dict):
                 value = value["response"] if isinstance(value.get("response"), dict) else value
                 if value.get("error") or value.get("type") == "error":
-                    return peel(value, self._secrets).message
+                    return peel(value, self.secrets).message
         return ""
 
     def end_of_upstream(self) -> bytes:

@@ -1,7 +1,8 @@
-"""What has been asked of each model so far, in memory that does not grow with the number of requests.
+"""What has been asked so far, in memory that does not grow with the number of requests.
 
-Of every model there are counters, and a histogram of what a median is told of. Its buckets are 1 % wide, so that a
-median or percentile is true to half a percent, over all requests and not over a sample of them.
+Of every model, and of every key that has a name, there are counters, and a histogram of what a median is told of. Its
+buckets are 1 % wide, so that a median or percentile is true to half a percent, over all requests and not over a sample
+of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ ENDPOINTS = frozenset(
 )
 # Clients may name any model. Those over this number are counted together.
 MAX_MODELS = 200
+# The names of keys may change while the process runs.
+MAX_KEYS = 200
 OTHERS = "(others)"
 
 _BUCKET = math.log(1.01)
@@ -56,7 +59,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class ModelStatistics:
-    """What has been asked of one model. `first_token` is in ns, `speed` in tokens per second."""
+    """What has been asked of one model, or by one key. `first_token` is in ns, `speed` in tokens per second."""
 
     requests: int = 0
     errors: int = 0
@@ -75,11 +78,17 @@ class Statistics:
     def __init__(self, since: float) -> None:
         self.since = since
         self._models: dict[str, ModelStatistics] = {}
+        self._keys: dict[str, ModelStatistics] = {}
 
     @property
     def models(self) -> Mapping[str, ModelStatistics]:
         """What is known of each model, in the order in which they were first asked."""
         return self._models
+
+    @property
+    def keys(self) -> Mapping[str, ModelStatistics]:
+        """What each key that has a name was used for, in the order in which they were first used."""
+        return self._keys
 
     @property
     def requests(self) -> int:
@@ -94,16 +103,25 @@ class Statistics:
         name = record.upstream_model or record.model
         if not name or record.kind == "own" or record.path.rpartition("/")[2] not in ENDPOINTS:
             return
-        if name not in self._models and len(self._models) >= MAX_MODELS:
-            name = OTHERS
-        model = self._models.get(name)
-        if model is None:
-            model = self._models[name] = ModelStatistics()
-        model.requests += 1
-        if not record.error.startswith(LEFT) and (record.error or not 0 < status < _FIRST_ERROR):
-            model.errors += 1
-        if record.numbers is not None and not is_recorded:
-            _add_numbers(model, record.numbers)
+        counted = [_of(self._models, name, MAX_MODELS)]
+        if record.key:
+            counted.append(_of(self._keys, record.key, MAX_KEYS))
+        is_error = not record.error.startswith(LEFT) and (record.error or not 0 < status < _FIRST_ERROR)
+        for statistics in counted:
+            statistics.requests += 1
+            statistics.errors += bool(is_error)
+            if record.numbers is not None and not is_recorded:
+                _add_numbers(statistics, record.numbers)
+
+
+def _of(all_of_them: dict[str, ModelStatistics], name: str, limit: int) -> ModelStatistics:
+    """Return the statistics of a name; of one over the limit, those of all others."""
+    if name not in all_of_them and len(all_of_them) >= limit:
+        name = OTHERS
+    statistics = all_of_them.get(name)
+    if statistics is None:
+        statistics = all_of_them[name] = ModelStatistics()
+    return statistics
 
 
 def _add_numbers(model: ModelStatistics, numbers: Numbers) -> None:
