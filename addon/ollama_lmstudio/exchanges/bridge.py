@@ -10,6 +10,7 @@ from mitmproxy import http
 
 from .. import access, options
 from ..internals import connections
+from ..internals.limits import HeadLimit
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
 from ..record.record import Record
@@ -94,6 +95,7 @@ class Bridge:
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""
+        self._head_limit = HeadLimit()
         self._loopback: loopback.Loopback | None = None
         self._reached: tuple[str, str, bool] | None = None
 
@@ -110,6 +112,7 @@ class Bridge:
         `insecure` is whether LM Studio's certificate is not verified.
         """
         self.upstream = upstream
+        self._head_limit.install(settings.max_header_size)
         self.gate = access.Gate.make(
             settings.allowed_origins, settings.allowed_hosts, settings.api_key, loopback=settings.listen.is_loopback
         )
@@ -145,6 +148,7 @@ class Bridge:
     def stop(self) -> None:
         """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
         self.own_calls.stop()
+        self._head_limit.remove()
         self.tasks.cancel()
         self.stop_loopback()
         if self._reached:
