@@ -43,5 +43,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flag of the tests of the binary, which takes minutes to build."""
+    """Add the flags of the tests that take minutes: of the binary, which is built, and of the load."""
+    parser.addoption("--load", action="store_true", help="let the tests of tests/load/ take minutes, not seconds")
     parser.addoption("--binary", metavar="build|PATH", help="build the binary and test it, or test that at PATH")

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "addon" / "ollama_lmstudio"
 NAME = PACKAGE.name
 
 # Which room, or module of the package itself, may import which others; every room may import itself.
-TOOLS = frozenset({"tasks", "threads", "tolerant_json", "unicode", "units"})
+TOOLS = frozenset({"compression", "tasks", "threads", "tolerant_json", "unicode", "units"})
 LEAVES = TOOLS | {"__init__", "bundled", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
 SHARED = LEAVES | WIRES | {"keys", "lifetimes", "outcomes", "progress", "services"}

@@ -37,6 +37,8 @@ LOOPS = "lmstudio_url is this bridge's own address, {}: set it to that of LM Stu
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # One event of LM Studio's stream has at least its envelope, about 300 bytes; with less, every stream would fail.
 LEAST_BUFFER_BYTES = 1024
+# What RFC 9110 4.1 wants a server to take in a URI alone; with less, browsers would be refused.
+LEAST_HEADER_BYTES = 8000
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")
@@ -136,6 +138,7 @@ class Settings:
     model_resolution_cache_ttl_seconds: int
     drain_seconds: int
     max_buffer_size: int
+    max_header_size: int
     enable_chunk_recovery: bool
     lmstudio_token: str
     api_key: str
@@ -230,6 +233,12 @@ def _not_negative(value: int) -> int:
 def _buffer_size(value: int) -> int:
     if value < LEAST_BUFFER_BYTES:
         raise ValueError(f"{value} bytes are too few for one event of LM Studio's: give {LEAST_BUFFER_BYTES} or more")
+    return value
+
+
+def _header_size(value: int) -> int:
+    if value < LEAST_HEADER_BYTES:
+        raise ValueError(f"{value} bytes are too few for the headers of a browser: give {LEAST_HEADER_BYTES} or more")
     return value
 
 
@@ -349,6 +358,15 @@ OPTIONS: tuple[Option, ...] = (
         262144,
         "Most bytes one event of LM Studio's stream may hold; past it the stream ends with an error line.",
         _buffer_size,
+        metavar="BYTES",
+    ),
+    # Go's limit, and so Ollama's.
+    Option(
+        "max_header_size",
+        int,
+        1048576,
+        "Most bytes the first line and the headers of a request may have; past it the client gets a 431.",
+        _header_size,
         metavar="BYTES",
     ),
     Option(

@@ -14,8 +14,8 @@ from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ProxyMode
 from tests.exchanges.conftest import FakeTranslation, error_of, flow_of, kept, response_of
 
-from ollama_lmstudio import access, routes
-from ollama_lmstudio.exchanges import admission, compression
+from ollama_lmstudio import access, compression, routes
+from ollama_lmstudio.exchanges import admission
 from ollama_lmstudio.exchanges.answered import Answered
 from ollama_lmstudio.exchanges.bridge import Bridge
 from ollama_lmstudio.exchanges.buffered import Buffered

@@ -25,7 +25,7 @@ from tests.wire.conftest import (
     post_bytes,
 )
 
-from ollama_lmstudio.exchanges.compression import MAX_BYTES
+from ollama_lmstudio.compression import MAX_BYTES
 from ollama_lmstudio.sim import Sim, SimThread
 
 CHATS = "/v1/chat/completions"

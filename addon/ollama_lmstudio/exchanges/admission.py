@@ -13,7 +13,7 @@ from typing import TypeVar
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from .. import access, routes, tolerant_json
+from .. import access, compression, routes, tolerant_json
 from ..internals import connections, interception, playback
 from ..lmstudio.errors import LMStudioError, scrub
 from ..ollama.errors import OllamaError
@@ -22,7 +22,7 @@ from ..record import record, recording, redaction
 from ..record.record import Record
 from ..translate.api_errors import error_answer
 from ..units import size
-from . import compression, responses, upstream
+from . import responses, upstream
 from .answered import Answered
 from .exchange import STOPPED, Exchange, Handler
 from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers

@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from .. import __version__, access, options
 from ..internals import connections
+from ..internals.limits import HeadLimit
 from ..keys import Keyring
 from ..lmstudio.cache import CatalogCache
 from ..lmstudio.client import Client, ClientCall
@@ -113,6 +114,7 @@ class Bridge:
         self.idle_connections = IdleConnections()
         self.retries = asyncio.Lock()
         """Held by the call that is sent once more because its model was evicted."""
+        self._head_limit = HeadLimit()
         self._loopback: loopback.Loopback | None = None
         self._reached: tuple[str, str, bool] | None = None
 
@@ -134,6 +136,7 @@ class Bridge:
         self._use_metrics(settings.metrics)
         self.keys = keys
         self.upstream = upstream
+        self._head_limit.install(settings.max_header_size)
         self.gate = access.Gate.make(
             settings.allowed_origins,
             settings.allowed_hosts,
@@ -192,6 +195,7 @@ class Bridge:
     def stop(self) -> None:
         """End all that is not an exchange: tasks, the loopback service, the connections of our own."""
         self.own_calls.stop()
+        self._head_limit.remove()
         self.tasks.cancel()
         self.stop_loopback()
         if self._reached:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .. import access
+from .. import access, compression
 from ..internals import interception
 from ..lmstudio.apis import PREFIXES
 from ..lmstudio.errors import MASK
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SECRET_HEADERS = frozenset((*access.SECRET_HEADERS, "set-cookie", LOOPBACK_SECRET_HEADER.lower()))
 
 _NS_PER_SECOND = 1e9
+
+# It is decompressed on mitmproxy's loop, where every exchange waits.
+DECOMPRESSED_BYTES = 16 * 10**6
 
 OLLAMA_PREFIX = "/api/"
 # The endpoints of LM Studio's own APIs whose requests hold a conversation.
@@ -204,4 +207,16 @@ def _fields(message: http.Message) -> Fields:
 
 
 def _content(message: http.Message) -> bytes | None:
-    return message.get_content(strict=False)
+    """Return a body, decompressed; as it was sent where it is broken, or would be too large.
+
+    Few are compressed: a request that comes in is decompressed for LM Studio, and LM Studio compresses nothing.
+    mitmproxy's own `get_content` has no limit, and keeps the last body that it has decompressed.
+    """
+    body, encoding = message.raw_content, message.headers.get("content-encoding")
+    if not body or encoding is None:
+        return body
+    try:
+        decompressed = compression.decompress(body, encoding, DECOMPRESSED_BYTES)
+    except compression.TooLarge:
+        return body
+    return body if decompressed is None else decompressed

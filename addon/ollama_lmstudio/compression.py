@@ -1,4 +1,4 @@
-"""Compressed request bodies, decompressed in pieces: a few kilobytes may become gigabytes.
+"""Compressed bodies, decompressed in pieces: a few kilobytes may become gigabytes.
 
 Ollama decodes zstd, on /v1 only. gzip, deflate and br (RFC 9110 8.4.1, RFC 7932) are decoded as well: LM Studio takes
 them, and the model's name in the body has to be mapped.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from mitmproxy.net import encoding
 
-from ollama_lmstudio.exchanges import compression
-from ollama_lmstudio.exchanges.compression import TooLarge, decompress
+from ollama_lmstudio import compression
+from ollama_lmstudio.compression import TooLarge, decompress
 
 BODY = bytes(range(256)) * 4096
 NAMES = ("gzip", "deflate", "br", "zstd")

@@ -1,0 +1,61 @@
+"""A limit that mitmproxy does not have: for the head of a request."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from mitmproxy.proxy import commands, events
+from mitmproxy.utils import human
+
+try:
+    from mitmproxy.proxy.layers.http import _http1
+except ImportError:  # pragma: no cover - a mitmproxy to come
+    _http1 = None  # type: ignore[assignment]
+
+TOO_LARGE = "the request's headers are larger than {:,} bytes (option max_header_size)"
+
+
+class HeadLimit:
+    """Refuse a request whose head, its first line and its headers, is too large.
+
+    Without it, one client fills the memory with a head that never ends.
+    """
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._original: Any = None
+        self.max_bytes = 0
+
+    def install(self, max_bytes: int) -> bool:
+        """Refuse heads of more bytes; return False if this mitmproxy reads them elsewhere."""
+        self.max_bytes = max_bytes
+        server: Any = getattr(_http1, "Http1Server", None)
+        if not hasattr(server, "read_headers") or not hasattr(_http1, "make_error_response"):
+            return False
+        if self._original is None:
+            self._server = server
+            self._original = original = server.read_headers
+
+            def read_headers(layer: Any, event: Any) -> Any:
+                yield from original(layer, event)
+                # What is left is the beginning of a head, or a body whose head has been read.
+                if layer.state != layer.read_headers or not isinstance(event, events.DataReceived):
+                    return
+                if len(layer.buf) > self.max_bytes:
+                    message = TOO_LARGE.format(self.max_bytes)
+                    yield commands.Log(f"{human.format_address(layer.conn.peername)}: {message}", logging.WARNING)
+                    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                    yield commands.SendData(layer.conn, _http1.make_error_response(status, message))
+                    yield commands.CloseConnection(layer.conn)
+                    layer.state = layer.done
+
+            server.read_headers = read_headers
+        return True
+
+    def remove(self) -> None:
+        """Restore mitmproxy's own reading."""
+        if self._original is not None:
+            self._server.read_headers = self._original
+            self._original = None
