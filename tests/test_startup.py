@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
@@ -289,3 +290,14 @@ def test_an_address_that_this_machine_has_not(
 
     assert asyncio.run(scenario()).endswith(startup.NOT_HERE)
     assert f"Cannot serve on {host}:" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(("hard", "wanted"), [(20_000, 10_240), (500, 500)])
+def test_the_limit_of_open_files_is_raised(hard: int, wanted: int) -> None:
+    script = (
+        "import resource; from ollama_lmstudio.startup import allow_descriptors; kind = resource.RLIMIT_NOFILE; "
+        f"resource.setrlimit(kind, (256, {hard})); allow_descriptors(); print(*resource.getrlimit(kind))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(wanted), str(hard)]

@@ -152,6 +152,7 @@ class Settings:
     repair_passthrough: bool
     state_dir: StateDirs
     max_kept_size: int
+    max_flows: int
     own_calls: str
     metrics: str
     demo: bool
@@ -469,6 +470,14 @@ OPTIONS: tuple[Option, ...] = (
         "Most bytes of each body that are kept with a flow. What is longer is cut when it has been sent.",
         _not_negative,
         metavar="BYTES",
+    ),
+    Option(
+        "max_flows",
+        int,
+        10000,
+        "Most exchanges in the list of mitmweb or the console: past it, the oldest leave it. 0 keeps all.",
+        _not_negative,
+        metavar="N",
     ),
     Option(
         "own_calls",

@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, cl
 OPEN_SECONDS = 1
 # How long the line that tells what is served waits for LM Studio's list of models, to tell their number as well.
 LOOK_SECONDS = 1
+# How many files and sockets may be open, where the system allows so many: on macOS it begins with 256, and an exchange
+# needs two. Go's programs, and so Ollama, raise it as well.
+DESCRIPTORS = 10_240
 
 
 def add_options(loader: Loader) -> None:
@@ -95,6 +99,17 @@ def add_options(loader: Loader) -> None:
             logger.error("%s: %s", option.name, e)
             return
     loader.add_option(DOCTOR, bool, False, "Examine LM Studio, the port, the access and the state directory, and end.")
+
+
+def allow_descriptors() -> None:
+    """Raise the limit of open files and sockets, as far as the system lets a user do so."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def is_ollama(address: options.Listen) -> bool:
@@ -243,6 +258,7 @@ class Startup:
         """
         if vars(ctx.master).pop(CLOSED, False):
             ctx.options.update(server=True)
+        allow_descriptors()
         try:
             if ctx.options.server and not await servers.start():
                 await self._give_up()

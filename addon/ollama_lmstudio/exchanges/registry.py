@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 # How often it is looked whether a flow that has ended has been sent.
 SENT_SECONDS = 1
+OLDEST_LEAVE = (
+    "The list holds the newest %d exchanges from now on: the oldest leave it. The option max_flows sets how many, and "
+    "-w FILE saves each of them."
+)
 
 
 class Exchanges:
@@ -27,6 +31,7 @@ class Exchanges:
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
         self._by_flow: dict[str, Exchange] = {}
+        self._has_removed = False
 
     def begin(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
@@ -85,14 +90,14 @@ class Exchanges:
             finally:
                 self._by_flow.pop(flow.id, None)
                 self.bridge.watch.remove(exchange)
-            self._shorten_when_sent(exchange)
+            self._limit_list(exchange)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Tell the client that LM Studio is gone, and end the exchange."""
         if exchange := self._by_flow.pop(flow.id, None):
             self.bridge.watch.remove(exchange)
             exchange.error()
-            self._shorten_when_sent(exchange)
+            self._limit_list(exchange)
 
     def stop(self) -> None:
         """End what is under way, with an error for each client: the process ends."""
@@ -121,6 +126,14 @@ class Exchanges:
         for exchange in tuple(self._by_flow.values()):
             if exchange.flow.intercepted and exchange.flow.killable and not interface.is_listed(exchange.flow):
                 exchange.flow.kill()
+
+    def _limit_list(self, exchange: Exchange) -> None:
+        """Keep what is in the list of flows, now that one more has ended, to what the options say."""
+        self._shorten_when_sent(exchange)
+        most = self.bridge.services.settings.max_flows
+        if most and interface.remove_oldest(most) and not self._has_removed:
+            self._has_removed = True
+            logger.info(OLDEST_LEAVE, most)
 
     def _shorten_when_sent(self, exchange: Exchange) -> None:
         if interface.is_shown() and exchange.recorder.is_too_large(exchange.flow):

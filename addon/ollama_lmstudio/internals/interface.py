@@ -78,6 +78,20 @@ def listed_flows() -> list[Flow]:
     return found
 
 
+def remove_oldest(most: int) -> int:
+    """Remove the oldest flows that have ended, where the list holds more; return how many were removed.
+
+    Without it, the list of mitmweb grows until the process has no memory left: mitmproxy has no limit for it.
+    """
+    view = ctx.master.addons.get("view")
+    if view is None or view.store_count() <= most:
+        return 0
+    flows = listed_flows()
+    ended = [flow for flow in flows[: len(flows) - most] if not (flow.live or flow.intercepted)]
+    ctx.master.commands.call("view.flows.remove", ended)
+    return len(ended)
+
+
 def show_lines(lines: list[str]) -> None:
     """Show lines in the console, as it shows the result of a command.
 
