@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.errors import (
     EVICTED_HINT,
+    LINK_HINT,
     MAX_TEXT,
     LMStudioError,
     LMStudioTimeout,
@@ -231,6 +232,23 @@ def test_an_eviction_is_not_the_clients_doing(body: object, status: int) -> None
     event = from_event(body)
     assert (event.status, event.message) == (503, peel(body).message)
     assert is_evicted(event)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "LM Link connection entered error state: peer_keepalive_timeout",
+        'Failed to load model "m". Error: LM Link connection entered error state: peer_keepalive_timeout.',
+    ],
+)
+def test_a_lost_device_is_not_the_clients_doing(message: str) -> None:
+    for error in (
+        error_from_response(400, "application/json", json.dumps({"error": message})),
+        from_event({"error": {"message": message, "code": 400}}),
+    ):
+        assert (error.status, error.message) == (503, f"{message.removesuffix('.')}. {LINK_HINT}")
+        assert is_evicted(error)
+        assert not is_model_not_found(error)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from .cache import CatalogCache
@@ -193,9 +194,11 @@ class Loader:
         """Unload every instance of a model as it was listed last; one that is gone already is no error.
 
         The caller holds `lock`. Where the list does not tell what is loaded, LM Studio is asked to unload what has the
-        id of a first instance, so that nothing is claimed that it has not said.
+        id of a first instance, so that nothing is claimed that it has not said. An id that another model has too, on a
+        linked device, would unload either: LMStudioError says so.
         """
         ids = [instance.id for instance in model.instances]
+        self._check_owners(model, ids)
         try:
             for id_ in ids if self.tells_loaded else dict.fromkeys((*ids, model.key)):
                 try:
@@ -208,17 +211,26 @@ class Loader:
         finally:
             self._catalog.invalidate()
 
+    def _check_owners(self, model: Model, ids: Sequence[str]) -> None:
+        models = self._catalog.last.models if self._catalog.last else ()
+        others = {instance.id: m.key for m in models if m.key != model.key for instance in m.instances}
+        for id_ in ids:
+            if id_ in others:
+                message = (
+                    f"{model.key} is not unloaded: {others[id_]}, on another device, is loaded under the same id, "
+                    f"{id_}. Unload it in LM Studio, or give one of them another identifier there."
+                )
+                raise LMStudioError(HTTPStatus.CONFLICT, message)
+
 
 def _instance(model: Resolution) -> Instance | None:
-    """Return the instance that answers for an id: the one that has it, else the first."""
-    instances = model.model.instances
-    return next((instance for instance in instances if instance.id == model.id), next(iter(instances), None))
+    """Return the instance that answers for an id; None if the model is not loaded."""
+    return next(iter(model.model.instances_for(model.id)), None)
 
 
 def _context_length(model: Resolution) -> int | None:
     """Return the context length that a model is loaded with; None if it is not, or LM Studio does not tell."""
-    instance = _instance(model)
-    return None if instance is None else instance.context_length
+    return model.model.context_length_for(model.id)
 
 
 def _ends_before(model: Model, seconds: float) -> bool:

@@ -239,9 +239,9 @@ class NativeInference(Stateful):
 
     def _resolve(self) -> Instance | SimModel:
         state, name = self.backend.state, self.prompt.body["model"]
-        if (instance := state.instance(name)) and instance.model.type == "llm":
+        instance, model = state.instance(name), state.find(name)
+        if instance and instance.model.type == "llm" and not state.prefers(model, instance):
             return instance
-        model = state.find(name)
         if model is None or model.type != "llm":
             message = state.unknown(name).body["error"]["message"]
             raise native_error(message, code="model_not_found", param="model", status=404)

@@ -193,6 +193,10 @@ class SimState:
         found = [model for model in self.on_disk() if folded in model.names]
         return min(found, key=lambda m: (self._is_elsewhere(m), not self.instances_of(m)), default=None)
 
+    def prefers(self, model: SimModel | None, instance: Instance) -> bool:
+        """Return whether the preferred device has this model, and the instance of the same name is on another."""
+        return model is not None and self._is_elsewhere(instance.model) and not self._is_elsewhere(model)
+
     def _is_elsewhere(self, model: SimModel) -> bool:
         return self.preferred_device not in (None, model.device)
 
@@ -303,9 +307,9 @@ class SimState:
             raise self.no_models()
         if not isinstance(name, str) or not name:
             raise self.unknown(name if isinstance(name, str) else str(name))
-        if (instance := self.instance(name)) and instance.model.type == kind:
+        instance, model = self.instance(name), self.find(name)
+        if instance and instance.model.type == kind and not self.prefers(model, instance):
             return instance
-        model = self.find(name)
         if model and model.type != kind:
             raise (self.load_failure(name, "Model is not embedding.") if kind == "embedding" else self.unknown(name))
         if model:
