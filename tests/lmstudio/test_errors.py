@@ -260,6 +260,17 @@ def test_what_is_no_eviction(message: str) -> None:
     assert not is_evicted(error)
 
 
+@pytest.mark.parametrize(
+    ("status", "word", "not_found"),
+    [(404, "model_not_found", True), (503, "model_unavailable", False), (429, "Too Many Requests", False)],
+)
+def test_what_olla_says_in_a_word_is_a_sentence(status: int, word: str, not_found: bool) -> None:
+    error = error_from_response(status, "text/plain; charset=utf-8", f"{word}\n".encode())
+    assert (error.status, is_model_not_found(error)) == (status, not_found)
+    assert len(error.message.split()) > 5
+    assert error_from_response(status, "application/json", json.dumps({"error": word})).message == word
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_unknown_route_is_a_missing_endpoint(status: int) -> None:
     body = b'{"error":"Unexpected endpoint or method. (POST /api/v1/models/load)"}'

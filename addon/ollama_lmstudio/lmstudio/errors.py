@@ -27,6 +27,14 @@ MASK: Final = "***"
 """What stands in place of a secret."""
 
 
+class Peeled(NamedTuple):
+    """An error without its envelopes."""
+
+    message: str
+    code: str | None = None
+    type: str | None = None
+
+
 class LMStudioError(Exception):
     """An error from LM Studio, or about it.
 
@@ -67,14 +75,6 @@ class LMStudioTimeout(LMStudioError):  # noqa: N818
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
-class Peeled(NamedTuple):
-    """An error without its envelopes."""
-
-    message: str
-    code: str | None = None
-    type: str | None = None
-
-
 def peel(value: object, secrets: Iterable[str] = ()) -> Peeled:
     """Return an error of LM Studio without its envelopes; never raises.
 
@@ -92,6 +92,7 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     that was evicted 503.
     """
     found = None if "html" in content_type.lower() else _find(body, MAX_DEPTH)
+    found = _OLLAS.get(found.message, found) if found and content_type.startswith("text/plain") else found
     if found is None:
         found = Peeled(f"LM Studio answered {status} with {_describe(body, content_type)}")
     message = scrub(found.message, secrets)[:MAX_TEXT]
@@ -216,6 +217,15 @@ EVICTED_HINT: Final = (
 _EVICTED: Final = re.compile(
     r"^Model (?:is )?unloaded\b|Engine protocol (?:startup was aborted|predict request failed: fetch failed)"
 )
+# What Olla, in front of several LM Studios, says in one word, or in no words of its own.
+_OLLAS: Final[Mapping[str, Peeled]] = {
+    "model_not_found": Peeled("Olla knows of no LM Studio that has the model", "model_not_found"),
+    "model_unavailable": Peeled("Olla says that each LM Studio that has the model is down: ask again when one is back"),
+    "Too Many Requests": Peeled(
+        "The server in front of LM Studio takes no more requests for now: raise its limit, which counts this bridge as "
+        "one client"
+    ),
+}
 # LM Link's own words (LM Studio's issue 2184), alone or as the reason of a load that failed.
 _LINK_LOST: Final = re.compile(r"\bLM Link connection\b|\bpeer_keepalive_timeout\b")
 LINK_HINT: Final = (

@@ -18,6 +18,11 @@ from .errors import LMStudioError, is_model_not_found
 LOAD_LIMIT_SECONDS: Final = 3600.0
 """How long a load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
 
+MAYBE_LOADED: Final = (
+    "{key} may still be loaded: the server at lmstudio_url does not tell what is. Unload it in LM Studio, or let its "
+    "time to live end. What was asked says: {said}"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -194,7 +199,8 @@ class Loader:
         """Unload every instance of a model as it was listed last; one that is gone already is no error.
 
         The caller holds `lock`. Where the list does not tell what is loaded, LM Studio is asked to unload what has the
-        id of a first instance, so that nothing is claimed that it has not said. An id that another model has too, on a
+        id of a first instance, so that nothing is claimed that it has not said: behind another server it may be another
+        LM Studio than the one that has the model. An id that another model has too, on a
         linked device, would unload either: LMStudioError says so.
         """
         ids = [instance.id for instance in model.instances]
@@ -206,6 +212,9 @@ class Loader:
                 except LMStudioError as e:
                     if not is_model_not_found(e):
                         raise
+                    if not self.tells_loaded:
+                        message = MAYBE_LOADED.format(key=model.key, said=e.message)
+                        raise LMStudioError(HTTPStatus.BAD_GATEWAY, message) from None
             self._explicit.pop(model.key, None)
             self._loaded_since.discard(model.key)
         finally:
