@@ -35,7 +35,7 @@ PREFIX = "/olla/lmstudio"
 CHECK_SECONDS = 0.1
 START_SECONDS = 60
 # Not passed on, in one direction or the other.
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade", "content-length", "host"}
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade"}
 CREDENTIALS = {"authorization", "cookie", "x-api-key", "x-auth-token", "proxy-authorization"}
 
 
@@ -128,11 +128,13 @@ class _SmallOlla:
         header_seconds: float = 1800,
         most_requests: int | None = None,
         most_bytes: int = 1 << 30,
+        keeps_lengths: bool = True,
     ) -> None:
         self.machines = [_Machine(name, url) for name, url in urls.items()]
         self.header_seconds = header_seconds
         self.most_requests = most_requests
         self.most_bytes = most_bytes
+        self.left_out = HOP_BY_HOP if keeps_lengths else HOP_BY_HOP | {"content-length"}
         self.port = 0
         self.turns = itertools.count()
         self.http: httpx.AsyncClient
@@ -244,7 +246,7 @@ class _Handler(tornado.web.RequestHandler):
         for machine in (*able[at:], *able[:at]):
             try:
                 await self._ask(machine, path.removeprefix(PREFIX))
-            except (httpx.ConnectError, httpx.ReadTimeout) as e:
+            except httpx.TransportError as e:
                 machine.is_up = False
                 problem = str(e) or "net/http: timeout awaiting response headers"
             else:
@@ -263,7 +265,7 @@ class _Handler(tornado.web.RequestHandler):
         headers = {
             name: value
             for name, value in self.request.headers.get_all()
-            if name.lower() not in HOP_BY_HOP | CREDENTIALS
+            if name.lower() not in HOP_BY_HOP | CREDENTIALS | {"content-length", "host"}
         }
         headers |= {"X-Proxied-By": "Olla/v0.0.0", "Via": "1.1 olla/v0.0.0", "X-Real-IP": "127.0.0.1"}
         query = f"?{self.request.query}" if self.request.query else ""
@@ -274,12 +276,12 @@ class _Handler(tornado.web.RequestHandler):
         try:
             self.set_status(response.status_code)
             for name, value in response.headers.multi_items():
-                if name.lower() not in HOP_BY_HOP:
+                if name.lower() not in self.olla.left_out:
                     self.set_header(name, value)
             self.set_header("X-Olla-Endpoint", machine.name)
             self.set_header("X-Olla-Backend-Type", "lm-studio")
             # Go ends the body as it should, whatever has become of the machine's.
-            with suppress(httpx.ReadError, httpx.RemoteProtocolError):
+            with suppress(httpx.TransportError):
                 async for data in response.aiter_raw():
                     self.write(data)
                     await self.flush()

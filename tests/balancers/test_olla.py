@@ -19,7 +19,7 @@ import pytest
 import ruamel.yaml
 from tests.balancers.olla import CONFIGURATION, Olla, real_olla, small_olla
 from tests.strict.reader import marked
-from tests.wire.conftest import HI, ROOT, Proxy, content_of, free_port, http_client, ndjson, sim_thread_at
+from tests.wire.conftest import HI, ROOT, Proxy, content_of, free_port, http_client, ndjson, post_bytes, sim_thread_at
 
 from ollama_lmstudio import bundled
 from ollama_lmstudio.sim import Sim, SimModel, embedder, sleep, wait, words
@@ -311,6 +311,13 @@ def test_a_limit_says_whose_it_is(tmp_path: Path) -> None:
         assert answer.status_code == 429
         assert "raise its limit" in answer.json()["error"]
         assert client.get("/api/tags").status_code == 200
+
+
+def test_an_answer_whose_length_a_proxy_has_dropped_has_one(tmp_path: Path) -> None:
+    with set_up("small", tmp_path, keeps_lengths=False) as setup:
+        answer = setup.bridge.raw(post_bytes("/v1/chat/completions", {"model": ONE, "messages": HI}))
+        assert answer.json["choices"], "as long as its Content-Length says"
+        assert not answer.closed
 
 
 def test_a_model_that_a_machine_has_no_more_is_not_found(tmp_path: Path) -> None:
