@@ -12,7 +12,7 @@ import pytest
 
 from ollama_lmstudio.sim import Prompt, Sim, SimModel, SimThread, Step, content, embedder, wait
 from ollama_lmstudio.sim.__main__ import make_sim, parse_arguments
-from ollama_lmstudio.sim.engine import Loss
+from ollama_lmstudio.sim.faults import Loss
 from ollama_lmstudio.sim.state import LINK_LOST
 
 from .conftest import CHAT, Connect, events, user

@@ -13,7 +13,7 @@ import pytest
 from tests.wire.conftest import HI, Proxy, StartProxy, content_of, ndjson
 
 from ollama_lmstudio.sim import Prompt, Sim, SimModel, SimThread, Step, content, embedder, wait
-from ollama_lmstudio.sim.engine import Loss
+from ollama_lmstudio.sim.faults import Loss
 
 RIG = "rig"
 BOTH, REMOTE, SLOW, HERE, OTHER = "qwen3-8b", "qwen3-235b", "glm-5", "plain", "plain-too"

@@ -10,11 +10,11 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Any
 
 from .answer import Dialect
 from .connection import SimExchange
-from .faults import NO_FAULT, Disconnect
+from .faults import NO_FAULT, Disconnect, Loss
 from .generate import Delta, ErrorStep, Event, HangupStep, RawStep, SleepStep, ToolDelta, WaitStep
 from .models import SimModel
 from .state import LINK_LOST, Instance, Loading, SimState
@@ -23,10 +23,6 @@ from .wire import Headers, JsonObject
 UNLOADED = "Model unloaded."
 CRASHED = "The model has crashed without additional information. (Exit code: 6)"
 WEDGED = "Engine protocol predict request failed: fetch failed"
-
-Loss = Literal["error", "end", "fin", "rst", "hang"]
-"""What becomes of an answer whose device is lost: an error, the end of the stream or of the connection, or nothing."""
-
 # How often a step that waits for an event looks at it: another thread sets it.
 LOOK_SECONDS = 0.01
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from .backend import Backend, Overflow, Script, Settings, matches
 from .connection import Connection, Recorded, SimExchange
-from .engine import CRASHED, UNLOADED, Loss
-from .faults import NO_FAULT, Fault, Match
+from .engine import CRASHED, UNLOADED
+from .faults import NO_FAULT, Fault, Loss, Match
 from .generate import Generator, Prompt, Step, default_answer
 from .models import SimModel, Version
 from .routes import INFERENCE_PATHS, find_route
