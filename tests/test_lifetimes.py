@@ -14,7 +14,7 @@ from ollama_lmstudio.lmstudio.cache import CatalogCache
 from ollama_lmstudio.lmstudio.catalog import Catalog, Instance, Model, Resolution, Source
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.lmstudio.errors import LMStudioError
-from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
+from ollama_lmstudio.ollama.durations import FOREVER, UNLOAD, KeepAlive
 from ollama_lmstudio.translate.names import Resolver
 
 MODEL = Model(key="one", type="llm", instances=(Instance("one"),))
@@ -336,6 +336,39 @@ def test_where_the_list_does_not_tell_what_is_loaded_nothing_is_loaded_twice() -
         lifetimes.not_on_demand()
         await lifetimes.prepare(UNLOADED, TERMS)
         assert lmstudio.asked == []
+
+    run(test)
+
+
+def test_where_the_list_does_not_tell_what_is_loaded_an_unload_is_not_claimed() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.source = "openai"
+        lmstudio.error = LMStudioError(
+            404, "Model with instance identifier 'one' is not loaded.", type="model_not_found"
+        )
+        with pytest.raises(LMStudioError, match=r"one may still be loaded: .* is not loaded"):
+            await lifetimes.unload(MODEL)
+        lmstudio.source = "v1"
+        await lifetimes.unload(MODEL)
+
+    run(test)
+
+
+def test_where_the_list_does_not_tell_what_is_loaded_a_time_is_left_to_lm_studio() -> None:
+    async def test(lifetimes: ModelLifetimes, lmstudio: LMStudio) -> None:
+        lmstudio.source = "openai"
+        await lifetimes.unload(MODEL)
+        for keep_alive, asked in ((SOON, []), (UNLOAD, ["list", "unload one"])):
+            lmstudio.asked.clear()
+            lifetimes.acquire(MODEL, keep_alive)
+            use = lifetimes._uses[MODEL.key]
+            lifetimes.release(MODEL)
+            assert use.timer is not None
+            use.cancel_timer()
+            lifetimes._timer_ended(MODEL, use)
+            await settle()
+            assert lmstudio.asked == asked
+            assert MODEL.key not in lifetimes._uses
 
     run(test)
 

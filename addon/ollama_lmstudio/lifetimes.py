@@ -467,6 +467,10 @@ class ModelLifetimes:
         self._tasks.spawn(self._unload_after_timer(model, use))
 
     async def _unload_after_timer(self, model: Model, use: _Use) -> None:
+        if self._ends_by_itself(model.key, use):
+            if self._uses.get(model.key) is use and not use.active:
+                del self._uses[model.key]
+            return
         try:
             await self._unload_if_due(model)
         except LMStudioError as e:
@@ -475,6 +479,15 @@ class ModelLifetimes:
             if self._loader.is_explicit(model.key) and self._uses.setdefault(model.key, use) is use:
                 loop = asyncio.get_running_loop()
                 use.timer = loop.call_later(UNLOAD_AGAIN_SECONDS, self._timer_ended, model, use)
+
+    def _ends_by_itself(self, key: str, use: _Use) -> bool:
+        """Return whether it is left to LM Studio's time to live to end a model.
+
+        Where the list does not tell what is loaded, an unload may reach another LM Studio. The one that has the model
+        was told the time, unless that is none.
+        """
+        told = use.keep_alive is not None and not use.keep_alive.unload
+        return told and not self._loader.tells_loaded and not self._loader.is_explicit(key)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something for a request that has ended."""

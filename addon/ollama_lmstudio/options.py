@@ -37,8 +37,8 @@ LOOPS = "lmstudio_url is this bridge's own address, {}: set it to that of LM Stu
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # One event of LM Studio's stream has at least its envelope, about 300 bytes; with less, every stream would fail.
 LEAST_BUFFER_BYTES = 1024
-# What RFC 9110 4.1 wants a server to take in a URI alone; with less, browsers would be refused.
-LEAST_HEADER_BYTES = 8000
+# The most that browsers keep as one cookie (RFC 6265 6.1); with less, they would be refused.
+LEAST_HEADER_BYTES = 4096
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
 GENERATE_ENDPOINTS = ("auto", "completions", "chat")

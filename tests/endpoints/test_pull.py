@@ -112,6 +112,7 @@ class LMStudio:
 
 class Catalog:
     invalidated = 0
+    tells_loaded = True
 
     def invalidate(self) -> None:
         self.invalidated += 1

@@ -199,6 +199,41 @@ def test_a_doubled_key_keeps_all_its_instances() -> None:
     assert second.key == "b"
 
 
+def linked(*devices: tuple[str, list[int]]) -> Model:
+    """Return the model of a key that each device has in a quantization, loaded for so many tokens."""
+    return only(
+        {
+            "models": [
+                {
+                    "key": "a",
+                    "quantization": {"name": quantization},
+                    "loaded_instances": [{"id": "a", "config": {"context_length": length}} for length in lengths],
+                }
+                for quantization, lengths in devices
+            ]
+        }
+    )
+
+
+def test_the_entry_of_linked_devices_is_that_of_the_one_that_answers() -> None:
+    assert linked(("Q4_K_M", []), ("Q8_0", [])).quantization == "Q4_K_M"
+    assert linked(("Q4_K_M", []), ("Q8_0", [4096]), ("F16", [4096])).quantization == "Q8_0"
+    assert linked(("Q4_K_M", [4096]), ("Q8_0", [4096])).quantization == "Q4_K_M"
+
+
+def test_the_quantizations_of_linked_devices_are_variants() -> None:
+    assert linked(("Q4_K_M", []), ("Q8_0", [4096]), ("F16", [])).variants == ("a@q4_k_m", "a@q8_0", "a@f16")
+    assert linked(("Q4_K_M", []), ("Q4_K_M", [4096])).variants == ()
+
+
+def test_the_context_that_can_be_relied_on_is_the_shortest_of_one_id() -> None:
+    model = linked(("Q4_K_M", [8192]), ("Q8_0", [4096]))
+    assert (model.context_length_for("a"), model.context_length_for("unknown")) == (4096, 8192)
+    further = Model("a", instances=(Instance("a", 8192), Instance("a:2", 4096)))
+    assert (further.context_length_for("a"), further.context_length_for("a:2")) == (8192, 4096)
+    assert Model("a").context_length_for("a") is None
+
+
 DECISION = {
     "type": "decision",
     "publisher": "p",

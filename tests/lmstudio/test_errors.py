@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ollama_lmstudio.lmstudio.errors import (
     EVICTED_HINT,
+    LINK_HINT,
     MAX_TEXT,
     LMStudioError,
     LMStudioTimeout,
@@ -234,12 +235,40 @@ def test_an_eviction_is_not_the_clients_doing(body: object, status: int) -> None
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "LM Link connection entered error state: peer_keepalive_timeout",
+        'Failed to load model "m". Error: LM Link connection entered error state: peer_keepalive_timeout.',
+    ],
+)
+def test_a_lost_device_is_not_the_clients_doing(message: str) -> None:
+    for error in (
+        error_from_response(400, "application/json", json.dumps({"error": message})),
+        from_event({"error": {"message": message, "code": 400}}),
+    ):
+        assert (error.status, error.message) == (503, f"{message.removesuffix('.')}. {LINK_HINT}")
+        assert is_evicted(error)
+        assert not is_model_not_found(error)
+
+
+@pytest.mark.parametrize(
     "message", ["The model has crashed", "No models loaded.", "Failed to load model: no memory", "Say: Model unloaded."]
 )
 def test_what_is_no_eviction(message: str) -> None:
     error = error_from_response(400, "application/json", json.dumps({"error": message}))
     assert (error.status, error.message) == (400, message)
     assert not is_evicted(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "not_found"),
+    [(404, "model_not_found", True), (503, "model_unavailable", False), (429, "Too Many Requests", False)],
+)
+def test_what_olla_says_in_a_word_is_a_sentence(status: int, word: str, not_found: bool) -> None:
+    error = error_from_response(status, "text/plain; charset=utf-8", f"{word}\n".encode())
+    assert (error.status, is_model_not_found(error)) == (status, not_found)
+    assert len(error.message.split()) > 5
+    assert error_from_response(status, "application/json", json.dumps({"error": word})).message == word
 
 
 @pytest.mark.parametrize("status", [200, 404])

@@ -380,10 +380,10 @@ class _SimAt(Sim):
         await super().start(host, self.wanted_port, sock=sock)
 
 
-def sim_thread_at(port: int) -> SimThread:
+def sim_thread_at(port: int, on_disk: Sequence[SimModel] = ()) -> SimThread:
     """Make a stand-in in a thread, to be entered, that serves on this port."""
     thread = SimThread()
-    thread.sim = sim = _SimAt(models())
+    thread.sim = sim = _SimAt(on_disk or models())
     sim.wanted_port = port
     return thread
 

@@ -50,5 +50,5 @@ def _entry(entry: ListEntry, expires_at: int, services: Services) -> dict[str, A
         "expires_at": times.rfc3339(expires_at),
         # LM Studio does not tell which layers are on the GPU: all are counted as being there.
         "size_vram": size(model),
-        "context_length": model.instances[0].context_length or model.max_context_length or 0,
+        "context_length": model.context_length_for(model.key) or model.max_context_length or 0,
     }

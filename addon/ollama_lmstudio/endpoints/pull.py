@@ -31,6 +31,10 @@ ABSENCE_SECONDS = 60.0
 # The message of LM Studio's error for a download that runs already, in lower case. It does not tell the job's id.
 ALREADY_RUNNING = "already in progress"
 ALREADY_DOWNLOADED = "already_downloaded"
+NO_DOWNLOADS = (
+    "nothing is downloaded through {url}, which is not LM Studio itself (or one before 0.3.6): download the model on "
+    "the machine that is to have it, in LM Studio or with `lms get`"
+)
 
 # What a pull is shown to wait for.
 BEGINS = "asks LM Studio for the download"
@@ -88,6 +92,11 @@ async def _download(download: Download, services: Services, shown: Progress) -> 
 async def _begin(download: Download, services: Services) -> Mapping[str, object]:
     """Return the job of the download, started now or before; raise Ollama's error for a model that does not exist."""
     key = (download.model, download.quantization)
+    if not services.catalog.tells_loaded:
+        # Not LM Studio's own list: behind another server, nobody knows which machine would download, or how far it is.
+        if await _is_there(download, services):
+            return {"status": ALREADY_DOWNLOADED}
+        raise LMStudioError(HTTPStatus.NOT_IMPLEMENTED, NO_DOWNLOADS.format(url=services.settings.lmstudio_url))
     try:
         job = await services.client.download(*key)
     except LMStudioError as e:
@@ -102,13 +111,18 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
             services.downloads[key] = str(job["job_id"])
         return job
     # The names of LM Studio's catalog of downloads are not those of its list of models.
-    if download.name is not None and download.quantization is None and await is_found(download.name, services):
+    if await _is_there(download, services):
         return {"status": ALREADY_DOWNLOADED}
     raise errors.manifest_not_found()
 
 
 def _is_unknown(error: LMStudioError) -> bool:
     return error.status == HTTPStatus.NOT_FOUND or "model_not_found" in (error.code, error.type)
+
+
+async def _is_there(download: Download, services: Services) -> bool:
+    """Return whether LM Studio's list has the model that is to be downloaded."""
+    return download.name is not None and download.quantization is None and await is_found(download.name, services)
 
 
 async def _follow(

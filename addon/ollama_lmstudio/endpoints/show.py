@@ -69,6 +69,7 @@ def describe(
             basename or _unique_name(entry, services),
             services.dimensions.get(model.key),
             verbose=body.verbose,
+            tells_loaded=services.catalog.tells_loaded,
         ),
         "capabilities": model_capabilities,
         **({"thinking": choices} if (choices := thinking_choices(model)) else {}),
@@ -96,7 +97,12 @@ def _template(model_capabilities: list[str]) -> str:
 
 
 def model_info(
-    model: Model, basename: str, embedding_length: int | None = None, *, verbose: bool = False
+    model: Model,
+    basename: str,
+    embedding_length: int | None = None,
+    *,
+    verbose: bool = False,
+    tells_loaded: bool = True,
 ) -> dict[str, Any]:
     """Return the facts under Ollama's flat keys, and LM Studio's own under `lmstudio.`, sorted.
 
@@ -117,7 +123,7 @@ def model_info(
         "lmstudio.type": model.type_name,
         "lmstudio.bits_per_weight": model.bits_per_weight,
         "lmstudio.max_context": model.max_context_length,
-        "lmstudio.loaded": model.loaded,
+        "lmstudio.loaded": model.loaded if tells_loaded else None,
     }
     if verbose:
         facts |= {

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from ..internals import held_heads
 from ..lifetimes import LOOK_SECONDS, wants_load
 from ..lmstudio import sse
-from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted
+from ..lmstudio.errors import LMStudioError, error_from_response, is_evicted, is_model_not_found
 from ..outcomes import INTERNAL_ERROR, BodyTranslation, Call, Measured, Response
 from ..progress import State, loading, waiting
 from . import eviction, substitution, upstream
@@ -111,6 +111,8 @@ class Buffered(Handler):
         async def call() -> Response:
             async with self.bridge.retries:
                 await asyncio.sleep(eviction.SETTLE_SECONDS)
+                if await substitution.is_gone(self.exchange, self._call.model):
+                    return await self.answer_for_substitute()
                 if reload is not None and lifetimes.loads_explicitly:
                     await reload()
                 return await self._call_once_more()
@@ -123,7 +125,7 @@ class Buffered(Handler):
     async def refused(self) -> None:
         """Where LM Studio does not load models on demand, load the model and call again, unseen by the client.
 
-        It is called again, too, where the model was evicted.
+        It is called again, too, where the model was evicted; one that is gone is not found.
         The one response for which this happens does not stream: the second call is one of the bridge's own, since
         mitmproxy has the connection of the first. From then on models are loaded before they are called.
         """
@@ -140,6 +142,9 @@ class Buffered(Handler):
         if not wants_load(error):
             return
         try:
+            if is_model_not_found(error) and await substitution.is_gone(self.exchange, call.model):
+                self._early = await eviction.while_client_waits(held, self.answer_for_substitute())
+                return
             self._early = await eviction.while_client_waits(held, self._reload_and_call(call.reload))
         except LMStudioError as e:
             self.recorder.add_upstream(held.body, held.ended_at)

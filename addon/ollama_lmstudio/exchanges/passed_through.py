@@ -160,6 +160,9 @@ class PassedThrough(Handler):
             self.exchange.respond(evicted)
         elif self._passthrough.rewrite is not None and response.status_code == HTTPStatus.OK:
             await self._rewrite(response, body, self._passthrough.rewrite)
+        if self.flow.response is response and "content-length" not in response.headers:
+            # It came in chunks, as a proxy in between may send it. Without a length it would end with the connection.
+            upstream.set_body(response, response.raw_content or b"")
 
     async def _rewrite(self, response: http.Response, body: bytes, rewrite: Callable[[bytes], bytes]) -> None:
         try:

@@ -58,9 +58,14 @@ async def call_once_more(exchange: Exchange, path: str, body: bytes, asked: str)
 async def is_gone(exchange: Exchange, asked: str) -> bool:
     """Return whether LM Studio does not have the model any more that it was asked for; False where it cannot tell."""
     try:
-        return bool(asked) and not await exchange.bridge.services.catalog.has(asked)
+        gone = bool(asked) and not await exchange.bridge.services.catalog.has(asked)
     except LMStudioError:
         return False
+    if gone:
+        logger.warning(
+            "LM Studio has lost %s: it was deleted, or the linked device that has it is not connected", asked
+        )
+    return gone
 
 
 async def decide_again(exchange: Exchange, asked: str) -> Outcome:

@@ -31,6 +31,10 @@ HEALTH_SECONDS = 15.0
 # Who listens on a port, and what to do about it.
 FREE = "free"
 NO_MODELS = "it has no models yet: download one there, or with ollama pull"
+UNTOLD = (
+    "it tells neither sizes nor what is loaded, as Olla does not: /api/ps shows nothing, keep_alive: 0 may fail, and "
+    "/api/pull does"
+)
 THIS = "this bridge's already"
 OLLAMA = "taken by an Ollama server: stop it, or choose another with listen"
 ANOTHER_BRIDGE = "taken by another bridge: stop it, or choose another with listen"
@@ -78,9 +82,11 @@ def _lmstudio(catalog: Catalog, services: Services) -> Iterator[Finding]:
     count = len(models)
     yield Finding("ok" if models else "problem", f"it lists {count} {plural(count, 'model')}" if models else NO_MODELS)
     loaded = [instance.id for model in models for instance in model.instances]
-    yield Finding(
-        "note", f"loaded: {', '.join(loaded)}" if loaded else "no model is loaded: the first request will wait"
-    )
+    if catalog.tells_loaded:
+        nothing = "no model is loaded: the first request will wait"
+        yield Finding("note", f"loaded: {', '.join(loaded)}" if loaded else nothing)
+    else:
+        yield Finding("note", UNTOLD)
     for skipped in catalog.skipped:
         yield Finding("problem", f"a model in its list cannot be used: {skipped}")
     known = {found.alias.name for found in find_aliases(catalog, services) if found.alias}
@@ -113,12 +119,13 @@ _SIGNS: Sequence[tuple[str, Callable[[Catalog], bool]]] = (
     ("0.3.16", lambda catalog: any(model.capabilities_known for model in catalog.models)),
     ("0.3.6", lambda catalog: catalog.source == "v0"),
 )
+OLDER = "before 0.3.6, or another server of OpenAI's API, such as Olla,"
 
 
 def version(catalog: Catalog) -> str:
     """Return the version of LM Studio, as far as its model list shows it: it has no endpoint for it."""
     found = next((number for number, shows in _SIGNS if shows(catalog)), None)
-    return f"{found} or newer" if found else "before 0.3.6, or another server of OpenAI's API,"
+    return f"{found} or newer" if found else OLDER
 
 
 def _loop(settings: Settings) -> Iterator[Finding]:

@@ -83,8 +83,8 @@ def remove_oldest(most: int) -> int:
 
     Without it, the list of mitmweb grows until the process has no memory left: mitmproxy has no limit for it.
     """
-    view = ctx.master.addons.get("view")
-    if view is None or view.store_count() <= most:
+    count = getattr(ctx.master.addons.get("view"), "store_count", None)
+    if count is None or count() <= most:
         return 0
     flows = listed_flows()
     ended = [flow for flow in flows[: len(flows) - most] if not (flow.live or flow.intercepted)]

@@ -95,6 +95,18 @@ class Model:
             return (*self.variants, self.selected_variant)
         return self.variants
 
+    def instances_for(self, id_: str) -> tuple[Instance, ...]:
+        """Return the instances that may answer for an id: those that have it, else the first.
+
+        Linked devices name theirs independently of each other, so that several can have it.
+        """
+        return tuple(instance for instance in self.instances if instance.id == id_) or self.instances[:1]
+
+    def context_length_for(self, id_: str) -> int | None:
+        """Return how many tokens can be relied on when an id is asked; None if that is not known."""
+        lengths = [instance.context_length for instance in self.instances_for(id_) if instance.context_length]
+        return min(lengths) if lengths else next((i.context_length for i in self.instances if i.context_length), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:

@@ -211,7 +211,7 @@ def _present(values: list[T | None] | None) -> tuple[T, ...]:
 
 def _parse_rows(source: Source, rows: list[dict[str, object]]) -> Catalog:
     entry_model = _ENTRIES[source]
-    models: dict[str, Model] = {}
+    entries: dict[str, list[Model]] = {}
     skipped = []
     for number, row in enumerate(rows):
         try:
@@ -220,16 +220,28 @@ def _parse_rows(source: Source, rows: list[dict[str, object]]) -> Catalog:
             skipped.append(f"entry {number} has no usable {_KEY_FIELDS[source]}")
             continue
         model = replace(entry.to_model(), raw=row)
-        first = models.get(model.key)
-        models[model.key] = _merge(first, model, _KEY_FIELDS[source]) if first else model
-    return Catalog(tuple(models.values()), source, tuple(skipped))
+        entries.setdefault(model.key, []).append(model)
+    models = (found[0] if len(found) == 1 else _merge(found, _KEY_FIELDS[source]) for found in entries.values())
+    return Catalog(tuple(models), source, tuple(skipped))
 
 
-def _merge(first: Model, further: Model, key_field: str) -> Model:
-    """Merge two entries of one key: the instances of both, and the rest from the entry that is not an instance's.
+def _merge(entries: list[Model], key_field: str) -> Model:
+    """Merge the entries of one key: the instances of all, and the rest from one that is not an instance's.
 
-    Linked devices can have the same key, and instances of the same id: each of them is one that can be unloaded.
+    Linked devices can have the same key, and instances of the same id: each of them is one that can be unloaded. Of
+    their entries the rest is from the first that is loaded, since that answers, else from the first. Where they differ
+    in quantization, each is a variant.
     """
-    described = first if first.raw[key_field] == first.key else further
-    state = "loaded" if "loaded" in (first.state, further.state) else described.state
-    return replace(described, instances=(*first.instances, *further.instances), state=state)
+    of_models = [model for model in entries if model.raw[key_field] == model.key] or entries[-1:]
+    described = next((model for model in of_models if model.loaded), of_models[0])
+    variants = dict.fromkeys(variant for model in of_models for variant in model.variants)
+    quantizations = dict.fromkeys(model.quantization for model in of_models if model.quantization)
+    if not variants and len(quantizations) > 1:
+        variants = dict.fromkeys(f"{described.key}@{quantization.lower()}" for quantization in quantizations)
+    is_loaded = any(model.state == "loaded" for model in entries)
+    return replace(
+        described,
+        instances=tuple(instance for model in entries for instance in model.instances),
+        variants=tuple(variants),
+        state="loaded" if is_loaded else described.state,
+    )

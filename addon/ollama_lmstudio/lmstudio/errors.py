@@ -27,6 +27,14 @@ MASK: Final = "***"
 """What stands in place of a secret."""
 
 
+class Peeled(NamedTuple):
+    """An error without its envelopes."""
+
+    message: str
+    code: str | None = None
+    type: str | None = None
+
+
 class LMStudioError(Exception):
     """An error from LM Studio, or about it.
 
@@ -67,14 +75,6 @@ class LMStudioTimeout(LMStudioError):  # noqa: N818
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
 
 
-class Peeled(NamedTuple):
-    """An error without its envelopes."""
-
-    message: str
-    code: str | None = None
-    type: str | None = None
-
-
 def peel(value: object, secrets: Iterable[str] = ()) -> Peeled:
     """Return an error of LM Studio without its envelopes; never raises.
 
@@ -92,6 +92,7 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     that was evicted 503.
     """
     found = None if "html" in content_type.lower() else _find(body, MAX_DEPTH)
+    found = _OLLAS.get(found.message, found) if found and content_type.startswith("text/plain") else found
     if found is None:
         found = Peeled(f"LM Studio answered {status} with {_describe(body, content_type)}")
     message = scrub(found.message, secrets)[:MAX_TEXT]
@@ -104,6 +105,9 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
     elif _EVICTED.search(message):
         message = f"{message.removesuffix('.')}. {EVICTED_HINT}"
         status = HTTPStatus.SERVICE_UNAVAILABLE
+    elif _LINK_LOST.search(message):
+        message = _with_link_hint(message)
+        status = HTTPStatus.SERVICE_UNAVAILABLE
     elif not httpx.codes.is_error(status):
         status = HTTPStatus.BAD_GATEWAY
     return LMStudioError(status, message, found.code, found.type)
@@ -112,9 +116,12 @@ def error_from_response(status: int, content_type: str, body: object, secrets: I
 def from_event(value: object, secrets: Iterable[str] = ()) -> LMStudioError:
     """Return the error that an event in a stream holds.
 
-    The status is the engine's own where it names one, else 503 for a model that was evicted, and 500 for all others.
+    The status is 503 for a model whose device is lost, the engine's own where it names one, else 503 for a model that
+    was evicted, and 500 for all others.
     """
     peeled = peel(value, secrets)
+    if _LINK_LOST.search(peeled.message):
+        return LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, _with_link_hint(peeled.message), peeled.code, peeled.type)
     if peeled.code and _STATUS.fullmatch(peeled.code):
         return LMStudioError(int(peeled.code), *peeled)
     is_temporary = _EVICTED.search(peeled.message)
@@ -171,9 +178,10 @@ def is_model_not_found(error: LMStudioError) -> bool:
 def is_evicted(error: LMStudioError) -> bool:
     """Return whether LM Studio took the model away from a call, or aborted its load, mostly for another model.
 
-    The call is right, and may be made again (LM Studio's issues 671 and 1796).
+    The call is right, and may be made again (LM Studio's issues 671 and 1796). So may one that has lost the linked
+    device which was to answer it: another may have the model, too.
     """
-    return _EVICTED.search(error.message) is not None
+    return _EVICTED.search(error.message) is not None or _LINK_LOST.search(error.message) is not None
 
 
 def lacks_context(message: str) -> bool:
@@ -209,6 +217,21 @@ EVICTED_HINT: Final = (
 _EVICTED: Final = re.compile(
     r"^Model (?:is )?unloaded\b|Engine protocol (?:startup was aborted|predict request failed: fetch failed)"
 )
+# What Olla, in front of several LM Studios, says in one word, or in no words of its own.
+_OLLAS: Final[Mapping[str, Peeled]] = {
+    "model_not_found": Peeled("Olla knows of no LM Studio that has the model", "model_not_found"),
+    "model_unavailable": Peeled("Olla says that each LM Studio that has the model is down: ask again when one is back"),
+    "Too Many Requests": Peeled(
+        "The server in front of LM Studio takes no more requests for now: raise its limit, which counts this bridge as "
+        "one client"
+    ),
+}
+# LM Link's own words (LM Studio's issue 2184), alone or as the reason of a load that failed.
+_LINK_LOST: Final = re.compile(r"\bLM Link connection\b|\bpeer_keepalive_timeout\b")
+LINK_HINT: Final = (
+    "The linked device that has the model is not connected: `lms link status` shows which are. Ask again when it is, "
+    "or load the model on another."
+)
 _ERROR_STRING: Final = b'{"error":"'
 _UNKNOWN_ROUTE: Final = re.compile(r"Unexpected endpoint or method\. \((.*?)\)")
 # E.g. "Context size has been exceeded.", "Reached context length of 4096 tokens", "n_keep (a) >= n_ctx (b)".
@@ -222,6 +245,10 @@ _ECHOED_TOKEN: Final = re.compile(r"(API token provided:\s*)(?:[^*\n]{0,10}\*+|\
 _LOOKS_LIKE_JSON: Final = re.compile(r'\{\s*["}]|\[\s*["\[\]{]')
 # Places in a text where an inner JSON is looked for: each costs an attempt to parse the rest of the text.
 _MAX_INNER_STARTS: Final = 8
+
+
+def _with_link_hint(message: str) -> str:
+    return f"{message.removesuffix('.')}. {LINK_HINT}"
 
 
 def _find(value: object, depth: int) -> Peeled | None:

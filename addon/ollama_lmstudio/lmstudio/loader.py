@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from .cache import CatalogCache
@@ -16,6 +17,11 @@ from .errors import LMStudioError, is_model_not_found
 
 LOAD_LIMIT_SECONDS: Final = 3600.0
 """How long a load is waited for here, whoever still waits for it: hundreds of gigabytes take their time."""
+
+MAYBE_LOADED: Final = (
+    "{key} may still be loaded: the server at lmstudio_url does not tell what is. Unload it in LM Studio, or let its "
+    "time to live end. What was asked says: {said}"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +199,12 @@ class Loader:
         """Unload every instance of a model as it was listed last; one that is gone already is no error.
 
         The caller holds `lock`. Where the list does not tell what is loaded, LM Studio is asked to unload what has the
-        id of a first instance, so that nothing is claimed that it has not said.
+        id of a first instance, so that nothing is claimed that it has not said: behind another server it may be another
+        LM Studio than the one that has the model. An id that another model has too, on a
+        linked device, would unload either: LMStudioError says so.
         """
         ids = [instance.id for instance in model.instances]
+        self._check_owners(model, ids)
         try:
             for id_ in ids if self.tells_loaded else dict.fromkeys((*ids, model.key)):
                 try:
@@ -203,22 +212,34 @@ class Loader:
                 except LMStudioError as e:
                     if not is_model_not_found(e):
                         raise
+                    if not self.tells_loaded:
+                        message = MAYBE_LOADED.format(key=model.key, said=e.message)
+                        raise LMStudioError(HTTPStatus.BAD_GATEWAY, message) from None
             self._explicit.pop(model.key, None)
             self._loaded_since.discard(model.key)
         finally:
             self._catalog.invalidate()
 
+    def _check_owners(self, model: Model, ids: Sequence[str]) -> None:
+        models = self._catalog.last.models if self._catalog.last else ()
+        others = {instance.id: m.key for m in models if m.key != model.key for instance in m.instances}
+        for id_ in ids:
+            if id_ in others:
+                message = (
+                    f"{model.key} is not unloaded: {others[id_]}, on another device, is loaded under the same id, "
+                    f"{id_}. Unload it in LM Studio, or give one of them another identifier there."
+                )
+                raise LMStudioError(HTTPStatus.CONFLICT, message)
+
 
 def _instance(model: Resolution) -> Instance | None:
-    """Return the instance that answers for an id: the one that has it, else the first."""
-    instances = model.model.instances
-    return next((instance for instance in instances if instance.id == model.id), next(iter(instances), None))
+    """Return the instance that answers for an id; None if the model is not loaded."""
+    return next(iter(model.model.instances_for(model.id)), None)
 
 
 def _context_length(model: Resolution) -> int | None:
     """Return the context length that a model is loaded with; None if it is not, or LM Studio does not tell."""
-    instance = _instance(model)
-    return None if instance is None else instance.context_length
+    return model.model.context_length_for(model.id)
 
 
 def _ends_before(model: Model, seconds: float) -> bool:

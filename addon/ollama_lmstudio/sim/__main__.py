@@ -28,6 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--token", action="append", help="require this API token; may be given several times")
     parser.add_argument("--tokens", type=int, help="answer everything with this many tokens")
     parser.add_argument("--coalesce", type=int, default=1, help="tokens per write (default: %(default)s)")
+    parser.add_argument("--linked", action="append", help="name of a linked device that has the same models, in memory")
     parser.add_argument("--demo", action="store_true", help="answer at the pace and with the words of the demo")
     return parser.parse_args(arguments)
 
@@ -38,6 +39,7 @@ def make_sim(options: argparse.Namespace) -> Sim:
     models = demo_models()
     if options.load_seconds is not None or not options.demo:
         models = [replace(model, load_seconds=options.load_seconds or 0.0) for model in models]
+    models += [replace(model, device=device, loaded=True) for device in options.linked or () for model in models]
     return Sim(
         models,
         jit=not options.no_jit,

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from .answer import Dialect
 from .connection import SimExchange
-from .faults import NO_FAULT, Disconnect
+from .faults import NO_FAULT, Disconnect, Loss
 from .generate import Delta, ErrorStep, Event, HangupStep, RawStep, SleepStep, ToolDelta, WaitStep
 from .models import SimModel
-from .state import Instance, Loading, SimState
+from .state import LINK_LOST, Instance, Loading, SimState
 from .wire import Headers, JsonObject
 
 UNLOADED = "Model unloaded."
@@ -39,12 +39,13 @@ async def outlived(task: asyncio.Task[T]) -> T:
 
 
 class GenerationError(Exception):
-    """The generation ends with an error."""
+    """The generation ends with an error; `how` it does may be that the client is not told."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, how: Loss = "error") -> None:
         super().__init__(message)
         self.message = message
         self.status = status
+        self.how: Loss = how
 
 
 class LoadError(Exception):
@@ -64,16 +65,17 @@ class Run:
         self.prefilled_at = 0.0
         self._killed = asyncio.Event()
         self._reason = ""
+        self._how: Loss = "error"
 
-    def kill(self, reason: str) -> None:
+    def kill(self, reason: str, how: Loss = "error") -> None:
         """End the run with an error."""
-        self._reason = reason
+        self._reason, self._how = reason, how
         self._killed.set()
 
     def check(self) -> None:
         """Raise GenerationError if the run was killed."""
         if self._reason:
-            raise GenerationError(self._reason)
+            raise GenerationError(self._reason, how=self._how)
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is killed. Raises GenerationError."""
@@ -91,7 +93,7 @@ class Engine:
     def __init__(self, state: SimState, seed: int = 0) -> None:
         self.state = state
         self.random = random.Random(seed)
-        self._loads: dict[str, asyncio.Task[Instance | str]] = {}
+        self._loads: dict[SimModel, asyncio.Task[Instance | str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots: dict[Instance, asyncio.Semaphore] = {}
         self._runs: defaultdict[Instance, set[Run]] = defaultdict(set)
@@ -121,6 +123,12 @@ class Engine:
         for run in self._runs.pop(instance, set()):
             run.kill(reason)
 
+    def disconnect(self, device: str, *, how: Loss, listed: bool) -> None:
+        """Lose a linked device; it keeps its instances, but not the answers under way."""
+        for instance in self.state.disconnect(device, listed=listed):
+            for run in set(self._runs[instance]):
+                run.kill(LINK_LOST, how)
+
     async def acquire(
         self,
         resolve: Callable[[], Instance | SimModel],
@@ -138,9 +146,9 @@ class Engine:
         if isinstance(target, Instance):
             self.state.touch(target)
             return target, None
-        load = self._loads.get(target.key)
+        load = self._loads.get(target)
         if load is None:
-            load = self._loads[target.key] = self.background(self._load_on_demand(target, ttl, context_length))
+            load = self._loads[target] = self.background(self._load_on_demand(target, ttl, context_length))
         if watch:
             await watch(target, load)
         loaded = await outlived(load)
@@ -161,7 +169,7 @@ class Engine:
                 self.remove(instance)
             return await self.load(model, jit=True, ttl=ttl, context_length=context_length)
         finally:
-            del self._loads[model.key]
+            del self._loads[model]
 
     async def load(
         self,

@@ -16,6 +16,9 @@ ENGINE_ERROR = "Input does not fit in context length."
 
 Match = str | Callable[[Any], bool] | None
 
+Loss = Literal["error", "end", "fin", "rst", "hang"]
+"""What becomes of an answer whose device is lost: an error, the end of the stream or of the connection, or nothing."""
+
 
 @dataclass(frozen=True)
 class MidError:

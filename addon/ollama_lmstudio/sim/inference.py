@@ -63,7 +63,8 @@ class SimInference:
             if reply is not None:
                 await self.backend.send(self.exchange, reply)
         except GenerationError as problem:
-            await self._fail(self._dialect.refusal(problem.message, problem.status))
+            if not await self._ends_untold(problem):
+                await self._fail(self._dialect.refusal(problem.message, problem.status))
         except ApiError as problem:
             await self._fail(problem)
 
@@ -74,6 +75,19 @@ class SimInference:
         for frame in self._dialect.failure(problem):
             await self.exchange.write(frame)
         self.exchange.end_stream()
+
+    async def _ends_untold(self, problem: GenerationError) -> bool:
+        """End the answer of a device that was lost in a way that does not tell; return whether it is to end so."""
+        match problem.how:
+            case "error":
+                return False
+            case "hang":
+                await self.exchange.wait_for_client()
+            case "end" if self.exchange.begun:
+                self.exchange.end_stream()
+            case how:
+                self.exchange.drop(rst=how == "rst")
+        return True
 
     def check_model(self, model: SimModel) -> None:
         """Check the request against the model that answers it. Raises ApiError."""
@@ -155,7 +169,7 @@ class SimInference:
         except GenerationError as problem:
             error = self.exchange.fault.mid_error
             in_stream = self.exchange.begun or error or (overflow and backend.settings.overflow == "stream")
-            if not (self.streams and in_stream):
+            if not (self.streams and in_stream) or problem.how != "error":
                 raise
             frames = dialect.error(problem.message, old_style=bool(error and error.old_style))
             await performance.finish([*frames, *([dialect.done] if error and error.done else [])])
@@ -225,9 +239,9 @@ class NativeInference(Stateful):
 
     def _resolve(self) -> Instance | SimModel:
         state, name = self.backend.state, self.prompt.body["model"]
-        if (instance := state.instance(name)) and instance.model.type == "llm":
+        instance, model = state.instance(name), state.find(name)
+        if instance and instance.model.type == "llm" and not state.prefers(model, instance):
             return instance
-        model = state.find(name)
         if model is None or model.type != "llm":
             message = state.unknown(name).body["error"]["message"]
             raise native_error(message, code="model_not_found", param="model", status=404)

@@ -17,8 +17,8 @@ DEFAULT_CONFIG: JsonObject = {
 
 def openai_models(state: SimState) -> JsonObject:
     """List what `/v1/models` lists: everything on disk, or what is loaded if nothing loads on demand."""
-    on_disk, loaded = [model.key for model in state.on_disk()], [instance.id for instance in state.loaded()]
-    return {"data": [_openai_item(name) for name in (on_disk if state.jit else loaded)], "object": "list"}
+    listed, loaded = [model.key for model in state.listed()], [instance.id for instance in state.loaded()]
+    return {"data": [_openai_item(name) for name in (listed if state.jit else loaded)], "object": "list"}
 
 
 def openai_model(state: SimState, name: str) -> JsonObject | None:
@@ -33,7 +33,7 @@ def _openai_item(name: str) -> JsonObject:
 def v0_models(state: SimState) -> list[JsonObject]:
     """List what `/api/v0/models` lists: everything on disk, and a row more for each further instance."""
     rows = []
-    for model in state.on_disk():
+    for model in state.listed():
         instances = state.instances_of(model)
         first = next((instance for instance in instances if instance.id == model.key), None)
         rows.append(_v0_row(state, model, model.key, first))

@@ -30,6 +30,7 @@ class SimModel:
 
     `load_seconds` is how long a load is silent, `load_outcome` how it ends. `granted_context_length` is what
     the memory guard gives however much was asked for. `capabilities_known=False` leaves `capabilities` out.
+    `device` is the linked device that has the model, in the way of LM Link; it is empty for this machine.
     `opens_thoughts` is for a model whose template opens `<think>`: its text begins inside the thoughts, whatever the
     setting that separates reasoning says.
     `type` may be one that no version of LM Studio has yet.
@@ -37,6 +38,7 @@ class SimModel:
 
     key: str
     type: str = "llm"
+    device: str = ""
     vision: bool = False
     tools: bool = True
     reasoning: Reasoning | None = None

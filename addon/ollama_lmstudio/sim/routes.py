@@ -100,7 +100,7 @@ async def v0_model(backend: Backend, exchange: SimExchange, found: Found) -> Non
 async def native_models(backend: Backend, exchange: SimExchange, found: Found) -> None:
     """List the models with their instances."""
     await backend.send(
-        exchange, {"models": [listings.native_model(backend.state, model) for model in backend.state.on_disk()]}
+        exchange, {"models": [listings.native_model(backend.state, model) for model in backend.state.listed()]}
     )
 
 

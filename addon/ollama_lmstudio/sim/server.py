@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from .backend import Backend, Overflow, Script, Settings, matches
 from .connection import Connection, Recorded, SimExchange
 from .engine import CRASHED, UNLOADED
-from .faults import NO_FAULT, Fault, Match
+from .faults import NO_FAULT, Fault, Loss, Match
 from .generate import Generator, Prompt, Step, default_answer
 from .models import SimModel, Version
 from .routes import INFERENCE_PATHS, find_route
@@ -36,15 +36,25 @@ OPEN_PATHS = ("/lmstudio-greeting",)
 Result = TypeVar("Result")
 
 
-STATE_SETTINGS = ("jit", "auto_evict", "default_ttl", "abort_concurrent_loads", "memory")
+STATE_SETTINGS = (
+    "jit",
+    "auto_evict",
+    "default_ttl",
+    "abort_concurrent_loads",
+    "memory",
+    "preferred_device",
+    "lists_each_device",
+)
 
 
 class Sim(Backend):
     """A stand-in for LM Studio's server.
 
-    `models` are on disk; those with `loaded` are loaded. `auth` is a set of accepted tokens. `clock` is what time
-    to live and downloads go by. `token_delay` is in seconds. `coalesce` is how many tokens go out in one write.
-    `keep_alive` is how long an idle connection is kept. `preamble` begins every default answer.
+    `models` are on disk, here or on a linked device; those with `loaded` are loaded. `preferred_device` is which device
+    a key is for that several have, and `lists_each_device` whether such a key is listed for each of them. `auth` is a
+    set of accepted tokens. `clock` is what time to live and downloads go by. `token_delay` is in seconds. `coalesce` is
+    how many tokens go out in one write. `keep_alive` is how long an idle connection is kept. `preamble` begins every
+    default answer.
     """
 
     def __init__(
@@ -55,6 +65,8 @@ class Sim(Backend):
         auto_evict: bool = True,
         default_ttl: float = DEFAULT_TTL,
         abort_concurrent_loads: bool = False,
+        preferred_device: str | None = None,
+        lists_each_device: bool = True,
         auth: Collection[str] | None = None,
         cors: bool = False,
         separate_reasoning: bool = True,
@@ -81,6 +93,8 @@ class Sim(Backend):
             auto_evict=auto_evict,
             default_ttl=default_ttl,
             abort_concurrent_loads=abort_concurrent_loads,
+            preferred_device=preferred_device,
+            lists_each_device=lists_each_device,
         )
         generator = generator or functools.partial(default_answer, preamble=preamble)
         super().__init__(number, settings, state, generator)
@@ -187,9 +201,10 @@ class Sim(Backend):
         instance_id: str | None = None,
         jit: bool = False,
         ttl: float | None = None,
+        device: str = "",
     ) -> Instance:
-        """Load a model at once, as a user does in the app. Raises KeyError for an unknown key."""
-        model = self.state.models[key]
+        """Load a model at once, as a user does in the app, of a device. Raises KeyError for an unknown key."""
+        model = {(model.device, model.key): model for model in self.state.on_disk()}[device, key]
         return self._in_loop(
             lambda: self.state.add(model, jit=jit, ttl=ttl, context_length=context_length, instance_id=instance_id)
         )
@@ -211,6 +226,17 @@ class Sim(Backend):
     def crash(self, instance_id: str) -> None:
         """Crash a model: its instance is gone, and answers under way end with an error."""
         self._in_loop(lambda: self.engine.remove(self._instance(instance_id), CRASHED))
+
+    def disconnect(self, device: str, *, how: Loss = "error", listed: bool = False) -> None:
+        """Lose a linked device: its answers under way end as `how` says, and its models are not listed any more.
+
+        With `listed` they are, as before LM Studio has noticed it. Loads fail, and no instance is listed.
+        """
+        self._in_loop(lambda: self.engine.disconnect(device, how=how, listed=listed))
+
+    def connect(self, device: str) -> None:
+        """Have a linked device back, with what it has loaded."""
+        self._in_loop(lambda: self.state.connect(device))
 
     def wedge(self, instance_id: str) -> None:
         """Make the engine of an instance fail every request until the model is loaded anew."""

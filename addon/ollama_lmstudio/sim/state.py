@@ -30,6 +30,8 @@ OLD_GUARDRAIL = (
 )
 CRASH = "Engine protocol runtime llama-server for {key} exited before becoming healthy. exitCode=1, signal=null"
 ABORT = "Engine protocol startup was aborted"
+# What LM Studio shows when a device of LM Link goes (its issue 2184). What its server answers then is not known.
+LINK_LOST = "LM Link connection entered error state: peer_keepalive_timeout"
 NO_MODELS = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
 OLD_NO_MODELS = "No models loaded. Please load a model in the developer page or use the `lms load` command."
 
@@ -92,7 +94,12 @@ class Job:
 
 
 class SimState:
-    """Models, instances and downloads, and the rules of who answers to a name."""
+    """Models, instances and downloads, and the rules of who answers to a name.
+
+    Linked devices have models of their own, perhaps with the same keys, which are listed and used as if they were here.
+    A device names its instances itself, so that two can have the same id. Its models are loaded without a time to live,
+    and neither evicted nor evicting (LM Studio's issue 2051). A device that is not connected keeps its instances.
+    """
 
     def __init__(
         self,
@@ -105,8 +112,18 @@ class SimState:
         auto_evict: bool = True,
         default_ttl: float = DEFAULT_TTL,
         abort_concurrent_loads: bool = False,
+        preferred_device: str | None = None,
+        lists_each_device: bool = True,
     ) -> None:
-        self.models: dict[str, SimModel] = {model.key: model for model in models}
+        models = list(models)
+        self.models: dict[str, SimModel] = {model.key: model for model in models if not model.device}
+        self.linked = [model for model in models if model.device]
+        self.disconnected: dict[str, bool] = {}
+        """The devices that are gone, and whether their models are still listed."""
+        self.preferred_device = preferred_device
+        """Which device a key is for that several have; None for none, and an empty name for this machine."""
+        self.lists_each_device = lists_each_device
+        """Whether a key that several devices have is listed for each of them; else once, as LM Studio's SDK does."""
         self.version = version
         self.clock = clock
         self.downloads = {download.model: download for download in downloads}
@@ -121,13 +138,19 @@ class SimState:
         self.jobs: dict[str, Job] = {}
         self._random = random.Random(0)
         self._started = clock()
-        for model in self.models.values():
+        for model in models:
             if model.loaded:
                 self.add(model)
 
     def on_disk(self) -> list[SimModel]:
-        """Return the downloaded models."""
-        return list(self.models.values())
+        """Return the downloaded models: those of this machine, then those of the linked devices."""
+        linked = [model for model in self.linked if self.disconnected.get(model.device, True)]
+        return [*self.models.values(), *linked]
+
+    def listed(self) -> list[SimModel]:
+        """Return the models that the lists show."""
+        models = self.on_disk()
+        return models if self.lists_each_device else [model for model in models if self.find(model.key) is model]
 
     # Instances
 
@@ -146,20 +169,36 @@ class SimState:
     def loaded(self, kind: Literal["llm", "embedding", "decision"] | None = None) -> list[Instance]:
         """Return the loaded instances, of one type if asked, in the order they were loaded."""
         self.expire()
-        return [instance for instance in self.instances if kind in (None, instance.model.type)]
+        return [
+            instance
+            for instance in self.instances
+            if kind in (None, instance.model.type) and instance.model.device not in self.disconnected
+        ]
 
     def instances_of(self, model: SimModel) -> list[Instance]:
-        """Return the loaded instances of a model."""
-        return [instance for instance in self.loaded() if instance.model.key == model.key]
+        """Return the loaded instances of a model, on its device."""
+        return [instance for instance in self.loaded() if _place(instance.model) == _place(model)]
 
     def instance(self, instance_id: str) -> Instance | None:
-        """Find an instance by its id, exactly."""
-        return next((instance for instance in self.loaded() if instance.id == instance_id), None)
+        """Find an instance by its id, exactly; of several, that of the preferred device, else of this machine."""
+        found = [instance for instance in self.loaded() if instance.id == instance_id]
+        return min(found, key=lambda i: (self._is_elsewhere(i.model), bool(i.model.device)), default=None)
 
     def find(self, name: str) -> SimModel | None:
-        """Find a downloaded model by its key or one of its variants, in any case of letters."""
+        """Find a downloaded model by its key or one of its variants, in any case of letters.
+
+        Of several it is that of the preferred device, else one that is loaded, else the first.
+        """
         folded = name.lower()
-        return next((model for model in self.models.values() if folded in model.names), None)
+        found = [model for model in self.on_disk() if folded in model.names]
+        return min(found, key=lambda m: (self._is_elsewhere(m), not self.instances_of(m)), default=None)
+
+    def prefers(self, model: SimModel | None, instance: Instance) -> bool:
+        """Return whether the preferred device has this model, and the instance of the same name is on another."""
+        return model is not None and self._is_elsewhere(instance.model) and not self._is_elsewhere(model)
+
+    def _is_elsewhere(self, model: SimModel) -> bool:
+        return self.preferred_device not in (None, model.device)
 
     def add(
         self,
@@ -172,7 +211,9 @@ class SimState:
         config: JsonObject | None = None,
     ) -> Instance:
         """Load a model at once. A second instance of a key is called `key:2`, and so on."""
-        taken = {instance.id for instance in self.loaded()}
+        if model.device:
+            jit, ttl = False, None
+        taken = {instance.id for instance in self.loaded() if instance.model.device == model.device}
         instance = Instance(
             id=instance_id or next(name for name in _instance_ids(model.key) if name not in taken),
             model=model,
@@ -196,7 +237,7 @@ class SimState:
 
     def evicted_by(self, model: SimModel) -> list[Instance]:
         """Return what a load on demand of `model` unloads first: whatever else was loaded on demand."""
-        if not self.auto_evict:
+        if not self.auto_evict or model.device:
             return []
         return [instance for instance in self.loaded() if instance.jit and instance.model.key != model.key]
 
@@ -205,20 +246,41 @@ class SimState:
     def begin_load(self, model: SimModel) -> Loading:
         """Begin a load; loads of two models at once can abort each other."""
         loading = Loading(model, self._load_problem(model))
-        others = [other for other in self.loading if other.model.key != model.key]
+        others = [o for o in self.loading if o.model.device == model.device and o.model.key != model.key]
         if self.abort_concurrent_loads and others:
             for aborted in (loading, *others):
                 aborted.problem = ABORT
                 aborted.aborted.set()
         self.loading.append(loading)
+        if model.device in self.disconnected:
+            self._lose(loading)
         return loading
 
     def end_load(self, loading: Loading) -> None:
         """End a load."""
         self.loading.remove(loading)
 
+    def disconnect(self, device: str, *, listed: bool = False) -> list[Instance]:
+        """Lose the connection to a device, whose loads fail; return its instances. With `listed`, nobody notices."""
+        instances = [instance for instance in self.loaded() if instance.model.device == device]
+        self.disconnected[device] = listed
+        for loading in self.loading:
+            if loading.model.device == device:
+                self._lose(loading)
+        return instances
+
+    def connect(self, device: str) -> None:
+        """Have a device back, with what it has loaded."""
+        self.disconnected.pop(device, None)
+
+    @staticmethod
+    def _lose(loading: Loading) -> None:
+        loading.problem = LINK_LOST
+        loading.aborted.set()
+
     def _load_problem(self, model: SimModel) -> str | None:
-        size = sum(instance.model.size_bytes for instance in self.loaded()) + model.size_bytes
+        here = [instance.model for instance in self.loaded() if instance.model.device == model.device]
+        size = sum(loaded.size_bytes for loaded in here) + model.size_bytes
         outcome = "guardrail" if self.memory is not None and size > self.memory else model.load_outcome
         match outcome:
             case "guardrail":
@@ -245,9 +307,9 @@ class SimState:
             raise self.no_models()
         if not isinstance(name, str) or not name:
             raise self.unknown(name if isinstance(name, str) else str(name))
-        if (instance := self.instance(name)) and instance.model.type == kind:
+        instance, model = self.instance(name), self.find(name)
+        if instance and instance.model.type == kind and not self.prefers(model, instance):
             return instance
-        model = self.find(name)
         if model and model.type != kind:
             raise (self.load_failure(name, "Model is not embedding.") if kind == "embedding" else self.unknown(name))
         if model:
@@ -263,7 +325,7 @@ class SimState:
     def unknown(self, name: str) -> ApiError:
         """Return the error for a name that no model has."""
         examples = [
-            example for model in self.models.values() if model.type == "llm" for example in (*model.variants, model.key)
+            example for model in self.listed() if model.type == "llm" for example in (*model.variants, model.key)
         ]
         hint = f" (e.g., {', '.join(examples[:3])})" if examples else ""
         return openai_error(
@@ -356,6 +418,10 @@ class SimState:
     def _date(self, moment: float) -> str:
         date = EPOCH + timedelta(seconds=moment - self._started)
         return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03d}Z"
+
+
+def _place(model: SimModel) -> tuple[str, str]:
+    return model.device, model.key
 
 
 def _instance_ids(key: str) -> Iterator[str]:

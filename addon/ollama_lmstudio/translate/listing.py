@@ -75,8 +75,7 @@ def size(model: Model) -> int:
 
 def context_length(model: Model) -> int | None:
     """Return the context length of the loaded model, else the longest that it can have; None where neither is known."""
-    loaded = next((instance.context_length for instance in model.instances if instance.context_length), None)
-    return loaded or model.max_context_length
+    return model.context_length_for(model.key) or model.max_context_length
 
 
 def capabilities(model: Model, services: Services, alias: Alias | None = None) -> list[str]:
