@@ -83,7 +83,7 @@ class Bridge:
         self.waits = waits
         self.is_serving = False
         self.is_draining = False
-        """Whether the process is about to end, and takes no more requests."""
+        """Whether the process is about to end: each connection is closed with the answer that is under way on it."""
         self.clock = Clock()
         self.tasks = Tasks()
         self.watch = Watch(lambda: self.clock.monotonic(), self.tasks, lambda flow, record: self.waits(flow, record))
