@@ -96,6 +96,7 @@ class OllamaBridge:
         if ctx.options.server and not ctx.options.doctor:
             self._bridge.take_over_aliases()
             self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
+            self._bridge.tasks.spawn(self._bridge.look_after_others())
 
     def done(self) -> Awaitable[None] | None:
         """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.

@@ -28,6 +28,8 @@ from .watch import Waits, Watch
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
+# How often it is looked whether another bridge with the same state directory has gone.
+TAKE_OVER_SECONDS = 5.0
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
 
@@ -127,7 +129,9 @@ class Bridge:
             on_call=self.show_call,
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
-        self.services = Services(settings, client, catalog, AliasStore(settings.state_dir.data), self.clock)
+        self.services = Services(
+            settings, client, catalog, AliasStore(settings.state_dir.data), self.clock, upstream.shared_name
+        )
 
     def _update(self, settings: options.Settings) -> None:
         services, before = self.services, self.services.settings
@@ -160,6 +164,12 @@ class Bridge:
         directories = self.services.settings.state_dir.former
         if any(map(aliases.are_in, directories)):
             former.move(self.services.aliases, directories, former_aliases.parse)
+
+    async def look_after_others(self) -> None:
+        """Take over what bridges leave that go, now and from time to time."""
+        while True:
+            self.services.lifetimes.take_over()
+            await asyncio.sleep(TAKE_OVER_SECONDS)
 
     async def remove_unneeded_blobs(self) -> None:
         """Remove the blobs that no alias needs, now and every hour."""
