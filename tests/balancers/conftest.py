@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -17,14 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import CHAT, HI, ROOT, Proxy, clear, free_port, http_client, models, post_bytes
+from tests.balancers.programs import BRIDGES, command
+from tests.wire.conftest import CHAT, HI, Proxy, clear, free_port, http_client, models, post_bytes
 
 from ollama_lmstudio.sim import Sim, SimThread, Step, content, wait
 
-FOLDER = ROOT / "configs" / "balancers"
-# The addresses in the files.
-CLIENTS = 11434
-BRIDGES = (11435, 11436, 11437)
 # Longer than any test takes, so that what is waited for is told by the test.
 SECONDS = 60
 PARALLEL = 64
@@ -48,39 +42,14 @@ class Balancer:
         return http_client(base_url=f"http://127.0.0.1:{self.port}", timeout=SECONDS)
 
 
-def configured(name: str, port: int, bridges: Sequence[int]) -> str:
-    """Return the text of a configuration with other ports."""
-    text = (FOLDER / name).read_text()
-    ports = dict(zip((CLIENTS, *BRIDGES), (port, *bridges), strict=True))
-    found = re.findall(r"(?<=:)1143\d\b|(?<=listen )1143\d\b", re.sub(r"#.*", "", text))
-    assert sorted(map(int, found)) == sorted(ports), "each port once"
-    for former, now in ports.items():
-        text = re.sub(rf"(?m)(:|listen ){former}\b", rf"\g<1>{now}", text)
-    return text
-
-
-def command(program: str, folder: Path, bridges: Sequence[int], port: int) -> list[str]:
-    """Return how a balancer is started with the ready configuration, with ports that are free."""
-    path = folder / f"{program}.conf"
-    if program == "haproxy":
-        path.write_text(configured("haproxy.cfg", port, bridges))
-        return ["haproxy", "-f", str(path)]
-    path.write_text(configured("nginx.conf", port, bridges))
-    # Its workers could not use the folder of a test's otherwise.
-    user = ["-g", "user root;"] if os.getuid() == 0 else []
-    return ["nginx", "-p", str(folder), "-c", str(path), *user]
-
-
 @contextmanager
 def balancing(program: str, folder: Path, bridges: Sequence[int]) -> Iterator[Balancer]:
     """Run a balancer in front of bridges on these ports."""
-    if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-        pytest.skip(f"{program} is not installed (Debian's package {program})")
     port = free_port()
-    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    if (arguments := command(program, folder, port, bridges)) is None:
+        pytest.skip(f"{program} is not installed (Debian's package {program})")
     with (folder / "log").open("wb") as log:
-        arguments = command(program, folder, bridges, port)
-        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
     balancer = Balancer(process, port, folder)
 
     def answers() -> bool:

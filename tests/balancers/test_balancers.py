@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.balancers.conftest import BRIDGES, SECONDS, Balancer, Chat, Many, Tokens, balancing, wait_until
+from tests.balancers.conftest import SECONDS, Balancer, Chat, Many, Tokens, balancing, wait_until
+from tests.balancers.programs import BRIDGES, PATH
 from tests.wire.conftest import CHAT, HI, ROOT, Proxy, free_port, post_bytes
 
 if sys.platform != "linux":
@@ -42,13 +43,12 @@ def test_the_readme_has_them() -> None:
 
 @pytest.mark.parametrize("check", [["haproxy", "-c", "-f"], ["nginx", "-t", "-c"]], ids=lambda check: check[0])
 def test_they_are_taken_without_a_warning(check: list[str], tmp_path: Path) -> None:
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    if shutil.which(check[0], path=path) is None:
+    if shutil.which(check[0], path=PATH) is None:
         pytest.skip(f"{check[0]} is not installed")
     file = next((ROOT / "configs" / "balancers").glob(f"{check[0]}.*"))
     folder = ["-p", str(tmp_path)] if check[0] == "nginx" else []
     done = subprocess.run(
-        [*check, str(file), *folder], capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+        [*check, str(file), *folder], capture_output=True, text=True, env=os.environ | {"PATH": PATH}, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search("warn|alert", done.stdout + done.stderr, re.IGNORECASE)
