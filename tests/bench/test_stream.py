@@ -77,7 +77,10 @@ def test_bridges_behind_a_balancer_are_compared_with_one() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     head, *lines = [re.split(r" {2,}", line) for line in done.stdout.split("\n\n")[1].splitlines()[1:]]
     assert head == ["", "direct", "plain", "addon", "/ plain", "haproxy", "/ addon"]
-    for _, *numbers in lines:
+    # On a busy machine there is no time in which all of so few tokens come steadily, and their price is not told.
+    told = [numbers for title, *numbers in lines if not title.startswith("CPU")]
+    assert len(told) == 4
+    for numbers in told:
         addon, behind, ratio = (float(numbers[n].replace(",", "")) for n in (2, 4, 5))
         assert ratio == pytest.approx(behind / addon, rel=0.2, abs=0.02)
 
