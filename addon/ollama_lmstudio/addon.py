@@ -94,9 +94,7 @@ class OllamaBridge:
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
         # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
         if ctx.options.server and not ctx.options.doctor:
-            self._bridge.take_over_aliases()
-            self._bridge.tasks.spawn(self._bridge.remove_unneeded_blobs())
-            self._bridge.tasks.spawn(self._bridge.look_after_others())
+            self._bridge.look_after_state()
 
     def done(self) -> Awaitable[None] | None:
         """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.

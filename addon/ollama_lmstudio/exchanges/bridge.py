@@ -159,6 +159,12 @@ class Bridge:
         if self._loopback is not None:
             self._loopback.stop()
 
+    def look_after_state(self) -> None:
+        """Begin to look after what is kept on the disk, and what other bridges have left there."""
+        self.take_over_aliases()
+        self.tasks.spawn(self.remove_unneeded_blobs())
+        self.tasks.spawn(self.look_after_others())
+
     def take_over_aliases(self) -> None:
         """Move the aliases from where they were kept before, if there are any, before a request needs them."""
         directories = self.services.settings.state_dir.former
