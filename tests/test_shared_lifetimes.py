@@ -14,8 +14,9 @@ import pytest
 from tests.test_lifetimes import MODEL, NOW, SOON, TERMS, UNLOADED, LMStudio, settle, use
 
 from ollama_lmstudio import lifetimes as lifetimes_module
-from ollama_lmstudio.lifetimes import EXPLICIT_KEEP_SECONDS, ModelLifetimes
+from ollama_lmstudio.lifetimes import EXPLICIT_KEEP_SECONDS, LoadTerms, ModelLifetimes
 from ollama_lmstudio.lmstudio.cache import CatalogCache
+from ollama_lmstudio.lmstudio.catalog import Resolution
 from ollama_lmstudio.lmstudio.client import Client
 from ollama_lmstudio.ollama.durations import FOREVER, KeepAlive
 from ollama_lmstudio.state.uses import SharedUses
@@ -184,5 +185,61 @@ def test_what_has_been_unloaded_is_nobodys_to_unload(run: Callable[[Test], None]
         await pause()
         assert unloads(lmstudio) == 1
         assert two.remaining_seconds("one") is None
+
+    run(test)
+
+
+def test_no_room_is_made_of_what_another_bridge_uses(run: Callable[[Test], None]) -> None:
+    async def test(make: Make, lmstudio: LMStudio) -> None:
+        one, two = make(), make()
+        lmstudio.listed = UNLOADED.model
+        lmstudio.let_load.set()
+        await one.ensure_loaded(UNLOADED, TERMS)
+        two.acquire(UNLOADED.model, None)
+        await settle()
+        assert not await one._evict_one()
+        two.release(UNLOADED.model)
+        await settle()
+        assert await one._evict_one()
+
+    run(test)
+
+
+def test_a_model_gets_more_context_when_no_bridge_uses_it(run: Callable[[Test], None]) -> None:
+    async def test(make: Make, lmstudio: LMStudio) -> None:
+        one, two = make(), make()
+        lmstudio.listed = UNLOADED.model
+        lmstudio.let_load.set()
+        await one.ensure_loaded(UNLOADED, TERMS)
+        two.acquire(UNLOADED.model, None)
+        await settle()
+        loaded = Resolution(lmstudio.listed, "two")
+        grown = asyncio.create_task(one.prepare(loaded, LoadTerms(60, 8192, grow=True)))
+        await pause()
+        assert not grown.done()
+        assert "unload two" not in lmstudio.asked
+        two.release(UNLOADED.model)
+        await grown
+        assert [asked for asked in lmstudio.asked if asked != "list"] == ["load", "unload two", "load with 8192"]
+
+    run(test)
+
+
+def test_bridges_that_all_wait_for_more_context_do_not_wait_for_each_other(run: Callable[[Test], None]) -> None:
+    async def test(make: Make, lmstudio: LMStudio) -> None:
+        one, two = make(), make()
+        lmstudio.listed = UNLOADED.model
+        lmstudio.let_load.set()
+        await one.ensure_loaded(UNLOADED, TERMS)
+        loaded = Resolution(lmstudio.listed, "two")
+        one.acquire(loaded.model, None)
+        await settle()
+        terms = LoadTerms(60, 8192, grow=True)
+        grown = [asyncio.create_task(lifetimes.prepare(loaded, terms)) for lifetimes in (one, two)]
+        await pause()
+        assert not any(task.done() for task in grown)
+        one.release(loaded.model)
+        await asyncio.gather(*grown)
+        assert lmstudio.listed.instances[0].context_length == 8192
 
     run(test)

@@ -264,7 +264,7 @@ class ModelLifetimes:
         async with self._loader.lock:
             for model in await self._loader.explicit_models():
                 use = self._uses.get(model.key)
-                if use is None or not use.active:
+                if (use is None or not use.active) and not self._is_in_use_elsewhere(model.key):
                     logger.info("%s is unloaded, to make room", model.key)
                     try:
                         await self._unload(model)
@@ -306,6 +306,7 @@ class ModelLifetimes:
     async def _wait_for_growth(self, key: str, growth: _Growth, timeout: float | None) -> None:
         use = self._uses[key]
         use.waiting += 1
+        self._tell(key, use)
         growth.changed.set()
         if growth.task is None:
             growth.task = self._tasks.spawn(self._load_with_more_context(key, growth))
@@ -317,6 +318,7 @@ class ModelLifetimes:
                 done, _ = await asyncio.wait([growth.task], timeout=timeout)
         finally:
             use.waiting -= 1
+            self._tell(key, use)
         if not done:
             raise self._still_loading(key, timeout)
 
@@ -326,6 +328,9 @@ class ModelLifetimes:
                 growth.changed.clear()
                 if use.active > use.waiting:
                     await growth.changed.wait()
+                    continue
+                if self._is_in_use_elsewhere(key):
+                    await asyncio.sleep(LOOK_SECONDS)
                     continue
                 async with self._loader.lock:
                     # Looked at again: an answer may have begun while the lock was waited for.
@@ -424,13 +429,17 @@ class ModelLifetimes:
         use.timer = asyncio.get_running_loop().call_later(seconds, self._timer_ended, model, use)
         return True
 
+    def _is_in_use_elsewhere(self, key: str) -> bool:
+        return self._shared is not None and any(note.in_use for note in self._shared.others(key))
+
     def _forget(self, key: str) -> None:
         del self._uses[key]
         self._tell(key, None)
 
     def _told_of(self, key: str, use: _Use) -> Note:
         named = use.keep_alive.seconds if use.keep_alive else None
-        return Note(bool(use.active), use.used_at, named, self._loader.is_explicit(key))
+        # Who waits for more context does not keep another bridge from loading it.
+        return Note(use.active > use.waiting, use.used_at, named, self._loader.is_explicit(key))
 
     def _tell(self, key: str, use: _Use | None) -> None:
         """Tell other bridges how a model is used, once for all that changes in this turn of the event loop."""
@@ -457,7 +466,7 @@ class ModelLifetimes:
         keep_seconds = _kept_for(note)
         if keep_seconds is None:
             return
-        own, now = self._shared and self._shared.own(key), time.time()
+        own, now = self._shared.own(key) if self._shared else None, time.time()
         use = self._uses.setdefault(key, _Use())
         if note.explicit:
             self._loader.note_explicit(key)
@@ -506,7 +515,7 @@ class ModelLifetimes:
         use.cancel_timer()
         if keep_alive is not None:
             use.keep_alive = keep_alive
-        if use.active == 1:
+        if use.active == use.waiting + 1:
             use.used_at = time.time()
             self._tell(model.key, use)
 
@@ -540,6 +549,7 @@ class ModelLifetimes:
         use.active -= 1
         if growth := self._growths.get(model.key):
             growth.changed.set()
+            self._tell(model.key, use)
         if use.active > 0:
             return
         use.used_at = time.time()
