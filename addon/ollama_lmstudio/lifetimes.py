@@ -4,6 +4,9 @@ LM Studio loads on demand, and unloads by its own time to live and its rule of e
 only for a context length that is to be used, and where loading on demand is switched off: LM Studio would keep it for
 ever, so that a timer of this bridge unloads it. Other models are unloaded explicitly only for a `keep_alive` that ends
 before LM Studio's time to live.
+
+Bridges that share a state directory tell each other what they use, so that none unloads what another one uses, and the
+timers of one that goes are taken over by another (state/uses.py).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded, lacks_memory
 from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
+from .state.uses import Note, SharedUses
 from .tasks import Tasks
 
 # After LM Studio has refused to load on demand, models are loaded explicitly for this long. Then its list is looked at
@@ -43,7 +47,8 @@ EXPLICIT_KEEP_SECONDS = 3600
 # How long Ollama keeps a model by default (OLLAMA_KEEP_ALIVE): what a request without a prompt asks for at least.
 OLLAMA_KEEP_SECONDS = 300
 
-# How often it is looked whether a model is loaded, while a call waits for it.
+# How often it is looked whether a model is loaded, while a call waits for it, and whether another bridge still uses a
+# model that is due.
 LOOK_SECONDS = 1.0
 
 LOAD_ABANDONED = "the load was not waited for, since the bridge was stopped or given another LM Studio: ask again"
@@ -71,11 +76,13 @@ class LoadTerms:
 class _Use:
     """The requests that use a model, and the last `keep_alive` that one of them has named.
 
-    `waiting` counts those of them that wait until the model is loaded with more context.
+    `waiting` counts those of them that wait until the model is loaded with more context; `used_at` is when the last one
+    has ended, on the system's clock.
     """
 
     active: int = 0
     waiting: int = 0
+    used_at: float = 0.0
     keep_alive: KeepAlive | None = None
     timer: asyncio.TimerHandle | None = None
 
@@ -100,6 +107,13 @@ class _Growth:
     task: asyncio.Task[None] | None = None
 
 
+def _kept_for(note: Note) -> float | None:
+    """Return how long the model of a note stays after its last use; None for ever, or where LM Studio decides."""
+    if note.keep_seconds is None:
+        return EXPLICIT_KEEP_SECONDS if note.explicit else None
+    return None if math.isinf(note.keep_seconds) else note.keep_seconds
+
+
 def wants_load(error: LMStudioError) -> bool:
     """Return whether LM Studio refused a model that it lists, because it does not load on demand."""
     return is_no_models_loaded(error) or is_model_not_found(error)
@@ -108,10 +122,13 @@ def wants_load(error: LMStudioError) -> bool:
 class ModelLifetimes:
     """Load and unload models, one at a time, and count the requests that use each.
 
-    Nothing of it is stored: a model whose `keep_alive` has not ended yet stays loaded when this process ends.
+    `shared` is what other bridges tell: a model whose `keep_alive` has not ended yet when this process ends stays
+    loaded until one of them unloads it.
     """
 
-    def __init__(self, client: Client, catalog: CatalogCache) -> None:
+    def __init__(self, client: Client, catalog: CatalogCache, shared: SharedUses | None = None) -> None:
+        self._shared = shared
+        self._writes_soon = False
         self._loader = Loader(client, catalog)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
@@ -247,7 +264,7 @@ class ModelLifetimes:
         async with self._loader.lock:
             for model in await self._loader.explicit_models():
                 use = self._uses.get(model.key)
-                if use is None or not use.active:
+                if (use is None or not use.active) and not self._is_in_use_elsewhere(model.key):
                     logger.info("%s is unloaded, to make room", model.key)
                     try:
                         await self._unload(model)
@@ -257,7 +274,7 @@ class ModelLifetimes:
                     # A request may have acquired it meanwhile.
                     if use is not None and not use.active and self._uses.get(model.key) is use:
                         use.cancel_timer()
-                        del self._uses[model.key]
+                        self._forget(model.key)
                     return True
         return False
 
@@ -289,6 +306,7 @@ class ModelLifetimes:
     async def _wait_for_growth(self, key: str, growth: _Growth, timeout: float | None) -> None:
         use = self._uses[key]
         use.waiting += 1
+        self._tell(key, use)
         growth.changed.set()
         if growth.task is None:
             growth.task = self._tasks.spawn(self._load_with_more_context(key, growth))
@@ -300,6 +318,7 @@ class ModelLifetimes:
                 done, _ = await asyncio.wait([growth.task], timeout=timeout)
         finally:
             use.waiting -= 1
+            self._tell(key, use)
         if not done:
             raise self._still_loading(key, timeout)
 
@@ -309,6 +328,9 @@ class ModelLifetimes:
                 growth.changed.clear()
                 if use.active > use.waiting:
                     await growth.changed.wait()
+                    continue
+                if self._is_in_use_elsewhere(key):
+                    await asyncio.sleep(LOOK_SECONDS)
                     continue
                 async with self._loader.lock:
                     # Looked at again: an answer may have begun while the lock was waited for.
@@ -361,14 +383,14 @@ class ModelLifetimes:
     async def _unload_if_due(self, model: Model) -> None:
         """Unload a model, unless a request has acquired it meanwhile: then the end of that one decides."""
         async with self._loader.lock:
-            if not self._is_due(model):
+            if not self._is_due(model) or self._is_used_elsewhere(model):
                 return
             try:
                 current = await self._loader.refreshed(model)
             finally:
                 # Checked again: requests also come while the list is read.
                 if due := self._is_due(model):
-                    del self._uses[model.key]
+                    self._forget(model.key)
             if due:
                 await self._unload(current)
 
@@ -384,14 +406,99 @@ class ModelLifetimes:
             return EXPLICIT_KEEP_SECONDS if self._loader.is_explicit(key) else None
         return None if use.keep_alive.forever else use.keep_alive.seconds
 
+    def _is_used_elsewhere(self, model: Model) -> bool:
+        """Return whether a model that is due here is not, since another bridge uses it or has used it since.
+
+        Then it is due when that one has ended, or when the later one's time is over.
+        """
+        use, now = self._uses[model.key], time.time()
+        notes = self._shared.others(model.key) if self._shared else []
+        if any(note.in_use for note in notes):
+            seconds = LOOK_SECONDS
+        else:
+            last = max(notes, key=lambda note: note.used_at, default=None)
+            if last is None or last.used_at <= use.used_at:
+                return False
+            keep_seconds = self._keep_seconds(model.key, use) if last.keep_seconds is None else last.keep_seconds
+            if keep_seconds is None or math.isinf(keep_seconds):
+                self._forget(model.key)
+                return True
+            seconds = last.used_at + keep_seconds + UNLOAD_DELAY_SECONDS - now
+            if seconds <= 0:
+                return False
+        use.timer = asyncio.get_running_loop().call_later(seconds, self._timer_ended, model, use)
+        return True
+
+    def _is_in_use_elsewhere(self, key: str) -> bool:
+        return self._shared is not None and any(note.in_use for note in self._shared.others(key))
+
+    def _forget(self, key: str) -> None:
+        del self._uses[key]
+        self._tell(key, None)
+
+    def _told_of(self, key: str, use: _Use) -> Note:
+        named = use.keep_alive.seconds if use.keep_alive else None
+        # Who waits for more context does not keep another bridge from loading it.
+        return Note(use.active > use.waiting, use.used_at, named, self._loader.is_explicit(key))
+
+    def _tell(self, key: str, use: _Use | None) -> None:
+        """Tell other bridges how a model is used, once for all that changes in this turn of the event loop."""
+        if self._shared is None:
+            return
+        self._shared.tell(key, self._told_of(key, use) if use else None)
+        if not self._writes_soon:
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write_shared)
+
+    def _write_shared(self) -> None:
+        self._writes_soon = False
+        if self._shared:
+            self._shared.write()
+
+    def take_over(self) -> None:
+        """Take over the timers of bridges that have gone."""
+        for notes in self._shared.take_over() if self._shared else ():
+            for key, note in notes.items():
+                self._take_over(key, note)
+
+    def _take_over(self, key: str, note: Note) -> None:
+        """Go on with what a bridge has told that has gone. A request that it had under way has ended with it."""
+        keep_seconds = _kept_for(note)
+        if keep_seconds is None:
+            return
+        own, now = self._shared.own(key) if self._shared else None, time.time()
+        use = self._uses.setdefault(key, _Use())
+        if note.explicit:
+            self._loader.note_explicit(key)
+        used_at = max(now if note.in_use else note.used_at, own.used_at if own else 0)
+        if note.keep_seconds is not None:
+            use.keep_alive = use.keep_alive or KeepAlive(note.keep_seconds)
+        if use.active or use.timer:
+            return
+        use.used_at = used_at
+        self._tell(key, use)
+        seconds = max(used_at + keep_seconds + UNLOAD_DELAY_SECONDS - now, 0)
+        logger.info("another bridge has ended that was to unload %s: it is unloaded from here, in %.0f s", key, seconds)
+        loop = asyncio.get_running_loop()
+        # LM Studio's list says what else there is to know of it.
+        use.timer = loop.call_later(seconds, self._timer_ended, Model(key=key, type="llm"), use)
+
     def remaining_seconds(self, key: str) -> float | None:
         """Return how long a model stays loaded from now on, were it used no more; None where LM Studio decides."""
         use = self._uses.get(key)
         if use is None:
-            return None
+            return self._remaining_elsewhere(key)
         if use.timer is None:
             return self._keep_seconds(key, use)
         return max(use.timer.when() - UNLOAD_DELAY_SECONDS - asyncio.get_running_loop().time(), 0)
+
+    def _remaining_elsewhere(self, key: str) -> float | None:
+        notes = self._shared.others(key) if self._shared else []
+        last = max(notes, key=lambda note: (note.in_use, note.used_at), default=None)
+        keep_seconds = _kept_for(last) if last else None
+        if last is None or keep_seconds is None:
+            return None
+        return keep_seconds if last.in_use else max(last.used_at + keep_seconds - time.time(), 0)
 
     async def _unload(self, model: Model) -> None:
         ended = self._unloading[model.key] = asyncio.Event()
@@ -408,6 +515,9 @@ class ModelLifetimes:
         use.cancel_timer()
         if keep_alive is not None:
             use.keep_alive = keep_alive
+        if use.active == use.waiting + 1:
+            use.used_at = time.time()
+            self._tell(model.key, use)
 
     def is_cold(self, model: Model) -> bool:
         """Return whether LM Studio has to load a model for the next call, as far as is known without asking."""
@@ -439,8 +549,11 @@ class ModelLifetimes:
         use.active -= 1
         if growth := self._growths.get(model.key):
             growth.changed.set()
+            self._tell(model.key, use)
         if use.active > 0:
             return
+        use.used_at = time.time()
+        self._tell(model.key, use)
         seconds = self._keep_seconds(model.key, use)
         if seconds is None:
             # Ollama goes on with the last `keep_alive` that was named; LM Studio does so itself for what it loads.
@@ -497,7 +610,16 @@ class ModelLifetimes:
         """Cancel all loads, unloads and timers, and log which models stay loaded because of it."""
         kept = [key for key, use in self._uses.items() if not use.active]
         if kept:
-            logger.info("this process ends, and what it would have unloaded later stays loaded: %s", ", ".join(kept))
+            logger.info(
+                "this process ends, and what it would have unloaded later stays loaded, until another bridge with its "
+                "state directory or its next start unloads it: %s",
+                ", ".join(kept),
+            )
+        if self._shared:
+            for key in {*self._uses} - {*kept}:
+                # It goes on after a reload of the script, and is nobody's to unload.
+                self._shared.tell(key, None)
+            self._shared.close()
         for use in self._uses.values():
             use.cancel_timer()
         for task in self._loading.values():

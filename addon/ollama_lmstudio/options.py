@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -107,6 +108,11 @@ class Upstream:
         """`scheme://host:port`, with the port in any case."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def shared_name(self) -> str:
+        """What it is called on all machines: one that only this machine can reach has this machine's name."""
+        return f"{self} on {socket.gethostname()}" if Listen(self.host, self.port).is_loopback else str(self)
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.prefix}"

@@ -13,7 +13,10 @@ from .lmstudio.cache import CatalogCache
 from .lmstudio.client import Client
 from .options import Settings
 from .outcomes import BodySink, Outcome, Request, Response
+from .state import jobs, uses
 from .state.aliases import AliasStore
+from .state.jobs import DownloadJobs
+from .state.uses import SharedUses
 
 
 class Clock:
@@ -44,14 +47,15 @@ class Services:
     catalog: CatalogCache
     aliases: AliasStore
     clock: Clock = field(default_factory=Clock)
+    lmstudio: str = ""
+    """What bridges that share a state directory call this LM Studio; empty where nothing is told them."""
     logged_once: set[str] = field(default_factory=set)
     """What is logged only once, and has been."""
     advised: set[str] = field(default_factory=set)
     """The keys of models for which it was logged how they get more context."""
     dimensions: dict[str, int] = field(default_factory=dict)
     """The length of a model's vectors, by its key, learned from answers: LM Studio's lists do not have it."""
-    downloads: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    """The id of the last job of each download, by model and quantization."""
+    downloads: DownloadJobs = field(init=False)
     tags: tuple[tuple[object, ...], Response] | None = None
     """The last response of /api/tags, and what it was made of."""
     health: tuple[int, Response] | None = None
@@ -62,7 +66,12 @@ class Services:
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lifetimes = ModelLifetimes(self.client, self.catalog)
+        shared, cache = None, self.settings.state_dir.cache
+        self.downloads = DownloadJobs()
+        if self.lmstudio:
+            shared = SharedUses(uses.directory_in(cache), self.lmstudio)
+            self.downloads = DownloadJobs(jobs.directory_in(cache), self.lmstudio)
+        self.lifetimes = ModelLifetimes(self.client, self.catalog, shared)
 
     @property
     def secrets(self) -> tuple[str, ...]:

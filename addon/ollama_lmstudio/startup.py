@@ -103,9 +103,11 @@ def add_options(loader: Loader) -> None:
 
 def allow_descriptors() -> None:
     """Raise the limit of open files and sockets, as far as the system lets a user do so."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
+    if sys.platform == "win32":
+        return
+    import resource
 
+    with suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
         if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -146,7 +146,8 @@ class Variant:
     """One way from the client to the stand-in.
 
     `line` is the number of the environment that its proxy runs in, None where there is no proxy; `pid` is that of the
-    proxy, and `start_seconds` how long it took from there to its first answer.
+    proxy, and `start_seconds` how long it took from there to its first answer. `behind` are the ids of the processes
+    that it shares the work with.
     """
 
     name: str
@@ -155,6 +156,12 @@ class Variant:
     dialect: type[Dialect]
     pid: int | None = None
     start_seconds: float = math.nan
+    behind: tuple[int, ...] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The ids of all its processes."""
+        return self.behind if self.pid is None else (self.pid, *self.behind)
 
     @property
     def key(self) -> tuple[str, int | None]:
@@ -167,7 +174,7 @@ class Variant:
 
     def processor_seconds(self) -> float:
         """Return the processor time of the proxy so far; NaN where there is no proxy, or nothing that tells."""
-        return math.nan if self.pid is None else processor_seconds(self.pid)
+        return math.nan if self.pid is None else sum(map(processor_seconds, self.pids))
 
 
 # What comes back

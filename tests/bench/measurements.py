@@ -92,7 +92,7 @@ class Bench:
 
     def turns(self, things: Sequence[T], rounds: int) -> Iterator[T]:
         """Give each thing once a round in balanced orders, when all processes have nothing left to do."""
-        pids = [self.server.pid, *(variant.pid for variant in self.variants if variant.pid is not None)]
+        pids = [self.server.pid, *{pid for variant in self.variants for pid in variant.pids}]
         for order in balanced_orders(len(things), rounds):
             for number in order:
                 settle(pids)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tests.bench.measurements import Key, Row
 
@@ -16,10 +16,14 @@ TENS = 100
 
 @dataclass(frozen=True)
 class Report:
-    """What is shown: the labels of the environments, and the names of what was measured in each beside `direct`."""
+    """What is shown: the labels of the environments, and the names of what was measured in each beside `direct`.
+
+    `bases` are what a variant is compared with that is not compared with the plain one.
+    """
 
     labels: Sequence[str]
     names: Sequence[str]
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def _columns(self) -> Iterator[tuple[str, int]]:
         """Yield what is shown of each environment: variants, and the ratio beside each but the plain one."""
@@ -27,7 +31,10 @@ class Report:
             for name in self.names:
                 yield name, line
                 if name != BASE:
-                    yield f"/ {BASE}", line
+                    yield f"/ {self._base(name)}", line
+
+    def _base(self, name: str) -> str:
+        return self.bases.get(name, BASE)
 
     def cells(self, row: Row) -> list[str]:
         """Return the texts of a row: its title, the number without a proxy, and those of each environment."""
@@ -38,7 +45,9 @@ class Report:
                 shown = (name, line)
                 texts.append(number(row.values.get(shown, math.nan)))
             else:
-                texts.append(ratio(row.values.get(shown, math.nan), row.values.get((BASE, line), math.nan)))
+                texts.append(
+                    ratio(row.values.get(shown, math.nan), row.values.get((self._base(shown[0]), line), math.nan))
+                )
         return texts
 
     def text(self, rows: Iterable[Row]) -> str:

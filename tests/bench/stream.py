@@ -1,6 +1,7 @@
 """Measure what the addon costs, beside plain mitmproxy and beside no proxy at all.
 
-    python tests/bench/stream.py [--python PATH]... [--rows NAME,...] [--compare OTHER/addon/ollama.py] [--markdown]
+    python tests/bench/stream.py [--python PATH]... [--rows NAME,...] [--compare OTHER/addon/ollama.py]
+        [--balancer haproxy] [--balancer nginx] [--markdown]
 
 `--python` is the interpreter of an environment with mitmproxy, by default the one that runs this; several are measured
 in one go. The variants take turns in balanced orders, so that what else the machine does hits all of them alike, and
@@ -10,6 +11,7 @@ each waits until the processes of the others have nothing left to do:
     plain    mitmproxy as a reverse proxy that lets the same answer through, in each environment
     addon    mitmproxy with the addon, in each environment
     compare  mitmproxy with the addon of another checkout, if one is given
+    haproxy  several bridges in the first environment behind HAProxy, or nginx, with --balancer; beside one alone
 
 The stand-in and each proxy are processes of their own; this one is the client. For `/api/tags` and `/api/version`
 the others are asked for LM Studio's list of models. Every answer is checked for all its tokens; exits with 1 if any was
@@ -34,7 +36,17 @@ sys.path[:0] = [str(ROOT), str(SCRIPT.parent)]
 from tests.bench.client import LMStudio, Variant  # noqa: E402
 from tests.bench.measurements import MEASUREMENTS, Bench, Row, Settings  # noqa: E402
 from tests.bench.report import Report  # noqa: E402
-from tests.bench.variants import machine, proxy, recipes, stand_in, versions  # noqa: E402
+from tests.bench.variants import (  # noqa: E402
+    balanced_recipes,
+    balancer,
+    machine,
+    proxy,
+    recipes,
+    stand_in,
+    versions,
+)
+
+BALANCERS = ("haproxy", "nginx")
 
 
 def row_names(text: str) -> list[str]:
@@ -78,6 +90,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--compare", type=Path, metavar="PATH", help="addon/ollama.py of another checkout, to measure beside this one"
     )
     parser.add_argument(
+        "--balancer",
+        action="append",
+        choices=BALANCERS,
+        default=[],
+        help="measure several bridges behind this one, too; may be given for both",
+    )
+    parser.add_argument(
         "--markdown", action="store_true", help="print the table in Markdown, too, as the README has it"
     )
     count("--rounds", 5, "turns of each variant")
@@ -114,12 +133,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cooked = recipes(pythons, scripts, server.url, folder)
         variants = [Variant("direct", None, server.port, LMStudio)]
         variants += [stack.enter_context(proxy(recipe, folder)) for recipe in cooked]
+        if options.balancer:
+            recipe_of_each = balanced_recipes(pythons[0], SCRIPT, server.url, folder)
+            bridges = [stack.enter_context(proxy(recipe, folder)) for recipe in recipe_of_each]
+            variants += [stack.enter_context(balancer(program, bridges, folder)) for program in options.balancer]
         bench = Bench(variants, cooked, server, settings, folder)
         for name in options.rows:
             print(f"measuring: {name}", file=sys.stderr)
             rows += MEASUREMENTS[name](bench)
     told = [row for row in rows if not all(map(math.isnan, row.values.values()))]
-    report = Report(labels, ["plain", *scripts])
+    report = Report(labels, ["plain", *scripts, *options.balancer], dict.fromkeys(BALANCERS, "addon"))
     print(f"{time.strftime('%Y-%m-%d')}, {machine()}, {settings.rounds} rounds; mitmproxy / Python above each group\n")
     print(report.text(told))
     if options.markdown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.balancers.programs import PATH
 from tests.bench.client import PACED, LMStudio, Ollama, Run, Stream, Variant, run
 from tests.bench.measurements import Row, balanced_orders
 from tests.bench.processes import processor_seconds, resident_mb
@@ -67,6 +69,20 @@ def test_every_row_is_measured_and_no_answer_is_bad() -> None:
         assert all(float(number.replace(",", "")) > 0 for number in numbers[1:]), title
     assert rows["upstream requests per warm chat"] == ["1.00"] * 4
     assert re.search(r"^\d+ answers, 0 of them bad$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(shutil.which("haproxy", path=PATH) is None, reason="HAProxy is not installed")
+def test_bridges_behind_a_balancer_are_compared_with_one() -> None:
+    done = bench("--rows", "paced", "--balancer", "haproxy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    head, *lines = [re.split(r" {2,}", line) for line in done.stdout.split("\n\n")[1].splitlines()[1:]]
+    assert head == ["", "direct", "plain", "addon", "/ plain", "haproxy", "/ addon"]
+    # On a busy machine there is no time in which all of so few tokens come steadily, and their price is not told.
+    told = [numbers for title, *numbers in lines if not title.startswith("CPU")]
+    assert len(told) == 4
+    for numbers in told:
+        addon, behind, ratio = (float(numbers[n].replace(",", "")) for n in (2, 4, 5))
+        assert ratio == pytest.approx(behind / addon, rel=0.2, abs=0.02)
 
 
 def test_a_row_that_does_not_exist_is_named() -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.balancers.programs import BRIDGES
+from tests.balancers.programs import command as balancer_command
 from tests.bench.client import MODEL, PACED, Dialect, LMStudio, Ollama, Variant, run
 
 from ollama_lmstudio.sim import Prompt, Sim, SimModel, Step, content, sleep
@@ -145,6 +147,53 @@ def recipes(pythons: list[Path], scripts: dict[str, Path], url: str, folder: Pat
     return made
 
 
+def balanced_recipes(python: Path, script: Path, url: str, folder: Path) -> list[Recipe]:
+    """Return as many bridges as the ready configurations of balancers name; they share a state directory."""
+    one = next(recipe for recipe in recipes([python], {"addon": script}, url, folder) if recipe.name == "addon")
+    arguments = [argument.replace("addon-0", "bridges") for argument in one.arguments]
+    return [replace(one, name=f"bridge {n}", arguments=tuple(arguments)) for n in range(1, len(BRIDGES) + 1)]
+
+
+def _children(pid: int) -> tuple[int, ...]:
+    """Return the processes that a process has started; none where there is no /proc."""
+    try:
+        return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return ()
+
+
+@contextmanager
+def balancer(program: str, bridges: list[Variant], folder: Path) -> Iterator[Variant]:
+    """Run a balancer with the ready configuration in front of bridges."""
+    port = free_port()
+    own = folder / program
+    own.mkdir()
+    command = balancer_command(program, own, port, [bridge.port for bridge in bridges])
+    if command is None:
+        raise SystemExit(f"{program} is not installed")
+    with (own / "log").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    variant = Variant(program, bridges[0].line, port, Ollama, process.pid)
+    try:
+        begun = time.monotonic()
+        while run(variant, Ollama.version()).problems():
+            if process.poll() is not None or time.monotonic() - begun > START_SECONDS:
+                raise SystemExit(f"{program} did not start:\n{(own / 'log').read_text()}")
+            time.sleep(POLL_SECONDS)
+        behind = (pid for bridge in bridges for pid in bridge.pids)
+        yield replace(variant, behind=(*_children(process.pid), *behind))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 def versions(python: Path) -> str:
     """Return the versions of mitmproxy and Python of an environment. Raises SystemExit if it has no mitmproxy."""
     try:
@@ -156,9 +205,7 @@ def versions(python: Path) -> str:
 @contextmanager
 def proxy(recipe: Recipe, folder: Path) -> Iterator[Variant]:
     """Run mitmdump on a free port; it has answered when it is given."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     # Not the resolved path: the Python of an environment is a link to one outside.
     mitmdump = recipe.python.absolute().with_name("mitmdump")
     arguments = [argument.format(port=port) for argument in recipe.arguments]

@@ -82,6 +82,7 @@ async def _download(download: Download, services: Services, shown: Progress) -> 
         if job.get("job_id") and job["status"] != ALREADY_DOWNLOADED:
             async for line in _follow(str(job["job_id"]), job, download.digest, services, shown):
                 yield line
+            services.downloads.ended(download.model, download.quantization)
             yield {"status": "verifying sha256 digest"}
             yield {"status": "writing manifest"}
     finally:
@@ -100,15 +101,15 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
     try:
         job = await services.client.download(*key)
     except LMStudioError as e:
-        if ALREADY_RUNNING in e.message.lower() and key in services.downloads:
-            return await services.client.download_status(services.downloads[key])
+        if ALREADY_RUNNING in e.message.lower() and (job_id := services.downloads.get(*key)):
+            return await services.client.download_status(job_id)
         if not _is_unknown(e):
             raise
         if not _NOT_FOUND.search(e.message) or "quantization" in e.message.lower():
             raise errors.manifest_refused(e.message) from None
     else:
         if job.get("job_id"):
-            services.downloads[key] = str(job["job_id"])
+            services.downloads.begun(*key, str(job["job_id"]))
         return job
     # The names of LM Studio's catalog of downloads are not those of its list of models.
     if await _is_there(download, services):

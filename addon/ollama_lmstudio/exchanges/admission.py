@@ -24,7 +24,7 @@ from ..translate.api_errors import error_answer
 from ..units import size
 from . import responses, upstream
 from .answered import Answered
-from .exchange import STOPPED, Exchange, Handler
+from .exchange import Exchange, Handler
 from .handlers import HANDLERS, REPLAY_HANDLERS, Handlers
 from .local import Local
 from .registry import Exchanges
@@ -96,10 +96,8 @@ def _admit(exchange: Exchange) -> None:
     if origin and not access.is_same_origin(origin, host):
         exchange.cors_headers = access.cors_headers(gate, origin)
     if exchange.bridge.is_draining:
-        # On a connection that was kept: its last one.
+        # It was on its way when the process was told to end. A load balancer passes an error on to its client.
         exchange.close_connection = True
-        _refuse(exchange, error(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED), host)
-        return
     exchange.handler = Admitted(exchange)
     # With the option stream_large_bodies, mitmproxy would send a large body on before the request hook.
     flow.request.stream = False

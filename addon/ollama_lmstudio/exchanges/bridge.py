@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # LM Studio closes a connection that was idle for 5 s.
 IDLE_SECONDS = 4
+# How often it is looked whether another bridge with the same state directory has gone.
+TAKE_OVER_SECONDS = 5.0
 # How often blobs are looked at: they are kept for a day.
 CLEANING_SECONDS = 3600
 # How long the start waits for a process that moves the same aliases, and how often it is tried again after that.
@@ -101,7 +103,7 @@ class Bridge:
         self.keys = Keyring()
         self.is_serving = False
         self.is_draining = False
-        """Whether the process is about to end, and takes no more requests."""
+        """Whether the process is about to end: each connection is closed with the answer that is under way on it."""
         self.clock = Clock()
         self.tasks = Tasks()
         self.watch = Watch(lambda: self.clock.monotonic(), self.tasks, lambda flow, record: self.waits(flow, record))
@@ -159,7 +161,16 @@ class Bridge:
         )
         catalog = CatalogCache(client, settings.model_resolution_cache_ttl_seconds, Resolver)
         store = AliasStore(settings.state_dir.data)
-        self.services = Services(settings, client, catalog, store, self.clock, keys=self.keys, metrics=self.metrics)
+        self.services = Services(
+            settings,
+            client,
+            catalog,
+            store,
+            self.clock,
+            upstream.shared_name,
+            keys=self.keys,
+            metrics=self.metrics,
+        )
 
     def _use_metrics(self, chosen: str) -> None:
         """Count for Prometheus, or no more; raise ValueError if its library is missing."""
@@ -207,10 +218,11 @@ class Bridge:
             self._loopback.stop()
 
     def look_after_files(self) -> None:
-        """Move what is kept elsewhere, and from now on remove what is not needed and read what has changed."""
+        """Move what is kept elsewhere; from now on remove what is not needed, read what has changed, and take over."""
         self.take_over_aliases()
         self.tasks.spawn(self.remove_unneeded_blobs())
         self.tasks.spawn(self.watch_keys())
+        self.tasks.spawn(self.look_after_others())
 
     def take_over_aliases(self) -> None:
         """Move the aliases from where they were kept before, if there are any, before a request needs them.
@@ -231,6 +243,12 @@ class Bridge:
             await asyncio.sleep(LOCK_SECONDS)
             # Without waiting for a lock: the process ends no sooner than its threads.
             waiting = await asyncio.to_thread(former.move, store, waiting, former_aliases.parse, 0)
+
+    async def look_after_others(self) -> None:
+        """Take over what bridges leave that go, now and from time to time."""
+        while True:
+            self.services.lifetimes.take_over()
+            await asyncio.sleep(TAKE_OVER_SECONDS)
 
     async def remove_unneeded_blobs(self) -> None:
         """Remove the blobs that no alias needs, now and every hour."""

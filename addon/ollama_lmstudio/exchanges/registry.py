@@ -110,7 +110,7 @@ class Exchanges:
                 logger.exception("%s could not be ended", exchange.path)
 
     def drain(self) -> int:
-        """Take no more requests, and let each answer close its connection; return how many are under way."""
+        """Let each answer close its connection, that of a request on its way too; return how many are under way."""
         self.bridge.is_draining = True
         for exchange in self._by_flow.values():
             exchange.close_connection = True

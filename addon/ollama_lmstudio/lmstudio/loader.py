@@ -65,6 +65,10 @@ class Loader:
         """Return whether a model was loaded explicitly from here: LM Studio keeps it until it is told to unload it."""
         return key in self._explicit
 
+    def note_explicit(self, key: str) -> None:
+        """Note that another bridge, which has gone, has loaded a model explicitly."""
+        self._explicit.setdefault(key)
+
     async def explicit_models(self) -> list[Model]:
         """Return the models that were loaded explicitly from here as they are listed now, the oldest load first."""
         listed = {model.key: model for model in (await self._catalog.refresh()).models}
