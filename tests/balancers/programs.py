@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,5 +37,5 @@ def command(program: str, folder: Path, port: int, bridges: Sequence[int]) -> li
         return [found, "-f", str(path)]
     path.write_text(configured("nginx.conf", port, bridges))
     # Its workers could not use the folder of a test's otherwise.
-    user = ["-g", "user root;"] if os.getuid() == 0 else []
+    user = ["-g", "user root;"] if sys.platform != "win32" and os.getuid() == 0 else []
     return [found, "-p", str(folder), "-c", str(path), *user]
