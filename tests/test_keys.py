@@ -58,7 +58,10 @@ def test_keys_of_the_option(entries: list[str], found: tuple[NamedKey, ...]) -> 
         ([f"not a name={SECRET}"], "entry 1 is neither"),
         ([f"={SECRET}"], "entry 1 is neither"),
         ([f"{'a' * 65}={SECRET}"], "entry 1 is neither"),
-        (["alice="], "the key of alice cannot be one"),
+        (["alice="], "entry 1 is neither"),
+        # A key alone, with the padding of base64.
+        ([f"{SECRET}="], "entry 1 is neither"),
+        ([f"{SECRET}=="], "entry 1 is neither"),
         ([f"alice={SECRET} # her laptop"], "the key of alice cannot be one"),
         ([f'alice="{SECRET}"'], "the key of alice cannot be one"),
         ([f"alice={SECRET}ü"], "the key of alice cannot be one"),
@@ -88,6 +91,7 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
 
 BROKEN = [
     (f"alice=sk-a-1\n{SECRET}\n", "line 2: it is not NAME=KEY"),
+    (f"{SECRET}==\n", "line 1: it is not NAME=KEY"),
     (f"alice={SECRET} x\n", "line 1: the key of alice cannot be one"),
     (f"alice={SECRET}\nbob={SECRET}\n", "alice and bob have the same key"),
     (b"alice=\xff\xfe", "no text in UTF-8"),

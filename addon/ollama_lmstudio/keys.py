@@ -77,9 +77,10 @@ def parse(entries: Sequence[str]) -> Sources:
 
 
 def parse_key(text: str) -> NamedKey | None:
-    """Parse `NAME=KEY`; return None for what has no name, and raise ValueError for a key that cannot be one."""
-    name, equals, key = (part.strip() for part in text.partition("="))
-    if not equals or not _NAME.fullmatch(name):
+    """Parse `NAME=KEY`; return None for what has no name or no key; raise ValueError for a key that cannot be one."""
+    name, _, key = (part.strip() for part in text.partition("="))
+    # A key without a name may end in the padding of base64: it would be told as a name, and `=` would be its key.
+    if not key.strip("=") or not _NAME.fullmatch(name):
         return None
     if not _KEY.fullmatch(key):
         raise ValueError(
