@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Sequence
@@ -58,7 +59,10 @@ def test_keys_of_the_option(entries: list[str], found: tuple[NamedKey, ...]) -> 
         ([f"not a name={SECRET}"], "entry 1 is neither"),
         ([f"={SECRET}"], "entry 1 is neither"),
         ([f"{'a' * 65}={SECRET}"], "entry 1 is neither"),
-        (["alice="], "the key of alice cannot be one"),
+        (["alice="], "entry 1 is neither"),
+        # A key alone, with the padding of base64.
+        ([f"{SECRET}="], "entry 1 is neither"),
+        ([f"{SECRET}=="], "entry 1 is neither"),
         ([f"alice={SECRET} # her laptop"], "the key of alice cannot be one"),
         ([f'alice="{SECRET}"'], "the key of alice cannot be one"),
         ([f"alice={SECRET}ü"], "the key of alice cannot be one"),
@@ -72,8 +76,10 @@ def test_wrong_entries_are_refused_and_not_repeated(entries: list[str], said: st
 
 
 def test_a_path_is_named_where_it_can_be_no_key(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no file .*missing"):
-        keys.parse([str(tmp_path / "missing")])
+    with pytest.raises(ValueError, match=r"missing cannot be read: No such file"):
+        Keyring(keys.parse([str(tmp_path / "missing")]))
+    with pytest.raises(ValueError, match=r"is no file"):
+        Keyring(keys.parse([str(tmp_path)]))
 
 
 def test_a_file_of_keys(tmp_path: Path) -> None:
@@ -88,6 +94,7 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
 
 BROKEN = [
     (f"alice=sk-a-1\n{SECRET}\n", "line 2: it is not NAME=KEY"),
+    (f"{SECRET}==\n", "line 1: it is not NAME=KEY"),
     (f"alice={SECRET} x\n", "line 1: the key of alice cannot be one"),
     (f"alice={SECRET}\nbob={SECRET}\n", "alice and bob have the same key"),
     (b"alice=\xff\xfe", "no text in UTF-8"),
@@ -128,6 +135,41 @@ def test_a_file_that_is_gone_leaves_the_keys_as_they_were(tmp_path: Path) -> Non
     ((level, message),) = told(ring)
     assert (level, "cannot be read: No such file" in message) == (logging.ERROR, True)
     assert ring.find("sk-a-1") == ALICE
+
+
+@pytest.mark.parametrize("broken", ["alice\n", None])
+def test_keys_that_need_not_be_whole_let_nobody_in_until_they_are(tmp_path: Path, broken: str | None) -> None:
+    """As where the script is loaded anew: the keys that were in force are not known to it."""
+    file = file_of(tmp_path, broken or "")
+    if broken is None:
+        file.unlink()
+    ring = Keyring(keys.parse([str(file)]), must_be_whole=False)
+    assert ring
+    assert ring.names == ()
+    assert (str(file) in ring.problems()[0], ring.problems()[1]) == (True, keys.NOBODY)
+    assert not Gate.make((), (), "", ring, loopback=True).has_key({})
+    file_of(tmp_path, "alice=sk-a-1\n")
+    assert told(ring) == [(logging.INFO, "api_keys: the keys were read anew: alice; added alice")]
+    assert ring.problems() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no time of a change of rights")
+def test_a_file_whose_rights_have_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that could not be read has the same content when it can be."""
+    file = file_of(tmp_path, "alice=sk-a-1\n")
+    ring = Keyring(Sources(files=(file,)))
+    file_of(tmp_path, "bob=sk-b-2\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", _refuse)
+        ((level, message),) = told(ring)
+    assert (level, "Permission denied" in message) == (logging.ERROR, True)
+    file.chmod(0o640)
+    assert [level for level, _ in told(ring)] == [logging.INFO]
+    assert ring.find("sk-b-2") == BOB
+
+
+def _refuse(*_: object, **__: object) -> str:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.mark.parametrize("text", ["", "# nobody\n"])

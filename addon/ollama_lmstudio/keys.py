@@ -77,9 +77,10 @@ def parse(entries: Sequence[str]) -> Sources:
 
 
 def parse_key(text: str) -> NamedKey | None:
-    """Parse `NAME=KEY`; return None for what has no name, and raise ValueError for a key that cannot be one."""
-    name, equals, key = (part.strip() for part in text.partition("="))
-    if not equals or not _NAME.fullmatch(name):
+    """Parse `NAME=KEY`; return None for what has no name or no key; raise ValueError for a key that cannot be one."""
+    name, _, key = (part.strip() for part in text.partition("="))
+    # A key without a name may end in the padding of base64: it would be told as a name, and `=` would be its key.
+    if not key.strip("=") or not _NAME.fullmatch(name):
         return None
     if not _KEY.fullmatch(key):
         raise ValueError(
@@ -91,12 +92,12 @@ def parse_key(text: str) -> NamedKey | None:
 def _path(entry: str, number: int) -> Path:
     try:
         path = Path(entry).expanduser()
-        if path.is_file():
+        # One that is away just now leaves the keys as they were, and is an error where they are read at a start.
+        if path.is_file() or (entry != path.name and path.parent.is_dir()):
             return path
-        is_path = entry != path.name and path.parent.is_dir()
     except (OSError, RuntimeError, ValueError):
-        is_path = False
-    raise ValueError(f"there is no file {path}" if is_path else NEITHER.format(number))
+        pass
+    raise ValueError(NEITHER.format(number))
 
 
 def _refuse_two_names(keys: Iterable[NamedKey]) -> None:
@@ -119,6 +120,9 @@ def _read(sources: Sources) -> tuple[NamedKey, ...]:
 
 def _read_file(file: Path) -> Iterator[NamedKey]:
     try:
+        # A pipe would be waited for, and a device has no end.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ValueError(f"{file} is no file")
         text = file.read_text(encoding="utf-8-sig")
     except OSError as e:
         raise ValueError(f"{file} cannot be read: {e.strerror or e}") from None
@@ -150,14 +154,18 @@ def _signature(file: Path) -> tuple[int, ...]:
         found = file.stat()
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # The time of the last change of rights, too, except on Windows: a file that could not be read may now be.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 class Keyring:
     """The keys that are in force."""
 
-    def __init__(self, sources: Sources = NO_SOURCES) -> None:
-        """Read the files; raise ValueError that names the option and a file which cannot be used."""
+    def __init__(self, sources: Sources = NO_SOURCES, *, must_be_whole: bool = True) -> None:
+        """Read the files; raise ValueError that names the option and a file which cannot be used.
+
+        Where they need not be whole, nobody comes in until they can be used.
+        """
         self.sources = sources
         self.problem = ""
         """Why the files are not what is in force; empty if they are."""
@@ -167,7 +175,9 @@ class Keyring:
         try:
             self._use(_read(sources))
         except ValueError as e:
-            raise ValueError(f"api_keys: {e}") from None
+            if must_be_whole:
+                raise ValueError(f"api_keys: {e}") from None
+            self.problem = str(e)
 
     def __bool__(self) -> bool:
         return bool(self.sources)

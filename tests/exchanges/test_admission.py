@@ -341,3 +341,15 @@ def test_what_was_on_its_way_when_a_drain_began_is_the_last_of_its_connection(br
     assert flow.response is None
     assert isinstance(exchanges._by_flow[flow.id].handler, admission.Admitted)
     assert exchanges._by_flow[flow.id].close_connection
+
+
+def test_what_cannot_be_admitted_keeps_no_key(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flow stays in the list and in files, too."""
+    exchanges, flow = Exchanges(bridge), flow_of()
+    flow.request.headers["Authorization"] = flow.request.headers["X-Api-Key"] = "sk-alice-1f6b"
+    # As where the options could not be used.
+    monkeypatch.delattr(bridge, "services")
+    admission.admit(flow, exchanges)
+    assert flow.response is not None
+    assert flow.response.status_code == 500
+    assert "sk-alice-1f6b" not in str(flow.get_state())

@@ -180,3 +180,8 @@ def test_each_has_a_registry_of_its_own() -> None:
     before = made()
     before.add(record_of(), 200, "/api/chat")
     assert "/api/chat" not in text(made())[0]
+
+
+@pytest.mark.parametrize("accept", ["application/openmetrics-text;version=new", "text/plain;version=1.x.0"])
+def test_a_version_of_the_format_that_is_no_number_gets_the_usual_one(accept: str) -> None:
+    assert text(made(), accept)[1] == text(made())[1]

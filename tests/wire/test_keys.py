@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -77,3 +79,23 @@ def test_a_file_that_cannot_be_used_ends_the_start(tmp_path: Path, sim: Sim, sta
     assert proxy.process.wait(60) == 1
     proxy.wait_for_log(r"api_keys: .*keys, line 1: it is not NAME=KEY")
     assert ALICE not in proxy.log
+
+
+def test_a_script_that_is_loaded_anew_lets_nobody_in_while_the_file_is_broken(
+    tmp_path: Path, sim: Sim, start_proxy: StartProxy
+) -> None:
+    script, keys = tmp_path / "ollama.py", tmp_path / "keys"
+    addon = Path(__file__).parents[2] / "addon"
+    source = (addon / "ollama.py").read_text(encoding="utf-8").partition("from __future__ import annotations")[2]
+    script.write_text(f"import sys\nsys.path.insert(0, {str(addon)!r})\n{source}", encoding="utf-8", newline="")
+    keys.write_text(f"alice={ALICE}\n", newline="")
+    proxy = start_proxy(sim.url, options={"api_keys": str(keys)}, script=script)
+    assert ask(proxy, ALICE).status_code == 200
+    keys.write_text("alice\n", newline="")
+    os.utime(script, (later := time.time() + 5, later))
+    proxy.wait_for(lambda: ask(proxy, ALICE).status_code == 401)
+    assert ask(proxy, "").status_code == 401
+    proxy.wait_for_log(r"api_keys: .*line 1: it is not NAME=KEY")
+    keys.write_text(f"alice={ALICE}\n", newline="")
+    proxy.wait_for(lambda: ask(proxy, ALICE).status_code == 200)
+    assert "Traceback" not in proxy.log

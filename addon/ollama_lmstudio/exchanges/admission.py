@@ -69,7 +69,12 @@ def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     except Exception:
         # Nobody comes in because the check failed.
         logger.exception("%s %s failed", flow.request.method, flow.request.path)
+        _remove_secrets(flow.request.headers)
         flow.response = responses.make(_internal_error(flow.request.path), (), flow.request.method)
+
+
+def _remove_secrets(headers: http.Headers) -> None:
+    headers.fields = tuple(field for field in headers.fields if field[0].lower() not in _SECRET_HEADERS)
 
 
 def _admit(exchange: Exchange) -> None:
@@ -80,7 +85,7 @@ def _admit(exchange: Exchange) -> None:
     host = given.get("host", "") if flow.request.is_http11 or flow.request.is_http10 else flow.request.host_header or ""
     request = exchange.client_request = _request_of(flow, given, exchange.recorder.started_ns)
     if len(request.headers) < len(given):
-        headers.fields = tuple(field for field in headers.fields if field[0].lower() not in _SECRET_HEADERS)
+        _remove_secrets(headers)
     allowed = routes.allowed_methods(request.path)
     error = partial(error_answer, request.path)
     needs_key = routes.needs_key(request.path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from mitmproxy import http
 
 from .. import __version__, access, options
-from ..internals import connections
+from ..internals import connections, servers
 from ..internals.limits import HeadLimit
 from ..keys import Keyring
 from ..lmstudio.cache import CatalogCache
@@ -134,7 +134,9 @@ class Bridge:
         a file of keys cannot be used, or the library of the metrics is missing.
         """
         is_same = settings.api_keys == self.keys.sources
-        keys = self.keys if is_same else Keyring(settings.api_keys)
+        # A script that is loaded anew has no start to end: without its options it would answer nothing.
+        is_loaded_anew = self._reached is None and servers.is_serving()
+        keys = self.keys if is_same else Keyring(settings.api_keys, must_be_whole=not is_loaded_anew)
         self._use_metrics(settings.metrics)
         self.keys = keys
         self.upstream = upstream

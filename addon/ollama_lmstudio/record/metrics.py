@@ -142,7 +142,11 @@ class Metrics:
         waiting, streams = self._under_way()
         self._waiting.set(waiting)
         self._streams.set(streams)
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # The library takes a client's version of the format for numbers.
+            encode, content_type = choose_encoder("")
         # Of many models it takes tens of milliseconds, and the process is looked up in files.
         return await asyncio.to_thread(encode, self._registry), content_type
 
