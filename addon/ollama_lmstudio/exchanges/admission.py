@@ -149,8 +149,7 @@ def _request_of(flow: http.HTTPFlow, given: dict[str, str], started_ns: int, bod
     path, _, query = flow.request.path.partition("?")
     path = routes.decoded(path)
     headers = {name: value for name, value in given.items() if name not in access.SECRET_HEADERS}
-    peer = flow.client_conn.peername
-    return Request(flow.request.method, path, query, headers, body, started_ns, peer[0] if peer else "")
+    return Request(flow.request.method, path, query, headers, body, started_ns, flow.client_conn.peername[0])
 
 
 def _internal_error(path: str) -> Response:

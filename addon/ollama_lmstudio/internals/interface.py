@@ -87,9 +87,15 @@ def remove_oldest(most: int) -> int:
     if count is None or count() <= most:
         return 0
     flows = listed_flows()
-    ended = [flow for flow in flows[: len(flows) - most] if not (flow.live or flow.intercepted)]
+    ended = [flow for flow in flows[: len(flows) - most] if _has_ended(flow)]
     ctx.master.commands.call("view.flows.remove", ended)
     return len(ended)
+
+
+def _has_ended(flow: Flow) -> bool:
+    # The addon's own calls are never live.
+    has_answer = flow.error is not None or getattr(flow, "response", None) is not None
+    return has_answer and not (flow.live or flow.intercepted)
 
 
 def show_lines(lines: list[str]) -> None:
