@@ -212,6 +212,11 @@ def test_health_checks_do_not_reach_lm_studio(many: Many, tmp_path: Path) -> Non
 # A bridge that goes
 
 
+CLIENTS = 4
+# Of an answer that is cut off, its head has come.
+BEGUN = "EOFError(b'HTTP/1.1 200 "
+
+
 class Traffic:
     """Clients that ask one short chat after the other, on kept connections and on new ones."""
 
@@ -219,7 +224,7 @@ class Traffic:
         self.port = port
         self.answers: list[str] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(n % 2,), daemon=True) for n in range(4)]
+        self._threads = [threading.Thread(target=self._ask, args=(n % 2,), daemon=True) for n in range(CLIENTS)]
 
     def __enter__(self) -> Traffic:
         for thread in self._threads:
@@ -257,8 +262,8 @@ class Traffic:
 
     @property
     def lost(self) -> list[str]:
-        """What went wrong."""
-        return [answer for answer in self.answers if answer]
+        """What went wrong, but for answers that had begun when their bridge ended."""
+        return [answer for answer in self.answers if answer and not answer.startswith(BEGUN)]
 
 
 def _read_answer(sock: socket.socket) -> tuple[bytes, bytes]:
@@ -334,6 +339,7 @@ def test_one_that_is_killed_takes_only_its_own_streams_along(many: Many, balance
         many.start_again(0)
         traffic.goes_on()
     assert traffic.lost == []
+    assert traffic.answers.count("") >= len(traffic.answers) - CLIENTS
     assert waited == [waiting_answer.text] * STREAMS
     assert 0 < texts.count(None) < STREAMS
     ended = texts.count("1 2 3 4 5 ")
@@ -378,5 +384,5 @@ def test_one_that_drains_loses_nothing(many: Many, balancer: Balancer) -> None:
         traffic.goes_on()
         many.start_again(0)
         traffic.goes_on()
-    assert traffic.lost == []
+    assert not any(traffic.answers), traffic.lost
     assert many.bridges[0].process.poll() is None

@@ -97,8 +97,8 @@ def test_both_answers_are_in_one_view(person: Process, started: tuple[Proxy, Web
     sim.script([content(SECOND)], match=QUESTION[0]["content"])
     result = person("command", f'ollama.repeat "~bq sky" model={GEMMA} temperature=0')
     assert "1 request asked again" in result
-    sim.scripts.clear()
     again = web.flow(lambda flow: flow["is_replay"] and (flow.get("response") or {}).get("timestamp_end"))
+    sim.scripts.clear()
     assert again["response"]["status_code"] == 200
     person("visit", web.url)
     person("choose", "replay")
