@@ -32,13 +32,18 @@ def pass_headers(exchange: Exchange) -> None:
         headers.update(UNBUFFERED)
 
 
-def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool) -> None:
-    """Pass the response's body through as it comes, and keep it too. `chunked` is how the other server sends it."""
+def pass_body(exchange: Exchange, keep: Callable[[bytes], None], *, chunked: bool, lines: bool = False) -> None:
+    """Pass the response's body through as it comes, and keep it too. `chunked` is how the other server sends it.
+
+    With `lines`, each line is a chunk of its own, also where several come at once: clients read one of each.
+    """
     response = exchange.flow.response
     assert response is not None
 
     def pass_on(data: bytes) -> list[bytes]:
         keep(data)
+        if lines:
+            return data.splitlines(keepends=True)
         # An empty chunk would end the body.
         return [data] if data else []
 

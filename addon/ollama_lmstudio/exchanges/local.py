@@ -51,7 +51,8 @@ class Local(Handler):
             return
         chunked = "chunked" in response.headers.get("transfer-encoding", "")
         downstream.pass_headers(self.exchange)
-        downstream.pass_body(self.exchange, self.recorder.client_body.add, chunked=chunked)
+        is_stream = isinstance(self.job, LocalStream) and self.job.streaming
+        downstream.pass_body(self.exchange, self.recorder.client_body.add, chunked=chunked, lines=is_stream)
 
     def error(self, error: LMStudioError) -> None:
         if not self.exchange.head_sent:
