@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
@@ -15,8 +14,6 @@ settings.load_profile("untimed")
 
 # What takes longest begins first, so that no process is left with it at the end.
 LONGEST = ("test_install", "browser", "wire/test_life", "test_windows", "wire", "clients", "bench")
-# The tests wait more than they calculate: for processes that start, for browsers, for what takes its time.
-PROCESSES_PER_CPU = 2
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,12 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
 
     items.sort(key=place)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `-n auto` starts."""
-    return PROCESSES_PER_CPU * (os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

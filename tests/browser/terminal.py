@@ -25,6 +25,8 @@ import termios
 
 COLUMNS, LINES = 120, 40
 SECONDS = 30
+# After so long without the prompt, it is asked for again.
+PROMPT_SECONDS = 5
 
 
 class Terminal:
@@ -136,5 +138,17 @@ def console(
 def run(terminal: Terminal, command: str) -> None:
     """Type a command."""
     terminal.press(":")
-    terminal.wait(lambda: terminal.last.startswith(":"), "the prompt")
+    pressed = time.monotonic()
+
+    def prompts() -> bool:
+        nonlocal pressed
+        if terminal.last.startswith(":"):
+            return True
+        # A message that comes just then takes the prompt's place.
+        if time.monotonic() - pressed > PROMPT_SECONDS:
+            terminal.press("\x1b:")
+            pressed = time.monotonic()
+        return False
+
+    terminal.wait(prompts, "the prompt")
     terminal.press(f"{command}\r")
