@@ -65,6 +65,13 @@ async def pause() -> None:
     await settle()
 
 
+async def load_explicitly(bridge: ModelLifetimes, lmstudio: LMStudio) -> None:
+    """Let a bridge load a model, which LM Studio then keeps for ever."""
+    lmstudio.listed = UNLOADED.model
+    lmstudio.let_load.set()
+    await bridge.ensure_loaded(UNLOADED, TERMS)
+
+
 def test_a_model_is_not_unloaded_while_another_bridge_uses_it(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one, two = make(), make()
@@ -142,9 +149,7 @@ def test_a_bridge_that_ends_leaves_its_timers(run: Callable[[Test], None]) -> No
 def test_what_was_loaded_explicitly_does_not_stay_for_ever(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one = make()
-        lmstudio.listed = UNLOADED.model
-        lmstudio.let_load.set()
-        await one.ensure_loaded(UNLOADED, TERMS)
+        await load_explicitly(one, lmstudio)
         await settle()
         one.stop()
         # The next start, or another bridge.
@@ -192,9 +197,7 @@ def test_what_has_been_unloaded_is_nobodys_to_unload(run: Callable[[Test], None]
 def test_no_room_is_made_of_what_another_bridge_uses(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one, two = make(), make()
-        lmstudio.listed = UNLOADED.model
-        lmstudio.let_load.set()
-        await one.ensure_loaded(UNLOADED, TERMS)
+        await load_explicitly(one, lmstudio)
         two.acquire(UNLOADED.model, None)
         await settle()
         assert not await one._evict_one()
@@ -208,9 +211,7 @@ def test_no_room_is_made_of_what_another_bridge_uses(run: Callable[[Test], None]
 def test_a_model_gets_more_context_when_no_bridge_uses_it(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one, two = make(), make()
-        lmstudio.listed = UNLOADED.model
-        lmstudio.let_load.set()
-        await one.ensure_loaded(UNLOADED, TERMS)
+        await load_explicitly(one, lmstudio)
         two.acquire(UNLOADED.model, None)
         await settle()
         loaded = Resolution(lmstudio.listed, "two")
@@ -228,9 +229,7 @@ def test_a_model_gets_more_context_when_no_bridge_uses_it(run: Callable[[Test], 
 def test_bridges_that_all_wait_for_more_context_do_not_wait_for_each_other(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one, two = make(), make()
-        lmstudio.listed = UNLOADED.model
-        lmstudio.let_load.set()
-        await one.ensure_loaded(UNLOADED, TERMS)
+        await load_explicitly(one, lmstudio)
         loaded = Resolution(lmstudio.listed, "two")
         one.acquire(loaded.model, None)
         await settle()
