@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from tests.load.conftest import MB, Scale, Usage, connection
-from tests.wire.conftest import CHAT, Proxy, content_of, ndjson, post_bytes
+from tests.wire.conftest import CHAT, Proxy, content_of, ndjson, post_bytes, served
 from tests.wire.web import mitmweb
 
 from ollama_lmstudio.sim import Sim, content, sleep
@@ -163,41 +164,40 @@ def test_who_sends_slowly_holds_nobody_up(proxy: Proxy) -> None:
         assert answer.result(60).startswith(b"HTTP/1.1 200 ")
 
 
-class Endless:
+class Endless(socketserver.ThreadingTCPServer):
     """A server whose stream begins, and then is one line that never ends."""
 
+    daemon_threads = True
+
     def __init__(self, size: int) -> None:
-        self._size = size
+        super().__init__(("127.0.0.1", 0), EndlessAnswers)
+        self.size = size
         self.sent = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
 
-    def close(self) -> None:
-        self._listener.close()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def _serve(self) -> None:
+
+class EndlessAnswers(socketserver.StreamRequestHandler):
+    server: Endless
+
+    def handle(self) -> None:
         with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
-
-    def _answer(self, client: socket.socket) -> None:
-        with suppress(OSError), client, client.makefile("rb") as requests:
-            while line := requests.readline():
+            while line := self.rfile.readline():
                 path, length = line.split()[1], 0
-                while field := requests.readline().strip():
+                while field := self.rfile.readline().strip():
                     if field.lower().startswith(b"content-length:"):
                         length = int(field.partition(b":")[2])
-                requests.read(length)
+                self.rfile.read(length)
                 if path == b"/v1/chat/completions":
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: ")
-                    while self.sent < self._size:
-                        self.sent += client.send(b"x" * 65536)
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: ")
+                    while self.server.sent < self.server.size:
+                        self.server.sent += self.request.send(b"x" * 65536)
                     return
                 listed = {"data": [{"id": CHAT, "object": "model", "type": "llm", "state": "loaded"}], "object": "list"}
                 answer = json.dumps(listed).encode() if path == b"/api/v0/models" else b"{}"
-                client.sendall(
+                self.wfile.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                     + b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)
                 )
@@ -207,18 +207,16 @@ class Endless:
 def test_a_line_without_an_end(scale: Scale, path: str) -> None:
     size = scale(200, 1_000) * MB
     upstream = Endless(size)
-    with Proxy(upstream.url) as proxy, proxy.client(timeout=60) as client:
+    with served(upstream), Proxy(upstream.url) as proxy, proxy.client(timeout=60) as client:
         usage = Usage(proxy.process.pid)
         client.get("/api/tags")
         usage.forget_most()
-        before, got, last = usage.memory, 0, b""
+        before, last = usage.memory, b""
         with suppress(Exception), client.stream("POST", path, json=body("hi")) as response:
             for piece in response.iter_bytes():
-                got += len(piece)
                 last = piece
         assert usage.most_memory - before < KEPT_BYTES
         if path == "/api/chat":
             assert "max_buffer_size" in json.loads(last.splitlines()[-1])["error"]
             # LM Studio is not read any further.
             proxy.wait_for(lambda: upstream.sent < size)
-    upstream.close()
