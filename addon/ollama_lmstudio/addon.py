@@ -27,6 +27,7 @@ from .internals.console_list import ConsoleList
 from .internals.hook_dispatch import HookDispatch
 from .internals.localhost import LocalhostOrder
 from .lmstudio.localhost import ADDRESSES
+from .page.mount import ConversationPage
 
 SILENCE_SECONDS = 3600  # mitmproxy ends silent connections; LM Studio may think about a long prompt for this long
 
@@ -49,6 +50,7 @@ class OllamaBridge:
         # No addons of their own: mitmproxy would ask each of them for each hook, several times a request.
         self._views = Views()
         self._commands = Commands(lambda: self._bridge.services, self._bridge.tasks.spawn, self._bridge.statistics)
+        self._page = ConversationPage(self._bridge)
         self._console_list = ConsoleList(terminal.is_ours, has_mark_of_failure, speed_of, CROSS)
 
     # The life of the addon
@@ -90,6 +92,7 @@ class OllamaBridge:
         self._accepting.install()
         self._views.running()
         self._console_list.install()
+        self._page.install()
         interface.watch_list(self._exchanges.kill_unlisted)
         self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
         # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
@@ -131,6 +134,7 @@ class OllamaBridge:
         self._views.done()
         self._terminal.done()
         self._console_list.remove()
+        self._page.remove()
 
     # The life of a flow
 

@@ -49,7 +49,10 @@ NAMES = (
     "inspect.table",
     "inspect.thread",
     "inspect.timeline",
+    "internals.web_app",
     "internals.web_page",
+    "page.handlers",
+    "page.updates",
     "state.former",
     "translate.former_aliases",
 )

@@ -102,6 +102,12 @@ class Watch:
         if self._is_running(watched):
             del self._running[watched.flow.id]
 
+    def show_body_now(self, flow_id: str) -> None:
+        """Store what has come of an answer that streams in its flow, unless it is so long that this takes a while."""
+        watched, _ = self._running.get(flow_id, (None, None))
+        if watched is not None and watched.size < RENDERED_BYTES:
+            watched.show_body()
+
     @property
     def under_way(self) -> tuple[int, int]:
         """How many of these wait for LM Studio's answer to a client, and how many of them pass it on already."""

@@ -102,6 +102,45 @@ def read_answer(body: bytes, content_type: str = "") -> ParsedAnswer:
     return assembler.finish()
 
 
+class GrowingAnswer:
+    """An answer that is read while it comes: lines of Ollama's, or events."""
+
+    def __init__(self, content_type: str, limit: int) -> None:
+        """Read a body of this type; no event of it has more than `limit` bytes."""
+        self._assembler = _Assembler()
+        self._events = sse.Decoder(limit) if is_events(b"", content_type) else None
+        self._line = b""
+        self._told = 0, 0
+
+    def feed(self, data: bytes) -> tuple[str, str]:
+        """Return the text and the thoughts that the next bytes add."""
+        assembler = self._assembler
+        if self._events is not None:
+            for event in self._events.feed(data):
+                if event.data.strip() != sse.DONE:
+                    assembler.feed(event.data, event.type)
+        else:
+            *lines, self._line = (self._line + data).split(b"\n")
+            for line in lines:
+                assembler.feed(line.decode("utf-8", "replace"))
+        text, thinking = self._told
+        self._told = len(assembler.text), len(assembler.thinking)
+        return well_formed("".join(assembler.text[text:])), well_formed("".join(assembler.thinking[thinking:]))
+
+    @property
+    def tool_calls(self) -> tuple[ParsedToolCall, ...]:
+        """The tool calls, as far as they have come."""
+        return self._assembler.tool_calls
+
+
+def said_by(event: sse.Event) -> ParsedAnswer:
+    """Return what one event says by itself."""
+    assembler = _Assembler()
+    if event.data.strip() != sse.DONE:
+        assembler.feed(event.data, event.type)
+    return assembler.finish()
+
+
 def _feed_lines(assembler: _Assembler, body: bytes) -> None:
     """Feed a body of one object per line; where the first line is not one, the body is one object that is cut off."""
     lines = [line for line in body.split(b"\n") if line.strip()]
@@ -117,8 +156,8 @@ class _Assembler:
 
     def __init__(self) -> None:
         self.answer = ParsedAnswer()
-        self._text: list[str] = []
-        self._thinking: list[str] = []
+        self.text: list[str] = []
+        self.thinking: list[str] = []
         self._calls: list[_ToolCall] = []
         self._blocks: dict[int, _ToolCall] = {}
         self._assembler = ToolCallAssembler()
@@ -321,20 +360,25 @@ class _Assembler:
 
     def _add_text(self, text: object, thinking: object) -> None:
         if isinstance(text, str):
-            self._text.append(text)
+            self.text.append(text)
         if isinstance(thinking, str):
-            self._thinking.append(thinking)
+            self.thinking.append(thinking)
 
     def finish(self) -> ParsedAnswer:
         """Return the answer, as far as it came."""
         answer = self.answer
-        answer.text = well_formed("".join(self._text))
-        answer.thinking = well_formed("".join(self._thinking))
+        answer.text = well_formed("".join(self.text))
+        answer.thinking = well_formed("".join(self.thinking))
+        answer.tool_calls = self.tool_calls
+        return answer
+
+    @property
+    def tool_calls(self) -> tuple[ParsedToolCall, ...]:
+        """The tool calls, as far as they have come."""
         streamed = (
             ParsedToolCall(name, arguments or "{}", call_id) for call_id, name, arguments in self._assembler.so_far()
         )
-        answer.tool_calls = (*streamed, *(call.whole() for call in self._calls))
-        return answer
+        return (*streamed, *(call.whole() for call in self._calls))
 
 
 class _ToolCall:

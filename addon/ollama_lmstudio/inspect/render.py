@@ -173,19 +173,22 @@ def _messages(sheet: Sheet, request: ParsedRequest, numbers: Sequence[int]) -> N
 
 
 def _changes(sheet: Sheet, snapshot: Snapshot) -> None:
-    record = snapshot.record
     if not snapshot.called:
-        if record.kind:
+        if snapshot.record.kind:
             sheet.heading("Answered by the bridge itself")
         return
     sheet.heading(f"Sent to LM Studio: {snapshot.method} {snapshot.path}")
-    body = snapshot.client_body
+    for what, text in change_lines(snapshot):
+        sheet.value(what, text)
+
+
+def change_lines(snapshot: Snapshot) -> list[changes.Line]:
+    """Return what was changed on the way to LM Studio, and how."""
+    body, record = snapshot.client_body, snapshot.record
     if record.is_cut(record.request_size, len(body)) or record.call_size:
-        sheet.value("changed", "cannot be told, since not all of the body is kept")
-        return
+        return [("changed", "cannot be told, since not all of the body is kept")]
     lines = changes.changes(body, snapshot.client_path, snapshot.body, snapshot.path)
-    for what, text in lines or [("changed", "nothing")]:
-        sheet.value(jsontext.one_line(what, ROLE_CHARACTERS), text)
     named = {name for name, _ in lines} | {word for _, text in lines for word in text.replace(",", " ").split()}
     further = [name for name in record.dropped if name not in named]
-    sheet.value("LM Studio has no", ", ".join(further))
+    told = [(jsontext.one_line(what, ROLE_CHARACTERS), text) for what, text in lines or [("changed", "nothing")]]
+    return [*told, *([("LM Studio has no", ", ".join(further))] if further else [])]

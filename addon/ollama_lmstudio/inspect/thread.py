@@ -65,7 +65,7 @@ def lines(thread: Thread) -> list[str]:
     """Return who said what in a conversation, and of each answer its model and numbers."""
     sheet = Sheet()
     sheet.heading(f"Conversation {thread.title}, filter {thread.filter}")
-    shown = _newest(thread)
+    shown = newest(thread)
     left_out = len(thread.flows) - len(shown)
     if left_out:
         sheet.heading(f"{left_out:,} earlier {plural(left_out, 'exchange is', 'exchanges are')} left out")
@@ -74,7 +74,7 @@ def lines(thread: Thread) -> list[str]:
     return str(sheet).split("\n")
 
 
-def _newest(thread: Thread) -> list[tuple[float, Snapshot]]:
+def newest(thread: Thread) -> list[tuple[float, Snapshot]]:
     """Return the exchanges that are shown, each with its time, the newest first: one at least."""
     shown: list[tuple[float, Snapshot]] = []
     left = MAX_BYTES
@@ -90,7 +90,7 @@ def _newest(thread: Thread) -> list[tuple[float, Snapshot]]:
 
 def _exchange(sheet: Sheet, snapshot: Snapshot, at: float) -> None:
     sheet.heading(", ".join((time.strftime("%H:%M:%S", time.localtime(at)), *_facts(snapshot))))
-    for message in _new(read_request(snapshot.client_body, snapshot.client_path).messages):
+    for message in new_messages(read_request(snapshot.client_body, snapshot.client_path).messages):
         _message(sheet, message)
     answer = answers.read_answer(snapshot.response or b"", snapshot.content_type)
     _message(sheet, ParsedMessage("assistant", answer.text, answer.thinking, (), answer.tool_calls))
@@ -115,7 +115,7 @@ def _facts(snapshot: Snapshot) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _new(messages: Sequence[ParsedMessage]) -> Sequence[ParsedMessage]:
+def new_messages(messages: Sequence[ParsedMessage]) -> Sequence[ParsedMessage]:
     """Return the messages that this request has added: those after the last answer in it."""
     places = [place for place, message in enumerate(messages) if message.role == "assistant"]
     return messages[places[-1] + 1 :] if places else messages

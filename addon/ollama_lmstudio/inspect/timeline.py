@@ -97,14 +97,18 @@ def same_in_all(timed: Sequence[TimedEvent]) -> dict[str, Any]:
 
 def lines(timed: Sequence[TimedEvent], numbers: Sequence[int], same: Mapping[str, Any]) -> list[str]:
     """Return a line for each event below one of titles; `numbers` are theirs in the stream, `same` is not repeated."""
-    teller = _Teller(same)
-    says = [_cut(teller.says(one.event)) for one in timed]
     columns = [["event", *(f"{number:,}" for number in numbers)]]
     if any(one.at_us is not None for one in timed):
         columns += [["at ms", *(_ms(one.at_us) for one in timed)], ["gap ms", *_gaps(timed)]]
     widths = [max(map(len, cells)) for cells in columns]
-    rows = zip(*columns, ["says", *says], strict=True)
+    rows = zip(*columns, ["says", *says(timed, same)], strict=True)
     return ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
+
+
+def says(timed: Sequence[TimedEvent], same: Mapping[str, Any]) -> list[str]:
+    """Return what each event says, in its own terms: only what is not `same`, or as it was before."""
+    teller = _Teller(same)
+    return [_cut(teller.says(one.event)) for one in timed]
 
 
 def _gaps(timed: Sequence[TimedEvent]) -> Iterator[str]:

@@ -24,11 +24,14 @@ _END = b"</head>"
 class WithStyle(OutputTransform):
     """Adds the rules to mitmweb's page, and to nothing else that it sends."""
 
+    def __init__(self, request: Any) -> None:
+        self._is_page = request.path == "/"
+
     def transform_first_chunk(
         self, status_code: int, headers: Any, chunk: bytes, finishing: bool
     ) -> tuple[int, Any, bytes]:
         """Return what is sent first: of a page, all that there is."""
-        if finishing and headers.get("Content-Type", "").startswith("text/html") and _END in chunk:
+        if self._is_page and finishing and headers.get("Content-Type", "").startswith("text/html") and _END in chunk:
             chunk = chunk.replace(_END, b"<style>" + CSS + b"</style>" + _END, 1)
             if "Content-Length" in headers:
                 headers["Content-Length"] = str(len(chunk))

@@ -73,16 +73,16 @@ class Arrivals:
         return Pause(longest, times[last], sum(self.sizes[: last + 1]))
 
 
-def unpacked(saved: bytes) -> Iterator[Arrival]:
-    """Yield the reads that were saved; nothing if they cannot be read."""
+def unpacked(saved: bytes, skip: int = 0) -> Iterator[Arrival]:
+    """Yield the reads that were saved, without the first `skip`; nothing if they cannot be read."""
     count, rest = divmod(len(saved), 2 * _BYTES)
     if rest:
         return
     numbers = array(_INT)
     numbers.frombytes(saved)
     numbers = _little_endian(numbers)
-    at = 0
-    for size, gap in zip(numbers[:count], numbers[count:], strict=True):
+    at = sum(numbers[count : count + skip])
+    for size, gap in zip(numbers[skip:count], numbers[count + skip :], strict=True):
         at += gap
         yield Arrival(size, at)
 
