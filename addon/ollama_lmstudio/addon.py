@@ -100,10 +100,7 @@ class OllamaBridge:
             self._bridge.look_after_files()
 
     def done(self) -> Awaitable[None] | None:
-        """Stop everything of ours, on every reload of the script too, where exchanges that are under way go on.
-
-        When the process ends they are ended, for which mitmproxy awaits the result. Not async: see `running`.
-        """
+        """Stop everything of ours. On a reload, exchanges go on; else mitmproxy awaits their end. Not async: `running`."""
         self._bridge.is_serving = False
         if ending.is_ending():
             return self._end()
