@@ -100,7 +100,7 @@ class OllamaBridge:
             self._bridge.look_after_files()
 
     def done(self) -> Awaitable[None] | None:
-        """Stop everything of ours. On a reload, exchanges go on; else mitmproxy awaits their end. Not async: `running`."""
+        """Stop everything of ours. On reload exchanges go on, else mitmproxy awaits their end. Not async: `running`."""
         self._bridge.is_serving = False
         if ending.is_ending():
             return self._end()
