@@ -23,14 +23,25 @@ def test_the_first_line_is_for_programs(capsys: pytest.CaptureFixture[str]) -> N
     assert lines[2] == f"Python {platform.python_version()}"
     assert lines[3].startswith("platform ")
     assert lines[4] == f"stand-in for LM Studio (--demo) ollama_lmstudio.sim {__version__}"
-    assert len(lines) == 5
+    assert lines[5].startswith("page in mitmweb: lit-html ")
+    assert len(lines) == 6
 
 
-def test_without_a_binary_licenses_says_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_binary_licenses_are_those_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.command(["--licenses"], {})
-    assert ended.value.code == 2
-    assert "pip show" in capsys.readouterr().err
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "lit-html 3.3.3: BSD-3-Clause" in told
+    assert "Redistributions of source code must retain" in told
+    assert "Vitaly Puzrin" in told
+    assert "pip show" in told
+
+
+def test_the_versions_of_the_libraries_of_the_page() -> None:
+    texts = {name: (about.VENDOR / name / f"{name}.js").read_text(encoding="utf-8") for name, _, _ in about.PAGE}
+    for name, version, _ in about.PAGE:
+        assert version in texts[name]
 
 
 def test_what_is_bundled_is_told(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ LICENSE_FILES: Final = ("licen", "copying", "notice", "authors")
 # A field License may hold the whole text, where its name is expected.
 LONGEST_NAME: Final = 60
 UNNAMED: Final = "see --licenses"
-NOT_BUNDLED: Final = (
-    "--licenses: nothing is bundled here. The packages that this runs on are installed beside it, each with its "
-    "licence: pip show --verbose NAME"
-)
+OTHERS: Final = "The packages that this runs on are installed beside it, each with its licence: pip show --verbose NAME"
+# What the conversation page is made with, in a folder of its own with the text of its licence.
+PAGE: Final = (("lit-html", "3.3.3", "BSD-3-Clause"), ("markdown-it", "15.0.3", "MIT"))
+VENDOR: Final = Path(__file__).parent / "page" / "static" / "vendor"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ def _license_name(known: metadata.PackageMetadata) -> str:
     return first if 0 < len(first) <= LONGEST_NAME else UNNAMED
 
 
+def of_page() -> list[Notice]:
+    """Return the notices of the libraries that the conversation page is made with, which are in this package."""
+    return [
+        Notice(name, version, terms, (VENDOR / name / "LICENSE").read_text(encoding="utf-8").strip())
+        for name, version, terms in PAGE
+    ]
+
+
 def write(notices: Iterable[Notice], libraries: Iterable[str], path: Path) -> None:
     """Write what a binary bundles, for `bundled()`; `libraries` are those of the system that it was built on."""
     ordered = sorted(notices, key=lambda notice: notice.name.lower())
@@ -90,6 +98,7 @@ def _version_lines(notices: list[Notice], libraries: list[str]) -> Iterator[str]
     yield f"Python {platform.python_version()}"
     yield f"platform {sys.platform} {platform.machine()}"
     yield f"stand-in for LM Studio (--demo) {__package__}.sim {__version__}"
+    yield f"page in mitmweb: {', '.join(f'{name} {version} ({terms})' for name, version, terms in PAGE)}"
     if not notices:
         return
     yield "\nBundled, with their licences (full texts: --licenses):"
@@ -100,11 +109,11 @@ def _version_lines(notices: list[Notice], libraries: list[str]) -> Iterator[str]
 
 
 def licenses(path: Path = NOTICES) -> str:
-    """Return the texts of the licences of all that is bundled. Raise ValueError if nothing is."""
+    """Return the texts of the licences of all that is bundled, and where those of the rest are."""
     notices, _ = bundled(path)
-    if not notices:
-        raise ValueError(NOT_BUNDLED)
     rule = "=" * LONGEST_NAME
-    return "\n\n".join(
-        f"{rule}\n{notice.name} {notice.version}: {notice.license}\n{rule}\n\n{notice.text}" for notice in notices
-    )
+    texts = [
+        f"{rule}\n{notice.name} {notice.version}: {notice.license}\n{rule}\n\n{notice.text}"
+        for notice in [*notices, *of_page()]
+    ]
+    return "\n\n".join([*texts, *([] if notices else [OTHERS])])

@@ -68,11 +68,7 @@ class _Tell(argparse.Action):
         self._told = told
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        try:
-            told = self._told()
-        except ValueError as e:
-            parser.error(str(e))
-        _say(parser, told)
+        _say(parser, self._told())
 
 
 def _say(parser: argparse.ArgumentParser, text: str) -> NoReturn:
@@ -167,7 +163,7 @@ _OWN_FLAGS: Mapping[str, Callable[[argparse._ArgumentGroup], object]] = {
         "--licenses",
         action=_Tell,
         told=about.licenses,
-        help="Say the licences of what is bundled in a binary, and end.",
+        help="Say the licences of what is bundled, and end.",
     ),
     "help": lambda group: group.add_argument("-h", "--help", action="help", help="Say this, and end."),
 }

@@ -16,7 +16,7 @@ PAGE = b"<html><head></head><body></body></html>"
 
 
 def test_only_a_whole_page_is_changed() -> None:
-    request: Any = None
+    request: Any = SimpleNamespace(path="/")
     transform = web_page.WithStyle(request)
     headers = HTTPHeaders({"Content-Type": "text/html; charset=UTF-8", "Content-Length": str(len(PAGE))})
     status, sent, chunk = transform.transform_first_chunk(200, headers, PAGE, True)
@@ -26,6 +26,22 @@ def test_only_a_whole_page_is_changed() -> None:
     for kind, finishing in (("application/json", True), ("text/html", False)):
         headers = HTTPHeaders({"Content-Type": kind})
         assert transform.transform_first_chunk(200, headers, PAGE, finishing) == (200, headers, PAGE)
+    # Neither the form of the login, nor a page of ours.
+    headers = HTTPHeaders({"Content-Type": "text/html"})
+    assert transform.transform_first_chunk(403, headers, PAGE, True) == (403, headers, PAGE)
+    request.path = "/ollama/"
+    assert web_page.WithStyle(request).transform_first_chunk(200, headers, PAGE, True) == (200, headers, PAGE)
+
+
+def test_the_link_to_the_conversation_page_is_there_with_that() -> None:
+    request: Any = SimpleNamespace(path="/")
+    headers = HTTPHeaders({"Content-Type": "text/html"})
+    interface.set_page("/there/")
+    try:
+        _, _, chunk = web_page.WithStyle(request).transform_first_chunk(200, headers, PAGE, True)
+    finally:
+        interface.set_page("")
+    assert chunk.endswith(b'<a id="conversations" href="/there/">Conversations</a></body></html>')
 
 
 def test_it_is_there_once_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,8 @@ class Watch:
                 except Exception:
                     # The others are looked at all the same.
                     logger.debug("the state of a flow could not be shown", exc_info=True)
+                # What came meanwhile, of any answer, goes first.
+                await asyncio.sleep(0)
 
     async def look_at(self, watched: Watched, seen: Seen) -> None:
         """Show or tell what there is to show or tell of it now."""

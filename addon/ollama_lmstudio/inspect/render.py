@@ -61,6 +61,7 @@ def ollama_request(snapshot: Snapshot) -> str:
     else:
         render_answer.add_answer(sheet, snapshot)
     _rest(sheet, request)
+    sheet.value("as a thread, with its timing", snapshot.page)
     return str(sheet)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import access, compression
-from ..internals import interception
+from ..internals import interception, interface
 from ..lmstudio.apis import PREFIXES
 from ..lmstudio.errors import MASK
 from ..record import record as records
@@ -62,6 +62,8 @@ class Snapshot:
     """Whether the response has begun and not ended."""
     connection_error: str = ""
     """The flow's error, such as a client that disconnected."""
+    page: str = ""
+    """Its address on the conversation page; empty where there is none."""
     backup: interception.Bodies | None = None
     """What mitmproxy keeps of the flow from before an edit, which may not have ended yet."""
 
@@ -175,8 +177,14 @@ def of(flow: http.HTTPFlow) -> Snapshot | None:
     if record is None:
         return None
     request, response = _fields(flow.request), _fields(flow.response) if flow.response else ()
-    body, before = _content(flow.request) or b"", interception.before_edit(flow)
-    return replace(for_summary(flow, record), headers=request, body=body, response_headers=response, backup=before)
+    return replace(
+        for_summary(flow, record),
+        headers=request,
+        body=_content(flow.request) or b"",
+        response_headers=response,
+        page=interface.page_address(flow),
+        backup=interception.before_edit(flow),
+    )
 
 
 def for_summary(flow: http.HTTPFlow, record: Record) -> Snapshot:

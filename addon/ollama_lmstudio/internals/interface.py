@@ -27,6 +27,31 @@ def is_web() -> bool:
     return hasattr(getattr(ctx, "master", None), "app")
 
 
+_pages: list[str] = []
+"""Where the conversation page is, beside mitmweb's own; empty while there is none."""
+
+
+def set_page(path: str) -> None:
+    """Tell where the conversation page is from now on; an empty path for nowhere."""
+    _pages[:] = [path] if path else []
+
+
+def page() -> str:
+    """Return the path of the conversation page; an empty string where there is none."""
+    return _pages[0] if _pages else ""
+
+
+def web_url() -> str:
+    """Return the address of mitmweb's page, without the token that lets its first reader in."""
+    host = ctx.options.web_host or "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{ctx.options.web_port}"
+
+
+def page_address(flow: http.HTTPFlow) -> str:
+    """Return the address of a flow on the conversation page; an empty string where there is no such page."""
+    return f"{web_url()}{page()}#{flow.id}" if page() else ""
+
+
 def is_console() -> bool:
     """Whether flows are shown in the console. Without it, a tab is a question mark there."""
     return hasattr(getattr(ctx, "master", None), "keymap")

@@ -16,6 +16,8 @@ from tornado.routing import ReversibleRuleRouter, Rule
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from . import interface
+
 Routes = list[Any]
 """Patterns of paths, with their handlers and what those are made with."""
 
@@ -87,10 +89,8 @@ def _pattern(rule: Rule) -> str:
 
 def page_url(path: str) -> str:
     """Return the address of a page below mitmweb's own, with the token that lets its first reader in."""
-    web_host, web_port = ctx.options.web_host, ctx.options.web_port
-    url = getattr(ctx.master, "web_url", "") or f"http://{web_host}:{web_port}/"
-    origin, _, token = url.partition("?")
-    return f"{origin.rstrip('/')}{path}{f'?{token}' if token else ''}"
+    token = getattr(ctx.master, "web_url", "").partition("?")[2]
+    return f"{interface.web_url()}{path}{f'?{token}' if token else ''}"
 
 
 def shown_flows() -> list[http.HTTPFlow]:

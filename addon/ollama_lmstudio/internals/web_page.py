@@ -1,4 +1,5 @@
-"""mitmweb's page: long lines of a view wrap, and the comments in the list have the room that is left.
+"""mitmweb's page: long lines of a view wrap, the comments in the list have the room that is left, and one click leads
+to the conversation page.
 
 Its views do not wrap lines, and what models write has one line a paragraph. Folding the text would change what is
 copied out of it, so the page is given rules of CSS more. Its list gives each column a share of fixed numbers, which is
@@ -7,22 +8,28 @@ less than half for the comment beside a time of day; mitmproxy 11 writes it at t
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from mitmproxy import ctx
 from tornado.web import OutputTransform
+
+from . import interface
 
 CSS = (
     b".contentview pre{white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere}"
     b".flow-table .col-comment{width:auto;white-space:pre}"
     b".flow-table td.col-comment{text-align:left}"
     b".flow-table .col-timestamp{width:205px}"
+    b"#conversations{position:fixed;top:4px;right:12px;z-index:9;padding:2px 8px;border-radius:4px;"
+    b"color:#fff;background:#1f6b47;font:13px sans-serif}"
 )
-_END = b"</head>"
+LINK = '<a id="conversations" href="{}">Conversations</a>'
+_END_OF_HEAD, _END = b"</head>", b"</body>"
 
 
 class WithStyle(OutputTransform):
-    """Adds the rules to mitmweb's page, and to nothing else that it sends."""
+    """Adds the rules and the link to mitmweb's page, and to nothing else that it sends."""
 
     def __init__(self, request: Any) -> None:
         self._is_page = request.path == "/"
@@ -31,8 +38,12 @@ class WithStyle(OutputTransform):
         self, status_code: int, headers: Any, chunk: bytes, finishing: bool
     ) -> tuple[int, Any, bytes]:
         """Return what is sent first: of a page, all that there is."""
-        if self._is_page and finishing and headers.get("Content-Type", "").startswith("text/html") and _END in chunk:
-            chunk = chunk.replace(_END, b"<style>" + CSS + b"</style>" + _END, 1)
+        is_html = headers.get("Content-Type", "").startswith("text/html")
+        # The form of its login has the same address.
+        if self._is_page and status_code == HTTPStatus.OK and finishing and is_html and _END_OF_HEAD in chunk:
+            chunk = chunk.replace(_END_OF_HEAD, b"<style>" + CSS + b"</style>" + _END_OF_HEAD, 1)
+            if path := interface.page():
+                chunk = chunk.replace(_END, LINK.format(path).encode() + _END, 1)
             if "Content-Length" in headers:
                 headers["Content-Length"] = str(len(chunk))
         return status_code, headers, chunk

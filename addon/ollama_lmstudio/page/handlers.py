@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from mitmproxy import ctx, http
 from mitmproxy.exceptions import CommandError
+from tornado.iostream import StreamClosedError
 from tornado.web import RedirectHandler
 
 from .. import __version__
@@ -175,13 +177,15 @@ class Search(Handler):
         wanted = self.get_argument("q")
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         until = time.monotonic() + _SLICE_SECONDS
-        for found in reversed(web_app.shown_flows()):
-            if search.has_text(found, wanted):
-                self.write(f"{found.id}\n")
-            if time.monotonic() > until:
-                await self.flush()
-                await asyncio.sleep(0)
-                until = time.monotonic() + _SLICE_SECONDS
+        # The page leaves when something else is typed.
+        with contextlib.suppress(StreamClosedError):
+            for found in reversed(web_app.shown_flows()):
+                if search.has_text(found, wanted):
+                    self.write(f"{found.id}\n")
+                if time.monotonic() > until:
+                    await self.flush()
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + _SLICE_SECONDS
 
 
 class Updates(web_app.Socket):

@@ -30,6 +30,7 @@ class ConversationPage:
         if not web_app.add_routes(handlers.routes(handlers.Page(lambda: self._bridge.services, self._readers))):
             logger.warning("This mitmproxy has no room for the conversation page, %s", handlers.PREFIX)
             return
+        interface.set_page(handlers.PREFIX)
         self._watch = web_app.ListWatch(self._readers)
         self._watch.install()
         if not ctx.options.doctor:
@@ -39,6 +40,7 @@ class ConversationPage:
         """Remove the page; those that are open wait for the next version of the script."""
         if self._readers is None:
             return
+        interface.set_page("")
         if self._watch is not None:
             self._watch.remove()
         web_app.remove_routes(handlers.PREFIX.rstrip("/"))
