@@ -94,7 +94,7 @@ class Reader:
             await self._write({"removed": removed})
         while self._changed and not self._is_reset:
             batch = [self._changed.pop(id_) for id_ in tuple(self._changed)[:ROWS_AT_ONCE]]
-            await self._write({"rows": [row for flow in batch if (row := row_of(flow)) is not None]})
+            await self._write({"rows": [row for flow in batch if (row := _row(flow)) is not None]})
             await asyncio.sleep(0)
 
     async def _tell_answers(self) -> None:
@@ -111,8 +111,17 @@ class Reader:
         await self._send(well_formed(json.dumps(message, ensure_ascii=False, separators=(",", ":"))))
 
 
+def _row(flow: HTTPFlow) -> dict[str, Any] | None:
+    try:
+        return row_of(flow)
+    except Exception:
+        # Of a file that another program has written, such as one without a client. The others are shown all the same.
+        logger.debug("a flow has no row", exc_info=True)
+        return None
+
+
 def _is_running(flow: HTTPFlow) -> bool:
-    row = row_of(flow)
+    row = _row(flow)
     return bool(row and row.get("isRunning"))
 
 

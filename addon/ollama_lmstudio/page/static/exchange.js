@@ -3,7 +3,7 @@
 import { askForm, comparison } from "./ask.js";
 import { bar } from "./bar.js";
 import { clock, duration, plural, rate } from "./format.js";
-import { conversationOf } from "./groups.js";
+import { conversationOf, items } from "./groups.js";
 import { titleOf } from "./list.js";
 import { measured, plot } from "./plot.js";
 import { need } from "./server.js";
@@ -28,6 +28,12 @@ export const TABS = [
   ["compare", "Compare"],
 ];
 
+/** So many exchanges that are not of the same conversation are offered for a comparison. */
+const MOST_OTHERS = 40;
+const HELP =
+  "Choose an exchange: with the mouse, or j and k. Space unfolds a conversation, Enter goes to the exchange, 1 to 9 are " +
+  "its tabs, r shows text as it was written, n the numbers of each model, / searches.";
+
 /** @param {string} name */
 export function openTab(name) {
   state.tab = name;
@@ -39,7 +45,7 @@ export function openTab(name) {
 /** @param {(id: string) => void} choose */
 export function exchange(choose) {
   const row = state.rows.get(state.selected);
-  if (!state.selected) return html`<p class="empty">Choose an exchange: with the mouse, or j and k.</p>`;
+  if (!state.selected) return html`<p class="empty">${HELP}</p>`;
   if (!row) return html`<p class="empty">This exchange is not in mitmweb's list any more.</p>`;
   const opened = openedOf(row.id);
   const known = measured(row, answerOf(opened).events);
@@ -149,7 +155,10 @@ function resultsAfter(turn, next) {
 /** Another exchange, to lay over this one. @param {Row} row */
 function compareWith(row) {
   const ids = [...conversationOf(row.id)].filter((id) => id !== row.id);
-  const others = [...new Set([row.repeats ?? "", ...ids, ...[...state.rows.keys()].slice(-30)])]
+  const newest = items()
+    .slice(0, MOST_OTHERS)
+    .map((item) => item.row.id);
+  const others = [...new Set([row.repeats ?? "", ...ids, ...newest])]
     .map((id) => state.rows.get(id))
     .filter((one) => one && one.id !== row.id && one.isChat);
   const chosen = (/** @type {Event} */ event) => {

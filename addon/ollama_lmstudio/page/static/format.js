@@ -25,9 +25,11 @@ export function rate(speed) {
   return speed ? `${speed < 100 ? speed.toFixed(1) : Math.round(speed)} tok/s` : "";
 }
 
-/** @param {number} at in seconds since 1970 */
+/** The time of day, after the date where that is another one. @param {number} at in seconds since 1970 */
 export function clock(at) {
-  return new Date(at * 1000).toLocaleTimeString("en-GB");
+  const date = new Date(at * 1000);
+  const time = date.toLocaleTimeString("en-GB");
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString("en-CA")} ${time}`;
 }
 
 /** The next of 1, 2, 5, 10, 20... that is not less. @param {number} value */
