@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -455,6 +455,20 @@ class ModelLifetimes:
         if self._shared:
             self._shared.write()
 
+    def share(self, shared: SharedUses) -> None:
+        """Tell other bridges how models are used from now on, in place of those that were told before."""
+        self._stop_sharing({*self._uses})
+        self._shared = shared
+        for key, use in self._uses.items():
+            self._tell(key, use)
+
+    def _stop_sharing(self, keys: Iterable[str]) -> None:
+        """Leave nothing of these models to the other bridges, and let them take over the rest."""
+        if self._shared:
+            for key in keys:
+                self._shared.tell(key, None)
+            self._shared.close()
+
     def take_over(self) -> None:
         """Take over the timers of bridges that have gone."""
         for notes in self._shared.take_over() if self._shared else ():
@@ -615,11 +629,8 @@ class ModelLifetimes:
                 "state directory or its next start unloads it: %s",
                 ", ".join(kept),
             )
-        if self._shared:
-            for key in {*self._uses} - {*kept}:
-                # It goes on after a reload of the script, and is nobody's to unload.
-                self._shared.tell(key, None)
-            self._shared.close()
+        # What is in use goes on after a reload of the script, and is nobody's to unload.
+        self._stop_sharing({*self._uses} - {*kept})
         for use in self._uses.values():
             use.cancel_timer()
         for task in self._loading.values():

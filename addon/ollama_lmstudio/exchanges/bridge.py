@@ -198,6 +198,7 @@ class Bridge:
         services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
         if settings.state_dir != before.state_dir:
             services.aliases = AliasStore(settings.state_dir.data)
+            services.share()
             if self.is_serving:
                 self.take_over_aliases()
 
