@@ -29,6 +29,7 @@ from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded, lacks_memory
 from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
+from .state.load_lock import LoadLock
 from .state.uses import Note, SharedUses
 from .tasks import Tasks
 
@@ -129,7 +130,9 @@ class ModelLifetimes:
     def __init__(self, client: Client, catalog: CatalogCache, shared: SharedUses | None = None) -> None:
         self._shared = shared
         self._writes_soon = False
-        self._loader = Loader(client, catalog)
+        self._lock = LoadLock()
+        self._lock.shared = shared
+        self._loader = Loader(client, catalog, self._lock)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
         self._growths: dict[str, _Growth] = {}
@@ -334,7 +337,7 @@ class ModelLifetimes:
                     continue
                 async with self._loader.lock:
                     # Looked at again: an answer may have begun while the lock was waited for.
-                    if use.active > use.waiting:
+                    if use.active > use.waiting or self._is_in_use_elsewhere(key):
                         continue
                     growth.begun.set()
                     with self.using(growth.model.model):
@@ -458,7 +461,7 @@ class ModelLifetimes:
     def share(self, shared: SharedUses) -> None:
         """Tell other bridges how models are used from now on, in place of those that were told before."""
         self._stop_sharing({*self._uses})
-        self._shared = shared
+        self._shared = self._lock.shared = shared
         for key, use in self._uses.items():
             self._tell(key, use)
 

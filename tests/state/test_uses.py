@@ -170,12 +170,25 @@ def test_what_cannot_be_told_any_more_is_not_held_against_others(
     one.close()
 
 
+def test_one_at_a_time_has_the_lock_of_an_lm_studio(tmp_path: Path) -> None:
+    one, two, elsewhere = (SharedUses(tmp_path, name) for name in ("here", "here", "elsewhere"))
+    assert one.lock()
+    assert (two.lock(), elsewhere.lock()) == (False, True)
+    one.unlock()
+    assert two.lock()
+    assert not one.lock()
+    two.unlock()
+    elsewhere.unlock()
+    assert one.take_over() == [], "the lock is no file of a bridge"
+
+
 def test_where_nothing_can_be_written_a_bridge_is_on_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     shared = SharedUses(tmp_path / "file", "here")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             tell(shared, "a", IDLE)
+        assert shared.lock(), "it waits for nobody"
     assert (shared.others("a"), shared.take_over()) == ([], [])
     assert len(caplog.records) == 1
     shared.close()

@@ -2,7 +2,8 @@
 
 Each bridge has a file, `uses/bridge-*`, which it keeps locked for as long as it lives. What it says is rewritten when
 the first request begins to use a model, and when the last one has ended. A file that nobody has locked is that of a
-bridge that has gone: whoever finds it first takes over what it says.
+bridge that has gone: whoever finds it first takes over what it says. `uses/lock-*` is held by the one that loads or
+unloads something.
 
 The first byte of a file is only there to be locked: Windows lets nobody read what another process has locked.
 """
@@ -10,6 +11,7 @@ The first byte of a file is only there to be locked: Windows lets nobody read wh
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -25,6 +27,9 @@ from typing import Any, Final, TypeVar
 from . import files
 
 PREFIX: Final = "bridge-"
+LOCK_PREFIX: Final = "lock-"
+# Of the name of an LM Studio: no two have the same.
+_HASH_DIGITS: Final = 16
 # Enough that two bridges never choose the same name.
 _RANDOM_BYTES: Final = 8
 _LOCKED_BYTES: Final = 1
@@ -76,6 +81,7 @@ class SharedUses:
         self._notes: dict[str, Note] = {}
         self._path: Path | None = None
         self._descriptors: list[int] = []
+        self._lock: int | None = None
         self._is_closed = False
         self._has_failed = False
 
@@ -114,6 +120,32 @@ class SharedUses:
         leaves_nothing = not any(note.explicit or note.keep_seconds is not None for note in self._notes.values())
         self._let_go(remove=leaves_nothing)
         self._is_closed = True
+
+    def lock(self) -> bool:
+        """Take the lock of loads and unloads; return False while another bridge has it.
+
+        Where there can be no such lock, it is taken for the caller's.
+        """
+        return self._lock is not None or self._try(self._take_lock, True)
+
+    def unlock(self) -> None:
+        """Give up the lock of loads and unloads."""
+        if self._lock is not None:
+            files.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> bool:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{LOCK_PREFIX}{hashlib.sha256(self._lmstudio.encode()).hexdigest()[:_HASH_DIGITS]}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | files.NO_FOLLOW, files.OWNER_ONLY)
+        try:
+            if files.try_lock(descriptor):
+                self._lock = descriptor
+                return True
+        finally:
+            if self._lock is None:
+                files.close(descriptor)
+        return False
 
     def _try(self, step: Callable[[], T], otherwise: T) -> T:
         if self._is_closed:
