@@ -121,6 +121,11 @@ class Bridge:
         self._reached: tuple[str, str, bool] | None = None
 
     @property
+    def is_configured(self) -> bool:
+        """Whether there are settings."""
+        return self._reached is not None
+
+    @property
     def loopback(self) -> loopback.Loopback:
         """The loopback service. What it is made of is loaded for the first request that needs it."""
         if self._loopback is None:
