@@ -145,6 +145,7 @@ class Settings:
     drain_seconds: int
     max_buffer_size: int
     max_header_size: int
+    max_decompressed_size: int
     enable_chunk_recovery: bool
     lmstudio_token: str
     api_key: str
@@ -374,6 +375,15 @@ OPTIONS: tuple[Option, ...] = (
         1048576,
         "Most bytes the first line and the headers of a request may have; past it the client gets a 431.",
         _header_size,
+        metavar="BYTES",
+    ),
+    # Ollama's own limit is 20 MiB of the compressed body.
+    Option(
+        "max_decompressed_size",
+        int,
+        64000000,
+        "Most bytes a compressed body of a request to LM Studio's own APIs may become; past it the client gets a 413.",
+        _positive,
         metavar="BYTES",
     ),
     Option(
