@@ -13,7 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,8 +111,13 @@ class Upstream:
 
     @property
     def shared_name(self) -> str:
-        """What it is called on all machines: one that only this machine can reach has this machine's name."""
-        return f"{self} on {socket.gethostname()}" if Listen(self.host, self.port).is_loopback else str(self)
+        """What it is called on all machines: one that only this machine can reach has this machine's name.
+
+        However the users of two bridges have written it: `localhost` and 127.0.0.1 are the same.
+        """
+        if Listen(self.host, self.port).is_loopback:
+            return f"{replace(self, host='localhost')} on {socket.gethostname()}"
+        return str(self)
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.prefix}"
