@@ -391,8 +391,8 @@ class ModelLifetimes:
             try:
                 current = await self._loader.refreshed(model)
             finally:
-                # Checked again: requests also come while the list is read.
-                if due := self._is_due(model):
+                # Checked again: requests also come while the list is read, to another bridge as well.
+                if due := self._is_due(model) and not self._is_used_elsewhere(model):
                     self._forget(model.key)
             if due:
                 await self._unload(current)
