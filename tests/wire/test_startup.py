@@ -7,6 +7,7 @@ import http.server
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -343,8 +344,9 @@ def test_changed_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Pat
     assert "rror" not in proxy.log
 
 
+@pytest.mark.parametrize("ends", [False, pytest.param(True, marks=needs_sigterm)], ids=["mended", "ended"])
 def test_a_script_that_is_loaded_anew_with_a_wrong_option_serves_nothing_until_it_is_right(
-    sim: Sim, start_proxy: StartProxy, tmp_path: Path
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path, ends: bool
 ) -> None:
     script, folder = copy_of_addon(tmp_path), tmp_path / "keys"
     folder.mkdir()
@@ -363,6 +365,11 @@ def test_a_script_that_is_loaded_anew_with_a_wrong_option_serves_nothing_until_i
     proxy.wait_for_log("an option that it cannot use: nothing is served until it can")
     with pytest.raises(httpx.ConnectError):
         status()
+    if ends:
+        proxy.process.send_signal(signal.SIGTERM)
+        assert proxy.process.wait(20) == 0
+        assert "has no attribute" not in proxy.log
+        return
     (tmp_path / "away").rename(folder)
     touch(script)
     proxy.wait_for(proxy.answers)
