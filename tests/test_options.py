@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("drain_seconds", 30, 30),
     ("max_buffer_size", 1024, 1024),
     ("max_header_size", 4096, 4096),
+    ("max_decompressed_size", 1, 1),
     ("max_kept_size", 0, 0),
     ("max_flows", 0, 0),
     ("enable_chunk_recovery", True, True),
@@ -118,6 +120,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("drain_seconds", -1, "give 0 or more"),
     ("max_buffer_size", 1023, "1023 bytes are too few"),
     ("max_header_size", 4095, "4095 bytes are too few"),
+    ("max_decompressed_size", 0, "0 is not a positive number"),
     ("max_flows", -1, "-1 is negative"),
     ("max_kept_size", -1, "-1 is negative"),
     ("lmstudio_token", "a\nb", "cannot be sent in a header"),
@@ -288,6 +291,13 @@ def test_how_an_upstream_is_written(url: str, authority: str, origin: str, text:
 @pytest.mark.parametrize("text", ["0.0.0.0:11434", "[::1]:1", "[fe80::1%eth0]:2", "localhost:3"])
 def test_how_a_listen_address_is_written(text: str) -> None:
     assert str(options.parse_listen(text)) == text
+
+
+def test_bridges_on_a_machine_call_its_lm_studio_the_same() -> None:
+    names = {options.parse_url(f"http://{host}:1234").shared_name for host in ("localhost", "127.0.0.1", "[::1]")}
+    assert names == {f"http://localhost:1234 on {socket.gethostname()}"}
+    others = {options.parse_url(url).shared_name for url in ("http://nas:1234", "http://localhost:1235/x")}
+    assert others == {"http://nas:1234", f"http://localhost:1235/x on {socket.gethostname()}"}
 
 
 def test_a_demo_keeps_its_aliases_to_itself() -> None:

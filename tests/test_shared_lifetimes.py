@@ -87,6 +87,25 @@ def test_a_model_is_not_unloaded_while_another_bridge_uses_it(run: Callable[[Tes
     run(test)
 
 
+def test_a_use_that_begins_while_the_list_is_read_is_heeded(run: Callable[[Test], None]) -> None:
+    async def test(make: Make, lmstudio: LMStudio) -> None:
+        one, two = make(), make()
+        lmstudio.let_list.clear()
+        use(one, NOW)
+        await settle()
+        assert lmstudio.asked == ["list"]
+        two.acquire(MODEL, None)
+        await settle()
+        lmstudio.let_list.set()
+        await pause()
+        assert unloads(lmstudio) == 0
+        two.release(MODEL)
+        await pause()
+        assert unloads(lmstudio) == 1
+
+    run(test)
+
+
 def test_who_was_asked_last_decides(run: Callable[[Test], None]) -> None:
     async def test(make: Make, lmstudio: LMStudio) -> None:
         one, two = make(), make()

@@ -81,6 +81,7 @@ class OllamaBridge:
             raise exceptions.OptionsError(str(e)) from None
         self._start.take_over(settings, upstream)
         connections.allow_silence(SILENCE_SECONDS)
+        self._start.begin(self._bridge)
 
     def running(self) -> None:
         """Serve, and report in the log how things are. Not async: mitmproxy could not reload the script."""
@@ -94,10 +95,7 @@ class OllamaBridge:
         self._console_list.install()
         self._page.install()
         interface.watch_list(self._exchanges.kill_unlisted)
-        self._bridge.tasks.spawn(self._start.serve(self._bridge.services))
-        # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
-        if ctx.options.server and not ctx.options.doctor:
-            self._bridge.look_after_files()
+        self._start.begin(self._bridge)
 
     def done(self) -> Awaitable[None] | None:
         """Stop everything of ours. On reload exchanges go on, else mitmproxy awaits their end. Not async: `running`."""

@@ -29,7 +29,10 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("lmstudio_url", "lmstudio_token", "generate_endpoint", "repair_passthrough", "num_ctx", "context_length"),
         *("load_timeout_seconds", "model_resolution_cache_ttl_seconds"),
     ),
-    "Who may come in": ("api_key", "api_keys", "allowed_origins", "allowed_hosts", "max_header_size"),
+    "Who may come in": (
+        *("api_key", "api_keys", "allowed_origins", "allowed_hosts"),
+        *("max_header_size", "max_decompressed_size"),
+    ),
     "Looking at the traffic": ("web", "console", "log_level", "own_calls", "max_kept_size", "max_flows", "metrics"),
     "Streams that are not as they should be": ("max_buffer_size", "enable_chunk_recovery"),
     "Help": ("doctor", "script_path", "version", "licenses", "help"),

@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-# Ollama's own limit for a compressed body is 20 MiB; for others it has none.
-MAX_BYTES = 64 * 10**6
-
 # Readers return at most this much at once.
 OUTPUT_BYTES = 1 << 20
 # Decompressors that cannot limit their output get this much input at once: deflate makes at most 1032 times as much of
@@ -44,7 +41,7 @@ class TooLarge(Exception):  # noqa: N818
     """The decompressed body is larger than the limit."""
 
 
-def decompress(body: bytes, name: str, limit: int = MAX_BYTES) -> bytes | None:
+def decompress(body: bytes, name: str, limit: int) -> bytes | None:
     """Decompress a body with the content encoding `name`; None if it is broken, or of another encoding.
 
     Raises TooLarge if it becomes larger than `limit`.

@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from .lmstudio.client import Client
 from .lmstudio.errors import LMStudioError, is_model_not_found, is_no_models_loaded, lacks_memory
 from .lmstudio.loader import Loader
 from .ollama.durations import UNLOAD, KeepAlive
+from .state.load_lock import LoadLock
 from .state.uses import Note, SharedUses
 from .tasks import Tasks
 
@@ -129,7 +130,9 @@ class ModelLifetimes:
     def __init__(self, client: Client, catalog: CatalogCache, shared: SharedUses | None = None) -> None:
         self._shared = shared
         self._writes_soon = False
-        self._loader = Loader(client, catalog)
+        self._lock = LoadLock()
+        self._lock.shared = shared
+        self._loader = Loader(client, catalog, self._lock)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._unloading: dict[str, asyncio.Event] = {}
         self._growths: dict[str, _Growth] = {}
@@ -334,7 +337,7 @@ class ModelLifetimes:
                     continue
                 async with self._loader.lock:
                     # Looked at again: an answer may have begun while the lock was waited for.
-                    if use.active > use.waiting:
+                    if use.active > use.waiting or self._is_in_use_elsewhere(key):
                         continue
                     growth.begun.set()
                     with self.using(growth.model.model):
@@ -388,8 +391,8 @@ class ModelLifetimes:
             try:
                 current = await self._loader.refreshed(model)
             finally:
-                # Checked again: requests also come while the list is read.
-                if due := self._is_due(model):
+                # Checked again: requests also come while the list is read, to another bridge as well.
+                if due := self._is_due(model) and not self._is_used_elsewhere(model):
                     self._forget(model.key)
             if due:
                 await self._unload(current)
@@ -454,6 +457,20 @@ class ModelLifetimes:
         self._writes_soon = False
         if self._shared:
             self._shared.write()
+
+    def share(self, shared: SharedUses) -> None:
+        """Tell other bridges how models are used from now on, in place of those that were told before."""
+        self._stop_sharing({*self._uses})
+        self._shared = self._lock.shared = shared
+        for key, use in self._uses.items():
+            self._tell(key, use)
+
+    def _stop_sharing(self, keys: Iterable[str]) -> None:
+        """Leave nothing of these models to the other bridges, and let them take over the rest."""
+        if self._shared:
+            for key in keys:
+                self._shared.tell(key, None)
+            self._shared.close()
 
     def take_over(self) -> None:
         """Take over the timers of bridges that have gone."""
@@ -615,11 +632,8 @@ class ModelLifetimes:
                 "state directory or its next start unloads it: %s",
                 ", ".join(kept),
             )
-        if self._shared:
-            for key in {*self._uses} - {*kept}:
-                # It goes on after a reload of the script, and is nobody's to unload.
-                self._shared.tell(key, None)
-            self._shared.close()
+        # What is in use goes on after a reload of the script, and is nobody's to unload.
+        self._stop_sharing({*self._uses} - {*kept})
         for use in self._uses.values():
             use.cancel_timer()
         for task in self._loading.values():

@@ -13,7 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,8 +111,13 @@ class Upstream:
 
     @property
     def shared_name(self) -> str:
-        """What it is called on all machines: one that only this machine can reach has this machine's name."""
-        return f"{self} on {socket.gethostname()}" if Listen(self.host, self.port).is_loopback else str(self)
+        """What it is called on all machines: one that only this machine can reach has this machine's name.
+
+        However the users of two bridges have written it: `localhost` and 127.0.0.1 are the same.
+        """
+        if Listen(self.host, self.port).is_loopback:
+            return f"{replace(self, host='localhost')} on {socket.gethostname()}"
+        return str(self)
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.prefix}"
@@ -145,6 +150,7 @@ class Settings:
     drain_seconds: int
     max_buffer_size: int
     max_header_size: int
+    max_decompressed_size: int
     enable_chunk_recovery: bool
     lmstudio_token: str
     api_key: str
@@ -374,6 +380,15 @@ OPTIONS: tuple[Option, ...] = (
         1048576,
         "Most bytes the first line and the headers of a request may have; past it the client gets a 431.",
         _header_size,
+        metavar="BYTES",
+    ),
+    # Ollama's own limit is 20 MiB of the compressed body.
+    Option(
+        "max_decompressed_size",
+        int,
+        64000000,
+        "Most bytes a compressed body of a request to LM Studio's own APIs may become; past it the client gets a 413.",
+        _positive,
         metavar="BYTES",
     ),
     Option(

@@ -66,12 +66,16 @@ class Services:
     lifetimes: ModelLifetimes = field(init=False)
 
     def __post_init__(self) -> None:
-        shared, cache = None, self.settings.state_dir.cache
-        self.downloads = DownloadJobs()
+        self.downloads = DownloadJobs(lmstudio=self.lmstudio)
+        self.lifetimes = ModelLifetimes(self.client, self.catalog)
+        self.share()
+
+    def share(self) -> None:
+        """Share what is used and downloaded with the bridges that have the same state directory."""
         if self.lmstudio:
-            shared = SharedUses(uses.directory_in(cache), self.lmstudio)
-            self.downloads = DownloadJobs(jobs.directory_in(cache), self.lmstudio)
-        self.lifetimes = ModelLifetimes(self.client, self.catalog, shared)
+            cache = self.settings.state_dir.cache
+            self.downloads.directory = jobs.directory_in(cache)
+            self.lifetimes.share(SharedUses(uses.directory_in(cache), self.lmstudio))
 
     @property
     def secrets(self) -> tuple[str, ...]:

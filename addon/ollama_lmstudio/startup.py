@@ -14,7 +14,7 @@ from collections.abc import Container
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
@@ -43,6 +43,8 @@ WEB_COLUMNS = ["comment", "timestamp"]
 OWN_OPTIONS = ("listen_host", "listen_port", "mode", "ssl_insecure", "stream_large_bodies")
 # The attribute of mitmproxy's master by which a script that is loaded later knows that it has to serve again.
 CLOSED = "_closed_without_bridge"
+# The same, for the start of the script that was last given options which it can use.
+SERVING = "_serving_bridge"
 # The same, for the address that a script has told mitmproxy for its interfaces: it is no choice of the user's.
 SHOWN = "_shown_address"
 # The values of listen_host and listen_port that no user has changed.
@@ -52,6 +54,10 @@ DOCTOR = "doctor"
 STREAMING_OFF = (
     "The option stream_large_bodies has been switched off: larger requests would reach LM Studio untranslated, which "
     "answers with another model for one that it does not have. Answers are streamed whatever their size."
+)
+NOTHING_SERVED = (
+    "The script is gone, cannot be loaded, or was given an option that it cannot use: nothing is served until it can. "
+    "Mend that, and touch the script, or set the option."
 )
 # What mitmproxy and asyncio write before the reason, when a port cannot be listened on.
 BIND_FAILURE = re.compile(
@@ -86,6 +92,21 @@ LOOK_SECONDS = 1
 # How many files and sockets may be open, where the system allows so many: on macOS it begins with 256, and an exchange
 # needs two. Go's programs, and so Ollama, raise it as well.
 DESCRIPTORS = 10_240
+
+
+class Bridge(Protocol):
+    """What is begun: the bridge of exchanges/bridge.py."""
+
+    services: Services
+    tasks: Tasks
+    is_serving: bool
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there are settings."""
+
+    def look_after_files(self) -> None:
+        """Do what is to be done with files from now on."""
 
 
 def add_options(loader: Loader) -> None:
@@ -136,6 +157,7 @@ class Startup:
         self._failure_log = servers.FailureLog(self._server_failed)
         self._started_log = servers.StartedLog(self._says_itself)
         self._starting = True
+        self._has_begun = False
         self._failed: list[str] = []
         self._reported_streaming = False
         self._listen = options.Listen("", 0)
@@ -238,6 +260,7 @@ class Startup:
                 self._reported_streaming = True
                 logger.warning(STREAMING_OFF)
         self._listen = settings.listen
+        vars(ctx.master)[SERVING] = self
         if changes:
             ctx.options.update(**changes)
 
@@ -246,20 +269,33 @@ class Startup:
 
         The connections of the clients with the ids in `busy` stay open for their responses.
         """
-        if ctx.master.addons.get("bridge") is not None or not ctx.options.server:
+        if vars(ctx.master).get(SERVING) is not self or not ctx.options.server:
             return
-        logger.warning("The script is gone, or cannot be loaded: nothing is served until it can.")
+        logger.warning(NOTHING_SERVED)
         vars(ctx.master)[CLOSED] = True
         ctx.options.update(server=False)
         connections.close_clients(busy)
+
+    def begin(self, bridge: Bridge) -> None:
+        """Serve, once, as soon as mitmproxy runs and there are settings.
+
+        A script that is loaded anew while an option is wrong has them later.
+        """
+        if self._has_begun or not (bridge.is_serving and bridge.is_configured):
+            return
+        self._has_begun = True
+        if vars(ctx.master).pop(CLOSED, False):
+            ctx.options.update(server=True)
+        bridge.tasks.spawn(self.serve(bridge.services))
+        # The doctor changes nothing, and a mitmproxy that only opens a file of flows is no server.
+        if ctx.options.server and not ctx.options.doctor:
+            bridge.look_after_files()
 
     async def serve(self, services: Services) -> None:
         """Serve in the mode that was set, also where mitmproxy started in another, and log what the user should know.
 
         With the option `doctor`, examine everything and end the process instead.
         """
-        if vars(ctx.master).pop(CLOSED, False):
-            ctx.options.update(server=True)
         allow_descriptors()
         try:
             if ctx.options.server and not await servers.start():

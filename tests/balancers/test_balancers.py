@@ -124,6 +124,24 @@ def test_an_alias_is_there_at_once(many: Many, balancer: Balancer) -> None:
                 assert client.post("/api/show", json={"model": name}).status_code == 404
 
 
+def test_a_long_head_comes_through(balancer: Balancer) -> None:
+    """That of a browser has the cookies of all programs on the machine."""
+    with balancer.client() as client:
+        assert client.get("/api/version", headers={"Cookie": "x" * 100_000}).status_code == 200
+
+
+@pytest.mark.parametrize("program", ["haproxy", "nginx"])
+def test_numbers_for_this_machine_only_are_not_given_to_others(many: Many, tmp_path: Path, program: str) -> None:
+    pytest.importorskip("prometheus_client", reason="the library of the extra `metrics` is not installed")
+    with (
+        Proxy(many.sim.url, state_dir=tmp_path, options={"metrics": "local"}) as bridge,
+        balancing(program, tmp_path, [bridge.port] * len(BRIDGES)) as balancer,
+    ):
+        for server, status in ((bridge, 200), (balancer, 403)):
+            with server.client() as client:
+                assert client.get("/metrics").status_code == status
+
+
 def test_keys_and_hosts_are_checked_as_without_one(balancer: Balancer) -> None:
     """The name that the client has used arrives."""
     with balancer.client() as client:

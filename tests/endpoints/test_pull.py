@@ -123,11 +123,18 @@ def services(lmstudio: LMStudio) -> Services:
     return Services(settings, cast(Any, lmstudio), cast(Any, Catalog()), cast(Any, None))
 
 
-def follow(lmstudio: LMStudio, stop_after: int | None = None) -> tuple[list[tuple[float, Mapping[str, object]]], str]:
-    """Pull to the end, or for some lines; return them with their times, and the error."""
+def follow(
+    lmstudio: LMStudio, stop_after: int | None = None, known: str = ""
+) -> tuple[list[tuple[float, Mapping[str, object]]], str]:
+    """Pull to the end, or for some lines; return them with their times, and the error.
+
+    `known` is the job of a download of the same that was begun before.
+    """
     lines: list[tuple[float, Mapping[str, object]]] = []
     error = ""
     shared = services(lmstudio)
+    if known:
+        shared.downloads.begun(f"{HF}a/b", "q4", known)
 
     async def run() -> None:
         nonlocal error
@@ -144,7 +151,7 @@ def follow(lmstudio: LMStudio, stop_after: int | None = None) -> tuple[list[tupl
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(run())
-    assert cast(Any, shared.catalog).invalidated == 1
+    assert cast(Any, shared.catalog).invalidated == (0 if error == RUNS else 1)
     return lines, error
 
 
@@ -219,6 +226,31 @@ def test_job_that_lm_studio_has_forgotten() -> None:
     _, error = follow(lmstudio)
     assert error == "Download job with id 'job_1' not found"
     assert len(lmstudio.polls) == 1
+
+
+RUNS = "This download is already in progress"
+
+
+@pytest.mark.parametrize("old", ["completed", "failed", "forgotten"])
+@pytest.mark.parametrize("times", [1, 9], ids=["ended meanwhile", "begun in LM Studio"])
+def test_the_id_of_an_earlier_download_is_not_taken_for_that_of_the_one_that_runs(old: str, times: int) -> None:
+    class Running(LMStudio):
+        async def download(self, model: str, quantization: str | None = None) -> dict[str, Any]:
+            begun = await super().download(model, quantization)
+            if len(self.asked) <= times:
+                raise LMStudioError(400, RUNS)
+            return {**begun, "job_id": "job_2", "status": "already_downloaded"}
+
+        async def download_status(self, job_id: str) -> dict[str, Any]:
+            assert job_id == "job_1"
+            if old == "forgotten":
+                raise LMStudioError(404, "Download job with id 'job_1' not found", type="job_not_found")
+            return {"job_id": job_id, "status": old, "error_message": "of the one before"}
+
+    lmstudio = Running(lambda at: {})
+    lines, error = follow(lmstudio, known="job_1")
+    assert len(lmstudio.asked) == 2
+    assert (statuses(lines)[-1], error) == (("success", "") if times == 1 else ("pulling manifest", RUNS))
 
 
 def test_no_poll_after_the_client_has_left() -> None:

@@ -253,9 +253,9 @@ def test_a_body_is_decompressed_in_a_thread(
     on_loop = []
     decompress = compression.decompress
 
-    def note(body: bytes, name: str) -> bytes | None:
+    def note(body: bytes, name: str, limit: int) -> bytes | None:
         on_loop.append(threading.current_thread() is threading.main_thread())
-        return decompress(body, name)
+        return decompress(body, name, limit)
 
     monkeypatch.setattr(compression, "decompress", note)
     asked = outcome(Response(200))

@@ -15,8 +15,9 @@ from tests.exchanges.conftest import flow_of
 from ollama_lmstudio.exchanges import bridge as bridges
 from ollama_lmstudio.exchanges.bridge import IDLE_SECONDS, Bridge, IdleConnections
 from ollama_lmstudio.internals import connections
+from ollama_lmstudio.lmstudio.catalog import Model
 from ollama_lmstudio.options import StateDirs
-from ollama_lmstudio.state import files
+from ollama_lmstudio.state import files, uses
 from ollama_lmstudio.state.aliases import LOCK_NAME, Alias, AliasStore
 
 
@@ -32,6 +33,32 @@ def test_other_settings_disturb_nothing(bridge: Bridge, tmp_path: Path) -> None:
         replace(settings, state_dir=StateDirs(tmp_path / "other", tmp_path)), bridge.upstream, insecure=False
     )
     assert services.aliases.directory == tmp_path / "other"
+
+
+def test_what_is_used_and_downloaded_is_told_where_the_state_is_kept_from_now_on(
+    bridge: Bridge, tmp_path: Path
+) -> None:
+    services, model = bridge.services, Model("one")
+
+    def told_in(directory: Path) -> list[str]:
+        return [path.read_text(encoding="utf-8") for path in uses.directory_in(directory).glob(f"{uses.PREFIX}*")]
+
+    async def scenario() -> None:
+        services.lifetimes.acquire(model, None)
+        services.downloads.begun("model", None, "job")
+        await asyncio.sleep(0)
+        before = services.settings.state_dir.cache
+        assert '"one": [true' in told_in(before)[0]
+        settings = replace(services.settings, state_dir=StateDirs(tmp_path / "other", tmp_path / "other"))
+        bridge.configure(settings, bridge.upstream, insecure=False)
+        assert services.downloads.get("model", None) == "job"
+        await asyncio.sleep(0)
+        assert told_in(before) == []
+        assert '"one": [true' in told_in(tmp_path / "other")[0]
+        services.lifetimes.release(model)
+        services.lifetimes.stop()
+
+    asyncio.run(scenario())
 
 
 def test_metrics_need_their_library(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:

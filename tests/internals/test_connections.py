@@ -95,6 +95,23 @@ def test_error_pages_that_are_made_elsewhere_stay(monkeypatch: pytest.MonkeyPatc
         pages.remove()
 
 
+def test_what_waits_for_a_client_that_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        ours, clients = socket.socketpair()
+        with clients:
+            _, writer = await asyncio.open_connection(sock=ours)
+            flow = tflow.tflow()
+            assert not connections.has_unsent(flow)
+            handler = SimpleNamespace(transports={flow.client_conn: proxy_server.ConnectionIO(writer=writer)})
+            connect(monkeypatch, flow.client_conn, handler)
+            assert not connections.has_unsent(flow)
+            writer.write(bytes(1 << 24))
+            assert connections.has_unsent(flow)
+            writer.transport.abort()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("waiting", [b"", b"before, "])
 def test_windows_sends_the_last_bytes_and_the_fin_at_once(waiting: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CORK", None)

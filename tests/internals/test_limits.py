@@ -34,6 +34,17 @@ def is_closed_by(server: Any, data: bytes) -> bool:
     return any(isinstance(command, commands.CloseConnection) for command in done)
 
 
+HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999\r\nx: %s\r\n\r\n"
+ROOM = LIMIT - len(HEAD % b"")
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"\r\n", b"\n")], ids=["CRLF", "LF"])
+def test_a_head_that_comes_in_one_piece_has_it_too(limit: HeadLimit, head: bytes) -> None:
+    server, other = started(), started()
+    assert not is_closed_by(server, head % (b"y" * ROOM) + b"z" * 9000)
+    assert is_closed_by(other, head % (b"y" * (ROOM + 9)))
+
+
 def test_a_head_has_a_limit_on_a_connection_from_before_a_reload(limit: HeadLimit) -> None:
     server = started()
     limit.remove()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,12 +96,99 @@ def test_what_is_of_no_use_goes_after_a_day(tmp_path: Path, content: bytes) -> N
     assert not path.exists()
 
 
+WRONG = {
+    "no file of ours": b"hello",
+    "cut off": b' {"lmstudio": "here", "mod',
+    "a list": b' {"lmstudio": "here", "models": []}\n',
+    "nothing": b' {"lmstudio": "here", "models": null}\n',
+    "a text": b' {"lmstudio": "here", "models": {"a": "abcd"}}\n',
+    "no time": b' {"lmstudio": "here", "models": {"a": [false, null, 5, true]}}\n',
+    "no number": b' {"lmstudio": "here", "models": {"a": [false, NaN, 5, true]}}\n',
+    "no duration": b' {"lmstudio": "here", "models": {"a": [false, 1, NaN, true]}}\n',
+    "too large a number": b' {"lmstudio": "here", "models": {"a": [false, 1%s, 5, true]}}\n' % (b"0" * 400),
+    "too deep": b" " + b"[" * 200_000,
+    "too long": b' {"lmstudio": "here", "models": {"a": [false, 1, 5, true]}, "more": "%s"}\n' % (b"x" * (2 << 20)),
+}
+
+
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG.keys())
+def test_what_others_may_have_written_is_no_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{uses.PREFIX}0").write_bytes(content)
+    shared = SharedUses(tmp_path, "here")
+    assert (shared.others("a"), shared.take_over()) == ([], [])
+
+
+def test_a_time_to_come_is_that_of_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    one, two = SharedUses(tmp_path, "here"), SharedUses(tmp_path, "here")
+    tell(one, "a", Note(False, time.time() + DAY, 60.0))
+    assert two.others("a")[0].used_at <= time.time()
+    one.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets only some users make links")
+def test_what_cannot_be_opened_says_nothing_of_the_rest(tmp_path: Path) -> None:
+    gone, shared = SharedUses(tmp_path, "here"), SharedUses(tmp_path, "here")
+    tell(gone, "a", IDLE)
+    gone.close()
+    target = tmp_path / "target"
+    target.write_text("")
+    for name in ("0", "g", "zz"):
+        (tmp_path / f"{uses.PREFIX}{name}").symlink_to(target)
+    (tmp_path / f"{uses.PREFIX}folder").mkdir()
+    assert shared.take_over() == [{"a": IDLE}]
+    tell(shared, "b", BUSY)
+    assert SharedUses(tmp_path, "here").others("b") == [BUSY]
+    shared.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
+@pytest.mark.parametrize("step", [lambda shared: shared.take_over(), lambda shared: shared.write()])
+def test_a_directory_that_was_emptied_is_written_anew(tmp_path: Path, step: Callable[[SharedUses], object]) -> None:
+    one, two = SharedUses(tmp_path / "uses", "here"), SharedUses(tmp_path / "uses", "here")
+    tell(one, "a", BUSY)
+    shutil.rmtree(tmp_path / "uses")
+    step(one)
+    assert two.others("a") == [BUSY]
+    assert two.take_over() == []
+    one.close()
+
+
+def test_what_cannot_be_told_any_more_is_not_held_against_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk is full: what was told before, that a model is in use, must not stay for good. Later there is room."""
+    one, two = SharedUses(tmp_path, "here"), SharedUses(tmp_path, "here")
+    tell(one, "a", BUSY)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(os, "write", lambda descriptor, data: len(data) // 2)
+        for _ in range(2):
+            tell(one, "a", IDLE)
+    assert len(caplog.records) == 1
+    assert two.others("a") == []
+    tell(one, "a", IDLE)
+    assert two.others("a") == [IDLE]
+    one.close()
+
+
+def test_one_at_a_time_has_the_lock_of_an_lm_studio(tmp_path: Path) -> None:
+    one, two, elsewhere = (SharedUses(tmp_path, name) for name in ("here", "here", "elsewhere"))
+    assert one.lock()
+    assert (two.lock(), elsewhere.lock()) == (False, True)
+    one.unlock()
+    assert two.lock()
+    assert not one.lock()
+    two.unlock()
+    elsewhere.unlock()
+    assert one.take_over() == [], "the lock is no file of a bridge"
+
+
 def test_where_nothing_can_be_written_a_bridge_is_on_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     shared = SharedUses(tmp_path / "file", "here")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             tell(shared, "a", IDLE)
+        assert shared.lock(), "it waits for nobody"
     assert (shared.others("a"), shared.take_over()) == ([], [])
     assert len(caplog.records) == 1
     shared.close()

@@ -6,11 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.wire.conftest import HI, Proxy, StartProxy, content_of, ndjson
+from tests.wire.conftest import HI, SCRIPT, Proxy, StartProxy, content_of, ndjson
 
 from ollama_lmstudio.sim import Prompt, Sim, SimModel, SimThread, Step, content, embedder, wait
 from ollama_lmstudio.sim.faults import Loss
@@ -277,6 +278,68 @@ def test_a_device_that_goes_in_mid_stream(client: httpx.Client, sim: Sim, path: 
     while chat(client, REMOTE).status_code != 200:
         assert time.monotonic() < bridge_knows
         time.sleep(0.1)
+
+
+@pytest.fixture
+def impatient(linked: Sim, tmp_path: Path) -> Iterator[Proxy]:
+    """A bridge that looks often whether models are lost."""
+    script = tmp_path / "ollama.py"
+    source = SCRIPT.read_text(encoding="utf-8").partition("from __future__ import annotations")[2]
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(SCRIPT.parent)!r})\n{source}\n"
+        "from ollama_lmstudio.exchanges import lost_models\nlost_models.LOOK_SECONDS = 0.1\n",
+        encoding="utf-8",
+    )
+    with Proxy(linked.url, state_dir=tmp_path, script=script) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/v1/chat/completions"])
+def test_a_device_that_is_switched_off_in_mid_stream(sim: Sim, impatient: Proxy, path: str) -> None:
+    """LM Studio says nothing."""
+    with impatient.client() as client:
+        lines, whole = stream(client, sim, path, "hang")
+    assert whole
+    assert "lms link status" in lines[-1]
+    assert REMOTE in lines[-1]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_a_device_that_is_switched_off_before_an_answer_in_one_piece(sim: Sim, impatient: Proxy, path: str) -> None:
+    began, never = threading.Event(), threading.Event()
+
+    def steps(prompt: Prompt) -> Iterable[Step]:
+        began.set()
+        yield content("one")
+        yield wait(never)
+
+    def lose() -> None:
+        assert began.wait(20)
+        sim.disconnect(RIG, how="hang")
+
+    sim.script(steps, times=1)
+    thread = threading.Thread(target=lose)
+    thread.start()
+    with impatient.client() as client:
+        answer = ask(client, path, stream=False)
+    thread.join()
+    assert answer.status_code == 503
+    assert "lms link status" in answer.text
+
+
+def test_who_says_nothing_but_is_there_is_waited_for(sim: Sim, impatient: Proxy) -> None:
+    go_on = threading.Event()
+    sim.script(lambda prompt: [content("one"), wait(go_on), content("two")], times=1)
+    with impatient.client() as client:
+        client.get("/api/ps").raise_for_status()
+        sim.clear()
+        with client.stream("POST", "/api/chat", json={"model": REMOTE, "messages": HI}) as answer:
+            lines = answer.iter_lines()
+            assert "one" in next(lines)
+            # It has looked at the list some times.
+            impatient.wait_for(lambda: len([request for request in sim.requests if request.method == "GET"]) > 5)
+            go_on.set()
+            assert json.loads([*lines][-1])["done"]
 
 
 def test_a_device_that_goes_in_mid_stream_on_v1(client: httpx.Client, sim: Sim) -> None:

@@ -21,14 +21,16 @@ if sys.platform == "win32":
 
 import threading
 
-MODEL, PULLED = "one", "slow/model"
+MODEL, SLOW, PULLED = "one", "two", "slow/model"
 REFUSAL = (400, "application/json", '{"error": {"message": "This download is already in progress"}}')
 
 
 @pytest.fixture
 def lmstudio() -> Iterator[Sim]:
     # Nothing is loaded on demand: what is loaded stays until a bridge unloads it.
-    with SimThread([SimModel(MODEL)], downloads=[SimDownload(PULLED, seconds=4)], jit=False) as sim:
+    with SimThread(
+        [SimModel(MODEL), SimModel(SLOW, load_seconds=1)], downloads=[SimDownload(PULLED, seconds=4)], jit=False
+    ) as sim:
         yield sim
 
 
@@ -86,6 +88,25 @@ def test_unloading_by_way_of_one_does_not_cut_off_the_answer_of_another(bridges:
         go_on.set()
         assert [line["message"]["content"] for line in lines][:1] == ["b"]
     bridges[1].wait_for(lambda: not lmstudio.instances)
+
+
+def test_bridges_that_load_a_model_at_the_same_time_load_it_once(bridges: list[Proxy], lmstudio: Sim) -> None:
+    """LM Studio would make an instance for each, in as much memory."""
+    threads = [threading.Thread(target=chat, args=(bridge,), kwargs={"model": SLOW}) for bridge in bridges * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [instance.id for instance in lmstudio.instances] == [SLOW]
+
+
+def test_a_bridge_that_is_killed_while_it_loads_is_in_nobodys_way(bridges: list[Proxy], lmstudio: Sim) -> None:
+    with marked(cut=True), bridges[0].connect() as sock:
+        sock.sendall(post_bytes("/api/chat", {"model": SLOW, "messages": HI}))
+        bridges[0].wait_for(lambda: any(request.path == "/api/v1/models/load" for request in lmstudio.requests))
+        bridges[0].process.kill()
+        assert not sock.recv(1)
+    chat(bridges[1], model=SLOW)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
 import re
 import time
@@ -25,7 +26,6 @@ from tests.wire.conftest import (
     post_bytes,
 )
 
-from ollama_lmstudio.compression import MAX_BYTES
 from ollama_lmstudio.sim import Sim, SimThread
 
 CHATS = "/v1/chat/completions"
@@ -151,7 +151,7 @@ def test_a_compressed_body_names_its_model_too(client: httpx.Client, sim: Sim, e
 @cache
 def too_large(encoding: str) -> bytes:
     """Return a body that is small enough only while it is compressed: to compress it takes seconds."""
-    compressed = encoding_of_mitmproxy.encode(bytes(MAX_BYTES + 1), encoding)
+    compressed = encoding_of_mitmproxy.encode(bytes(64_000_001), encoding)
     assert isinstance(compressed, bytes)
     return compressed
 
@@ -167,9 +167,19 @@ def test_a_small_body_that_becomes_a_large_one(
     response = client.post(path, content=too_large(encoding), headers=headers)
     assert response.status_code == 413
     assert response.json()["error"]["type"] == kind
-    assert response.json()["error"]["message"] == "the request's body is larger than 64.0 MB when it is decompressed"
+    said = "the request's body is larger than 64.0 MB when it is decompressed (option max_decompressed_size)"
+    assert response.json()["error"]["message"] == said
     assert response.headers["access-control-allow-origin"] == "http://localhost:3000"
     assert sim.requests == []
+
+
+def test_how_large_it_may_become_is_an_option(sim: Sim, start_proxy: StartProxy) -> None:
+    body = gzip.compress(json.dumps({"model": CHAT, "messages": HI}).encode())
+    proxy = start_proxy(sim.url, options={"max_decompressed_size": "50"})
+    with proxy.client(headers={"Content-Encoding": "gzip"}) as client:
+        refused = client.post(CHATS, content=body)
+        assert refused.status_code == 413
+        assert "larger than 50 bytes" in refused.text
 
 
 def test_what_cannot_be_decompressed_piece_by_piece_goes_on_as_it_is(client: httpx.Client, sim: Sim) -> None:

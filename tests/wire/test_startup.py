@@ -7,6 +7,7 @@ import http.server
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -341,6 +342,42 @@ def test_changed_code_is_loaded(sim: Sim, start_proxy: StartProxy, tmp_path: Pat
         assert chat(proxy) == "You said: hi"
     assert "Traceback" not in proxy.log
     assert "rror" not in proxy.log
+
+
+@pytest.mark.parametrize("ends", [False, pytest.param(True, marks=needs_sigterm)], ids=["mended", "ended"])
+def test_a_script_that_is_loaded_anew_with_a_wrong_option_serves_nothing_until_it_is_right(
+    sim: Sim, start_proxy: StartProxy, tmp_path: Path, ends: bool
+) -> None:
+    script, folder = copy_of_addon(tmp_path), tmp_path / "keys"
+    folder.mkdir()
+    (folder / "team").write_text("alice=sk-alice\n")
+    proxy = start_proxy(sim.url, script=script, options={"api_keys": str(folder / "team")})
+    proxy.wait_for_log(r"\(\d+ models\)")
+
+    def status() -> int:
+        with proxy.client(headers={"x-api-key": "sk-alice"}) as client:
+            return client.get("/api/tags").status_code
+
+    assert status() == 200
+    folder.rename(tmp_path / "away")
+    touch(script)
+    proxy.wait_for_log("api_keys: entry 1 is neither NAME=KEY nor the path of a file")
+    proxy.wait_for_log("an option that it cannot use: nothing is served until it can")
+    with pytest.raises(httpx.ConnectError):
+        status()
+    if ends:
+        proxy.process.send_signal(signal.SIGTERM)
+        assert proxy.process.wait(20) == 0
+        assert "has no attribute" not in proxy.log
+        return
+    (tmp_path / "away").rename(folder)
+    touch(script)
+    proxy.wait_for(proxy.answers)
+    assert status() == 200
+    # What is done with files goes on, too.
+    (folder / "team").write_text("bob=sk-bob\n")
+    proxy.wait_for(lambda: status() == 401)
+    assert "has no attribute" not in proxy.log
 
 
 @pytest.mark.parametrize("how", ["a script with an error", "no script"])

@@ -31,6 +31,8 @@ ABSENCE_SECONDS = 60.0
 # The message of LM Studio's error for a download that runs already, in lower case. It does not tell the job's id.
 ALREADY_RUNNING = "already in progress"
 ALREADY_DOWNLOADED = "already_downloaded"
+COMPLETED = ("completed", ALREADY_DOWNLOADED)
+FAILED = "failed"
 NO_DOWNLOADS = (
     "nothing is downloaded through {url}, which is not LM Studio itself (or one before 0.3.6): download the model on "
     "the machine that is to have it, in LM Studio or with `lms get`"
@@ -102,7 +104,11 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
         job = await services.client.download(*key)
     except LMStudioError as e:
         if ALREADY_RUNNING in e.message.lower() and (job_id := services.downloads.get(*key)):
-            return await services.client.download_status(job_id)
+            if running := await _running(job_id, services):
+                return running
+            # It was the id of an earlier download of the model, or this one has just ended.
+            services.downloads.ended(*key)
+            return await _begin(download, services)
         if not _is_unknown(e):
             raise
         if not _NOT_FOUND.search(e.message) or "quantization" in e.message.lower():
@@ -115,6 +121,17 @@ async def _begin(download: Download, services: Services) -> Mapping[str, object]
     if await _is_there(download, services):
         return {"status": ALREADY_DOWNLOADED}
     raise errors.manifest_not_found()
+
+
+async def _running(job_id: str, services: Services) -> Mapping[str, object] | None:
+    """Return a job that has not ended; None for any other, and for one that LM Studio does not know any more."""
+    try:
+        job = await services.client.download_status(job_id)
+    except LMStudioError as e:
+        if e.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
+    return None if job["status"] in (*COMPLETED, FAILED) else job
 
 
 def _is_unknown(error: LMStudioError) -> bool:
@@ -140,9 +157,9 @@ async def _follow(
         if line != sent or clock() - sent_at >= REPEAT_SECONDS:
             yield line
             sent, sent_at = line, clock()
-        if job["status"] in ("completed", ALREADY_DOWNLOADED):
+        if job["status"] in COMPLETED:
             return
-        if job["status"] == "failed":
+        if job["status"] == FAILED:
             raise LMStudioError(
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 str(job.get("error_message") or "LM Studio says that the download failed"),

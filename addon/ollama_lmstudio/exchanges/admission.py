@@ -39,7 +39,7 @@ REFUSED_BODY_BYTES = 65536
 WITH_PASSWORD = ("/api/pull", "/api/push")
 _SECRET_HEADERS = frozenset(name.encode() for name in access.SECRET_HEADERS)
 
-TOO_LARGE = f"the request's body is larger than {size(compression.MAX_BYTES)} when it is decompressed"
+TOO_LARGE = "the request's body is larger than {} when it is decompressed (option max_decompressed_size)"
 NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
 
 
@@ -221,12 +221,13 @@ class Admitted(_Deciding):
         """Decompress the body, as Ollama does on its /v1: the model's name is in it."""
         request = self.flow.request
         body, encoding = request.raw_content, request.headers.get("content-encoding")
+        limit = self.bridge.services.settings.max_decompressed_size
         if not body or encoding is None:
             return None
         try:
-            decompressed = await asyncio.to_thread(compression.decompress, body, encoding)
+            decompressed = await asyncio.to_thread(compression.decompress, body, encoding, limit)
         except compression.TooLarge:
-            return error_answer(self.exchange.path, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+            return error_answer(self.exchange.path, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE.format(size(limit)))
         if decompressed is not None:
             del request.headers["content-encoding"]
             request.content = decompressed

@@ -121,6 +121,11 @@ class Bridge:
         self._reached: tuple[str, str, bool] | None = None
 
     @property
+    def is_configured(self) -> bool:
+        """Whether there are settings."""
+        return self._reached is not None
+
+    @property
     def loopback(self) -> loopback.Loopback:
         """The loopback service. What it is made of is loaded for the first request that needs it."""
         if self._loopback is None:
@@ -198,6 +203,7 @@ class Bridge:
         services.catalog.ttl_seconds = settings.model_resolution_cache_ttl_seconds
         if settings.state_dir != before.state_dir:
             services.aliases = AliasStore(settings.state_dir.data)
+            services.share()
             if self.is_serving:
                 self.take_over_aliases()
 

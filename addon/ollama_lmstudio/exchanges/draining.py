@@ -34,7 +34,9 @@ class Drain:
 
     def _begin(self) -> None:
         ending.end_at_next_signal()
-        seconds = self._exchanges.bridge.services.settings.drain_seconds
+        bridge = self._exchanges.bridge
+        # Without settings nothing is served. What began before may go on with an earlier version of the script.
+        seconds = bridge.services.settings.drain_seconds if bridge.is_configured else 0
         count = self._exchanges.drain() + sum(drain() for drain in ending.others("drain_exchanges"))
         if count and seconds:
             logger.info(

@@ -229,8 +229,12 @@ class Exchange:
 
     def stop(self) -> None:
         """Tell the client, if it is still there, that the process ends; the error hook follows."""
+        self.end(LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED))
+
+    def end(self, error: LMStudioError) -> None:
+        """Tell the client, if it is still there, why it gets no answer, or no more of it; the error hook follows."""
         if not self.is_replay and self.flow.client_conn.connected:
-            self._fail(LMStudioError(HTTPStatus.SERVICE_UNAVAILABLE, STOPPED), self.handler.stop)
+            self._fail(error, self.handler.stop)
 
     def _fail(self, error: LMStudioError, tell: Callable[[LMStudioError], None]) -> None:
         """Record what went wrong as the client is told it: mitmproxy's own words are about its connections."""
@@ -262,6 +266,17 @@ class Exchange:
         if self.flow.intercepted:
             return WAITS_FOR_USER
         return self.progress.state() or self.handler.state(now)
+
+    @property
+    def waits_for_lmstudio(self) -> bool:
+        """Whether a model of LM Studio's has been asked, and nothing here keeps its answer from coming."""
+        is_asked = self.record.kind in ("call", "relay") and bool(self.record.upstream_model)
+        return is_asked and not (self.flow.intercepted or connections.has_unsent(self.flow))
+
+    @property
+    def received(self) -> int:
+        """How many bytes of LM Studio's answer have come."""
+        return self.recorder.upstream_body.size
 
     @property
     def is_streaming(self) -> bool:

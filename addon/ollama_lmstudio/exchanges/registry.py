@@ -14,6 +14,7 @@ from ..record import record
 from ..record.record import Record
 from .bridge import Bridge
 from .exchange import Exchange
+from .lost_models import LostModels
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Exchanges:
         self.bridge = bridge
         self._by_flow: dict[str, Exchange] = {}
         self._has_removed = False
+        self._lost_models = LostModels(self._by_flow, bridge)
 
     def begin(self, flow: http.HTTPFlow, kept: Record) -> Exchange:
         """Return a new exchange for a flow, whose pauses are measured and whose kill is heeded."""
@@ -75,6 +77,7 @@ class Exchanges:
         """Answer the request, or make it a call to LM Studio."""
         if exchange := self._by_flow.get(flow.id):
             self.bridge.watch.add(exchange)
+            self._lost_models.begin()
             await exchange.request()
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:

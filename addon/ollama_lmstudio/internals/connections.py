@@ -163,6 +163,18 @@ def _send_at_once(writer: Any, sock: Any, data: bytes) -> bytes | None:
     return None
 
 
+def has_unsent(flow: http.HTTPFlow) -> bool:
+    """Return whether bytes wait for a flow's client, which reads slowly: no more is read from LM Studio meanwhile.
+
+    Without it, that is taken for silence of LM Studio's.
+    """
+    try:
+        writer = by_id()[flow.client_conn.id].transports[flow.client_conn].writer
+        return bool(writer.transport.get_write_buffer_size())
+    except (KeyError, AttributeError):
+        return False
+
+
 def closes(request: http.Request) -> bool:
     """Return whether the client's connection ends after the response, by its HTTP version and Connection header.
 

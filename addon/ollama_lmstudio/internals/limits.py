@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,16 @@ AHEAD = (
     "more than {:,} bytes were sent ahead of the answer under way (option max_header_size): the client is disconnected"
 )
 TOO_LARGE = "the request's headers are larger than {:,} bytes (option max_header_size)"
+
+
+# RFC 9112 2.2: a line may end without CR.
+_END = re.compile(rb"\n\r?\n")
+
+
+def _head_size(data: bytes) -> int:
+    """Return how long the head is that a request begins with, as far as it is there."""
+    found = _END.search(data)
+    return found.end() if found else len(data)
 
 
 class HeadLimit:
@@ -44,17 +55,17 @@ class HeadLimit:
             original_wait = server.wait
 
             def read_headers(layer: Any, event: Any) -> Any:
-                yield from original(layer, event)
-                # What is left is the beginning of a head, or a body whose head has been read.
                 # A connection that waits for its next request keeps the limit that it had before a reload.
-                is_head = getattr(layer.state, "__func__", None) is read_headers
-                if is_head and isinstance(event, events.DataReceived) and len(layer.buf) > self.max_bytes:
+                is_large = isinstance(event, events.DataReceived) and len(layer.buf) > self.max_bytes
+                if is_large and _head_size(bytes(layer.buf)) > self.max_bytes:
                     message = TOO_LARGE.format(self.max_bytes)
                     yield commands.Log(f"{human.format_address(layer.conn.peername)}: {message}", logging.WARNING)
                     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                     yield commands.SendData(layer.conn, _http1.make_error_response(status, message))
                     yield commands.CloseConnection(layer.conn)
                     layer.state = layer.done
+                else:
+                    yield from original(layer, event)
 
             def wait(layer: Any, event: Any) -> Any:
                 yield from original_wait(layer, event)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -43,10 +44,12 @@ class Loader:
     Explicit loads and unloads hold `lock`: LM Studio aborts two loads of different models that overlap.
     """
 
-    def __init__(self, client: Client, catalog: CatalogCache) -> None:
+    def __init__(
+        self, client: Client, catalog: CatalogCache, lock: AbstractAsyncContextManager[None] | None = None
+    ) -> None:
         self._client = client
         self._catalog = catalog
-        self.lock = asyncio.Lock()
+        self.lock = lock or asyncio.Lock()
         self._explicit: dict[str, None] = {}
         """In the order in which they were loaded."""
         self._granted: dict[str, _Granted] = {}

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,7 +34,7 @@ class DownloadJobs:
     """
 
     def __init__(self, directory: Path | None = None, lmstudio: str = "") -> None:
-        self._directory = directory
+        self.directory = directory
         self._lmstudio = lmstudio
         self._known: dict[tuple[str, str | None], str] = {}
 
@@ -52,8 +51,7 @@ class DownloadJobs:
         with suppress(OSError):
             if path := self._path(model, quantization):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                for old in self._old():
-                    old.unlink(missing_ok=True)
+                self._remove_old(path.parent)
                 temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(_RANDOM_BYTES)}")
                 files.write_new(temporary, job_id.encode("ascii", "replace"))
                 files.replace(temporary, path)
@@ -66,13 +64,15 @@ class DownloadJobs:
                 files.remove(path)
 
     def _path(self, model: str, quantization: str | None) -> Path | None:
-        if self._directory is None:
+        if self.directory is None:
             return None
         name = json.dumps([self._lmstudio, model, quantization]).encode()
-        return self._directory / hashlib.sha256(name).hexdigest()
+        return self.directory / hashlib.sha256(name).hexdigest()
 
-    def _old(self) -> Iterator[Path]:
-        assert self._directory is not None
-        for entry in os.scandir(self._directory):
-            if time.time() - entry.stat().st_mtime > _KEPT_SECONDS:
-                yield Path(entry.path)
+    @staticmethod
+    def _remove_old(directory: Path) -> None:
+        for entry in os.scandir(directory):
+            # Another bridge may have removed it, or it may be none of ours.
+            with suppress(OSError):
+                if time.time() - entry.stat().st_mtime > _KEPT_SECONDS:
+                    Path(entry.path).unlink()

@@ -2,15 +2,19 @@
 
 Each bridge has a file, `uses/bridge-*`, which it keeps locked for as long as it lives. What it says is rewritten when
 the first request begins to use a model, and when the last one has ended. A file that nobody has locked is that of a
-bridge that has gone: whoever finds it first takes over what it says.
+bridge that has gone: whoever finds it first takes over what it says. `uses/lock-*` is held by the one that loads or
+unloads something.
 
 The first byte of a file is only there to be locked: Windows lets nobody read what another process has locked.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import logging
+import math
 import os
 import secrets
 import time
@@ -18,14 +22,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from . import files
 
 PREFIX: Final = "bridge-"
+LOCK_PREFIX: Final = "lock-"
+# Of the name of an LM Studio: no two have the same.
+_HASH_DIGITS: Final = 16
 # Enough that two bridges never choose the same name.
 _RANDOM_BYTES: Final = 8
 _LOCKED_BYTES: Final = 1
+# What is longer is none of these files. The key of a model may have hundreds of characters.
+_LONGEST_BYTES: Final = 1 << 20
 # A text that is just being written may be read in parts.
 _ATTEMPTS: Final = 3
 # What bridges in front of another LM Studio have left is of no use to anybody after this time.
@@ -63,7 +72,7 @@ def directory_in(cache: Path) -> Path:
 class SharedUses:
     """Tell the other bridges in front of the same LM Studio, and read what they tell.
 
-    Nothing raises: where files cannot be written or locked, which is logged once, a bridge is on its own.
+    Nothing raises: while files cannot be written or locked, which is logged once, a bridge is on its own.
     """
 
     def __init__(self, directory: Path, lmstudio: str) -> None:
@@ -72,7 +81,9 @@ class SharedUses:
         self._notes: dict[str, Note] = {}
         self._path: Path | None = None
         self._descriptors: list[int] = []
-        self._is_alone = False
+        self._lock: int | None = None
+        self._is_closed = False
+        self._has_failed = False
 
     def own(self, key: str) -> Note | None:
         """Return what this bridge has told of a model."""
@@ -97,32 +108,79 @@ class SharedUses:
     def take_over(self) -> list[Notes]:
         """Return what bridges that have gone had told, once."""
         nothing: list[Notes] = []
+        if self._path and not self._path.exists():
+            # Somebody has emptied the directory.
+            self.write()
         return self._try(lambda: list(self._orphaned()), nothing)
 
     def close(self) -> None:
         """Let another bridge take over what this one has told."""
         if self._path:
             self.write()
-        for descriptor in self._descriptors:
-            files.close(descriptor)
-        self._descriptors.clear()
-        if self._path and not any(note.explicit or note.keep_seconds is not None for note in self._notes.values()):
-            with suppress(OSError):
-                self._path.unlink()
-        self._path = None
-        self._is_alone = True
+        leaves_nothing = not any(note.explicit or note.keep_seconds is not None for note in self._notes.values())
+        self._let_go(remove=leaves_nothing)
+        self._is_closed = True
+
+    def lock(self) -> bool:
+        """Take the lock of loads and unloads; return False while another bridge has it.
+
+        Where there can be no such lock, it is taken for the caller's.
+        """
+        return self._lock is not None or self._try(self._take_lock, True)
+
+    def unlock(self) -> None:
+        """Give up the lock of loads and unloads."""
+        if self._lock is not None:
+            files.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> bool:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{LOCK_PREFIX}{hashlib.sha256(self._lmstudio.encode()).hexdigest()[:_HASH_DIGITS]}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | files.NO_FOLLOW, files.OWNER_ONLY)
+        try:
+            if files.try_lock(descriptor):
+                self._lock = descriptor
+                return True
+        finally:
+            if self._lock is None:
+                files.close(descriptor)
+        return False
 
     def _try(self, step: Callable[[], T], otherwise: T) -> T:
-        if self._is_alone:
+        if self._is_closed:
             return otherwise
         try:
             return step()
         except OSError as e:
-            self._is_alone = True
-            logger.warning("what models are used cannot be told to other bridges by way of %s: %s", self._directory, e)
+            if not self._has_failed:
+                self._has_failed = True
+                text = "what models are used cannot be told to other bridges by way of %s: %s"
+                logger.warning(text, self._directory, e)
             return otherwise
 
     def _write(self) -> None:
+        if self._path and not self._path.exists():
+            self._let_go()
+        try:
+            self._write_file()
+        except OSError:
+            # What it says would be wrong from now on, and no other bridge would unload a model that is in use there.
+            self._let_go(remove=True)
+            raise
+        self._has_failed = False
+
+    def _let_go(self, *, remove: bool = False) -> None:
+        """Give up the file, if there is one."""
+        for descriptor in self._descriptors:
+            files.close(descriptor)
+        self._descriptors.clear()
+        if self._path and remove:
+            with suppress(OSError):
+                self._path.unlink()
+        self._path = None
+
+    def _write_file(self) -> None:
         if self._path is None:
             self._path = self._create()
             self._descriptors.append(os.open(self._path, os.O_RDWR | files.NO_FOLLOW))
@@ -130,7 +188,8 @@ class SharedUses:
         # One call, so that what is read is whole; what a longer text has left behind is after the end of the line.
         data = json.dumps({"lmstudio": self._lmstudio, "models": models}).encode() + b"\n"
         os.lseek(self._descriptors[-1], _LOCKED_BYTES, os.SEEK_SET)
-        os.write(self._descriptors[-1], data)
+        if os.write(self._descriptors[-1], data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _create(self) -> Path:
         """Create a file, and lock it."""
@@ -138,14 +197,20 @@ class SharedUses:
         while True:
             path = self._directory / f"{PREFIX}{secrets.token_hex(_RANDOM_BYTES)}"
             descriptor = files.create(path)
+            try:
+                is_locked = files.try_lock(descriptor)
+            except OSError:
+                os.close(descriptor)
+                path.unlink()
+                raise
             # Before it was locked, another bridge may have taken it for that of one that has gone.
-            if files.try_lock(descriptor) and path.exists():
+            if is_locked and path.exists():
                 self._descriptors.append(descriptor)
                 return path
             files.close(descriptor)
 
     def _paths(self) -> Iterator[Path]:
-        return (path for path in self._directory.glob(f"{PREFIX}*") if path != self._path)
+        return (path for path in self._directory.glob(f"{PREFIX}*") if path != self._path and path.is_file())
 
     def _others(self) -> list[Notes]:
         return [notes for path in self._paths() if (notes := self._read(path))]
@@ -153,17 +218,19 @@ class SharedUses:
     def _read(self, path: Path) -> Notes | None:
         """Return what a file tells, if it is of a bridge in front of the same LM Studio."""
         for _ in range(_ATTEMPTS):
-            with suppress(OSError, ValueError, TypeError, KeyError):
+            # Whatever may be there, this bridge goes on.
+            with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
                 with path.open("rb") as file:
                     file.seek(_LOCKED_BYTES)
-                    content = json.loads(file.readline())
+                    content = json.loads(file.readline(_LONGEST_BYTES))
                 is_same = content["lmstudio"] == self._lmstudio
-                return {key: Note(*values) for key, values in content["models"].items()} if is_same else None
+                return {key: _note(*values) for key, values in content["models"].items()} if is_same else None
         return None
 
     def _orphaned(self) -> Iterator[Notes]:
         for path in self._paths():
-            with suppress(FileNotFoundError):
+            # One that is another user's, or gone by now, says nothing of the rest.
+            with suppress(OSError):
                 descriptor = os.open(path, os.O_RDWR | files.NO_FOLLOW)
                 try:
                     if not files.try_lock(descriptor):
@@ -184,3 +251,12 @@ class SharedUses:
         # Another bridge may have opened it already.
         os.ftruncate(descriptor, 0)
         return notes or {}
+
+
+def _note(in_use: Any, used_at: Any, keep_seconds: Any, explicit: Any) -> Note:
+    """Return a note as it was read. Raises TypeError, ValueError or OverflowError for what is none."""
+    used_at, keep_seconds = float(used_at), None if keep_seconds is None else float(keep_seconds)
+    if not math.isfinite(used_at) or not (keep_seconds is None or keep_seconds >= 0):
+        raise ValueError
+    # The system's clock may have been set back.
+    return Note(bool(in_use), min(used_at, time.time()), keep_seconds, bool(explicit))
