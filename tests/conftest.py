@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -13,7 +14,25 @@ settings.load_profile("untimed")
 
 
 # What takes longest begins first, so that no process is left with it at the end.
-LONGEST = ("test_install", "browser", "wire/test_life", "test_windows", "wire", "clients", "bench")
+LONGEST = (
+    *("test_install", "wire/test_life", "wire/test_clients", "wire/test_states", "load", "wire/test_startup", "browser"),
+    *("balancers", "bench", "test_windows", "state/test_aliases", "wire"),
+)
+
+
+# The tests wait more than they calculate: for processes that start, for browsers, for what takes its time.
+PROCESSES_PER_CPU = 2
+
+# Modules are compiled once for all processes, also where Python is told to keep no bytecode: to compile the addon takes
+# longer than all else that a process does to start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts."""
+    return PROCESSES_PER_CPU * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(tryfirst=True)

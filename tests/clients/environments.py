@@ -30,7 +30,8 @@ SCRIPTS = Path(__file__).parent
 INSTALL_SECONDS = 300
 ANSWER_SECONDS = 60
 
-PIP = ("install", "--quiet", "--disable-pip-version-check", "--retries=1")
+# What of it is used is compiled then, which takes a fraction of the time.
+PIP = ("install", "--quiet", "--disable-pip-version-check", "--retries=1", "--no-compile")
 NPM = (
     *("install", "--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts"),
     *("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=30000"),

@@ -27,24 +27,34 @@ has_modes = pytest.mark.skipif(
 refuses_links = pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="Windows cannot refuse to open a link")
 
 # A process that writes aliases named after it until it is killed or has written them all. It says each name when that
-# is kept.
+# is kept. All but the last of its own it takes away again, and fails where one of those is not there.
 WRITER = """
 import os, sys
+from collections import deque
 from pathlib import Path
 from ollama_lmstudio.state.aliases import Alias, AliasStore
 
 os.fsync = lambda descriptor: None  # no power cut is tested, and the disk's speed neither
-store, prefix, count = AliasStore(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+store, prefix, count, most = AliasStore(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+own = deque()
+
+def write(aliases):
+    assert [key for key in aliases if key.startswith(f"{prefix}-")] == list(own)
+    aliases[name] = Alias(name, "target", 1, 2, system="x")
+    own.append(name)
+    if len(own) > most:
+        del aliases[own.popleft()]
+
 for number in range(count):
     name = f"{prefix}-{number}"
-    store.change(lambda aliases: aliases.__setitem__(name, Alias(name, "target", 1, 2, system="x")))
+    store.change(write)
     print(name, flush=True)
 """
 
 
-def writer(directory: Path, prefix: str, count: int) -> subprocess.Popen[str]:
+def writer(directory: Path, prefix: str, count: int, most: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ADDON)}
-    command = [sys.executable, "-c", WRITER, str(directory), prefix, str(count)]
+    command = [sys.executable, "-c", WRITER, str(directory), prefix, str(count), str(most)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -308,7 +318,7 @@ def test_writers_that_are_killed_lose_nothing(directory: Path) -> None:
     kept: set[str] = set()
     killed = 0
     for round_ in range(12):
-        process = writer(directory, f"round{round_}", 100_000)
+        process = writer(directory, f"round{round_}", 100_000, 100_000)
         assert process.stdout is not None
         with process.stdout as output:
             kept.add(output.readline().strip())
@@ -325,8 +335,9 @@ def test_writers_that_are_killed_lose_nothing(directory: Path) -> None:
 
 
 def test_two_processes_write_a_thousand(directory: Path) -> None:
-    """Nothing is lost, and a reader in the meantime always finds a whole file."""
-    processes = [writer(directory, "one", 500), writer(directory, "two", 500)]
+    """Nothing is lost, and a reader in the meantime always finds a whole file, which grows to so many."""
+    most = 50
+    processes = [writer(directory, "one", 500, most), writer(directory, "two", 500, most)]
     store, seen = AliasStore(directory), 0
     outputs = [threading.Thread(target=_drain(process)) for process in processes]
     for output in outputs:
@@ -339,7 +350,7 @@ def test_two_processes_write_a_thousand(directory: Path) -> None:
     for output in outputs:
         output.join()
     assert [process.returncode for process in processes] == [0, 0]
-    assert set(store.all()) == {f"{prefix}-{number}" for prefix in ("one", "two") for number in range(500)}
+    assert set(store.all()) == {f"{prefix}-{number}" for prefix in ("one", "two") for number in range(500 - most, 500)}
     assert not list(directory.glob("*.broken-*"))
 
 

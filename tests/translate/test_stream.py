@@ -304,10 +304,17 @@ def test_vectors(vector: Vector, line_format: LineFormat) -> None:
     wanted = expected(vector, line_format)
     assert lines_of(vector, line_format, [stream]) == wanted
     assert lines_of(vector, line_format, [bytes([byte]) for byte in stream]) == wanted
-    # Where a piece ends is no affair of the lines' format: one of them is cut everywhere.
-    step = 1 if line_format is CHAT and len(stream) < 1500 else 7
-    for index in range(0, len(stream), step):
+    for index in cuts(stream, everywhere=line_format is CHAT and len(stream) < 1500):
         assert lines_of(vector, line_format, [stream[:index], stream[index:]]) == wanted
+
+
+def cuts(stream: bytes, *, everywhere: bool) -> list[int]:
+    """Return where a stream is cut in two: every few bytes; `everywhere` in and beside what ends a line, or is no ASCII.
+
+    Where a piece ends is no affair of the lines' format: for one of them that is enough.
+    """
+    near = {index + n for index, byte in enumerate(stream) if byte in b"\r\n" or byte > 127 for n in range(-2, 4)}
+    return [n for n in range(len(stream)) if n % 7 == 0 or (everywhere and n in near)]
 
 
 @settings(max_examples=200)

@@ -8,7 +8,6 @@ start itself start the tools anew, and so do all where a fork() after such impor
 from __future__ import annotations
 
 import atexit
-import gc
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -78,10 +76,9 @@ class Forked:
 def _starter() -> socket.socket:
     """Start the process that forks the tools, which ends with this one."""
     ours, theirs = socket.socketpair()
-    compiled = tempfile.TemporaryDirectory()
     with theirs:
         starter = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), compiled.name],
+            [sys.executable, __file__, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
@@ -90,21 +87,25 @@ def _starter() -> socket.socket:
     def end() -> None:
         ours.close()
         starter.wait()
-        compiled.cleanup()
 
     atexit.register(end)
     return ours
 
 
-def _serve(control: socket.socket, compiled: str) -> None:
+def _serve(control: socket.socket) -> None:
     """Fork a process for each request, until nobody can ask any more."""
+    # With what is imported only when it is used, of these and of what the addon needs.
+    import anyio._backends._asyncio  # noqa: F401
+    import httpcore  # noqa: F401
     import httpx  # noqa: F401
-    import pydantic  # noqa: F401
-    from mitmproxy.tools import main, web  # noqa: F401
+    import platformdirs  # noqa: F401
+    import pydantic.json_schema  # noqa: F401
+    from mitmproxy import certs, options
+    from mitmproxy.tools import dump, main, web  # noqa: F401
 
-    # What else they import is compiled once, where Python is told to keep no bytecode too.
-    sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
-    gc.freeze()
+    # To check the key of the authority takes a sixth of a start. No test is about that, and no client here uses TLS.
+    certs.load_pem_private_key = cache(certs.load_pem_private_key)
+    certs.CertStore.from_store(Path(options.CONF_DIR).expanduser(), options.CONF_BASENAME, options.KEY_SIZE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while descriptors := socket.recv_fds(control, 1, 2)[1]:
         channel, output = descriptors
@@ -158,4 +159,4 @@ def _unbuffered(descriptor: int, errors: str) -> io.TextIOWrapper:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    _serve(socket.socket(fileno=int(sys.argv[1])))
