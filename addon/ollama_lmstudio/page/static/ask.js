@@ -3,7 +3,7 @@
 import { duration, rate } from "./format.js";
 import { measured, plot } from "./plot.js";
 import { askAgain, follow, loadModels, need } from "./server.js";
-import { changed, openedOf, state } from "./store.js";
+import { answerOf, changed, state } from "./store.js";
 import { answerBox } from "./thread.js";
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 
@@ -119,15 +119,9 @@ export function comparison(row, choose) {
   };
   return html`<p class="compare-head"><button type="button" @click=${close}>End the comparison</button></p>
     <div class="both">${both.map((one) => column(one, choose))}</div>
-    <h3>Numbers</h3>${numberTable(both.map((one) => measured(one, shown(one.id).events)))}
+    <h3>Numbers</h3>${numberTable(both.map((one) => measured(one, answerOf(one.id).events)))}
     <h3>Arrival of both</h3>
-    ${plot(both.map((one, at) => ({ row: one, name: nameOf(one, at), events: shown(one.id).events })))}`;
-}
-
-/** @param {string} id */
-function shown(id) {
-  const { detail, live } = openedOf(id);
-  return { answer: live?.answer ?? detail?.answer ?? {}, events: live?.events ?? detail?.events ?? [] };
+    ${plot(both.map((one, at) => ({ row: one, name: nameOf(one, at), events: answerOf(one.id).events })))}`;
 }
 
 /** @param {Row} row @param {number} at */
@@ -137,7 +131,7 @@ function nameOf(row, at) {
 
 /** @param {Row} row @param {number} at @param {(id: string) => void} choose */
 function column(row, choose, at = Number(row.id === state.selected)) {
-  const { answer } = shown(row.id);
+  const { answer } = answerOf(row.id);
   return html`<section class="column" aria-label=${nameOf(row, at)}>
     <h3 class="line-${at}"><button type="button" class="link" @click=${() => choose(row.id)}>${nameOf(row, at)}</button></h3>
     ${row.state ? html`<p class="note">${row.state}</p>` : nothing}

@@ -7,7 +7,7 @@ import { conversationOf, items } from "./groups.js";
 import { titleOf } from "./list.js";
 import { measured, plot } from "./plot.js";
 import { need } from "./server.js";
-import { changed, openedOf, state } from "./store.js";
+import { answerOf, changed, openedOf, state } from "./store.js";
 import { answerBox, block, messageList, resultsOf, thread } from "./thread.js";
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 
@@ -48,7 +48,7 @@ export function exchange(choose) {
   if (!state.selected) return html`<p class="empty">${HELP}</p>`;
   if (!row) return html`<p class="empty">This exchange is not in mitmweb's list any more.</p>`;
   const opened = openedOf(row.id);
-  const known = measured(row, answerOf(opened).events);
+  const known = measured(row, answerOf(row.id).events);
   return html`
     <header class="title">
       <h2>${titleOf(row)}</h2>
@@ -92,20 +92,12 @@ function factsOf(row) {
   return facts.filter(Boolean).join(" · ");
 }
 
-/** What is to be shown as the answer, with the arrival of its tokens. @param {Opened} opened */
-export function answerOf(opened) {
-  return {
-    answer: opened.live?.answer ?? opened.detail?.answer ?? {},
-    events: opened.live?.events ?? opened.detail?.events ?? [],
-  };
-}
-
 /** @param {Row} row @param {Opened} opened @param {(id: string) => void} choose */
 function panel(row, opened, choose) {
   const { detail, sides, turns } = opened;
   if (!detail) return opened.error ? nothing : html`<p class="empty">Loading</p>`;
   const isRunning = Boolean(row.isRunning);
-  const { answer, events } = answerOf(opened);
+  const { answer, events } = answerOf(row.id);
   switch (isOffered(state.tab, row) ? state.tab : "thread") {
     case "conversation":
       return turns ? turns.map((_, at) => turnOf(turns, at, choose)) : html`<p class="empty">Loading</p>`;

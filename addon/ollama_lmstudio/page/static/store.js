@@ -93,3 +93,9 @@ export function openedOf(id) {
   }
   return found;
 }
+
+/** What there is of an answer, with the arrival of its tokens. @param {string} id @returns {Live} */
+export function answerOf(id) {
+  const { detail, live } = openedOf(id);
+  return live ?? { answer: detail?.answer ?? {}, events: detail?.events ?? [] };
+}

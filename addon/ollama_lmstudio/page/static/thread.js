@@ -12,34 +12,31 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 
 /** Long texts that are the same in each request are folded. */
 const FOLDED_CHARACTERS = 600;
-const LANGUAGES = /^\s*[{[]/;
+const JSON_BEGINS = /^\s*[{[]/;
+const MOST_NODES = 2000;
 
 /** Nodes of texts that are shown, so that only a text that has changed is parsed anew.
  *  @type {Map<string, {text: string, node: Node}>} */
 const nodes = new Map();
 
-/** @param {string} key where the text stands @param {string} text */
-function rendered(key, text) {
-  if (state.isRaw) return html`<pre class="raw" tabindex="0">${text}</pre>`;
+/** @param {string} key where the text stands @param {string} text @param {(text: string) => Node} make */
+function kept(key, text, make) {
   const known = nodes.get(key);
   if (known?.text === text) return known.node;
-  if (nodes.size > 2000) nodes.clear();
-  const node = markdown(text);
+  if (nodes.size > MOST_NODES) nodes.clear();
+  const node = make(text);
   nodes.set(key, { text, node });
   return node;
 }
 
-/** @type {Map<string, {text: string, node: Node}>} */
-const blocks = new Map();
+/** @param {string} key @param {string} text */
+function rendered(key, text) {
+  return state.isRaw ? html`<pre class="raw" tabindex="0">${text}</pre>` : kept(key, text, markdown);
+}
 
 /** JSON or another text with a button that copies it. @param {string} key @param {string} text @param {string} [name] */
-export function block(key, text, name) {
-  const known = blocks.get(key);
-  if (known?.text === text) return known.node;
-  if (blocks.size > 2000) blocks.clear();
-  const node = codeBlock(text, name ?? (LANGUAGES.test(text) ? "json" : ""));
-  blocks.set(key, { text, node });
-  return node;
+export function block(key, text, name = JSON_BEGINS.test(text) ? "json" : "") {
+  return kept(key, text, () => codeBlock(text, name));
 }
 
 /** The messages of a request: what it repeats is folded, what is new in it is marked.
