@@ -112,6 +112,11 @@ def _read(text: str) -> tuple[Answer, list[Change]]:
     ]
 
 
+def changes_of(snapshot: Snapshot) -> list[Change]:
+    """Return what a repeated exchange asked differently; nothing for any other one."""
+    return _read(snapshot.record.original)[1] if snapshot.record.original else []
+
+
 def write(sheet: Sheet, snapshot: Snapshot) -> None:
     """Add the comparison of a repeated exchange with the first one to a view; nothing for any other exchange."""
     if not snapshot.record.original:

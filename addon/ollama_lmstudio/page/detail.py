@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mitmproxy import http
 
-from ..inspect import answers, conversation, image_size, jsontext, numbers, render, render_answer, timeline
+from ..inspect import answers, compare, conversation, image_size, jsontext, numbers, render, render_answer, timeline
 from ..inspect import snapshot as snapshots
 from ..inspect.conversation import Attachment, ParsedMessage, ParsedRequest, ParsedToolCall
 from ..inspect.render_parts import excerpt, readable
@@ -30,6 +31,8 @@ TEXT_CHARACTERS = 200_000
 MAX_MESSAGES = 1000
 MAX_EVENTS = 20_000
 EVENT_CHARACTERS = 2000
+# What fits into a cell of what two requests have not in common.
+CHANGE_CHARACTERS = 300
 # What a browser shows as a picture, and nothing in which a script could be.
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"})
 
@@ -47,12 +50,31 @@ def detail_of(flow: http.HTTPFlow) -> Json | None:
         "target": f"{snapshot.client_method} {snapshot.client_target}",
         "request": _request(request, f"exchanges/{flow.id}/files"),
         "answer": answer_of(snapshot),
+        "changed": [
+            [name, *(jsontext.one_line(text, CHANGE_CHARACTERS) for text in texts)]
+            for change in compare.changes_of(snapshot)
+            for name, *texts in _told(change)
+        ],
         "events": pieces(timeline.events(snapshot)[:MAX_EVENTS]) if is_conversation(snapshot) else [],
     }
     if snapshot.record.is_cut(snapshot.record.request_size, len(snapshot.client_body)):
         kept, whole = size(len(snapshot.client_body)), size(snapshot.record.request_size)
         found["request"]["problem"] = f"only {kept} of {whole} are kept: a larger max_kept_size keeps more"
     return found
+
+
+def _told(change: compare.Change) -> Iterator[tuple[str, str, str]]:
+    """Yield what was asked differently: of messages, which one, and its texts."""
+    if change.name != "messages":
+        yield change.name, change.before, change.now
+        return
+    before, now = (
+        conversation.read_request(f'{{"messages":{text}}}'.encode()).messages for text in (change.before, change.now)
+    )
+    # From their ends: a system text may have been put before the others.
+    for one, other in reversed([*zip_longest(reversed(before), reversed(now), fillvalue=ParsedMessage(""))]):
+        if one != other:
+            yield one.role or other.role, one.text, other.text
 
 
 def _request_of(snapshot: Snapshot) -> ParsedRequest:

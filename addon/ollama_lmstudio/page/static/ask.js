@@ -3,7 +3,7 @@
 import { duration, rate } from "./format.js";
 import { measured, plot } from "./plot.js";
 import { askAgain, follow, loadModels, need } from "./server.js";
-import { answerOf, changed, state } from "./store.js";
+import { answerOf, changed, openedOf, state } from "./store.js";
 import { answerBox } from "./thread.js";
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 
@@ -154,8 +154,11 @@ const NUMBERS = [
 
 /** @param {Row[]} both */
 function numberTable(both) {
+  const differences = openedOf(both[1].id).detail?.changed ?? [];
+  const asked = differences.filter(([name]) => name !== "model");
   return html`<table class="compared">
     <thead><tr><th></th><th scope="col">before</th><th scope="col">now</th></tr></thead>
-    <tbody>${NUMBERS.map(([name, text]) => html`<tr><th scope="row">${name}</th>${both.map((row) => html`<td>${text(row) || "–"}</td>`)}</tr>`)}</tbody>
+    <tbody>${asked.map(([name, before, now]) => html`<tr><th scope="row">${name}</th><td>${before || "–"}</td><td>${now || "–"}</td></tr>`)}
+    ${NUMBERS.map(([name, text]) => html`<tr><th scope="row">${name}</th>${both.map((row) => html`<td>${text(row) || "–"}</td>`)}</tr>`)}</tbody>
   </table>`;
 }

@@ -18,7 +18,8 @@
  * @typedef {{signature: string, name: string, description?: string, schema?: string}} Tool
  * @typedef {{messages: Message[], newAt: number, leftOut: number, texts: string[], tools: Tool[],
  *   options: Record<string, string | number | boolean>, problem?: string}} Request
- * @typedef {{row: Row, target: string, request: Request, answer: Answer, events: Piece[]}} Detail
+ * @typedef {{row: Row, target: string, request: Request, answer: Answer, events: Piece[],
+ *   changed: [name: string, before: string, now: string][]}} Detail
  * @typedef {{line: string, headers: [string, string][], body: string, size: string}} Side
  * @typedef {{client?: Side, response?: Side, changes?: [string, string][], call?: Side, lmstudio?: Side,
  *   events?: [number | null, string, string][]}} Sides
