@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECONDS = 300
 # Far more than they have, and far less than they would have with a recording or a picture too many.
+PAGE = ROOT / "addon" / "ollama_lmstudio" / "page" / "static"
 WHEEL_BYTES, SDIST_BYTES = 1_000_000, 2_000_000
 BUILDERS = PythonClient("", ("build==1.3.0", "hatchling==1.27.0", "twine==6.2.0", "check-wheel-contents==0.6.3"))
 INSTALLERS = PythonClient("", ("uv==0.9.7", "pipx==1.8.0"))
@@ -167,6 +168,9 @@ def test_what_is_in_the_packages(packages: Packages) -> None:
         packages.wheel.name.partition("-py3")[0] + ".dist-info",
     }
     assert "ollama_lmstudio/script/ollama.py" in names
+    page = {path.relative_to(ROOT / "addon").as_posix() for path in PAGE.rglob("*") if path.is_file()}
+    assert page
+    assert page <= names
     with tarfile.open(packages.sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "CHANGELOG.md", "LICENSE", "tests/test_install.py", "addon/ollama.py"} <= inside
@@ -230,6 +234,8 @@ def test_see_it_while_the_first_command_serves(home: Path, serving: Proxy) -> No
         web = Web(proxy)
         flow = web.flow(lambda flow: flow["request"]["path"] == "/v1/chat/completions" and flow["comment"])
         assert CHAT in flow["comment"]
+        for path in ("", "static/main.js", "static/vendor/lit-html/lit-html.js", f"exchanges/{flow['id']}"):
+            assert web.http.get(f"/ollama/{path}").status_code == 200
         web.http.close()
 
 
