@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "/ollama/"
 _FILES = resources.files(__package__) / "static"
-_FILE_NAME = re.compile(r"[a-z0-9-]+(?:/[a-z0-9-]+)*\.(?:js|css|svg|txt)")
+# No longer than any system takes.
+_FILE_NAME = re.compile(r"(?=.{1,80}\Z)[a-z0-9-]+(?:/[a-z0-9-]+)*\.(?:js|css|svg|txt)")
 _TYPES = {
     "js": "text/javascript; charset=UTF-8",
     "css": "text/css; charset=UTF-8",
