@@ -87,6 +87,7 @@ def test_it_says_what_it_is_made_of(binary: Path) -> None:
     texts = run(binary, "--licenses").stdout
     assert "Permission is hereby granted" in texts
     assert "PYTHON SOFTWARE FOUNDATION LICENSE" in texts
+    assert "markdown-it " in texts
 
 
 def test_it_says_its_flags(binary: Path) -> None:
@@ -126,6 +127,8 @@ def test_the_page_of_mitmweb(binary: Path, tmp_path: Path) -> None:
             assert scripts
             for script in scripts:
                 assert browser.get(httpx.URL(page).join(script)).status_code == 200, script
+            for name in ("", "static/main.js", "static/vendor/markdown-it/markdown-it.js"):
+                assert browser.get(httpx.URL(page).join(f"/ollama/{name}")).status_code == 200, name
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(binary: Path, tmp_path: Path) -> None:
