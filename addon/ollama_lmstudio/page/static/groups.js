@@ -46,6 +46,7 @@ function isWanted(row) {
   const { filter, found } = state;
   if (row.isOwn && !filter.own) return false;
   if (filter.failed && !row.error) return false;
+  if (filter.minutes && row.at < Date.now() / 1000 - 60 * Number(filter.minutes)) return false;
   if (filter.model && row.model !== filter.model) return false;
   if (filter.client && row.client !== filter.client) return false;
   if (filter.key && row.key !== filter.key) return false;

@@ -40,7 +40,7 @@ const page = () => html`
       <input type="search" name="q" placeholder="Search what was said ( / )" aria-label="Search what was said"
         .value=${state.filter.text} @input=${searched}>
       ${choice("model", "all models")} ${choice("client", "all clients")} ${choice("key", "all keys")}
-      ${box("failed", "failures")} ${box("own", "the bridge's own")}
+      ${select("minutes", "all times", TIMES)} ${box("failed", "failures")} ${box("own", "the bridge's own")}
     </form>
     <button type="button" aria-pressed=${state.tab === "numbers" ? "true" : "false"} @click=${() => show("numbers")}>Numbers</button>
     <a href="/">mitmweb</a>
@@ -61,6 +61,13 @@ const CONNECTIONS = {
   live: "live",
   lost: "mitmweb is not there: trying again",
 };
+
+/** The last times that can be chosen, in minutes. @type {[string, string][]} */
+const TIMES = [
+  ["10", "last 10 minutes"],
+  ["60", "last hour"],
+  ["1440", "last day"],
+];
 
 /** @param {string} tab */
 function show(tab) {
@@ -84,13 +91,22 @@ function dismiss() {
 function choice(name, all) {
   const values = valuesOf(name);
   if (values.length < 2 && !state.filter[name]) return nothing;
+  return select(
+    name,
+    all,
+    values.map((value) => [value, value]),
+  );
+}
+
+/** @param {"model" | "client" | "key" | "minutes"} name @param {string} all @param {[string, string][]} options */
+function select(name, all, options) {
   const chosen = (/** @type {Event} */ event) => {
     state.filter[name] = /** @type {HTMLSelectElement} */ (event.target).value;
     listChanged();
   };
   return html`<select name=${name} aria-label=${all} @change=${chosen}>
     <option value="">${all}</option>
-    ${values.map((value) => html`<option value=${value} ?selected=${value === state.filter[name]}>${value}</option>`)}
+    ${options.map(([value, text]) => html`<option value=${value} ?selected=${value === state.filter[name]}>${text}</option>`)}
   </select>`;
 }
 

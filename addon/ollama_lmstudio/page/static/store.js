@@ -38,7 +38,7 @@ export const state = {
   tab: "thread",
   isRaw: false,
   isDetailOpen: false,
-  filter: { text: "", model: "", client: "", key: "", failed: false, own: false },
+  filter: { text: "", model: "", client: "", key: "", minutes: "", failed: false, own: false },
   /** The exchanges that have the text of the filter in them; null while none is looked for. @type {Set<string> | null} */
   found: null,
   isSearching: false,
