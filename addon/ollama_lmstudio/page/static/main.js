@@ -60,6 +60,7 @@ const CONNECTIONS = {
   connecting: "connecting",
   live: "live",
   lost: "mitmweb is not there: trying again",
+  login: "mitmweb has begun anew and asks for its login: open the address that its start said",
 };
 
 /** The last times that can be chosen, in minutes. @type {[string, string][]} */

@@ -21,12 +21,21 @@ export function connect() {
     follow();
   };
   socket.onmessage = (event) => told(JSON.parse(event.data));
-  socket.onclose = () => {
-    state.connection = "lost";
+  socket.onclose = async () => {
+    state.connection = (await asksForLogin()) ? "login" : "lost";
     changed();
     setTimeout(connect, wait);
     wait = Math.min(wait * 2, 10_000);
   };
+}
+
+/** Whether mitmweb is there and does not know this browser any more: it has begun anew, with another token. */
+async function asksForLogin() {
+  try {
+    return (await fetch("static/icon.svg")).status === 403;
+  } catch {
+    return false;
+  }
 }
 
 /** @param {any} message see updates.py */
