@@ -167,6 +167,8 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", () => location.hash.length > 1 && choose(location.hash.slice(1)));
 addEventListener("resize", changed);
 
+// The cookie that came with the page is what counts from now on: the token need not stay where people see it.
+if (location.search) history.replaceState(null, "", location.pathname + location.hash);
 drawWith(draw);
 connect();
 if (location.hash.length > 1) choose(location.hash.slice(1));
