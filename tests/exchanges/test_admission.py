@@ -196,6 +196,16 @@ def test_a_check_that_fails_lets_nobody_in(bridge: Bridge, monkeypatch: pytest.M
     asyncio.run(exchange.response())
 
 
+def test_without_settings_nobody_comes_in() -> None:
+    """A script that is loaded anew with a wrong option closes the port, which takes a moment."""
+    flow = flow_of(path="/v1/chat/completions", authorization="Bearer key")
+    admission.admit(flow, Exchanges(Bridge(lambda flow, record=None: None)))
+    assert flow.response is not None
+    assert flow.response.status_code == 503
+    assert "see its log" in flow.response.json()["error"]["message"]
+    assert "authorization" not in flow.request.headers
+
+
 def test_an_upload_is_sent_on_before_its_body_comes(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge.loopback, "_start", lambda: None)
     exchange = admitted(bridge, flow_of(path="/api/blobs/sha256:" + "0" * 64, body=b""))

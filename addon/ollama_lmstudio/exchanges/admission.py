@@ -40,6 +40,7 @@ WITH_PASSWORD = ("/api/pull", "/api/push")
 _SECRET_HEADERS = frozenset(name.encode() for name in access.SECRET_HEADERS)
 
 TOO_LARGE = "the request's body is larger than {} when it is decompressed (option max_decompressed_size)"
+NOT_CONFIGURED = "the proxy in front of LM Studio was given an option that it cannot use: see its log"
 NOT_KEPT = "this request of {} is not kept whole (option max_kept_size), so that it cannot be sent again"
 
 
@@ -54,6 +55,12 @@ def is_ours(flow: http.HTTPFlow) -> bool:
 
 def admit(flow: http.HTTPFlow, exchanges: Exchanges) -> None:
     """Begin an exchange in the requestheaders hook: look who asks, before the body is read."""
+    if not exchanges.bridge.is_configured:
+        # The port is being closed.
+        _remove_secrets(flow.request.headers)
+        refusal = error_answer(flow.request.path, HTTPStatus.SERVICE_UNAVAILABLE, NOT_CONFIGURED)
+        flow.response = responses.make(refusal, (), flow.request.method)
+        return
     kept = record.of(flow) if flow.is_replay else None
     try:
         if kept is not None:
