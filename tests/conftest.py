@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,11 +16,19 @@ settings.load_profile("untimed")
 
 # What takes longest begins first, so that no process is left with it at the end.
 LONGEST = (
-    *("test_install", "wire/test_life", "wire/test_clients", "wire/test_states", "load", "wire/test_startup", "browser"),
-    *("balancers", "bench", "test_windows", "state/test_aliases", "wire"),
+    "test_install",
+    "wire/test_life",
+    "wire/test_clients",
+    "wire/test_states",
+    "load",
+    "wire/test_startup",
+    "browser",
+    "balancers",
+    "bench",
+    "test_windows",
+    "state/test_aliases",
+    "wire",
 )
-
-
 # The tests wait more than they calculate: for processes that start, for browsers, for what takes its time.
 PROCESSES_PER_CPU = 2
 
@@ -45,6 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of what the garbage collector looks through: it stays to the end."""
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

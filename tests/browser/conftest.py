@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,3 +20,11 @@ def installed() -> Iterator[Process]:
         pytest.skip(f"none of {', '.join(BROWSERS)} is on the path")
     with running(PythonClient("browser.py", ("playwright==1.65.2",), (executable,)), "") as process:
         yield process
+
+
+@pytest.fixture
+def seen() -> Iterator[threading.Event]:
+    """What is set when a person has seen the begin of an answer, whose rest may wait for that."""
+    event = threading.Event()
+    yield event
+    event.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.wire.conftest import CHAT, content_of, models, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
-from ollama_lmstudio.sim import Sim, SimThread, content, sleep
+from ollama_lmstudio.sim import Sim, SimThread, content, wait
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
@@ -96,9 +97,9 @@ def test_an_exchange_is_seen_from_both_sides(started: tuple[Terminal, str], tmp_
     assert "You said: hi" in (tmp_path / "chat.md").read_text()
 
 
-def test_an_answer_shows_up_while_it_comes(started: tuple[Terminal, str], lmstudio: Sim) -> None:
+def test_an_answer_shows_up_while_it_comes(started: tuple[Terminal, str], lmstudio: Sim, seen: threading.Event) -> None:
     terminal, url = started
-    lmstudio.script([content("slow"), sleep(6), content(" but sure")])
+    lmstudio.script([content("slow"), wait(seen), content(" but sure")])
     with ThreadPoolExecutor(1) as background:
         answer = background.submit(ask, url)
         terminal.see('200 "hi"  Llama3.2:3b')
@@ -107,6 +108,7 @@ def test_an_answer_shows_up_while_it_comes(started: tuple[Terminal, str], lmstud
         terminal.press("\t")
         terminal.see("━━ Answer so far: 200 OK", "assistant: slow")
         assert not answer.done()
+        seen.set()
         # No key is pressed any more.
         terminal.see("━━ Answer: 200 OK", "assistant: slow but sure")
         assert content_of(ndjson(answer.result())) == "slow but sure"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.wire.conftest import content_of, ndjson
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
-from ollama_lmstudio.sim import Sim, content, sleep
+from ollama_lmstudio.sim import Sim, content, wait
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
@@ -40,16 +41,19 @@ def test_one_key_shows_when_each_event_came(started: tuple[Terminal, str]) -> No
     terminal.see("[m:lm studio]", "LM Studio's answer: 200")
 
 
-def test_a_request_is_shown_anew_when_its_answer_has_ended(started: tuple[Terminal, str], lmstudio: Sim) -> None:
+def test_a_request_is_shown_anew_when_its_answer_has_ended(
+    started: tuple[Terminal, str], lmstudio: Sim, seen: threading.Event
+) -> None:
     terminal, url = started
     # A model that has answered is known to be loaded: no call of the bridge's own becomes the last line of the list.
     ask(url)
-    lmstudio.script([content("slow"), sleep(4), content(" but sure")], times=1)
+    lmstudio.script([content("slow"), wait(seen), content(" but sure")], times=1)
     with ThreadPoolExecutor(1) as background:
         answer = background.submit(ask, url)
         terminal.wait(lambda: terminal.text.count('200 "hi"  Llama3.2:3b') == 2, "the second answer")
         terminal.press("G\r")
         terminal.see(ANSWER_TO_COME)
+        seen.set()
         # No key is pressed any more.
         terminal.see("Answer: 200 OK", "slow but sure", "done reason: stop")
         assert ANSWER_TO_COME not in terminal.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.wire.conftest import CHAT, EMBEDDER, HI, THINKING, Proxy, content_of,
 from tests.wire.web import Web, mitmweb
 
 from ollama_lmstudio.inspect.render import ANSWER_TO_COME
-from ollama_lmstudio.sim import Sim, content, reasoning, sleep
+from ollama_lmstudio.sim import Sim, content, reasoning, sleep, wait
 
 pytestmark = pytest.mark.browser
 
@@ -161,10 +162,10 @@ def test_the_answer_has_a_tab_of_its_own(person: Process, chat: str) -> None:
 
 
 def test_an_answer_shows_up_while_somebody_looks(
-    person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor
+    person: Process, started: tuple[Proxy, Web], lmstudio: Sim, background: ThreadPoolExecutor, seen: threading.Event
 ) -> None:
     proxy, web = started
-    lmstudio.script([content("slow"), sleep(6), content(" but sure")], match="wait")
+    lmstudio.script([content("slow"), wait(seen), content(" but sure")], match="wait")
     answer = background.submit(ask, proxy, "wait")
     web.flow(lambda flow: flow["comment"].endswith(f'"wait"  {CHAT}') and flow.get("response"))
     person("choose", f'"wait" {CHAT}')
@@ -173,6 +174,7 @@ def test_an_answer_shows_up_while_somebody_looks(
     shown = person("shown", "━━ Answer so far: 200")["text"]
     assert "assistant: slow" in shown
     assert "but sure" not in shown
+    seen.set()
     # Nothing is clicked any more.
     assert "done reason: stop" in person("shown", "slow but sure")["text"]
     assert content_of(ndjson(answer.result())) == "slow but sure"

@@ -309,7 +309,7 @@ def test_vectors(vector: Vector, line_format: LineFormat) -> None:
 
 
 def cuts(stream: bytes, *, everywhere: bool) -> list[int]:
-    """Return where a stream is cut in two: every few bytes; `everywhere` in and beside what ends a line, or is no ASCII.
+    """Return where a stream is cut in two: every few bytes; `everywhere` beside what ends a line or is no ASCII too.
 
     Where a piece ends is no affair of the lines' format: for one of them that is enough.
     """
