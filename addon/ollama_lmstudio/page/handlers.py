@@ -169,7 +169,9 @@ class Models(Handler):
         except LMStudioError as e:
             self.refuse(HTTPStatus.BAD_GATEWAY, scrub(e.message, services.secrets))
             return
-        self.send([entry.name for entry in listing.list_entries(catalog, services)])
+        # Not those that say nothing: they cannot be asked again.
+        found = listing.list_entries(catalog, services)
+        self.send([entry.name for entry in found if entry.model.type == "llm"])
 
 
 class Search(Handler):

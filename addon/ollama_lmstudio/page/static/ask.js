@@ -17,14 +17,20 @@ let draft = { id: "", model: "", temperature: "", system: "", at: -1, texts: new
 /** @param {Detail} detail */
 const systemOf = (detail) => detail.request.messages.find((message) => message.role === "system")?.text ?? "";
 
+/** @param {Detail} detail */
+function temperatureOf(detail) {
+  const { temperature } = detail.request.options;
+  return typeof temperature === "number" ? String(temperature) : "";
+}
+
 /** @param {Row} row @param {Detail} detail */
 function begin(row, detail) {
-  const { messages, options } = detail.request;
+  const { messages } = detail.request;
   const last = messages.findLast((message) => message.role === "user") ?? messages[messages.length - 1];
   draft = {
     id: row.id,
     model: row.model ?? "",
-    temperature: String(options.temperature ?? ""),
+    temperature: temperatureOf(detail),
     system: systemOf(detail),
     at: last?.at ?? -1,
     texts: new Map(),
@@ -73,7 +79,7 @@ function wantedOf(row, detail) {
   /** @type {Record<string, unknown>} */
   const changes = {};
   if (draft.model && draft.model !== row.model) changes.model = draft.model;
-  const before = String(detail.request.options.temperature ?? "");
+  const before = temperatureOf(detail);
   if (draft.temperature !== before) changes.temperature = draft.temperature === "" ? null : Number(draft.temperature);
   const texts = [...draft.texts].filter(
     ([at, text]) => detail.request.messages.find((one) => one.at === at)?.text !== text,

@@ -55,8 +55,8 @@ export function exchange(choose) {
       <p>${factsOf(known)} <a href="/#/flows/${row.id}/request" title="The same exchange on mitmweb's own page">in mitmweb</a></p>
       ${bar(known, Math.max(row.total ?? Date.now() - row.at * 1000, 1), Date.now())}
     </header>
-    <div class="tabs" role="tablist" aria-label="What is shown of it">${TABS.filter(([name]) => isOffered(name, row)).map(tab)}</div>
-    <div class="panel" role="tabpanel" id="panel" aria-labelledby="tab-${state.tab}" tabindex="-1">
+    <div class="tabs" role="tablist" aria-label="What is shown of it">${TABS.filter(([name]) => isOffered(name, row)).map((one) => tab(one, row))}</div>
+    <div class="panel" role="tabpanel" id="panel" aria-labelledby="tab-${tabOf(row)}" tabindex="-1">
       ${opened.error ? html`<p class="error" role="alert">${opened.error}</p>` : nothing}
       ${panel(row, opened, choose)}
     </div>`;
@@ -69,9 +69,12 @@ function isOffered(name, row) {
   return name !== "compare" || Boolean(state.other || row.repeats);
 }
 
-/** @param {[string, string]} name */
-function tab([name, text]) {
-  const isChosen = state.tab === name;
+/** The tab that is shown: not every exchange has the one that was chosen last. @param {Row} row */
+const tabOf = (row) => (isOffered(state.tab, row) ? state.tab : "thread");
+
+/** @param {[string, string]} name @param {Row} row */
+function tab([name, text], row) {
+  const isChosen = tabOf(row) === name;
   return html`<button type="button" role="tab" id="tab-${name}" aria-selected=${isChosen ? "true" : "false"}
     aria-controls="panel" @click=${() => openTab(name)}>${text}</button>`;
 }
@@ -98,7 +101,7 @@ function panel(row, opened, choose) {
   if (!detail) return opened.error ? nothing : html`<p class="empty">Loading</p>`;
   const isRunning = Boolean(row.isRunning);
   const { answer, events } = answerOf(row.id);
-  switch (isOffered(state.tab, row) ? state.tab : "thread") {
+  switch (tabOf(row)) {
     case "conversation":
       return turns ? turns.map((_, at) => turnOf(turns, at, choose)) : html`<p class="empty">Loading</p>`;
     case "timeline":
@@ -195,7 +198,7 @@ function eventTable(events) {
   let before = /** @type {number | null} */ (null);
   return html`<h3>${plural(events.length, "event")}, as LM Studio sent them</h3>
     ${events.length > MOST_EVENTS ? html`<p class="note">The first ${MOST_EVENTS} are shown.</p>` : nothing}
-    <div class="scrolls"><table class="events">
+    <div class="scrolls" tabindex="0"><table class="events">
       <thead><tr><th scope="col">event</th><th scope="col">at ms</th><th scope="col">gap ms</th><th scope="col">says</th></tr></thead>
       <tbody>${events.slice(0, MOST_EVENTS).map(([at, says, data], number) => {
         const gap = at !== null && before !== null && at !== before ? `+${(at - before).toFixed(1)}` : "";

@@ -151,13 +151,13 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if (target.matches("input, textarea, select")) {
+  if (target.matches("input:not([type=checkbox]), textarea, select")) {
     if (event.key === "Escape") target.blur();
     return;
   }
   const isOfList = !target.closest("main");
   const isForList = ["ArrowDown", "ArrowUp", "Enter", " "].includes(event.key);
-  if (isForList && (!isOfList || target.matches("button, a, summary"))) return;
+  if (isForList && (!isOfList || target.matches("button, a, summary, input"))) return;
   if (KEYS[event.key]) {
     event.preventDefault();
     KEYS[event.key]();

@@ -31,7 +31,7 @@ function addTokens(root, tokens) {
     const into = open[open.length - 1];
     if (token.hidden) continue;
     if (token.nesting === 1) {
-      const element = document.createElement(TAGS.has(token.tag) ? token.tag : "span");
+      const element = document.createElement(TAGS.has(token.tag) ? below(token.tag) : "span");
       if (token.tag === "a") addLink(element, token.attrGet("href"));
       if (token.tag === "ol") element.setAttribute("start", token.attrGet("start") ?? "1");
       const align = token.attrGet("style")?.match(/^text-align:(left|right|center)$/);
@@ -45,6 +45,9 @@ function addTokens(root, tokens) {
     }
   }
 }
+
+/** Headings in a message are below its own, an h3, for who reads by them. @param {string} tag */
+const below = (tag) => tag.replace(/^h([1-6])$/, (_, level) => `h${Math.min(Number(level) + 3, 6)}`);
 
 /** @param {HTMLElement} into @param {Token} token */
 function addLeaf(into, token) {

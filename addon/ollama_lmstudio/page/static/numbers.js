@@ -86,7 +86,7 @@ export function numbersPage() {
   return html`<h2>Numbers of each model</h2>
     <p>Of what the list shows: from ${time(since)} to ${time(until)}.
       <button type="button" @click=${copyCsv}>Copy as CSV</button></p>
-    <div class="scrolls"><table class="models">
+    <div class="scrolls" tabindex="0"><table class="models">
       <thead><tr><th scope="col">model</th><th scope="col">requests</th><th scope="col">errors</th>
         <th scope="col">first token</th><th scope="col">speed</th><th scope="col">context used</th>
         <th scope="col">tokens in + out</th></tr></thead>

@@ -1,7 +1,7 @@
 // The arrival of an answer: tokens over time, with the load and the prompt before it, and gaps.
 
 import { leastGap, partsOf } from "./bar.js";
-import { count, duration, nice } from "./format.js";
+import { count, duration, nice, plural } from "./format.js";
 import { changed } from "./store.js";
 import { html, nothing, svg } from "./vendor/lit-html/lit-html.js";
 
@@ -77,7 +77,7 @@ export function plot(lines) {
     const by = { ArrowRight: 1, ArrowLeft: -1, PageDown: 20, PageUp: -20, Home: -1e9, End: 1e9 }[event.key];
     if (by === undefined) return;
     event.preventDefault();
-    const line = Math.max(hover.line, 0);
+    const line = drawn[hover.line] ? hover.line : 0;
     const point = Math.min(Math.max(hover.point + by, 0), drawn[line].points.length - 1);
     hover = { line, point };
     changed();
@@ -207,7 +207,7 @@ function hoverText(lines) {
 function gapList(line) {
   if (!line.gaps.length) return nothing;
   return html`<details class="gaps">
-    <summary>${line.gaps.length} gaps in ${line.name}, the longest ${duration(line.gaps[0].gap)}</summary>
+    <summary>${plural(line.gaps.length, "gap")} in ${line.name}, the longest ${duration(line.gaps[0].gap)}</summary>
     <ol>${line.gaps.map((gap) => html`<li>${duration(gap.gap)}, from ${duration(gap.at - gap.gap)} on, before <code>${gap.text}</code></li>`)}</ol>
   </details>`;
 }

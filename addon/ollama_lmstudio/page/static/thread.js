@@ -156,7 +156,7 @@ function file(file) {
 
 /** @param {string} key @param {Call} call @param {Message} [result] */
 function callCard(key, call, result) {
-  return html`<section class="call" aria-label="Tool call ${call.name}">
+  return html`<section class="call" role="group" aria-label="Tool call ${call.name}">
     <h4>${call.name} ${call.id ? html`<code>${call.id}</code>` : nothing}</h4>
     ${call.arguments === "{}" ? html`<p class="note">no arguments</p>` : block(`${key} a`, call.arguments)}
     ${
