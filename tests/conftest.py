@@ -15,7 +15,15 @@ settings.load_profile("untimed")
 
 # What takes longest begins first, so that no process is left with it at the end.
 LONGEST = (
-    *("test_install", "wire/test_life", "wire/test_clients", "wire/test_states", "load", "wire/test_startup", "browser"),
+    *(
+        "test_install",
+        "wire/test_life",
+        "wire/test_clients",
+        "wire/test_states",
+        "load",
+        "wire/test_startup",
+        "browser",
+    ),
     *("balancers", "bench", "test_windows", "state/test_aliases", "wire"),
 )
 
