@@ -21,8 +21,22 @@ page = browser["page"]
 requests: list[str] = []
 complaints: list[str] = browser["problems"]
 page.context.on("request", lambda request: requests.append(request.url))
-page.context.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-page.on("console", lambda said: said.type in ("error", "warning") and complaints.append(f"{said.text} {said.location}"))
+
+
+def complain(said: Any) -> None:
+    """Keep what the browser says of the page that is no mere note."""
+    if said.type in ("error", "warning"):
+        complaints.append(f"{said.text} {said.location}")
+
+
+def refuse(dialog: Any) -> None:
+    """Keep that a script has opened a dialog."""
+    complaints.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
+
+
+page.context.on("dialog", refuse)
+page.on("console", complain)
 page.on("popup", lambda other: complaints.append(f"popup: {other.url}"))
 
 

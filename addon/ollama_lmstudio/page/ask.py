@@ -17,6 +17,8 @@ _SYSTEM = "system"
 # Where a request has its system text: in its messages, or in a field that its API has for it.
 _FIELDS = {"/v1/responses": "instructions", "/api/v1/chat": "system_prompt"}
 _SYSTEM_FIELDS = (_SYSTEM, *_FIELDS.values())
+# Python reads no number of thousands of digits.
+_DIGITS = 10
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
@@ -38,7 +40,8 @@ def ask_again(flow: http.HTTPFlow, wanted: Mapping[str, Any], upstream: Upstream
 def _said(body: dict[str, Any], wanted: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
     """Return the changes of what was said, as fields of the request."""
     system, texts = wanted.get(_SYSTEM), wanted.get("messages")
-    texts = {int(at): str(text) for at, text in texts.items() if at.isdecimal()} if isinstance(texts, dict) else {}
+    texts = texts if isinstance(texts, dict) else {}
+    texts = {int(at): str(text) for at, text in texts.items() if at.isdecimal() and len(at) < _DIGITS}
     # The names of Ollama's fields are matched in any case.
     given = {name.lower(): value for name, value in body.items()}
     name = next((name for name in ("messages", "input") if isinstance(given.get(name), list)), "")

@@ -66,7 +66,8 @@ def row_of(flow: http.HTTPFlow) -> dict[str, Any] | None:
 def client_of(flow: http.HTTPFlow, snapshot: Snapshot) -> str:
     """Return who asks: the program, by its user agent, and the machine that it is on, if that is another one."""
     program = header(snapshot.client_headers, "user-agent").partition(" ")[0][:CLIENT_CHARACTERS]
-    host = str(flow.client_conn.peername[0])
+    # A flow of a file may have none.
+    host = str((flow.client_conn.peername or ("",))[0] or "")
     machine = "" if host.startswith(LOOPBACK) else host
     return " ".join(filter(None, (program, machine)))
 

@@ -13,7 +13,8 @@ from ..record import record as records
 # What is said in the requests and the answers of all APIs, whole or in pieces. Parsing JSON would take twenty times as
 # long, and all exchanges are searched on mitmproxy's event loop.
 _SAID = re.compile(
-    rb'"(?:content|text|thinking|reasoning|reasoning_content|response|prompt|system|input|arguments|delta|error|message)"'
+    rb'"(?:content|text|thinking|reasoning|reasoning_content|response|prompt|system|system_prompt|instructions|input|output'
+    rb'|arguments|partial_json|delta|error|message)"'
     rb'\s*:\s*"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 )
 

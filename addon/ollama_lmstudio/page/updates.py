@@ -42,7 +42,7 @@ class Reader:
         self._send = send
         self._show_body = show_body
         self._changed: dict[str, HTTPFlow] = {}
-        self._removed: list[str] = []
+        self._removed: dict[str, None] = {}
         self._is_reset = True
         self._followed: dict[str, Followed] = {}
         self._wake = asyncio.Event()
@@ -51,12 +51,13 @@ class Reader:
     def changed(self, flow: HTTPFlow) -> None:
         """Tell of a flow that is new in the list, or another one now."""
         self._changed[flow.id] = flow
+        self._removed.pop(flow.id, None)
         self._wake.set()
 
     def removed(self, flow: HTTPFlow) -> None:
         """Tell of a flow that has left the list."""
         self._changed.pop(flow.id, None)
-        self._removed.append(flow.id)
+        self._removed[flow.id] = None
         self._wake.set()
 
     def reset(self) -> None:
@@ -90,7 +91,7 @@ class Reader:
             self._changed = {flow.id: flow for flow in reversed(web_app.shown_flows())}
             await self._write({"reset": True, "count": len(self._changed)})
         if self._removed:
-            removed, self._removed = self._removed, []
+            removed, self._removed = list(self._removed), {}
             await self._write({"removed": removed})
         while self._changed and not self._is_reset:
             batch = [self._changed.pop(id_) for id_ in tuple(self._changed)[:ROWS_AT_ONCE]]
