@@ -46,7 +46,8 @@ export function openTab(name) {
 export function exchange(choose) {
   const row = state.rows.get(state.selected);
   if (!state.selected) return html`<p class="empty">${HELP}</p>`;
-  if (!row) return html`<p class="empty">This exchange is not in mitmweb's list any more.</p>`;
+  // One that is asked again comes a moment after it was chosen.
+  if (!row) return html`<p class="empty">${openedOf(state.selected).error || "Loading"}</p>`;
   const opened = openedOf(row.id);
   const known = measured(row, answerOf(row.id).events);
   return html`
