@@ -19,7 +19,6 @@ from mitmproxy.exceptions import CommandError
 from tornado.iostream import StreamClosedError
 from tornado.web import RedirectHandler
 
-from .. import __version__
 from ..inspect import thread
 from ..inspect.repeat import NotRepeatable
 from ..internals import web_app
@@ -96,18 +95,22 @@ class Handler(web_app.RequestHandler):  # type: ignore[misc]
 
 
 class Index(Handler):
+    """The page itself, with the token for its own requests; mitmweb's form, where somebody is not logged in."""
+
     def auth_fail(self, invalid_password: bool) -> None:
         self.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'")
         self.render("login.html", invalid_password=invalid_password)
 
     def get(self) -> None:
         text = (_FILES / "index.html").read_text("utf-8")
-        self.finish(text.replace("{{ xsrf }}", self.xsrf_token.decode()).replace("{{ version }}", __version__))
+        self.finish(text.replace("{{ xsrf }}", self.xsrf_token.decode()))
 
     post = get  # the form of mitmweb's login
 
 
 class File(Handler):
+    """The page's scripts, styles and pictures."""
+
     def get(self, name: str) -> None:
         file = _FILES / name
         if not _FILE_NAME.fullmatch(name) or not file.is_file():
@@ -118,18 +121,24 @@ class File(Handler):
 
 
 class Exchange(Handler):
+    """One exchange, as a thread."""
+
     def get(self, flow_id: str) -> None:
         if found := self.find(flow_id, detail.detail_of):
             self.send(found)
 
 
 class Sides(Handler):
+    """Both sides of an exchange."""
+
     def get(self, flow_id: str) -> None:
         if found := self.find(flow_id, detail.sides_of):
             self.send(found)
 
 
 class Conversation(Handler):
+    """All exchanges of the same conversation."""
+
     def get(self, flow_id: str) -> None:
         found = self.find(flow_id, lambda flow: thread.find([flow], web_app.shown_flows()))
         if found:
@@ -137,6 +146,8 @@ class Conversation(Handler):
 
 
 class Picture(Handler):
+    """A picture in a message."""
+
     def get(self, flow_id: str, message: str, number: str) -> None:
         if found := self.find(flow_id, lambda flow: detail.file_of(flow, int(message), int(number))):
             data, kind = found
@@ -146,6 +157,8 @@ class Picture(Handler):
 
 
 class Again(Handler):
+    """Ask again what an exchange asked, with changes."""
+
     def post(self, flow_id: str) -> None:
         wanted = self.json
         if not isinstance(wanted, dict):
@@ -162,6 +175,8 @@ class Again(Handler):
 
 
 class Models(Handler):
+    """The names of the models that can be asked."""
+
     async def get(self) -> None:
         services = self.page.services()
         try:
@@ -175,6 +190,8 @@ class Models(Handler):
 
 
 class Search(Handler):
+    """The exchanges in which a text was said."""
+
     async def get(self) -> None:
         """Send the id of each exchange that has the text, the newest first, one a line, as they are found."""
         wanted = self.get_argument("q")
@@ -192,6 +209,8 @@ class Search(Handler):
 
 
 class Updates(web_app.Socket):
+    """The connection over which the page is told what is new."""
+
     reader: Reader | None = None
 
     def initialize(self, page: Page) -> None:
