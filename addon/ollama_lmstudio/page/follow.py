@@ -57,7 +57,7 @@ class Followed:
         found: list[TimedEvent] = []
         for size, at in arrivals.unpacked(record.arrivals, self._reads):
             piece = upstream[self._upstream_size : self._upstream_size + size]
-            if len(piece) < size or self._events >= MAX_EVENTS:
+            if len(piece) < size or self._events + len(found) >= MAX_EVENTS:
                 break
             found += [TimedEvent(event, at) for event in self._decoder.feed(piece)]
             self._upstream_size += size
