@@ -16,7 +16,8 @@ from tornado.web import Application
 
 from ollama_lmstudio.internals import web_app
 
-HAS_LOGIN = hasattr(mitmweb_app, "AuthRequestHandler")
+# mitmproxy 11 has none.
+LOGIN: Any = getattr(mitmweb_app, "AuthRequestHandler", None)
 
 
 class Page(web_app.RequestHandler):  # type: ignore[misc]
@@ -63,10 +64,10 @@ def test_they_are_where_mitmwebs_own_are(app: Application) -> None:
     assert {"/$", "/flows$", "/ours$"} <= {web_app._pattern(rule).replace("(?:\\.json)?", "") for rule in router.rules}
 
 
-@pytest.mark.skipif(not HAS_LOGIN, reason="this mitmweb has no login")
+@pytest.mark.skipif(not LOGIN, reason="this mitmweb has no login")
 def test_they_ask_for_the_login() -> None:
-    assert issubclass(Page, mitmweb_app.AuthRequestHandler)
-    assert issubclass(web_app.Socket, mitmweb_app.AuthRequestHandler)
+    assert issubclass(Page, LOGIN)
+    assert issubclass(web_app.Socket, LOGIN)
 
 
 @pytest.mark.parametrize("master", [SimpleNamespace(), SimpleNamespace(app=None), SimpleNamespace(app=Application())])

@@ -14,6 +14,7 @@ from tests.inspect.conftest import EVENTS, LINES, flow_of, record, snapshot
 from tornado.websocket import WebSocketClosedError
 
 from ollama_lmstudio.page import updates
+from ollama_lmstudio.page.rows import row_of
 from ollama_lmstudio.page.updates import MAX_FOLLOWED, ROWS_AT_ONCE, Reader, Readers
 from ollama_lmstudio.record.arrivals import Arrivals
 from ollama_lmstudio.tasks import Tasks
@@ -200,7 +201,6 @@ def test_a_flow_of_which_no_row_can_be_made_keeps_no_other_back(
     told: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flows = [*exchanges(1), tflow.tflow(resp=True), *exchanges(1)]
-    row_of = updates.row_of
 
     def fails(flow: http.HTTPFlow) -> dict[str, Any] | None:
         if flow is flows[0]:
