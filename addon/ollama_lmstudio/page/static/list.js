@@ -111,8 +111,9 @@ function foldButton(item) {
     event.stopPropagation();
     unfold(item.group);
   };
-  return html`<button class="fold" type="button" aria-expanded=${isOpen ? "true" : "false"} @click=${toggle}
-    title="The exchanges of this conversation">${isOpen ? "▾" : "▸"} ${count(item.count)}</button>`;
+  // No button: nothing in an option of a list can be reached on its own. The space bar does the same.
+  return html`<span class="fold" @click=${toggle}
+    title="The exchanges of this conversation (space)">${isOpen ? "▾" : "▸"} ${count(item.count)}</span>`;
 }
 
 /** @param {string} group */
