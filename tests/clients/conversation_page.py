@@ -114,8 +114,8 @@ def choose(text: str) -> str:
 
 
 def unfold(text: str) -> str:
-    """Click the button in a line that has the others of its conversation; give what the button said."""
-    button = _line(text).get_by_role("button")
+    """Click what a line has for the others of its conversation; give what that said."""
+    button = _line(text).get_by_title("The exchanges of this conversation")
     said = str(button.inner_text())
     button.click()
     return said
