@@ -98,11 +98,12 @@ class Measured:
 class Turns:
     """What the user of a conversation has said: a key for each of the texts, together with those before it.
 
-    `is_first` is whether nothing of it was answered before.
+    `is_first` is whether nothing of it was answered before, `asks` whether the user has the last word.
     """
 
     keys: tuple[int, ...]
     is_first: bool
+    asks: bool = True
 
 
 class BodyTranslation(Protocol):

@@ -510,7 +510,7 @@ def test_ask_again(person: Process, proxy: Proxy, lmstudio: Sim) -> None:
     person("wait_for", "n => document.querySelector('[name=model]').options.length > n", 2)
     # Only those that can be asked.
     assert not [name for name in person("options", "Model") if EMBEDDER in name]
-    person("select", "Model", f"{VISION}:latest")
+    person("select", "Model", VISION)
     person("write", "Temperature", "0.9")
     person("write", "System text", "Be long.")
     person("write", "Its text", "another question")

@@ -21,6 +21,14 @@ CASES = {
     "a first turn begins anew": ([said("hi"), said("hi")], "AB"),
     "the last of those that began alike goes on": ([said("hi"), said("hi"), said("hi", "a")], "ABB"),
     "the longest known beginning": ([said("hi"), said("hi", "a"), said("hi"), said("hi", "a", "b")], "AABA"),
+    "the same dialogue once more": (
+        [said("hi"), said("hi", "a"), said("hi"), said("hi", "a"), said("hi", "a", "b"), said("hi", "a")],
+        "AABBBB",
+    ),
+    "the result of a tool after another one began alike": (
+        [said("hi"), said("hi", "a"), said("hi"), said("hi", "a", answered=True)],
+        "AABA",
+    ),
     "another attempt": ([said("hi"), said("hi", "a"), said("hi", "a")], "AAA"),
     "an edited question": ([said("hi"), said("hi", "a"), said("hi", "c")], "AAA"),
     "the result of a tool": ([said("hi"), said("hi", answered=True)], "AA"),

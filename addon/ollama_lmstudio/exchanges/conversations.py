@@ -19,8 +19,9 @@ class Conversations:
     """Tell the conversation of a request, by the turns of those before it."""
 
     def __init__(self) -> None:
-        self._ids: dict[int, str] = {}
-        """By what the user had said up to the last request, the one that was used last at the end."""
+        self._ids: dict[int, tuple[str, int]] = {}
+        """By what the user had said up to the last request, and when that was; the one that was used last at the end."""
+        self._requests = 0
 
     def id_of(self, turns: Turns) -> str:
         """Return the id of the conversation that a request continues, or begins; empty for one without a user's text.
@@ -30,11 +31,15 @@ class Conversations:
         """
         if not turns.keys:
             return ""
-        known = () if turns.is_first else reversed(turns.keys)
-        id_ = next((self._ids[key] for key in known if key in self._ids), "") or secrets.token_hex(_ID_BYTES)
+        known = () if turns.is_first else [self._ids[key] for key in reversed(turns.keys) if key in self._ids]
+        if turns.asks and turns.keys[-1] in self._ids:
+            # The same was asked before. If the conversation was begun anew since then, it is that one which goes on.
+            known = sorted(known[:2], key=lambda found: -found[1])
+        id_ = known[0][0] if known else secrets.token_hex(_ID_BYTES)
         last = turns.keys[-1]
+        self._requests += 1
         self._ids.pop(last, None)
-        self._ids[last] = id_
+        self._ids[last] = id_, self._requests
         if len(self._ids) > MAX_REMEMBERED:
             del self._ids[next(iter(self._ids))]
         return id_

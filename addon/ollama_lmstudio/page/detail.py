@@ -117,10 +117,13 @@ def _text(text: str) -> str:
 
 
 def _message(at: int, message: ParsedMessage, files: str) -> Json:
+    text = _text(message.text)
     found: Json = {
         "at": at,
         "role": message.role,
-        "text": _text(message.text),
+        "text": text,
+        # What is shown is not what was said: it is not to be edited.
+        "isCut": text != message.text,
         "thinking": _text(message.thinking),
         "files": [_file(file, f"{files}/{at}/{number}") for number, file in enumerate(message.attachments)],
         "calls": calls_of(message.tool_calls),

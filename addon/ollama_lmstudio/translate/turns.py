@@ -19,13 +19,13 @@ def turns_of(messages: Iterable[tuple[str, str]]) -> Turns:
     System texts are left out: clients keep the time of day and the state of a house in them.
     """
     keys: list[int] = []
-    is_first = True
+    is_first, role = True, _USER
     for role, text in messages:
         if role == _USER:
             keys.append(hash((keys[-1] if keys else 0, len(text), text[:_END_CHARACTERS], text[-_END_CHARACTERS:])))
         elif role == _ASSISTANT:
             is_first = False
-    return Turns(tuple(keys), is_first)
+    return Turns(tuple(keys), is_first, role == _USER)
 
 
 def turns_of_values(messages: object) -> Turns | None:

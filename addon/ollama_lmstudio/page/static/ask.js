@@ -26,7 +26,7 @@ function temperatureOf(detail) {
 /** @param {Row} row @param {Detail} detail */
 function begin(row, detail) {
   const { messages } = detail.request;
-  const last = messages.findLast((message) => message.role === "user") ?? messages[messages.length - 1];
+  const last = messages.findLast((message) => message.role === "user" && !message.isCut);
   draft = {
     id: row.id,
     model: row.model ?? "",
@@ -44,21 +44,24 @@ export function askForm(row, detail, choose) {
   if (!row.isChat) return html`<p class="empty">It asks no model to say something.</p>`;
   if (draft.id !== row.id) begin(row, detail);
   const { messages } = detail.request;
-  const editable = messages.filter((message) => message.role !== "system" && !message.calls && message.text);
+  const editable = messages.filter((one) => one.role !== "system" && !one.calls && one.text && !one.isCut);
+  const hasLongSystem = messages.some((one) => one.role === "system" && one.isCut);
   const textOf = (/** @type {number} */ at) =>
     draft.texts.get(at) ?? messages.find((message) => message.at === at)?.text ?? "";
   const set = (/** @type {(value: string) => void} */ use) => (/** @type {Event} */ event) => {
     use(/** @type {HTMLInputElement} */ (event.target).value);
     changed();
   };
-  const models = [...new Set([row.model ?? "", ...(state.models ?? [])])];
+  const names = (state.models ?? []).map((name) => name.replace(/:latest$/, ""));
+  // The list says its model without the publisher.
+  const models = [row.model ?? "", ...names.filter((name) => name.split("/").pop() !== row.model)];
   return html`<form class="ask" @submit=${(/** @type {Event} */ event) => send(event, row, detail, choose)}>
     <h3>Ask again, with something changed</h3>
     <label>Model <select name="model" @change=${set((value) => (draft.model = value))}>
       ${models.map((name) => html`<option value=${name} ?selected=${name === draft.model}>${name}</option>`)}</select></label>
     <label>Temperature <input name="temperature" type="number" step="any" min="0" placeholder="the model's own"
       .value=${draft.temperature} @input=${set((value) => (draft.temperature = value))}></label>
-    <label>System text <textarea name="system" rows="3" .value=${draft.system}
+    <label>System text <textarea name="system" rows="3" .value=${draft.system} ?disabled=${hasLongSystem}
       @input=${set((value) => (draft.system = value))}></textarea></label>
     ${
       editable.length

@@ -74,10 +74,20 @@ export function plot(lines) {
     changed();
   };
   const step = (/** @type {KeyboardEvent} */ event) => {
-    const by = { ArrowRight: 1, ArrowLeft: -1, PageDown: 20, PageUp: -20, Home: -1e9, End: 1e9 }[event.key];
+    const by = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      PageDown: 20,
+      PageUp: -20,
+      Home: -1e9,
+      End: 1e9,
+      ArrowUp: 0,
+      ArrowDown: 0,
+    }[event.key];
     if (by === undefined) return;
     event.preventDefault();
-    const line = drawn[hover.line] ? hover.line : 0;
+    // Up and down go from one answer to the other.
+    const line = ((drawn[hover.line] ? hover.line : 0) + Number(by === 0)) % drawn.length;
     const point = Math.min(Math.max(hover.point + by, 0), drawn[line].points.length - 1);
     hover = { line, point };
     changed();

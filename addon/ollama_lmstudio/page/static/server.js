@@ -22,10 +22,12 @@ export function connect() {
   };
   socket.onmessage = (event) => told(JSON.parse(event.data));
   socket.onclose = async () => {
-    state.connection = (await asksForLogin()) ? "login" : "lost";
+    state.connection = "lost";
     changed();
     setTimeout(connect, wait);
     wait = Math.min(wait * 2, 10_000);
+    if ((await asksForLogin()) && state.connection === "lost") state.connection = "login";
+    changed();
   };
 }
 
@@ -159,7 +161,6 @@ export async function loadModels() {
   try {
     state.models = await ask("models");
   } catch (error) {
-    state.models = [];
     state.notice = `The models are not known: ${error instanceof Error ? error.message : error}`;
   }
   changed();

@@ -10,7 +10,7 @@
  *   pauseAt?: number, promptTokens?: number, answerTokens?: number, speed?: number, doneReason?: string}} Row
  * @typedef {{type: string, size?: string, src?: string, width?: number, height?: number}} Attachment
  * @typedef {{name: string, id?: string, arguments: string}} Call
- * @typedef {{at: number, role: string, text?: string, thinking?: string, files?: Attachment[], calls?: Call[],
+ * @typedef {{at: number, role: string, text?: string, isCut?: boolean, thinking?: string, files?: Attachment[], calls?: Call[],
  *   answers?: string}} Message
  * @typedef {[at: number | null, kind: string, text: string]} Piece When an event came, and what it adds.
  * @typedef {{text?: string, thinking?: string, calls?: Call[], finish?: string, error?: string, problems?: string[],
