@@ -185,6 +185,9 @@ def test_a_long_text_is_cut() -> None:
     found = request({"messages": [{"role": "user", "content": "x" * (TEXT_CHARACTERS + 1000)}]})
     (message,) = found["messages"]
     assert TEXT_CHARACTERS <= len(message["text"]) < TEXT_CHARACTERS + 100
+    # It is not to be edited: what was cut off would be lost.
+    assert message["isCut"]
+    assert "isCut" not in request({"messages": [{"role": "user", "content": "x"}]})["messages"][0]
 
 
 def test_the_last_of_many_messages_are_shown_with_their_numbers() -> None:
