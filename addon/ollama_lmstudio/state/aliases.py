@@ -15,11 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import files
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +127,17 @@ def broken_files(directory: Path) -> list[Path]:
     return list(directory.glob(f"{FILE_NAME}{BROKEN}*"))
 
 
-def _validate(content: object) -> dict[str, Alias]:
-    """Return the aliases in the parsed JSON of a file; raise ValueError for what is none."""
+@cache
+def _adapter() -> TypeAdapter[dict[str, Alias]]:
     # Imported here: it takes a tenth of a second, and most people have no aliases.
     from pydantic import TypeAdapter
 
-    return TypeAdapter(dict[str, Alias]).validate_python(content)
+    return TypeAdapter(dict[str, Alias])
+
+
+def _validate(content: object) -> dict[str, Alias]:
+    """Return the aliases in the parsed JSON of a file; raise ValueError for what is none."""
+    return _adapter().validate_python(content)
 
 
 class AliasStore:
