@@ -20,7 +20,7 @@ class Conversations:
 
     def __init__(self) -> None:
         self._ids: dict[int, tuple[str, int]] = {}
-        """By what the user had said up to the last request, and when that was; the one that was used last at the end."""
+        """By what the user had said up to the last request, and when that was; what was used last is at the end."""
         self._requests = 0
 
     def id_of(self, turns: Turns) -> str:
