@@ -21,7 +21,7 @@ from mitmproxy.addonmanager import Loader
 
 from . import options, streams
 from .inspect import doctor
-from .internals import connections, deferred_options, dumper, interface, presence, servers
+from .internals import connections, deferred_options, dumper, interface, presence, servers, web_app
 from .lmstudio.catalog import Catalog
 from .lmstudio.errors import LMStudioError, LMStudioUnreachable
 from .services import Services
@@ -89,6 +89,7 @@ UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, cl
 OPEN_SECONDS = 1
 # How long the line that tells what is served waits for LM Studio's list of models, to tell their number as well.
 LOOK_SECONDS = 1
+PAGE = "Conversations, answers and their timing as pictures: %s"
 # How many files and sockets may be open, where the system allows so many: on macOS it begins with 256, and an exchange
 # needs two. Go's programs, and so Ollama, raise it as well.
 DESCRIPTORS = 10_240
@@ -312,6 +313,8 @@ class Startup:
             self._watches.spawn(self._keep_open())
             self._watches.spawn(self._ask_who_answers())
             await _report(services, demo=self._demo is not None)
+        if interface.page() and not ctx.options.doctor:
+            logger.info(PAGE, web_app.page_url(interface.page()))
 
     async def _ask_who_answers(self) -> None:
         """Say so, if clients on this machine reach another program at the address that is served."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from mitmproxy import ctx
-
 from ..exchanges.bridge import Bridge
 from ..internals import interface, web_app
 from . import handlers, updates
@@ -22,7 +20,7 @@ class ConversationPage:
         self._watch: web_app.ListWatch | None = None
 
     def install(self) -> None:
-        """Add the page to mitmweb, and say where it is."""
+        """Add the page to mitmweb."""
         if not interface.is_web():
             return
         web_app.remove_routes(handlers.PREFIX.rstrip("/"))
@@ -33,8 +31,6 @@ class ConversationPage:
         interface.set_page(handlers.PREFIX)
         self._watch = web_app.ListWatch(self._readers)
         self._watch.install()
-        if not ctx.options.doctor:
-            logger.info("Conversations, answers and their timing as pictures: %s", web_app.page_url(handlers.PREFIX))
 
     def remove(self) -> None:
         """Remove the page; those that are open wait for the next version of the script."""
