@@ -112,7 +112,9 @@ def person(browser: Process, started: tuple[Proxy, Web], lmstudio: Sim) -> Itera
     lmstudio.clear()
     lmstudio.scripts.clear()
     browser("visit", address(web))
+    # What a page before this one had still asked for is no affair of this one.
     browser("asked")
+    browser("errors")
     yield browser
     # Whatever is done, nothing but this mitmweb is asked, and the page has no error.
     base = str(web.http.base_url).rstrip("/")
