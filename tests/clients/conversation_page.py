@@ -79,9 +79,17 @@ def _line(text: str) -> Locator:
 
 
 def lines(count: int = -1) -> list[str]:
-    """Give the lines of the list from its top, once it has so many."""
+    """Give the lines of the list from its top, once it has so many, of exchanges that have all ended."""
     if count >= 0:
-        wait_for("n => document.querySelectorAll('[role=option]').length === n", count)
+        # The page is told of an exchange when it comes, and what became of it a moment after its end.
+        wait_for(
+            """async count => {
+                const { state } = await import('/ollama/static/store.js');
+                const hasEnded = [...state.rows.values()].every(row => !row.isRunning);
+                return hasEnded && document.querySelectorAll('[role=option]').length === count;
+            }""",
+            count,
+        )
     found = _lines().evaluate_all(
         "all => all.map(one => [one.ariaPosInSet ?? one.getAttribute('aria-posinset'), one.innerText])"
     )
