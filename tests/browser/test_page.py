@@ -94,11 +94,6 @@ def started(lmstudio: Sim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
 
 
-def address(web: Web) -> str:
-    """Return the address of the page, with the token where there is one."""
-    return web.url.replace("/?", "/ollama/?") if "?" in web.url else f"{web.url.rstrip('/')}/ollama/"
-
-
 @pytest.fixture
 def proxy(started: tuple[Proxy, Web]) -> Proxy:
     return started[0]
@@ -111,7 +106,7 @@ def person(browser: Process, started: tuple[Proxy, Web], lmstudio: Sim) -> Itera
     web.http.post("/clear").raise_for_status()
     lmstudio.clear()
     lmstudio.scripts.clear()
-    browser("visit", address(web))
+    browser("visit", web.conversations)
     # What a page before this one had still asked for is no affair of this one.
     browser("asked")
     browser("errors")
@@ -983,7 +978,7 @@ def hostile(browser: Process, tmp_path_factory: pytest.TempPathFactory) -> Itera
     try:
         web = Web(proxy)
         proxy.wait_for(lambda: len(web.flows()) == len(HOSTILE))
-        yield browser, [flow.id for flow in flows], address(web)
+        yield browser, [flow.id for flow in flows], web.conversations
         web.http.close()
     finally:
         proxy.stop()

@@ -94,7 +94,7 @@ def test_many_exchanges_and_streams(browser: Process, sim: Sim, scale: Scale, tm
         is_seen: list[bool] = []
         streams = [pool.submit(ask, number) for number in range(STREAMS)]
         try:
-            browser("visit", web.url.replace("/?", "/ollama/?") if "?" in web.url else f"{web.url.rstrip('/')}/ollama/")
+            browser("visit", web.conversations)
             browser("wait_for", f"n => {LISTED} >= n", count + STREAMS)
             browser("wait_for", f"{RUNNING} > 3")
             shares = {"list": browser("busy", WATCHED_SECONDS)}

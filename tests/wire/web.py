@@ -32,6 +32,11 @@ class Web:
         """Give what mitmweb is started with: a port of its own, and no browser."""
         return ("--no-web-open-browser", "--web-port", str(free_port()), "--web-host", "127.0.0.1")
 
+    @property
+    def conversations(self) -> str:
+        """The address of the conversation page, with the token where there is one."""
+        return self.url.replace("/?", "/ollama/?") if "?" in self.url else f"{self.url.rstrip('/')}/ollama/"
+
     def flows(self) -> list[Flow]:
         """Give all flows, the oldest first."""
         flows: list[Flow] = self.http.get("/flows").raise_for_status().json()

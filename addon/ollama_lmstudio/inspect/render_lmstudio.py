@@ -10,7 +10,7 @@ from .quantities import duration
 from .render_answer import add_error
 from .render_parts import add_body, add_internal_call, note_if_cut, readable
 from .sheet import Sheet
-from .snapshot import Snapshot, header, masked
+from .snapshot import Snapshot, header
 from .timeline import TimedEvent
 
 # Of a longer stream, the beginning and the end are shown.
@@ -46,11 +46,11 @@ def lmstudio_response(snapshot: Snapshot) -> str:
         add_body(sheet, snapshot.response or b"")
         return str(sheet)
     add_error(sheet, snapshot.error)
-    status = record.status or (0 if record.kind == "call" else snapshot.status)
+    status = snapshot.upstream_status
     if not status:
         sheet.heading("No answer of LM Studio" if snapshot.error else "No answer of LM Studio yet")
         return str(sheet)
-    fields = masked(record.upstream_headers or (snapshot.response_headers if record.kind != "call" else ()))
+    fields = snapshot.upstream_headers
     body = snapshot.upstream
     sheet.heading(f"LM Studio's answer: {status}")
     for name, value in fields:

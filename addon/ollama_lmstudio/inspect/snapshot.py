@@ -138,6 +138,16 @@ class Snapshot:
         return self.record.upstream or ((self.response or b"") if self.record.kind in ("relay", "own") else b"")
 
     @property
+    def upstream_status(self) -> int:
+        """The status of LM Studio's response; 0 where there is none."""
+        return self.record.status or (0 if self.record.kind == "call" else self.status)
+
+    @property
+    def upstream_headers(self) -> Fields:
+        """The headers of LM Studio's response, with secrets masked."""
+        return masked(self.record.upstream_headers or (self.response_headers if self.record.kind != "call" else ()))
+
+    @property
     def is_chat(self) -> bool:
         """Whether the request is for LM Studio's own APIs and holds a conversation."""
         return self.client_path.startswith(CHATS)

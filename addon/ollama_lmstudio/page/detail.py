@@ -33,6 +33,7 @@ MAX_EVENTS = 20_000
 EVENT_CHARACTERS = 2000
 # What fits into a cell of what two requests have not in common.
 CHANGE_CHARACTERS = 300
+_US_PER_MS = 1e3
 # What a browser shows as a picture, and nothing in which a script could be.
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"})
 
@@ -176,10 +177,14 @@ def answer_of(snapshot: Snapshot) -> Json:
     return {name: value for name, value in found.items() if value}
 
 
+def _at_ms(one: TimedEvent) -> float | None:
+    return None if one.at_us is None else round(one.at_us / _US_PER_MS, 2)
+
+
 def _piece(one: TimedEvent) -> list[Any]:
     """Return when an event came, in ms, and what it adds: `t` text, `r` thoughts, `c` a tool call, or nothing."""
     said = answers.said_by(one.event)
-    at = None if one.at_us is None else round(one.at_us / 1000, 2)
+    at = _at_ms(one)
     if said.thinking:
         return [at, "r", said.thinking]
     if said.text:
@@ -230,7 +235,6 @@ def sides_of(flow: http.HTTPFlow) -> Json | None:
     snapshot = snapshots.of(flow)
     if snapshot is None:
         return None
-    record = snapshot.record
     sides: Json = {
         "client": _side(
             f"{snapshot.client_method} {snapshot.client_target}", snapshot.client_headers, snapshot.client_body
@@ -249,8 +253,7 @@ def sides_of(flow: http.HTTPFlow) -> Json | None:
     else:
         sides["changes"] = render.change_lines(snapshot)
     sides["call"] = _side(f"{snapshot.method} {snapshot.path}", snapshot.headers, snapshot.body)
-    status = record.status or (0 if record.kind == "call" else snapshot.status)
-    fields = record.upstream_headers or (snapshot.response_headers if record.kind != "call" else ())
+    status, fields = snapshot.upstream_status, snapshot.upstream_headers
     is_stream = answers.is_events(snapshot.upstream, snapshots.header(fields, "content-type"))
     body = b"" if is_stream else snapshot.upstream
     sides["lmstudio"] = _side(str(status) if status else "no answer", fields, body)
@@ -274,7 +277,7 @@ def _events(timed: Sequence[TimedEvent]) -> list[list[Any]]:
     says = timeline.says(shown, timeline.same_in_all(shown))
     return [
         [
-            None if one.at_us is None else round(one.at_us / 1000, 2),
+            _at_ms(one),
             said,
             timeline.cut(timeline.visible(readable(one.event.data)), EVENT_CHARACTERS),
         ]
