@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator
+from playwright.sync_api import Error, Locator
 
 WAIT_SECONDS = 15
 
@@ -245,11 +245,17 @@ def evaluate(code: str, argument: Any = None) -> Any:
 
 
 def wait_for(code: str, argument: Any = None) -> None:
-    """Wait until a program finds that something is so."""
+    """Wait until a program finds that something is so; one that fails may find it later."""
     until = time.monotonic() + WAIT_SECONDS
+    why = ""
     # Not by Playwright's wait_for_function: it evaluates the program by the page's means, which its policy forbids.
-    while not page.evaluate(code, argument):
-        assert time.monotonic() < until, f"never so: {code}, {argument}"
+    while True:
+        try:
+            if page.evaluate(code, argument):
+                return
+        except Error as error:
+            why = str(error)
+        assert time.monotonic() < until, f"never so: {code}, {argument} {why}"
         page.wait_for_timeout(10)
 
 
