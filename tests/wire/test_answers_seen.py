@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tests.inspect.conftest import parts
 from tests.wire.conftest import CHAT, HI, Proxy, StartProxy, models, read_flows
+from tests.wire.web import mitmweb
 
 from ollama_lmstudio.exchanges.exchange import WHOLE
 from ollama_lmstudio.inspect import export, render_answer, render_lmstudio, summary
@@ -202,12 +203,35 @@ STREAMS_PASSED_ON: dict[str, dict[str, Any]] = {
 BROKEN = "LM Studio closed the connection before its answer was finished"
 
 
+@pytest.fixture(scope="module")
+def shared_recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Sim, Saved]]:
+    """A mitmweb that tests share, and the last exchange of a path in what it saves, once that has ended."""
+    path = tmp_path_factory.mktemp("saved") / "flows"
+    with (
+        SimThread(models=models()) as sim,
+        mitmweb(sim.url, state_dir=path.parent) as (proxy, web),
+    ):
+
+        def ended(endpoint: str) -> list[Snapshot]:
+            path.write_bytes(web.http.get("/flows/dump").raise_for_status().content)
+            flows = [flow for flow in read_flows(path) if flow.error or (flow.response and flow.response.timestamp_end)]
+            return [shown for flow in flows if (shown := snapshots.of(flow)) and shown.client_path == endpoint]
+
+        def saved(endpoint: str) -> Snapshot:
+            proxy.wait_for(lambda: ended(endpoint))
+            found = ended(endpoint)[-1]
+            web.http.post("/clear").raise_for_status()
+            return found
+
+        yield proxy, sim, saved
+
+
 @pytest.mark.parametrize("how", ["fin", "rst", "mid_line"])
 @pytest.mark.parametrize("path", STREAMS_PASSED_ON)
 def test_a_stream_of_lm_studios_own_apis_that_breaks_says_so_to_the_client_and_in_the_list(
-    recording: tuple[Proxy, Saved], lmstudio: Sim, path: str, how: Any
+    shared_recording: tuple[Proxy, Sim, Saved], path: str, how: Any
 ) -> None:
-    proxy, saved = recording
+    proxy, lmstudio, saved = shared_recording
     lmstudio.fault(times=1, disconnect=Disconnect(after=2, how=how))
     answer = httpx.post(
         f"{proxy.url}{path}", json={"model": CHAT, "stream": True, **STREAMS_PASSED_ON[path]}, trust_env=False
@@ -222,9 +246,9 @@ def test_a_stream_of_lm_studios_own_apis_that_breaks_says_so_to_the_client_and_i
 
 @pytest.mark.parametrize("path", ["/api/chat", *STREAMS_PASSED_ON])
 def test_a_whole_answer_without_an_end_has_no_error_for_the_client(
-    recording: tuple[Proxy, Saved], lmstudio: Sim, path: str
+    shared_recording: tuple[Proxy, Sim, Saved], path: str
 ) -> None:
-    proxy, saved = recording
+    proxy, lmstudio, saved = shared_recording
     body = STREAMS_PASSED_ON.get(path, STREAMS_PASSED_ON["/v1/chat/completions"])
     lmstudio.fault(times=1, disconnect=Disconnect(how="no_last_chunk"))
     answer = httpx.post(f"{proxy.url}{path}", json={"model": CHAT, "stream": True, **body}, trust_env=False)
