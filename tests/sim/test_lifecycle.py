@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,28 @@ def test_in_the_loop_of_the_test() -> None:
             assert reply.json()["choices"][0]["message"]["content"] == "You said: Hi"
 
     asyncio.run(scenario())
+
+
+def test_who_connects_while_it_stops_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was accepted in the last moment is closed as the others, and not left for Python to find."""
+    left: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: left.append(str(found.exc_value)))
+
+    def connect_all_the_time(port: int, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+    for _ in range(3):
+        stopped = threading.Event()
+        with SimThread() as sim:
+            client = threading.Thread(target=connect_all_the_time, args=(int(sim.url.rpartition(":")[2]), stopped))
+            client.start()
+            until(lambda sim=sim: sim.connections)  # type: ignore[misc]
+        stopped.set()
+        client.join()
+    gc.collect()
+    assert left == []
 
 
 def test_stopping_leaves_nothing_behind(connect: Connect) -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import fields
 from types import TracebackType
 from typing import Any, TypeVar
@@ -125,6 +126,7 @@ class Sim(Backend):
         """Close everything: the socket, the connections and what goes on in the background."""
         if self._server is None:
             return
+        await self._accept_no_more(self._server)
         self._server.close()
         connections = list(self._open)
         for connection in connections:
@@ -135,6 +137,16 @@ class Sim(Backend):
         await self.engine.stop()
         await self._server.wait_closed()
         self._server = self._loop = None
+
+    async def _accept_no_more(self, server: asyncio.Server) -> None:
+        # What asyncio has accepted becomes a connection two turns of its loop later: if the server is closed by then,
+        # nobody closes the client's socket.
+        loop = asyncio.get_running_loop()
+        for sock in server.sockets:
+            with suppress(NotImplementedError):  # on Windows
+                loop.remove_reader(sock)
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Sim:
         if self._server is None:
