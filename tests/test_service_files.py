@@ -115,6 +115,14 @@ def test_the_container_is_made_of_what_is_there() -> None:
     assert [*COMPOSE["volumes"]] == [volume.partition(":")[0] for volume in SERVICE["volumes"]]
 
 
+def test_the_user_of_the_container_is_none_of_debians() -> None:
+    """`useradd` refuses a name that is there: `proxy` is."""
+    debian = "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats _apt nobody"
+    (name,) = re.findall(r"useradd .*?(\S+) \\\n", DOCKERFILE)
+    assert name not in debian.split()
+    assert "USER 1000\n" in DOCKERFILE
+
+
 def test_the_task_is_kept_running() -> None:
     assert task("Command") == rf"%USERPROFILE%\.local\bin\{NAME}.exe"
     assert task("ExecutionTimeLimit") == "PT0S", "the default is three days"

@@ -25,6 +25,7 @@ from ollama_lmstudio import keys, options, startup
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.internals import servers
+from ollama_lmstudio.lmstudio.errors import LMStudioUnreachable
 
 with warnings.catch_warnings():
     # mitmproxy's filters are made with names that pyparsing has given up.
@@ -269,6 +270,34 @@ def test_who_may_come_in_with_a_named_key(tmp_path: Path, caplog: pytest.LogCapt
         ring = keys.Keyring(settings.api_keys)
         startup._report_access(cast(Any, SimpleNamespace(settings=settings, keys=ring)))
         assert [record.getMessage() for record in caplog.records] == told
+
+
+def test_what_is_said_in_a_container(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its addresses are not the machine's: neither the advice to listen on one of them nor `localhost` would help."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(startup, "CONTAINER_MARKS", (tmp_path / "none", tmp_path / "mark"))
+    settings = options.parse({option.name: option.default for option in options.OPTIONS} | {"listen": "0.0.0.0:11434"})
+    services = cast(Any, SimpleNamespace(settings=settings, keys=keys.Keyring(settings.api_keys)))
+
+    async def nothing() -> Any:
+        raise LMStudioUnreachable("http://host.docker.internal:1234")
+
+    async def told() -> list[str]:
+        caplog.clear()
+        startup._report_access(services)
+        await startup._report_models(asyncio.ensure_future(nothing()), "LM Studio", is_late=False)
+        return [record.getMessage() for record in caplog.records]
+
+    access, models = asyncio.run(told())
+    assert "listen=127.0.0.1:11434" in access
+    assert "--bind" not in models
+    (tmp_path / "mark").touch()
+    access, models = asyncio.run(told())
+    assert "listen=" not in access
+    assert "no key (option api_key)" in access
+    assert "(`lms server start --bind 0.0.0.0`). If it runs elsewhere" in models
 
 
 @pytest.mark.parametrize(

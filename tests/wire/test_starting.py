@@ -15,6 +15,7 @@ import pytest
 from tests.wire.conftest import Proxy, StartProxy, free_port, needs_proc
 from tests.wire.web import Web
 
+from ollama_lmstudio import startup
 from ollama_lmstudio.sim import Sim
 
 TIME = r"\[\d\d:\d\d:\d\d\.\d{3}\] "
@@ -155,7 +156,9 @@ def test_the_lines_of_a_start(sim: Sim, start_proxy: StartProxy) -> None:
         (
             {"listen": "0.0.0.0:{}"},
             [
-                "Everybody on this network can use it without a key: set api_key to ask for one, "
+                "Clients need no key (option api_key): who may come in is decided by where its port is published."
+                if startup._is_in_container()
+                else "Everybody on this network can use it without a key: set api_key to ask for one, "
                 "or listen=127.0.0.1:{} to serve this machine only."
             ],
         ),
@@ -194,7 +197,8 @@ def test_lm_studio_does_not_run(start_proxy: StartProxy) -> None:
     assert first == f"{proxy.url} serves Ollama's API in front of LM Studio at http://127.0.0.1:{port}"
     assert re.fullmatch(
         rf"LM Studio is not reachable at http://127\.0\.0\.1:{port}( \(.*\))?\. Start its server: Developer tab, or "
-        r"`lms server start`\. If it runs elsewhere, set lmstudio_url\. Until it answers, clients get this error\.",
+        r"`lms server start`\.( This is a container: .*)? "
+        r"If it runs elsewhere, set lmstudio_url\. Until it answers, clients get this error\.",
         second,
     )
 
