@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # Which room, or module of the package itself, may import which others; every room may import itself.
 TOOLS = frozenset({"compression", "tasks", "threads", "tolerant_json", "unicode", "units"})
-LEAVES = TOOLS | {"__init__", "bundled", "options"}
+LEAVES = TOOLS | {"__init__", "bundled", "container", "options"}
 WIRES = frozenset({"lmstudio", "ollama", "state"})
 SHARED = LEAVES | WIRES | {"keys", "lifetimes", "outcomes", "progress", "services"}
 ENDPOINTS = SHARED | {"access", "endpoints", "routes", "translate"}

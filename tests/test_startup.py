@@ -21,7 +21,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from tests.internals.helpers import master_with
 from tests.wire.conftest import free_port
 
-from ollama_lmstudio import keys, options, startup
+from ollama_lmstudio import container, keys, options, startup
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.internals import servers
@@ -277,7 +277,7 @@ def test_what_is_said_in_a_container(
 ) -> None:
     """Its addresses are not the machine's: neither the advice to listen on one of them nor `localhost` would help."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(startup, "CONTAINER_MARKS", (tmp_path / "none", tmp_path / "mark"))
+    monkeypatch.setattr(container, "MARKS", (tmp_path / "none", tmp_path / "mark"))
     settings = options.parse({option.name: option.default for option in options.OPTIONS} | {"listen": "0.0.0.0:11434"})
     services = cast(Any, SimpleNamespace(settings=settings, keys=keys.Keyring(settings.api_keys)))
 
@@ -296,7 +296,7 @@ def test_what_is_said_in_a_container(
     (tmp_path / "mark").touch()
     access, models = asyncio.run(told())
     assert "listen=" not in access
-    assert "no key (option api_key)" in access
+    assert access.startswith("No key is needed (option api_key)")
     assert "(`lms server start --bind 0.0.0.0`). If it runs elsewhere" in models
 
 

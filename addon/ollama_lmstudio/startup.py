@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
-from . import options, streams
+from . import container, options, streams
 from .inspect import doctor
 from .internals import connections, deferred_options, dumper, interface, presence, servers, web_app
 from .lmstudio.catalog import Catalog
@@ -85,13 +85,6 @@ NOT_REACHED = (
     "listen on port %d, each for other addresses. Stop that program, or serve on another port: %s"
 )
 UNREACHABLE_HINT = "If it runs elsewhere, set lmstudio_url. Until it answers, clients get this error."
-# Docker Desktop reaches what serves the machine alone, Docker on Linux does not.
-CONTAINER_HINT = (
-    "This is a container: the machine is host.docker.internal, and on Linux LM Studio is reached there only if it "
-    "serves on the local network (`lms server start --bind 0.0.0.0`)."
-)
-# What Docker and Podman leave in a container, whose addresses are not those of the machine.
-CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 # How often it is looked whether the port is still open.
 OPEN_SECONDS = 1
 # How long the line that tells what is served waits for LM Studio's list of models, to tell their number as well.
@@ -494,17 +487,13 @@ async def _report_models(looking: asyncio.Future[Catalog], lmstudio: str, *, is_
     try:
         catalog = await looking
     except LMStudioError as e:
-        hints = [CONTAINER_HINT, UNREACHABLE_HINT] if _is_in_container() else [UNREACHABLE_HINT]
+        hints = [container.LMSTUDIO_HINT, UNREACHABLE_HINT] if container.is_container() else [UNREACHABLE_HINT]
         logger.warning(" ".join([e.message, *(hints if isinstance(e, LMStudioUnreachable) else [])]))
         return
     if is_late:
         logger.info("%s has answered (%s)", lmstudio, _count(catalog))
     for skipped in catalog.skipped:
         logger.warning("LM Studio lists a model that cannot be used: %s", skipped)
-
-
-def _is_in_container() -> bool:
-    return any(mark.exists() for mark in CONTAINER_MARKS)
 
 
 def _count(catalog: Catalog) -> str:
@@ -528,8 +517,8 @@ def _report_access(services: Services) -> None:
         logger.info("Clients need the key (option api_key).")
     elif listen.is_loopback:
         return
-    elif _is_in_container():
-        logger.info("Clients need no key (option api_key): who may come in is decided by where its port is published.")
+    elif container.is_container():
+        logger.info("%s.", container.NO_KEY.capitalize())
     else:
         logger.info(
             "Everybody on this network can use it without a key: set api_key to ask for one, or listen=127.0.0.1:%d "

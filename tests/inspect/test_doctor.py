@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.wire.conftest import free_port
 
-from ollama_lmstudio import options
+from ollama_lmstudio import container, options
 from ollama_lmstudio.inspect import doctor
 from ollama_lmstudio.inspect.doctor import Finding
 from ollama_lmstudio.internals import presence
@@ -104,10 +104,14 @@ def test_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert TOKEN not in "\n".join(map(str, found))
 
 
-def test_lmstudio_is_not_there(tmp_path: Path) -> None:
+def test_lmstudio_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "mark"
+    monkeypatch.setattr(container, "MARKS", [mark])
     found = examine("http://127.0.0.1:9", tmp_path)
     assert "not reachable at http://127.0.0.1:9" in told(found, "problem")
     assert "set api_key" in told(found, "note")
+    mark.touch()
+    assert container.NO_KEY in told(examine("http://127.0.0.1:9", tmp_path), "note")
 
 
 def test_named_keys(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.wire.conftest import Proxy, StartProxy, free_port, needs_proc
 from tests.wire.web import Web
 
-from ollama_lmstudio import startup
+from ollama_lmstudio import container
 from ollama_lmstudio.sim import Sim
 
 TIME = r"\[\d\d:\d\d:\d\d\.\d{3}\] "
@@ -156,8 +156,8 @@ def test_the_lines_of_a_start(sim: Sim, start_proxy: StartProxy) -> None:
         (
             {"listen": "0.0.0.0:{}"},
             [
-                "Clients need no key (option api_key): who may come in is decided by where its port is published."
-                if startup._is_in_container()
+                f"{container.NO_KEY.capitalize()}."
+                if container.is_container()
                 else "Everybody on this network can use it without a key: set api_key to ask for one, "
                 "or listen=127.0.0.1:{} to serve this machine only."
             ],
@@ -244,8 +244,9 @@ def test_mitmweb_shows_the_address(sim: Sim, start_proxy: StartProxy) -> None:
 
 @pytest.mark.parametrize("program", ["mitmweb", "ollama-lmstudio-proxy --web"])
 def test_a_taken_port_of_mitmweb_is_one_line(sim: Sim, tmp_path: Path, program: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    # Not one of those that the system gives to clients, of whom there are many at the same time.
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         web = ("--no-web-open-browser", "--web-port", str(port), "--web-host", "127.0.0.1")
         proxy = Proxy(sim.url, *web, tool="mitmweb", state_dir=tmp_path)
         if program != "mitmweb":

@@ -11,7 +11,7 @@ from typing import Literal
 
 import httpx
 
-from .. import __version__
+from .. import __version__, container
 from ..access import UNAUTHORIZED
 from ..internals import presence
 from ..lmstudio.catalog import Catalog
@@ -209,6 +209,8 @@ def _access(services: Services) -> Iterator[Finding]:
         return
     elif settings.listen.is_loopback:
         yield Finding("ok", f"{settings.listen} is reached from this machine only")
+    elif container.is_container():
+        yield Finding("note", container.NO_KEY)
     else:
         yield Finding("note", f"everybody on this network can use {settings.listen}: to ask for a key, set api_key")
 
