@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import subprocess
 import sys
@@ -312,16 +313,31 @@ def test_the_mode(listen: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.5", "no-such-name.invalid"])
+@pytest.mark.parametrize("is_newer", [False, True], ids=["this Python", "a newer one"])
 def test_an_address_that_this_machine_has_not(
-    host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    host: str, is_newer: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    listen = asyncio.start_server
+
+    async def newer(*arguments: Any) -> asyncio.Server:
+        try:
+            return await listen(*arguments)
+        except OSError as e:
+            if e.errno == errno.EADDRNOTAVAIL:
+                raise OSError(f"could not bind on any address out of {[arguments[1:]]}") from None
+            raise
+
     async def scenario() -> str:
         await fail_to_serve(monkeypatch, host, free_port())
         (message,) = servers.failures()
         return await startup.Startup()._report_failure(message)
 
-    assert asyncio.run(scenario()).endswith(startup.NOT_HERE)
-    assert f"Cannot serve on {host}:" in caplog.text
+    if is_newer:
+        monkeypatch.setattr(asyncio, "start_server", newer)
+    said = asyncio.run(scenario())
+    assert re.match(rf"Cannot serve on {re.escape(host)}:\d+(: [^.]*)?\. This machine has no such address", said)
+    assert said.endswith(startup.NOT_HERE)
+    assert said in caplog.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

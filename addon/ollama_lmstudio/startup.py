@@ -362,7 +362,10 @@ class Startup:
             message = f"{message.partition(': ')[0]}: {IN_USE}"
         elif reason == errno.EACCES:
             message += RESERVED if sys.platform == "win32" else PRIVILEGED
-        elif reason == errno.EADDRNOTAVAIL or reason in NO_SUCH_NAME:
+        elif reason == errno.EADDRNOTAVAIL:
+            # What is said then is the system's or asyncio's, and no more than this.
+            message = message.partition(": ")[0] + NOT_HERE
+        elif reason in NO_SUCH_NAME:
             message += NOT_HERE
         if port and port == self._listen.port and reason == errno.EADDRINUSE:
             is_known = await is_ollama(self._listen.local)

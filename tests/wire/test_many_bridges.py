@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.strict.reader import marked
-from tests.wire.conftest import HI, START_SECONDS, Proxy, post_bytes
+from tests.wire.conftest import HI, START_SECONDS, Proxy, needs_sigterm, post_bytes
 
 from ollama_lmstudio.exchanges.loopback import STOPPED
 from ollama_lmstudio.sim import Sim, SimDownload, SimModel, SimThread, content, wait
-
-if sys.platform == "win32":
-    pytest.skip("the tests end processes with signals", allow_module_level=True)
-
-import threading
 
 MODEL, SLOW, PULLED = "one", "two", "slow/model"
 REFUSAL = (400, "application/json", '{"error": {"message": "This download is already in progress"}}')
@@ -63,7 +60,8 @@ def test_a_killed_bridge_leaves_no_model_behind(bridges: list[Proxy], lmstudio: 
 def test_the_next_start_unloads_what_the_last_end_has_left(lmstudio: Sim, tmp_path: Path) -> None:
     with Proxy(lmstudio.url, state_dir=tmp_path) as first:
         chat(first, keep_alive="2s")
-    assert "stays loaded" in first.log
+    if sys.platform != "win32":  # where it is killed, and tells nothing
+        assert "stays loaded" in first.log
     assert lmstudio.instances
     with Proxy(lmstudio.url, state_dir=tmp_path) as second:
         second.wait_for(lambda: not lmstudio.instances)
@@ -105,25 +103,30 @@ def test_a_bridge_that_is_killed_while_it_loads_is_in_nobodys_way(bridges: list[
         sock.sendall(post_bytes("/api/chat", {"model": SLOW, "messages": HI}))
         bridges[0].wait_for(lambda: any(request.path == "/api/v1/models/load" for request in lmstudio.requests))
         bridges[0].process.kill()
-        assert not sock.recv(1)
+        with suppress(ConnectionResetError):  # as Windows tells of it
+            assert not sock.recv(1)
     chat(bridges[1], model=SLOW)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("is_killed", [True, pytest.param(False, marks=needs_sigterm)], ids=["killed", "told to end"])
 def test_a_download_whose_bridge_goes_is_followed_by_another(
-    bridges: list[Proxy], lmstudio: Sim, number: signal.Signals
+    bridges: list[Proxy], lmstudio: Sim, is_killed: bool
 ) -> None:
     """LM Studio goes on with it, and does not tell its id again."""
     data = b""
-    with marked(cut=number == signal.SIGKILL), bridges[0].connect() as sock:
+    with marked(cut=is_killed), bridges[0].connect() as sock:
         sock.sendall(post_bytes("/api/pull", {"model": PULLED}))
         while b"completed" not in data:
             data += sock.recv(65536)
-        bridges[0].process.send_signal(number)
-        while received := sock.recv(65536):
-            data += received
+        if is_killed:
+            bridges[0].process.kill()
+        else:
+            bridges[0].process.send_signal(signal.SIGTERM)
+        with suppress(ConnectionResetError):
+            while received := sock.recv(65536):
+                data += received
     told = json.dumps(STOPPED).encode() in data
-    assert told is (number == signal.SIGTERM), "a stream of one that was told to end says why"
+    assert told is not is_killed, "a stream of one that was told to end says why"
     lmstudio.fault(path="/api/v1/models/download", times=1, pre_error=REFUSAL)
     with bridges[1].client(timeout=START_SECONDS) as client:
         lines = client.post("/api/pull", json={"model": PULLED}).text.splitlines()

@@ -22,7 +22,7 @@ from PIL import Image
 from tests.inspect.conftest import PNG
 from tests.strict.reader import marked
 from tests.wire.conftest import CHAT, HI, THINKING, VISION, Proxy, StartProxy, http_client, models
-from tests.wire.test_startup import LOADED_MODULES, copy_of_addon, touch
+from tests.wire.test_startup import LOADED_MODULES, copy_of_addon, loaded_modules, touch
 from tests.wire.web import Flow, Web, mitmweb
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -892,8 +892,7 @@ def test_without_mitmweb_nothing_of_it_is_loaded(lmstudio: Sim, start_proxy: Sta
     script.write_text(LOADED_MODULES)
     proxy = start_proxy(lmstudio.url, "-s", str(script))
     ask(proxy, messages=HI)
-    assert proxy.stop() == 0
-    loaded = script.with_suffix(".txt").read_text().split()
+    loaded = loaded_modules(proxy, script)
     assert "ollama_lmstudio.addon" in loaded
     of_the_page = ("ollama_lmstudio.page", "ollama_lmstudio.internals.web_app", "tornado")
     assert {name for name in loaded if name.startswith(of_the_page)} == {

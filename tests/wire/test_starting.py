@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.wire.conftest import Proxy, StartProxy, free_port, needs_proc
+from tests.wire.conftest import START_SECONDS, Proxy, StartProxy, free_port, needs_proc
 from tests.wire.web import Web
 
 from ollama_lmstudio import container
@@ -252,7 +252,7 @@ def test_a_taken_port_of_mitmweb_is_one_line(sim: Sim, tmp_path: Path, program: 
         if program != "mitmweb":
             proxy.command = tool(proxy, "--lmstudio-url", sim.url, "--state-dir", str(tmp_path), "--web", *web)
         proxy.start(wait=False)
-        assert proxy.process.wait(20) == 1
+        assert proxy.process.wait(START_SECONDS) == 1
         proxy.stop()
     assert said(proxy) == [
         f"mitmweb's page cannot be served on 127.0.0.1:{port}: another program is there. "
@@ -265,7 +265,7 @@ def test_a_taken_port_is_one_line_in_mitmweb_too(sim: Sim) -> None:
     proxy = Proxy(sim.url, *Web.arguments(), tool="mitmweb")
     with socket.create_server(("127.0.0.1", proxy.port)):
         proxy.start(wait=False)
-        assert proxy.process.wait(20) == 1
+        assert proxy.process.wait(START_SECONDS) == 1
         proxy.stop()
     web, line = said(proxy)
     assert "Web server listening at http://" in web

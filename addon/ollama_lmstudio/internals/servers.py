@@ -16,6 +16,9 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
+# What asyncio says, without a number, where this machine has no such address, on newer Pythons.
+NO_ADDRESS_BOUND = "could not bind on any address out of "
+
 
 def reverse_address() -> tuple[str, int | None] | None:
     """Return host and port of the first reverse mode in mitmproxy's options; an empty host is every address.
@@ -73,7 +76,8 @@ def failures() -> dict[str, int]:
 def errno_of(message: str) -> int | None:
     """Return the number of the system's error behind one of `failures`. Without it, a port is not said to be taken."""
     errors = (getattr(server, "last_exception", None) for server in _servers())
-    return next((e.errno for e in errors if isinstance(e, OSError) and str(e) == message), None)
+    number = next((e.errno for e in errors if isinstance(e, OSError) and str(e) == message), None)
+    return errno.EADDRNOTAVAIL if number is None and NO_ADDRESS_BOUND in message else number
 
 
 def free_port(hosts: Sequence[str], ports: Iterable[int]) -> int | None:
