@@ -333,6 +333,7 @@ def test_in_the_loop_of_the_test() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="asyncio's loop there has nothing to accept no more with")
 def test_who_connects_while_it_stops_is_let_go(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,8 +33,6 @@ TOKEN_REQUIRED = (
 )
 TOKEN_MALFORMED = "Malformed LM Studio API token provided: {start}**************. Ensure you are using a valid token."
 OPEN_PATHS = ("/lmstudio-greeting",)
-# How many clients at most are let in that connect while it stops, on Windows.
-_MOST_WAITING = 1000
 
 Result = TypeVar("Result")
 
@@ -145,17 +143,8 @@ class Sim(Backend):
         # nobody closes the client's socket.
         loop = asyncio.get_running_loop()
         for sock in server.sockets:
-            with suppress(NotImplementedError):  # on Windows
+            with suppress(NotImplementedError):  # on Windows, whose loop has nothing for that
                 loop.remove_reader(sock)
-        # The loop there has nothing public for that. What it has accepted already cannot be cancelled, but the next.
-        accepting: dict[int, asyncio.Future[Any]] = getattr(loop, "_accept_futures", {})
-        for _ in range(_MOST_WAITING):
-            accepted = [accepting[number] for sock in server.sockets if (number := sock.fileno()) in accepting]
-            if not accepted:
-                break
-            for future in accepted:
-                future.cancel()
-            await asyncio.sleep(0)
         for _ in range(3):
             await asyncio.sleep(0)
 
