@@ -55,6 +55,10 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+# On a busy machine there is no time in which all of so few tokens come steadily, and their price is not told.
+STEADY = "CPU per token at 2 x 50 tokens/s, us"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="rows that need /proc are left out")
 def test_every_row_is_measured_and_no_answer_is_bad() -> None:
     done = bench()
@@ -65,7 +69,8 @@ def test_every_row_is_measured_and_no_answer_is_bad() -> None:
     assert list(rows) == TITLES
     for title, numbers in rows.items():
         assert len(numbers) == 4
-        assert "-" not in numbers[1:], title
+        if title == STEADY and "-" in numbers[1:]:
+            continue
         assert all(float(number.replace(",", "")) > 0 for number in numbers[1:]), title
     assert rows["upstream requests per warm chat"] == ["1.00"] * 4
     assert re.search(r"^\d+ answers, 0 of them bad$", done.stdout, re.MULTILINE)
@@ -77,8 +82,7 @@ def test_bridges_behind_a_balancer_are_compared_with_one() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     head, *lines = [re.split(r" {2,}", line) for line in done.stdout.split("\n\n")[1].splitlines()[1:]]
     assert head == ["", "direct", "plain", "addon", "/ plain", "haproxy", "/ addon"]
-    # On a busy machine there is no time in which all of so few tokens come steadily, and their price is not told.
-    told = [numbers for title, *numbers in lines if not title.startswith("CPU")]
+    told = [numbers for title, *numbers in lines if title != STEADY]
     assert len(told) == 4
     for numbers in told:
         addon, behind, ratio = (float(numbers[n].replace(",", "")) for n in (2, 4, 5))
