@@ -490,8 +490,10 @@ async def _report_models(looking: asyncio.Future[Catalog], lmstudio: str, *, is_
     try:
         catalog = await looking
     except LMStudioError as e:
-        hints = [container.LMSTUDIO_HINT, UNREACHABLE_HINT] if container.is_container() else [UNREACHABLE_HINT]
-        logger.warning(" ".join([e.message, *(hints if isinstance(e, LMStudioUnreachable) else [])]))
+        said = [e.message]
+        if isinstance(e, LMStudioUnreachable):
+            said += [container.LMSTUDIO_HINT, UNREACHABLE_HINT] if container.is_container() else [UNREACHABLE_HINT]
+        logger.warning(" ".join(said))
         return
     if is_late:
         logger.info("%s has answered (%s)", lmstudio, _count(catalog))
